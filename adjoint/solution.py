@@ -1,0 +1,245 @@
+"""What every solver returns: a value, a status that says whether to believe it, and the numbers behind that status.
+
+A failed solve must never look like a finished one. Inside compiled code nothing can be raised, so a failure travels as
+data: the value is NaN, every derivative taken through it is NaN, and the status says why. On the host, `require` turns
+a failed status into a `SolveError`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, PyTree
+
+T = TypeVar("T")
+
+
+@jax.tree_util.register_pytree_node_class
+class Status:
+    """Why a solve ended, as a value that lives inside `jit` and `vmap`.
+
+    A status holds one integer code, or an array of them under `vmap`. Compare it with the named members: the result is
+    a boolean (array), so `jnp.where(solution.status == Status.SUCCESS, ...)` works in compiled code.
+
+    Parameters
+    ----------
+    code
+        Integer code, one of the members' codes.
+
+    Examples
+    --------
+    >>> import adjoint
+    >>> adjoint.Status.SINGULAR.name
+    'SINGULAR'
+    >>> bool(adjoint.Status.SINGULAR == adjoint.Status.SUCCESS)
+    False
+    """
+
+    SUCCESS: ClassVar["Status"]
+    NONFINITE_INPUT: ClassVar["Status"]
+    SINGULAR: ClassVar["Status"]
+    ILL_CONDITIONED: ClassVar["Status"]
+    NOT_POSITIVE_DEFINITE: ClassVar["Status"]
+    NOT_CONVERGED: ClassVar["Status"]
+    RESIDUAL_TOO_LARGE: ClassVar["Status"]
+
+    _explanations: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("SUCCESS", "the solve succeeded"),
+        (
+            "NONFINITE_INPUT",
+            "the matrix, the right-hand side or a parameter holds NaN or Inf; find where it enters with "
+            "jax.config.update('jax_debug_nans', True)",
+        ),
+        (
+            "SINGULAR",
+            "the matrix is singular to working precision; (a) a boundary condition or a constraint may be missing, "
+            "(b) a row or a column may be zero, (c) two equations may say the same",
+        ),
+        (
+            "ILL_CONDITIONED",
+            "the matrix is so ill-conditioned that no digit of the solution is certain; (a) rescale the unknowns or "
+            "the equations, (b) raise a vanishing stiffness, (c) use float64",
+        ),
+        (
+            "NOT_POSITIVE_DEFINITE",
+            "the matrix was solved as positive definite and is not; (a) use LU() or SparseDirect(), or MINRES() if it "
+            "is symmetric, (b) a boundary condition may be missing",
+        ),
+        (
+            "NOT_CONVERGED",
+            "the iteration stopped before it reached its tolerance; (a) raise max_steps, (b) give a preconditioner, "
+            "(c) loosen rtol, (d) use a direct solver",
+        ),
+        (
+            "RESIDUAL_TOO_LARGE",
+            "the returned vector does not solve the system; (a) symmetric=True or positive_definite=True may be false "
+            "claims, (b) the matvec may not be linear, (c) the matrix may be close to singular",
+        ),
+    )
+
+    def __init__(self, code: Any):
+        self.code = code
+
+    def tree_flatten(self) -> tuple[tuple[Any], None]:
+        return (self.code,), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: Iterable[Any]) -> Self:
+        (code,) = children
+        return cls(code)
+
+    @property
+    def ok(self) -> Bool[Array, "..."]:
+        """True where the solve succeeded."""
+        return jnp.asarray(self.code == 0)
+
+    @property
+    def name(self) -> str:
+        """The member's name; on the host and for a single status only."""
+        return self._explanations[int(self)][0]
+
+    @property
+    def message(self) -> str:
+        """What happened and what to do about it; on the host and for a single status only."""
+        return self._explanations[int(self)][1]
+
+    def __eq__(self, other: object) -> Any:
+        if not isinstance(other, Status):
+            return NotImplemented
+        return self.code == other.code
+
+    def __ne__(self, other: object) -> Any:
+        if not isinstance(other, Status):
+            return NotImplemented
+        return self.code != other.code
+
+    def __hash__(self) -> int:
+        return hash(int(self))
+
+    def __int__(self) -> int:
+        return int(np.asarray(self.code))
+
+    def __repr__(self) -> str:
+        if isinstance(self.code, jax.core.Tracer):
+            return f"Status(traced {self.code.shape})"
+        if np.ndim(self.code) == 0 and 0 <= int(self) < len(self._explanations):
+            return f"Status.{self.name}"
+        return f"Status({self.code!r})"
+
+
+# numpy scalars, so that importing the library does not start a JAX backend.
+for _code, (_name, _) in enumerate(Status._explanations):
+    setattr(Status, _name, Status(np.int32(_code)))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Solution(Generic[T]):
+    """The result of a solver: a pytree, so it passes through `jit`, `vmap`, `scan` and derivatives.
+
+    Attributes
+    ----------
+    value
+        The solution. NaN where `status` is not `Status.SUCCESS`, and so is every derivative taken through it.
+    status
+        A `Status`.
+    stats
+        Named numbers, such as ``residual`` or ``iterations``. Not differentiated.
+    origin
+        The solver and the problem in words, for messages.
+    """
+
+    value: T
+    status: Status
+    stats: dict[str, Array]
+    origin: str = field(default="a solver", metadata={"static": True})
+
+
+class SolveError(RuntimeError):
+    """A solve failed: the message names the solver, the numbers and the remedy.
+
+    Attributes
+    ----------
+    status
+        The `Status` of the (first) failed solve.
+    stats
+        Its named numbers.
+    """
+
+    def __init__(self, message: str, status: Status, stats: dict[str, float]):
+        super().__init__(message)
+        self.status = status
+        self.stats = stats
+
+
+def require(solution: Solution[T]) -> T:
+    """Return ``solution.value``, or raise `SolveError` when the solve failed. On the host only.
+
+    Parameters
+    ----------
+    solution
+        What a solver returned. Under `vmap` it is a batch: one failed lane fails the batch, and the message names it.
+
+    Returns
+    -------
+    value
+        ``solution.value``, unchanged.
+
+    Raises
+    ------
+    SolveError
+        When a status is not `Status.SUCCESS`.
+    TypeError
+        Inside `jit`, `vmap` or `grad`, where a status is not known yet.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> x = adjoint.require(adjoint.linear_solve(jnp.array([[2.0, 1.0], [0.0, 4.0]]), jnp.array([3.0, 4.0])))
+    >>> [round(float(v), 6) for v in x]
+    [1.0, 1.0]
+    """
+    if isinstance(solution.status.code, jax.core.Tracer):
+        raise TypeError(
+            "adjoint.require: the status is a traced value, so it cannot be read here. "
+            "Inside jit, vmap or grad use solution.value (NaN marks a failure) and solution.status; "
+            "call require on the solution that the transformed function returns."
+        )
+    codes = np.atleast_1d(np.asarray(solution.status.code))
+    failed = np.flatnonzero(codes.ravel() != 0)
+    if failed.size == 0:
+        return solution.value
+    lane = int(failed[0])
+    status = Status(codes.ravel()[lane])
+    stats = {
+        name: float(np.broadcast_to(np.asarray(v), codes.shape).ravel()[lane]) for name, v in solution.stats.items()
+    }
+    numbers = ", ".join(f"{name} {value:.3g}" for name, value in stats.items())
+    batch = f" (lane {lane}, the first of {failed.size} that failed out of {codes.size})" if codes.size > 1 else ""
+    raise SolveError(f"{solution.origin}{batch}: {status.name} ({numbers}): {status.message}.", status, stats)
+
+
+def poison(value: PyTree, ok: Bool[Array, ""]) -> PyTree:
+    """NaN in every inexact leaf of `value` where not `ok`, in the value and in all its derivatives.
+
+    The factor is multiplied, not selected: the derivative of ``where(ok, value, nan)`` is a clean zero in the failed
+    branch, and a zero is a finite wrong number, whereas ``0 * nan`` stays NaN.
+    """
+    factor = jnp.where(ok, 1.0, jnp.nan)
+
+    def leaf(v: Array) -> Array:
+        return v * factor.astype(v.real.dtype) if jnp.issubdtype(v.dtype, jnp.inexact) else v
+
+    return jax.tree.map(leaf, value)
+
+
+def first_failure(*statuses: Status) -> Status:
+    """The first status that is not success, else success."""
+    code = jnp.asarray(statuses[-1].code)
+    for status in reversed(statuses[:-1]):
+        code = jnp.where(status.ok, code, status.code)
+    return Status(code)
