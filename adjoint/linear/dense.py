@@ -1,0 +1,217 @@
+"""Dense direct solvers, LU and Cholesky, in compiled JAX, with an estimate of the condition number.
+
+A solver here and in the rooms beside this one has three methods that work on arrays and are never differentiated:
+
+    factor(A)                      -> factor               what is worth keeping of A, a pytree
+    solve(factor, A, b)            -> x, Outcome           A x = b
+    solve_transpose(factor, A, c)  -> lam, Outcome         A' lam = c
+
+On failure x is NaN and the outcome's code says why.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+import numpy as np
+from jaxtyping import Array, Bool, Float, Inexact, Int32
+
+from adjoint.linear.host_call import tick
+from adjoint.linear.operators import Dense
+from adjoint.solution import Status
+
+# An estimated reciprocal condition number below SINGULAR_LIMIT unit roundoffs is that of a matrix which is
+# singular to working precision; below ILL_CONDITIONED_LIMIT unit roundoffs, not even one digit is certain.
+SINGULAR_LIMIT = 1.0
+ILL_CONDITIONED_LIMIT = 8.0
+
+
+class Outcome(NamedTuple):
+    """How a solve ended, as arrays."""
+
+    code: Int32[Array, ""]
+    residual: Float[Array, ""]
+    iterations: Int32[Array, ""]
+    reciprocal_condition: Float[Array, ""]
+
+
+class DenseFactor(NamedTuple):
+    """A triangular factorization, the condition estimate and the status found while factorizing."""
+
+    triangles: Inexact[Array, "n n"]
+    permutation: Int32[Array, " n"]
+    reciprocal_condition: Float[Array, ""]
+    code: Int32[Array, ""]
+
+
+def probe_vector(n: int) -> np.ndarray:
+    """A fixed vector of entries 1 to 2 in size with mixed signs: a start for condition estimates."""
+    k = np.arange(1, n + 1)
+    golden_ratio = 0.6180339887498949
+    return (1.0 + np.modf(k * golden_ratio)[0]) * np.where(np.modf(k * golden_ratio**2 * 7.0)[0] < 0.5, -1.0, 1.0)
+
+
+def _equilibration(A: Inexact[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, " n"], Float[Array, ""]]:
+    """Row and column scales r, c and the norm of diag(1/r) A diag(1/c): a condition number without the units of A."""
+    size = jnp.abs(A)
+    r = jnp.max(size, axis=1)
+    r = jnp.where(r > 0, r, 1)
+    c = jnp.max(size / r[:, None], axis=0)
+    c = jnp.where(c > 0, c, 1)
+    return r, c, jnp.max(jnp.sum(size / r[:, None] / c[None, :], axis=1))
+
+
+def _reciprocal_condition(A: Inexact[Array, "n n"], solve: Any, solve_transpose: Any) -> Float[Array, ""]:
+    """Inverse iteration on the equilibrated matrix S = diag(1/r) A diag(1/c): 1 / (|S| |S^-1|), an upper bound.
+
+    Two steps, S^-1 then S'^-1, make the largest amplification visible even when the first vector misses it
+    (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 15.3).
+    """
+    r, c, norm = _equilibration(A)
+    w = jnp.asarray(probe_vector(A.shape[0]), A.dtype)
+    w = w / jnp.linalg.norm(w)
+    y = c * solve(r * w)
+    amplification = jnp.linalg.norm(y)
+    z = solve_transpose(c * y / jnp.where(amplification > 0, amplification, 1)) * r
+    amplification = jnp.maximum(amplification, jnp.linalg.norm(z))
+    estimate = 1 / (norm * amplification)
+    return jnp.where(jnp.isfinite(estimate), estimate, 0.0)
+
+
+def condition_code(reciprocal_condition: Any, unit_roundoff: float, xp: Any = jnp) -> Any:
+    """The status code of a reciprocal condition number; 0 is also what a breakdown of the factorization gives."""
+    singular = reciprocal_condition < SINGULAR_LIMIT * unit_roundoff
+    ill = reciprocal_condition < ILL_CONDITIONED_LIMIT * unit_roundoff
+    return xp.where(singular, Status.SINGULAR.code, xp.where(ill, Status.ILL_CONDITIONED.code, Status.SUCCESS.code))
+
+
+def residual_limit(dtype: Any) -> float:
+    """The largest normwise backward error |b - A x| / (|A| |x| + |b|) of a solve that is believed.
+
+    A backward-stable solve leaves a small multiple of the unit roundoff; 1e5 unit roundoffs (2e-11 in float64) means
+    that the vector belongs to another matrix.
+    """
+    return 1e5 * float(jnp.finfo(dtype).eps)
+
+
+def _finish(A: Array, x: Array, b: Array, factor: DenseFactor) -> tuple[Array, Outcome]:
+    """Check the residual, put the reasons of failure in order, and turn a failed x into NaN."""
+    size = jnp.linalg.norm(A) * jnp.linalg.norm(x) + jnp.linalg.norm(b)
+    error = jnp.linalg.norm(b - A @ x) / jnp.where(size > 0, size, 1)
+    code = jnp.where(error <= residual_limit(A.dtype), factor.code, Status.RESIDUAL_TOO_LARGE.code)
+    code = jnp.where(factor.code != 0, factor.code, code)
+    code = jnp.where(_finite(A) & _finite(b), code, Status.NONFINITE_INPUT.code).astype(jnp.int32)
+    outcome = Outcome(code, error, jnp.zeros((), jnp.int32), factor.reciprocal_condition)
+    return jnp.where(code == 0, x, jnp.nan), outcome
+
+
+def _finite(x: Array) -> Bool[Array, ""]:
+    return jnp.all(jnp.isfinite(x))
+
+
+@dataclass(frozen=True)
+class LU:
+    """Gaussian elimination with partial pivoting, for any square dense matrix.
+
+    Works in the precision of A. **Cost**: 2 n^3 / 3 operations to factorize, 2 n^2 per right-hand side; the adjoint
+    reuses the factors. **Status**: `SINGULAR`, `ILL_CONDITIONED`, `NONFINITE_INPUT`, `RESIDUAL_TOO_LARGE`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> adjoint.linear_solve(jnp.array([[1.0, 2.0], [2.0, 4.0]]), jnp.ones(2), adjoint.LU()).status
+    Status.SINGULAR
+    """
+
+    def factor(self, A: Dense) -> DenseFactor:
+        matrix = tick("factorizations", A.matrix)
+        triangles, _, permutation = jax.lax.linalg.lu(matrix)
+        factor = DenseFactor(triangles, permutation, jnp.ones(()), jnp.zeros((), jnp.int32))
+        rcond = _reciprocal_condition(
+            A.matrix, lambda b: self._substitute(factor, b), lambda c: self._substitute_transpose(factor, c)
+        )
+        code = condition_code(rcond, float(jnp.finfo(A.dtype).eps)).astype(jnp.int32)
+        return factor._replace(reciprocal_condition=rcond, code=code)
+
+    def solve(self, factor: DenseFactor, A: Dense, b: Array) -> tuple[Array, Outcome]:
+        x = tick("solves", self._substitute(factor, b), _columns(b))
+        return _finish(A.matrix, x, b, factor)
+
+    def solve_transpose(self, factor: DenseFactor, A: Dense, c: Array) -> tuple[Array, Outcome]:
+        lam = tick("transpose_solves", self._substitute_transpose(factor, c), _columns(c))
+        return _finish(A.matrix.T, lam, c, factor)
+
+    def log_determinant(self, factor: DenseFactor, _A: Dense) -> Float[Array, ""]:
+        return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(factor.triangles))))
+
+    @staticmethod
+    def _substitute(factor: DenseFactor, b: Array) -> Array:
+        y = _triangular(factor.triangles, b[factor.permutation], lower=True, unit_diagonal=True)
+        return _triangular(factor.triangles, y, lower=False)
+
+    @staticmethod
+    def _substitute_transpose(factor: DenseFactor, c: Array) -> Array:
+        y = _triangular(factor.triangles, c, lower=False, trans=1)
+        z = _triangular(factor.triangles, y, lower=True, trans=1, unit_diagonal=True)
+        return jnp.zeros_like(z).at[factor.permutation].set(z, unique_indices=True)
+
+
+@dataclass(frozen=True)
+class Cholesky:
+    """Cholesky factorization, for a symmetric (complex: Hermitian) positive definite dense matrix.
+
+    Half the operations of `LU`. A matrix that is not positive definite ends in `NOT_POSITIVE_DEFINITE`; one that is not
+    symmetric in `RESIDUAL_TOO_LARGE`, since only its symmetric part is factorized while the residual is that of A.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> A, b = jnp.array([[4.0, 2.0], [2.0, 3.0]]), jnp.array([2.0, 5.0])
+    >>> [round(float(v), 6) for v in adjoint.require(adjoint.linear_solve(A, b, adjoint.Cholesky()))]
+    [-0.5, 2.0]
+    """
+
+    def factor(self, A: Dense) -> DenseFactor:
+        matrix = tick("factorizations", A.matrix)
+        triangle = jnp.linalg.cholesky(matrix, symmetrize_input=True)
+        definite = _finite(triangle)
+        factor = DenseFactor(triangle, jnp.arange(A.n, dtype=jnp.int32), jnp.ones(()), jnp.zeros((), jnp.int32))
+        rcond = _reciprocal_condition(
+            A.matrix, lambda b: self._substitute(factor, b), lambda c: self._substitute_transpose(factor, c)
+        )
+        code = condition_code(rcond, float(jnp.finfo(A.dtype).eps))
+        code = jnp.where(definite, code, Status.NOT_POSITIVE_DEFINITE.code).astype(jnp.int32)
+        return factor._replace(reciprocal_condition=rcond, code=code)
+
+    def solve(self, factor: DenseFactor, A: Dense, b: Array) -> tuple[Array, Outcome]:
+        x = tick("solves", self._substitute(factor, b), _columns(b))
+        return _finish(A.matrix, x, b, factor)
+
+    def solve_transpose(self, factor: DenseFactor, A: Dense, c: Array) -> tuple[Array, Outcome]:
+        lam = tick("transpose_solves", self._substitute_transpose(factor, c), _columns(c))
+        return _finish(A.matrix.T, lam, c, factor)
+
+    def log_determinant(self, factor: DenseFactor, _A: Dense) -> Float[Array, ""]:
+        return 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor.triangles).real))
+
+    @staticmethod
+    def _substitute(factor: DenseFactor, b: Array) -> Array:
+        y = _triangular(factor.triangles, b, lower=True)
+        return _triangular(factor.triangles, y, lower=True, trans=2)
+
+    @classmethod
+    def _substitute_transpose(cls, factor: DenseFactor, c: Array) -> Array:
+        # A = L L^H gives A' = conj(A), so A' lam = c is A conj(lam) = conj(c).
+        return jnp.conj(cls._substitute(factor, jnp.conj(c)))
+
+
+def _triangular(
+    triangles: Array, b: Array, *, lower: bool, trans: int = 0, unit_diagonal: bool = False
+) -> Inexact[Array, " n *k"]:
+    return jsl.solve_triangular(triangles, b, lower=lower, trans=trans, unit_diagonal=unit_diagonal)
+
+
+def _columns(b: Array) -> int:
+    return 1 if b.ndim == 1 else b.shape[1]

@@ -1,0 +1,343 @@
+"""Krylov solvers for operators given by their action: CG, MINRES, GMRES, in compiled JAX.
+
+Each method runs one cycle of its recurrence; the loop around the cycles computes the *true* residual b - A x and stops on that
+alone, so a recurrence that has drifted, a preconditioner that flatters and a false claim of symmetry all end either in a
+solution or in a status. The right-hand side is scaled to norm 1 before iterating, which matters in the adjoint, where it is
+often 1e-13 of the primal one. The adjoint solve runs the same method on the true transpose A', with M' as preconditioner.
+
+lineax's Krylov solvers were the alternative. They stop on a mixture of the preconditioned residual and the last step (GMRES) or of
+the residual and the last step (CG), forget the preconditioner when transposed (GMRES), are real-only (CG), and have no MINRES.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Inexact, Int32
+
+from adjoint.inputs import refuse
+from adjoint.linear.dense import Outcome
+from adjoint.linear.host_call import tick
+from adjoint.linear.operators import Operator, TracedFunction
+from adjoint.solution import Status
+
+LinearMap = Callable[[Array], Array]
+# A cycle gets A, M, the residual r, the residual norm to reach and the steps left; it returns a correction and its steps.
+Cycle = Callable[[LinearMap, LinearMap, Array, Array, Array], tuple[Array, Int32[Array, ""]]]
+
+# A cycle that does not lower the true residual by even this share has stagnated.
+STAGNATION = 1e-3
+
+
+def _bind_preconditioner(preconditioner: Any, n: int, dtype: Any) -> Any:
+    """Trace M once, so that what it closes over becomes leaves of a pytree; it is never differentiated."""
+    x = jax.ShapeDtypeStruct((n,), dtype)
+    y = jax.eval_shape(preconditioner, x)
+    if getattr(y, "shape", None) != (n,) or y.dtype != x.dtype:
+        given = f"{y.dtype} of shape {y.shape}" if hasattr(y, "shape") else type(y).__name__
+        refuse("preconditioner", given, f"{x.dtype} of shape ({n},)", "It must map (n,) -> (n,), close to A^-1.")
+    return jax.lax.stop_gradient(TracedFunction.of(preconditioner, x))
+
+
+@dataclass(frozen=True)
+class _Krylov:
+    rtol: float = 1e-10
+    atol: float = 0.0
+    max_steps: int | None = None
+    preconditioner: Callable[[Inexact[Array, " n"]], Inexact[Array, " n"]] | None = None
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if not (self.rtol >= 0 and self.atol >= 0 and self.rtol + self.atol > 0):
+            refuse(name, f"rtol = {self.rtol}, atol = {self.atol}", "both >= 0, one > 0", "Use the defaults.")
+        if self.max_steps is not None and self.max_steps < 1:
+            refuse(name, f"max_steps = {self.max_steps}", "a positive integer", "Leave it out for 10 n.")
+        if self.preconditioner is not None and not callable(self.preconditioner):
+            refuse(
+                name,
+                f"preconditioner = {self.preconditioner!r}",
+                "a function (n,) -> (n,)",
+                "Pass the function.",
+                TypeError,
+            )
+
+    def factor(self, A: Operator) -> Any:
+        """The preconditioner M as a pytree, or None; there is nothing to factorize."""
+        return None if self.preconditioner is None else _bind_preconditioner(self.preconditioner, A.n, A.dtype)
+
+    def solve(self, M: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
+        x, outcome = _by_columns(lambda b: self._iterate(A.matvec, M or _identity, b, _finite(A)), b)
+        return tick("solves", x, x.shape[1] if x.ndim == 2 else 1), outcome
+
+    def solve_transpose(self, M: Any, A: Operator, c: Array) -> tuple[Array, Outcome]:
+        M_transpose = _transposed(M, c) if M else _identity
+        lam, outcome = _by_columns(lambda c: self._iterate(A.transpose_matvec, M_transpose, c, _finite(A)), c)
+        return tick("transpose_solves", lam, lam.shape[1] if lam.ndim == 2 else 1), outcome
+
+    def _cycle(self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array) -> tuple[Array, Array]:
+        raise NotImplementedError
+
+    def _iterate(self, A: LinearMap, M: LinearMap, b: Array, finite: Array) -> tuple[Array, Outcome]:
+        """Cycles until |b - A x| <= max(rtol |b|, atol)."""
+        size = jnp.linalg.norm(b)
+        finite = finite & jnp.isfinite(size)
+        scale = jnp.where(jnp.isfinite(size) & (size > 0), size, 1)
+        unit = b / scale
+        target = jnp.maximum(self.rtol * jnp.linalg.norm(unit), self.atol / scale)
+        max_steps = jnp.asarray(self.max_steps or 10 * b.size, jnp.int32)
+
+        class State(NamedTuple):
+            x: Array
+            r: Array
+            norm: Array
+            steps: Array
+            stagnated: Array
+
+        def proceed(s: State) -> Array:
+            return (s.norm > target) & (s.steps < max_steps) & ~s.stagnated
+
+        def advance(s: State) -> State:
+            correction, steps = self._cycle(A, M, s.r, target, max_steps - s.steps)
+            x = s.x + correction
+            r = unit - A(x)
+            norm = jnp.linalg.norm(r)
+            better = norm < s.norm
+            stagnated = ~(norm < (1 - STAGNATION) * s.norm)
+            keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
+            return State(keep(x, s.x), keep(r, s.r), keep(norm, s.norm), s.steps + steps, stagnated)
+
+        start = State(jnp.zeros_like(unit), unit, jnp.linalg.norm(unit), jnp.zeros((), jnp.int32), ~finite)
+        end = jax.lax.while_loop(proceed, advance, start)
+        code = jnp.where(end.norm <= target, Status.SUCCESS.code, Status.NOT_CONVERGED.code)
+        code = jnp.where(finite, code, Status.NONFINITE_INPUT.code).astype(jnp.int32)
+        x = jnp.where(code == 0, end.x * scale, jnp.nan)
+        return x, Outcome(code, end.norm, end.steps, jnp.full((), jnp.nan, end.norm.dtype))
+
+
+@dataclass(frozen=True)
+class CG(_Krylov):
+    """Conjugate gradients, for a symmetric (complex: Hermitian) positive definite operator.
+
+    Parameters
+    ----------
+    rtol, atol
+        Stop when the true residual |b - A x| <= max(rtol |b|, atol), in the 2-norm and the units of b.
+    max_steps
+        Limit on the applications of A; default 10 n.
+    preconditioner
+        Function v -> M v, symmetric positive definite and close to A^-1. Held constant under differentiation: the solution
+        does not depend on it.
+
+    Notes
+    -----
+    **Status**: `NOT_CONVERGED` at the step limit, at stagnation, and when A is not positive definite; `NONFINITE_INPUT`.
+    **Cost**: one A and one M per step; four vectors. Source: Hestenes and Stiefel, J. Res. NBS 49, 1952.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> A = adjoint.MatrixFree(lambda x: jnp.array([1.0, 2.0, 4.0]) * x, 3, positive_definite=True)
+    >>> x = adjoint.require(adjoint.linear_solve(A, jnp.ones(3), adjoint.CG(rtol=1e-6)))
+    >>> [round(float(v), 4) for v in x]
+    [1.0, 0.5, 0.25]
+    """
+
+    def _cycle(self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array) -> tuple[Array, Array]:
+        def proceed(state: Any) -> Array:
+            _, r, _, rho, step = state
+            return (jnp.linalg.norm(r) > target) & (step < steps_left) & (rho > 0)
+
+        def advance(state: Any) -> Any:
+            x, r, p, rho, step = state
+            q = A(p)
+            curvature = _dot(p, q)
+            definite = curvature > 0
+            alpha = jnp.where(definite, rho / jnp.where(definite, curvature, 1), 0)
+            r = r - alpha * q
+            z = M(r)
+            rho_new = jnp.where(definite, _dot(r, z), 0)
+            return x + alpha * p, r, z + (rho_new / rho) * p, rho_new, step + 1
+
+        z = M(r)
+        x, _, _, _, steps = jax.lax.while_loop(
+            proceed, advance, (jnp.zeros_like(r), r, z, _dot(r, z), jnp.zeros((), jnp.int32))
+        )
+        return x, steps
+
+
+@dataclass(frozen=True)
+class MINRES(_Krylov):
+    """Minimal residuals, for a symmetric (complex: Hermitian) operator that need not be definite.
+
+    Parameters as for `CG`; the preconditioner must be symmetric positive definite.
+
+    Notes
+    -----
+    **Status** as for `CG`. **Cost**: one A and one M per step; seven vectors. Source: Paige and Saunders, SIAM J. Numer.
+    Anal. 12, 1975, section 4; preconditioned as in Elman, Silvester and Wathen, Finite Elements and Fast Iterative
+    Solvers, 2nd ed., section 4.1.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> A = adjoint.MatrixFree(lambda x: jnp.array([1.0, -2.0, 4.0]) * x, 3, symmetric=True)
+    >>> x = adjoint.require(adjoint.linear_solve(A, jnp.ones(3), adjoint.MINRES(rtol=1e-6)))
+    >>> [round(float(v), 4) for v in x]
+    [1.0, -0.5, 0.25]
+    """
+
+    def _cycle(self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array) -> tuple[Array, Array]:
+        class State(NamedTuple):
+            x: Array
+            v: Array
+            v_old: Array
+            z: Array
+            w: Array
+            w_old: Array
+            gamma: Array
+            gamma_old: Array
+            eta: Array
+            c: Array
+            c_old: Array
+            s: Array
+            s_old: Array
+            step: Array
+
+        z = M(r)
+        gamma = jnp.sqrt(_dot(r, z))
+        # The recurrence knows the residual in the norm of M only; half the relative reduction asked for, then a look.
+        floor = 0.5 * gamma * target / jnp.linalg.norm(r)
+        tiny = jnp.finfo(r.dtype).eps * gamma
+
+        def proceed(k: State) -> Array:
+            return (jnp.abs(k.eta) > floor) & (k.step < steps_left) & (k.gamma > tiny)
+
+        def advance(k: State) -> State:
+            z = k.z / k.gamma
+            q = A(z)
+            delta = _dot(z, q)
+            v = q - (delta / k.gamma) * k.v - (k.gamma / k.gamma_old) * k.v_old
+            z_new = M(v)
+            gamma = jnp.sqrt(jnp.maximum(_dot(v, z_new), 0))
+            a_0 = k.c * delta - k.c_old * k.s * k.gamma
+            a_1 = jnp.hypot(a_0, gamma)
+            a_1 = jnp.where(a_1 > 0, a_1, jnp.nan)
+            a_2 = k.s * delta + k.c_old * k.c * k.gamma
+            a_3 = k.s_old * k.gamma
+            c, s = a_0 / a_1, gamma / a_1
+            w = (z - a_3 * k.w_old - a_2 * k.w) / a_1
+            x = k.x + c * k.eta * w
+            return State(x, v, k.v, z_new, w, k.w, gamma, k.gamma, -s * k.eta, c, k.c, s, k.s, k.step + 1)
+
+        zero, one = jnp.zeros((), gamma.dtype), jnp.ones((), gamma.dtype)
+        null = jnp.zeros_like(r)
+        start = State(null, r, null, z, null, null, gamma, one, gamma, one, one, zero, zero, jnp.zeros((), jnp.int32))
+        end = jax.lax.while_loop(proceed, advance, start)
+        return end.x, end.step
+
+
+@dataclass(frozen=True)
+class GMRES(_Krylov):
+    """Generalized minimal residuals, restarted, for any nonsingular operator.
+
+    Parameters
+    ----------
+    rtol, atol, max_steps, preconditioner
+        As for `CG`; the preconditioner need not be symmetric. It is applied from the right, so that the residual
+        minimized is the true one, and transposed in the adjoint solve.
+    restart
+        Length of a cycle. Larger converges in fewer steps and stores more: restart + 1 vectors.
+
+    Notes
+    -----
+    **Status** as for `CG`. **Cost**: one A and one M per step. Source: Saad and Schultz, SIAM J. Sci. Stat. Comput. 7,
+    1986; right preconditioning: Saad, Iterative Methods for Sparse Linear Systems, 2nd ed., algorithm 9.5.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> A = adjoint.MatrixFree(lambda x: 3.0 * x + jnp.roll(x, 1), 4)
+    >>> x = adjoint.require(adjoint.linear_solve(A, jnp.ones(4), adjoint.GMRES(rtol=1e-6, restart=10)))
+    >>> [round(float(v), 4) for v in x]
+    [0.25, 0.25, 0.25, 0.25]
+    """
+
+    restart: int = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.restart < 1:
+            refuse("GMRES", f"restart = {self.restart}", "a positive integer", "30 is usual.")
+
+    def _cycle(self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array) -> tuple[Array, Array]:
+        m = min(self.restart, r.size)
+        beta = jnp.linalg.norm(r)
+        V = jnp.zeros((m + 1, r.size), r.dtype).at[0].set(r / beta)
+        # R: the Hessenberg matrix turned upper triangular by plane rotations (c, s); g: the rotated right-hand side.
+        R = jnp.eye(m, dtype=r.dtype)
+        rotations = jnp.zeros((2, m), r.dtype)
+        g = jnp.zeros(m + 1, r.dtype).at[0].set(beta)
+
+        def proceed(state: Any) -> Array:
+            _, _, _, g, k, broke_down = state
+            return (jnp.abs(g[k]) > target) & (k < m) & (k < steps_left) & ~broke_down
+
+        def advance(state: Any) -> Any:
+            V, R, rotations, g, k, _ = state
+            w = A(M(V[k]))
+            length = jnp.linalg.norm(w)
+            h = jnp.zeros(m + 1, r.dtype)
+            for _ in range(2):  # Gram-Schmidt twice is as good as it gets (Giraud et al., Numer. Math. 101, 2005).
+                projection = V.conj() @ w
+                w, h = w - projection @ V, h + projection
+            rest = jnp.linalg.norm(w)
+            broke_down = ~(rest > 10 * jnp.finfo(r.dtype).eps * length)
+            h = h.at[k + 1].set(rest.astype(r.dtype))
+            V = V.at[k + 1].set(jnp.where(broke_down, 0, w / jnp.where(broke_down, 1, rest)))
+            h = jax.lax.fori_loop(0, k, lambda i, h: _rotate(h, i, rotations[0, i], rotations[1, i]), h)
+            radius = jnp.sqrt(jnp.abs(h[k]) ** 2 + jnp.abs(h[k + 1]) ** 2)
+            radius = jnp.where(radius > 0, radius, 1).astype(r.dtype)
+            c, s = h[k].conj() / radius, h[k + 1].conj() / radius
+            h, g = _rotate(h, k, c, s), _rotate(g, k, c, s)
+            R = R.at[:, k].set(jnp.where(jnp.arange(m) <= k, h[:m], 0))
+            return V, R, rotations.at[:, k].set(jnp.stack([c, s])), g, k + 1, broke_down
+
+        start = (V, R, rotations, g, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+        V, R, _, g, steps, _ = jax.lax.while_loop(proceed, advance, start)
+        used = jnp.where(jnp.arange(m) < steps, g[:m], 0)
+        y = jax.scipy.linalg.solve_triangular(R, used)
+        return M(y @ V[:m]), steps
+
+
+def _rotate(h: Array, i: Any, c: Array, s: Array) -> Array:
+    """The unitary plane rotation [[c, s], [-s*, c*]] of the entries i and i + 1."""
+    return h.at[i].set(c * h[i] + s * h[i + 1]).at[i + 1].set(-s.conj() * h[i] + c.conj() * h[i + 1])
+
+
+def _identity(x: Array) -> Array:
+    return x
+
+
+def _dot(x: Array, y: Array) -> Array:
+    return jnp.vdot(x, y).real
+
+
+def _finite(A: Any) -> Array:
+    leaves = [leaf for leaf in jax.tree.leaves(A) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.ones((), bool)
+
+
+def _transposed(M: Any, like: Array) -> LinearMap:
+    transpose = jax.linear_transpose(M, jax.ShapeDtypeStruct(like.shape[:1], like.dtype))
+    return lambda x: transpose(x)[0]
+
+
+def _by_columns(solve: Callable[[Array], tuple[Array, Outcome]], b: Array) -> tuple[Array, Outcome]:
+    """Each column of b by itself; the outcome is the worst of the columns, and one failed column fails the block."""
+    if b.ndim == 1:
+        return solve(b)
+    x, outcome = jax.vmap(solve, in_axes=1, out_axes=(1, 0))(b)
+    worst = jax.tree.map(jnp.max, outcome)
+    return jnp.where(worst.code == 0, x, jnp.nan), worst

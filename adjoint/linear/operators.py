@@ -1,0 +1,383 @@
+"""The matrix A of A x = b, in three forms: an array, values on a static sparsity pattern, or a function x -> A x.
+
+Every operator is a pytree whose floating-point leaves are what derivatives are taken with respect to. It offers
+`matvec` (A x) and `transpose_matvec` (A' x, never conjugated), for x of shape (n,) or (n, k).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol, Self, runtime_checkable
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Inexact
+
+from adjoint.inputs import as_inexact_array, describe, refuse, require_shape
+
+
+@runtime_checkable
+class Operator(Protocol):
+    """A square linear operator: a pytree that can be applied and transposed."""
+
+    @property
+    def n(self) -> int: ...
+    @property
+    def dtype(self) -> Any: ...
+    def astype(self, dtype: Any) -> Self: ...
+    def matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]: ...
+    def transpose_matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]: ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Dense:
+    """A as a full (n, n) array."""
+
+    matrix: Inexact[Array, "n n"]
+
+    @property
+    def n(self) -> int:
+        return self.matrix.shape[-1]
+
+    @property
+    def dtype(self) -> Any:
+        return self.matrix.dtype
+
+    def astype(self, dtype: Any) -> "Dense":
+        return Dense(self.matrix.astype(dtype))
+
+    def matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]:
+        return self.matrix @ x
+
+    def transpose_matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]:
+        return self.matrix.T @ x
+
+
+class SparsePattern:
+    """Where a sparse matrix may be nonzero: built once from NumPy indices, then filled with traced values.
+
+    A[i, j] = sum of values[m] over all m with rows[m] = i and cols[m] = j: duplicates are summed, as in finite-element
+    assembly. All sorting is done here, in NumPy. A pattern compares and hashes by identity, so build it once, outside
+    `jit`, and reuse it.
+
+    Parameters
+    ----------
+    rows, cols
+        Integer arrays of one length m, with 0 <= rows < n and 0 <= cols < n.
+    shape
+        (n, n).
+
+    Attributes
+    ----------
+    rows, cols
+        Indices of the distinct entries, sorted by row, then by column.
+    indptr
+        Row pointers of the compressed sparse row form.
+    nnz
+        Number of distinct entries.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When the indices are traced, not integers, out of range or of different lengths, or the shape is not square.
+
+    Examples
+    --------
+    >>> import numpy as np, jax.numpy as jnp, adjoint
+    >>> pattern = adjoint.SparsePattern(np.array([0, 0, 1, 1, 1]), np.array([0, 1, 0, 1, 1]), (2, 2))
+    >>> pattern.matrix(jnp.array([2.0, 1.0, 0.0, 3.0, 1.0])).todense().tolist()
+    [[2.0, 1.0], [0.0, 4.0]]
+    """
+
+    def __init__(self, rows: Any, cols: Any, shape: tuple[int, int]):
+        where = "SparsePattern"
+        rows, cols = (_static_indices(where, name, v) for name, v in (("rows", rows), ("cols", cols)))
+        if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
+            refuse(
+                where,
+                f"shape {shape}",
+                "a square shape (n, n) with n >= 1",
+                "Solvers need as many equations as unknowns.",
+            )
+        if rows.shape != cols.shape:
+            refuse(
+                where,
+                f"{rows.size} rows and {cols.size} cols",
+                "equally many",
+                "Each entry needs one row and one column.",
+            )
+        n = int(shape[0])
+        for name, v in (("rows", rows), ("cols", cols)):
+            if v.size and (v.min() < 0 or v.max() >= n):
+                refuse(where, f"{name} from {v.min()} to {v.max()}", f"0 to {n - 1}", "Count indices from zero.")
+        self.n, self.shape, self.entries = n, (n, n), rows.size
+        key, self._slot = np.unique(rows * n + cols, return_inverse=True)
+        self.rows, self.cols = (key // n).astype(np.int32), (key % n).astype(np.int32)
+        self.nnz = key.size
+        self.indptr = np.concatenate([[0], np.cumsum(np.bincount(self.rows, minlength=n))]).astype(np.int32)
+        self._distinct_and_sorted = self.nnz == self.entries and bool(np.all(self._slot == np.arange(self.nnz)))
+        # What solvers derive from the pattern, made at their first use and kept as long as the pattern lives.
+        self.analyses: dict[Any, Any] = {}
+
+    def matrix(self, values: Inexact[Array, " m"]) -> "Sparse":
+        """The matrix with these values, one per entry given to the pattern, in that order; duplicates are summed."""
+        values = as_inexact_array("SparsePattern.matrix", "values", values)
+        require_shape(
+            "SparsePattern.matrix",
+            "values",
+            values.shape,
+            f"shape ({self.entries},), one value per entry of the pattern",
+            values.shape == (self.entries,),
+            "Give the values in the order of the rows and cols that made the pattern.",
+        )
+        if not self._distinct_and_sorted:
+            values = jnp.zeros(self.nnz, values.dtype).at[self._slot].add(values)
+        return Sparse(values, self)
+
+    @cached_property
+    def mirror(self) -> np.ndarray | None:
+        """Where the entry (j, i) stands for each entry (i, j); None when the pattern itself is not symmetric."""
+        place = np.lexsort((self.rows, self.cols))
+        symmetric = np.array_equal(self.cols[place], self.rows) and np.array_equal(self.rows[place], self.cols)
+        return place if symmetric else None
+
+    @cached_property
+    def diagonal(self) -> np.ndarray:
+        """Positions of the entries on the diagonal."""
+        return np.flatnonzero(self.rows == self.cols)
+
+    def __repr__(self) -> str:
+        return f"SparsePattern({self.n}x{self.n}, {self.nnz} nonzeros)"
+
+
+def _static_indices(where: str, name: str, indices: Any) -> np.ndarray:
+    if isinstance(indices, jax.core.Tracer):
+        refuse(
+            where,
+            f"traced {name}",
+            "NumPy integers known before compilation",
+            "Build the pattern once, outside jit, and pass only the values through jit.",
+            TypeError,
+        )
+    indices = np.asarray(indices)
+    if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+        refuse(
+            where,
+            f"{name} = {describe(indices)}",
+            "a one-dimensional integer array",
+            "Flatten and convert it.",
+            TypeError,
+        )
+    return indices.astype(np.int64)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Sparse:
+    """A sparse matrix: values (nnz,) on a `SparsePattern`, one per distinct entry, sorted by row, then by column.
+
+    Made by `SparsePattern.matrix`.
+    """
+
+    values: Inexact[Array, " nnz"]
+    pattern: SparsePattern = field(metadata={"static": True})
+
+    @property
+    def n(self) -> int:
+        return self.pattern.n
+
+    @property
+    def dtype(self) -> Any:
+        return self.values.dtype
+
+    def astype(self, dtype: Any) -> "Sparse":
+        return Sparse(self.values.astype(dtype), self.pattern)
+
+    def matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]:
+        return self._apply(self.pattern.rows, self.pattern.cols, x)
+
+    def transpose_matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]:
+        return self._apply(self.pattern.cols, self.pattern.rows, x)
+
+    def todense(self) -> Inexact[Array, "n n"]:
+        """The matrix as a full (n, n) array."""
+        return jnp.zeros(self.pattern.shape, self.dtype).at[self.pattern.rows, self.pattern.cols].set(self.values)
+
+    def _apply(self, to: np.ndarray, of: np.ndarray, x: Array) -> Array:
+        values = self.values if x.ndim == 1 else self.values[:, None]
+        terms = values * x.at[of].get(mode="promise_in_bounds")
+        return (
+            jnp.zeros(x.shape, terms.dtype)
+            .at[to]
+            .add(terms, indices_are_sorted=to is self.pattern.rows, mode="promise_in_bounds")
+        )
+
+
+class MatrixFree:
+    """A given only by its action x -> A x. It may close over traced parameters and is differentiated through them.
+
+    Parameters
+    ----------
+    matvec
+        Linear function (n,) -> (n,), written in JAX operations that JAX can transpose.
+    n
+        Number of unknowns.
+    symmetric
+        Claim that A = A' (for a complex operator: Hermitian). Selects `MINRES` by default.
+    positive_definite
+        Claim that A is symmetric positive definite. Selects `CG` by default.
+
+    Notes
+    -----
+    A claim chooses the solver and nothing else: the residual that ends every solve, and the adjoint solve, use the
+    operator itself and its true transpose, so a false claim ends in a status and NaN, not in a wrong number.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> A = adjoint.MatrixFree(lambda x: 2.0 * x + jnp.roll(x, 1), 4)
+    >>> x = adjoint.require(adjoint.linear_solve(A, jnp.ones(4)))
+    >>> [round(float(v), 6) for v in x]
+    [0.333333, 0.333333, 0.333333, 0.333333]
+    """
+
+    def __init__(
+        self,
+        matvec: Callable[[Inexact[Array, " n"]], Inexact[Array, " n"]],
+        n: int,
+        *,
+        symmetric: bool = False,
+        positive_definite: bool = False,
+    ):
+        if not callable(matvec):
+            refuse(
+                "MatrixFree",
+                f"matvec = {describe(matvec)}",
+                "a function (n,) -> (n,)",
+                "Pass the function itself.",
+                TypeError,
+            )
+        if not isinstance(n, int | np.integer) or n < 1:
+            refuse("MatrixFree", f"n = {n!r}", "the number of unknowns, a positive integer", "Pass b.size.", TypeError)
+        self.function, self.n = matvec, int(n)
+        self.symmetric, self.positive_definite = symmetric or positive_definite, positive_definite
+
+    def bind(self, dtype: Any) -> "BoundFunction":
+        """Fix the vector type, so that A becomes a pytree."""
+        x = jax.ShapeDtypeStruct((self.n,), dtype)
+        y = jax.eval_shape(self.function, x)
+        if not hasattr(y, "shape") or y.shape != x.shape:
+            given = f"a result of shape {y.shape}" if hasattr(y, "shape") else f"a {type(y).__name__}"
+            refuse("MatrixFree", given, f"shape ({self.n},) for x of shape ({self.n},)", "The matvec must return A x.")
+        if y.dtype != x.dtype:
+            refuse(
+                "MatrixFree",
+                f"a {y.dtype} result",
+                f"{x.dtype}, as b and x",
+                "Mixed precision loses digits silently; convert the parameters of the matvec or b.",
+                TypeError,
+            )
+        return BoundFunction(TracedFunction.of(self.function, x), self.n, np.dtype(dtype))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TracedFunction:
+    """A function of one array as a pytree: its traced program, and all that it closed over as leaves.
+
+    A function that closes over traced values cannot cross the border of a derivative rule; its leaves can.
+    """
+
+    closed_over: list[Any]
+    program: Any = field(metadata={"static": True})
+
+    @classmethod
+    def of(cls, function: Callable[[Array], Array], x: jax.ShapeDtypeStruct) -> "TracedFunction":
+        closed = jax.make_jaxpr(function)(x)
+        return cls(list(closed.consts), closed.jaxpr)
+
+    def __call__(self, x: Array) -> Array:
+        (y,) = jax.core.eval_jaxpr(self.program, self.closed_over, x)
+        return y
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class BoundFunction:
+    """A `MatrixFree` operator acting on vectors of one dtype."""
+
+    function: TracedFunction
+    n: int = field(metadata={"static": True})
+    dtype: Any = field(metadata={"static": True})
+
+    def astype(self, dtype: Any) -> "BoundFunction":
+        if dtype != self.dtype:
+            refuse("MatrixFree", f"an operator on {self.dtype}", f"{dtype}", "Convert b.", TypeError)
+        return self
+
+    def matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]:
+        return self.function(x) if x.ndim == 1 else jax.vmap(self.function, in_axes=1, out_axes=1)(x)
+
+    def transpose_matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]:
+        transpose = jax.linear_transpose(self.function, jax.ShapeDtypeStruct((self.n,), self.dtype))
+        apply = lambda v: transpose(v)[0]  # noqa: E731
+        return apply(x) if x.ndim == 1 else jax.vmap(apply, in_axes=1, out_axes=1)(x)
+
+
+def as_operator(A: Any, dtype: Any) -> Operator:
+    """What a user passes as A, as an operator acting on vectors of `dtype`."""
+    if isinstance(A, MatrixFree):
+        return A.bind(dtype)
+    if isinstance(A, Dense | Sparse):
+        return A
+    if type(A).__name__ == "BCOO":
+        return _from_bcoo(A)
+    A = as_inexact_array("linear_solve", "A", A)
+    require_shape(
+        "linear_solve",
+        "A",
+        A.shape,
+        "a square matrix (n, n)",
+        A.ndim == 2 and A.shape[0] == A.shape[1] and A.shape[0] > 0,
+        "For a batch of systems use jax.vmap; for least squares use jnp.linalg.lstsq.",
+    )
+    return Dense(A)
+
+
+_bcoo_patterns: list[tuple[np.ndarray, SparsePattern]] = []
+_BCOO_PATTERNS_KEPT = 8
+
+
+def _from_bcoo(A: Any) -> Sparse:
+    """A jax.experimental.sparse.BCOO matrix on a pattern that is found again by the content of its indices."""
+    if A.n_batch or A.n_dense or A.ndim != 2:
+        refuse(
+            "linear_solve",
+            f"a BCOO with n_batch={A.n_batch}, n_dense={A.n_dense}, ndim={A.ndim}",
+            "one matrix, with n_batch = n_dense = 0",
+            "For a batch of systems use jax.vmap over the values.",
+        )
+    if isinstance(A.indices, jax.core.Tracer):
+        refuse(
+            "linear_solve",
+            "a BCOO with traced indices",
+            "indices known before compilation",
+            "Pass A.data through jit and close over the indices, or use SparsePattern(rows, cols, shape).matrix(data).",
+            TypeError,
+        )
+    indices = np.asarray(A.indices)
+    for known, pattern in _bcoo_patterns:
+        if pattern.shape == A.shape and np.array_equal(known, indices):
+            return pattern.matrix(A.data)
+    # JAX marks padding of a BCOO by out-of-range indices; their values count for nothing.
+    inside = np.all(indices < np.array(A.shape), axis=1)
+    if not inside.all():
+        A = type(A)((A.data[inside], A.indices[inside]), shape=A.shape)
+        return _from_bcoo(A)
+    pattern = SparsePattern(indices[:, 0], indices[:, 1], A.shape)
+    _bcoo_patterns.insert(0, (indices.copy(), pattern))
+    del _bcoo_patterns[_BCOO_PATTERNS_KEPT:]
+    return pattern.matrix(A.data)
