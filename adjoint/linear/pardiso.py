@@ -3,8 +3,10 @@
 Source for the parameters: oneMKL documentation, "oneMKL PARDISO iparm Parameter".
 """
 
+import copy
 import threading
 import weakref
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy as np
 from adjoint.linear.superlu import SuperLUFactors
 
 SYMMETRIC_POSITIVE_DEFINITE, NONSYMMETRIC = 2, 11
-ANALYZE_AND_FACTORIZE, SOLVE = 12, 33
+ANALYZE_AND_FACTORIZE, FACTORIZE, SOLVE = 12, 22, 33
 
 
 class PardisoFactors:
@@ -35,28 +37,28 @@ class PardisoFactors:
             self.nbytes = self._superlu.nbytes
 
     def _try(self, matrix_type: int) -> bool:
-        from pypardiso import PyPardisoSolver  # pyright: ignore[reportMissingImports]
         from pypardiso.pardiso_wrapper import PyPardisoError  # pyright: ignore[reportMissingImports]
 
-        solver = PyPardisoSolver(mtype=matrix_type)
-        nonsymmetric = matrix_type == NONSYMMETRIC
-        # 1: no defaults; 2: METIS; 10: pivots below 1e-13 of the matrix are replaced; 11, 13: scaling, matching.
-        for number, value in ((1, 1), (2, 2), (8, 0), (10, 13), (11, int(nonsymmetric)), (13, int(nonsymmetric))):
-            solver.set_iparm(number, value)
-        solver.set_phase(ANALYZE_AND_FACTORIZE)
-        A = _matrix(self._pattern, self._values, nonsymmetric)
-        release = weakref.finalize(self, _release, solver)
+        pool = self._pattern.analyses.setdefault("pardiso handles", [])
+        # Elimination order and structure of a Cholesky factor depend on the pattern alone: an idle handle has them.
+        recycled = matrix_type == SYMMETRIC_POSITIVE_DEFINITE and bool(pool)
+        solver = pool.pop() if recycled else _new_handle(matrix_type)
+        solver.set_phase(FACTORIZE if recycled else ANALYZE_AND_FACTORIZE)
+        A = _matrix(self._pattern, self._values, whole=matrix_type == NONSYMMETRIC)
         try:
             solver._call_pardiso(A, np.zeros(A.shape[0]))
         except PyPardisoError:
-            release()
+            _release(solver)
             return False
         replaced_pivots = solver.get_iparm(14)
         if replaced_pivots:
-            release()
+            _release(solver)
             return False
+        keep = pool if matrix_type == SYMMETRIC_POSITIVE_DEFINITE else None
+        # Not at exit: by then MKL may be gone, and the memory goes with the process.
+        weakref.finalize(self, _retire, solver, keep).atexit = False
         self._solver, self._matrix = solver, A
-        self.nbytes = 8 * int(solver.get_iparm(18)) if solver.get_iparm(18) > 0 else 1024 * int(solver.get_iparm(17))
+        self.nbytes = 1024 * int(solver.get_iparm(17))
         return True
 
     def solve(self, b: np.ndarray, transpose: bool) -> np.ndarray:
@@ -83,6 +85,33 @@ def _matrix(pattern: Any, values: np.ndarray, whole: bool) -> Any:
 def _is_symmetric(pattern: Any, values: np.ndarray) -> bool:
     mirror = pattern.mirror
     return mirror is not None and np.array_equal(values[mirror], values) and bool(np.all(values[pattern.diagonal] > 0))
+
+
+@cache
+def _template() -> Any:
+    """One solver object: making one searches the file system for MKL, so the others are copies of it."""
+    from pypardiso import PyPardisoSolver  # pyright: ignore[reportMissingImports]
+
+    return PyPardisoSolver()
+
+
+def _new_handle(matrix_type: int) -> Any:
+    solver = copy.copy(_template())
+    solver.pt, solver.iparm = np.zeros_like(solver.pt), np.zeros_like(solver.iparm)
+    solver.set_matrix_type(matrix_type)
+    nonsymmetric = int(matrix_type == NONSYMMETRIC)
+    # 1: no defaults; 2: METIS; 10: pivots below 1e-13 of the matrix are replaced; 11, 13: scaling, matching.
+    for number, value in ((1, 1), (2, 2), (8, 0), (10, 13), (11, nonsymmetric), (13, nonsymmetric)):
+        solver.set_iparm(number, value)
+    return solver
+
+
+def _retire(solver: Any, pool: list[Any] | None) -> None:
+    """One idle handle per pattern is kept for its analysis; the memory of the others goes back."""
+    if pool is not None and not pool:
+        pool.append(solver)
+    else:
+        _release(solver)
 
 
 def _release(solver: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Inexact
 
 from adjoint.inputs import as_inexact_array, refuse, require_same_precision, require_shape
@@ -20,9 +21,8 @@ Factor = TypeVar("Factor")
 
 
 class Solver(Protocol):
-    """What the rule needs of a solver; see `adjoint.linear.dense` for the meaning of the three methods."""
+    """What the rule needs of a solver; see `adjoint.linear.dense` for the meaning of the methods."""
 
-    def factor(self, A: Any) -> Any: ...
     def solve(self, factor: Any, A: Any, b: Array) -> tuple[Array, Outcome]: ...
     def solve_transpose(self, factor: Any, A: Any, c: Array) -> tuple[Array, Outcome]: ...
 
@@ -34,33 +34,7 @@ class Solver(Protocol):
 #     dg = x_bar' dx = lam' (db - dA x)       with  A' lam = x_bar,  one transpose solve with the same factors
 #     b_bar = lam                             A_bar = -(adjoint of  A -> A x)(lam), for a dense A:  -lam x'
 #
-# A' is the plain transpose also for complex A: that is JAX's convention for cotangents. Forward and backward both end
-# in `lax.custom_linear_solve`, which JAX differentiates again in every mode, so the rule has every higher derivative.
-
-
-def _tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
-    """A x = b, with forward mode: `lax.custom_linear_solve` around the solver's two methods."""
-    fixed = jax.lax.stop_gradient(A)
-    return jax.lax.custom_linear_solve(
-        A.matvec,
-        b,
-        solve=lambda _, b: solver.solve(factor, fixed, b),
-        transpose_solve=lambda _, c: solver.solve_transpose(factor, fixed, c),
-        has_aux=True,
-    )
-
-
-def _adjoint_solve(solver: Solver, factor: Any, A: Operator, x_bar: Array) -> Array:
-    """A' lam = x_bar with the same factors, itself differentiable in every mode."""
-    fixed = jax.lax.stop_gradient(A)
-    lam, _ = jax.lax.custom_linear_solve(
-        A.transpose_matvec,
-        x_bar,
-        solve=lambda _, c: solver.solve_transpose(factor, fixed, c),
-        transpose_solve=lambda _, b: solver.solve(factor, fixed, b),
-        has_aux=True,
-    )
-    return lam
+# A' is the plain transpose also for complex A: that is JAX's convention for cotangents.
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -76,13 +50,74 @@ def _solve_fwd(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Any,
 def _solve_bwd(solver: Solver, residuals: Any, cotangents: Any) -> tuple[None, Operator, Array]:
     factor, A, x = residuals
     x_bar, _ = cotangents
-    lam = _adjoint_solve(solver, factor, A, x_bar)
+    lam, _ = _tangent_solve(_TransposedSolver(solver), factor, _Transposed(A), x_bar)
     _, adjoint_of_matvec = jax.vjp(lambda A: A.matvec(x), A)
     (A_bar,) = adjoint_of_matvec(-lam)
     return None, A_bar, lam
 
 
 _solve.defvjp(_solve_fwd, _solve_bwd)
+
+
+# Forward and backward both end here, in  x_dot = A^-1 (b_dot - A_dot x),  which JAX differentiates again in every mode: the
+# rule above has every higher derivative, and this one alone has forward mode too (mode="both").
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
+    return solver.solve(factor, A, b)
+
+
+@_tangent_solve.defjvp
+def _tangent_solve_jvp(solver: Solver, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    (factor, A, b), (_, A_dot, b_dot) = primals, tangents
+    x, outcome = _tangent_solve(solver, factor, A, b)
+    _, A_dot_x = jax.jvp(lambda A: A.matvec(x), (A,), (A_dot,))
+    fixed = jax.lax.stop_gradient(A)
+    x_dot = jax.lax.custom_linear_solve(
+        A.matvec,
+        b_dot - A_dot_x,
+        solve=lambda _, b: solver.solve(factor, fixed, b)[0],
+        transpose_solve=lambda _, c: solver.solve_transpose(factor, fixed, c)[0],
+    )
+    return (x, outcome), (x_dot, jax.tree.map(_no_tangent, outcome))
+
+
+def _no_tangent(x: Array) -> Any:
+    return jnp.zeros_like(x) if jnp.issubdtype(x.dtype, jnp.inexact) else np.zeros(x.shape, jax.dtypes.float0)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Transposed:
+    """A' as an operator."""
+
+    A: Any
+
+    @property
+    def n(self) -> int:
+        return self.A.n
+
+    @property
+    def dtype(self) -> Any:
+        return self.A.dtype
+
+    def matvec(self, x: Array) -> Array:
+        return self.A.transpose_matvec(x)
+
+    def transpose_matvec(self, x: Array) -> Array:
+        return self.A.matvec(x)
+
+
+@dataclass(frozen=True)
+class _TransposedSolver:
+    """The solver of A, used for A' with the same factors."""
+
+    solver: Any
+
+    def solve(self, factor: Any, A: _Transposed, b: Array) -> tuple[Array, Outcome]:
+        return self.solver.solve_transpose(factor, A.A, b)
+
+    def solve_transpose(self, factor: Any, A: _Transposed, c: Array) -> tuple[Array, Outcome]:
+        return self.solver.solve(factor, A.A, c)
 
 
 @jax.tree_util.register_dataclass
@@ -135,33 +170,6 @@ class Factorization(Generic[Factor]):
         return Solution(poison(x, status.ok), status, jax.lax.stop_gradient(stats), self.origin)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class _Transposed:
-    """A' as an operator."""
-
-    A: Any
-
-    def matvec(self, x: Array) -> Array:
-        return self.A.transpose_matvec(x)
-
-    def transpose_matvec(self, x: Array) -> Array:
-        return self.A.matvec(x)
-
-
-@dataclass(frozen=True)
-class _TransposedSolver:
-    """The solver of A, used for A'."""
-
-    solver: Any
-
-    def solve(self, factor: Any, A: _Transposed, b: Array) -> tuple[Array, Outcome]:
-        return self.solver.solve_transpose(factor, A.A, b)
-
-    def solve_transpose(self, factor: Any, A: _Transposed, c: Array) -> tuple[Array, Outcome]:
-        return self.solver.solve(factor, A.A, c)
-
-
 # With A' lam_k = e_k:  d log|det A| = tr(A^-1 dA) = sum_k e_k' A^-1 dA e_k = sum_k lam_k' (dA e_k)      (Jacobi's formula)
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _log_determinant(solver: Any, factor: Any, A: Any) -> Array:
@@ -174,7 +182,7 @@ def _log_determinant_jvp(solver: Any, primals: Any, tangents: Any) -> tuple[Arra
 
     def term(k: Array) -> Array:
         e_k = jnp.zeros(A.n, A.dtype).at[k].set(1)
-        lam_k = _adjoint_solve(solver, factor, A, e_k)
+        lam_k, _ = _tangent_solve(_TransposedSolver(solver), factor, _Transposed(A), e_k)
         _, dA_e_k = jax.jvp(lambda A: A.matvec(e_k), (A,), (A_dot,))
         return jnp.sum(lam_k * dA_e_k).real
 
@@ -314,8 +322,7 @@ def _default_solver(A: Any, served_by: tuple[type, ...]) -> Any:
 
 def _right_hand_side(b: Any, A: Any) -> Array:
     b = as_inexact_array("linear_solve", "b", b)
-    n = A.A.n if isinstance(A, _Transposed) else A.n
-    dtype = A.A.dtype if isinstance(A, _Transposed) else A.dtype
+    n, dtype = A.n, A.dtype
     require_shape(
         "linear_solve",
         "b",
