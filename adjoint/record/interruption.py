@@ -1,0 +1,77 @@
+"""Ctrl-C without loss: an iteration in progress is finished, a second Ctrl-C stops at once.
+
+An exception raised in the middle of a compiled program surfaces as that program's error, or not at all when it falls
+into a host callback. So inside an iteration the signal only leaves a mark, which is read between two iterations.
+"""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from types import FrameType
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+
+class Interruption:
+    """The answer to Ctrl-C (SIGINT) for as long as the ``with`` block lasts.
+
+    In `between` it waits for the end of the current step; elsewhere, and the second time, it is a `KeyboardInterrupt`
+    at once. Outside the main thread, where Python has no signals, nothing changes.
+
+    Attributes
+    ----------
+    requested
+        Whether Ctrl-C was pressed.
+
+    Examples
+    --------
+    >>> with Interruption() as interruption:
+    ...     total = sum(interruption.between(range(4)))
+    >>> total, interruption.requested
+    (6, False)
+    """
+
+    def __init__(self):
+        self.requested = False
+        self._waiting = False
+        self._in_main_thread = threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> Self:
+        if self._in_main_thread:
+            self._previous = signal.signal(signal.SIGINT, self._answer)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._in_main_thread:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def between(self, steps: Iterable[T]) -> Iterator[T]:
+        """Yield the steps; after a Ctrl-C, raise `KeyboardInterrupt` once the current step has been dealt with.
+
+        Parameters
+        ----------
+        steps
+            Any iterable, such as the iterations of an optimization.
+        """
+        self._waiting = True
+        try:
+            for step in steps:
+                yield step
+                if self.requested:
+                    raise KeyboardInterrupt
+        finally:
+            self._waiting = False
+
+    def _answer(self, _signal: int, _frame: FrameType | None) -> None:
+        first = not self.requested
+        self.requested = True
+        if first and self._waiting:
+            print(
+                "\ninterrupted: finishing this iteration, then writing what is there (Ctrl-C again stops at once)",
+                file=sys.stderr,
+                flush=True,
+            )
+            return
+        raise KeyboardInterrupt

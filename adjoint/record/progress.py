@@ -1,0 +1,131 @@
+"""Live progress of an iteration: a table that updates itself on a terminal, a few plain lines elsewhere."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Self, TextIO
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# A log gets a line at most every second at first, and later one each time the run has become 5 % older: about
+# ln(T / 20 s) / 0.05 + 20 lines after T seconds, so 100 for a quarter of an hour and 200 for a day.
+SHORTEST_PAUSE = 1.0  # seconds
+PAUSE_PER_AGE = 0.05
+ROWS_ON_SCREEN = 12
+
+
+def format_number(value: float) -> str:
+    """A number for reading: integers in full, the rest to 5 significant digits."""
+    return str(value) if isinstance(value, int) else f"{value:#.5g}"
+
+
+class PlainProgress:
+    """Progress as plain lines: the first row, the last row, and rows in between at growing distances in time.
+
+    Parameters
+    ----------
+    stream
+        Where the lines go.
+    clock
+        Seconds since some fixed time.
+
+    Examples
+    --------
+    >>> import sys
+    >>> with PlainProgress(sys.stdout) as progress:
+    ...     progress.show({"iteration": 1, "compliance": 1007.0221})
+    iteration   compliance
+            1       1007.0
+    """
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic):
+        self._stream = stream
+        self._clock = clock
+        self._started = clock()
+        self._shown = float("-inf")
+        self._unshown: Mapping[str, float] | None = None
+        self._headed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._unshown is not None:
+            self._print(self._unshown)
+
+    def show(self, row: Mapping[str, float]) -> None:
+        """Take note of a row, and print it when it is time for one.
+
+        Parameters
+        ----------
+        row
+            Numbers by column; the same columns every time.
+        """
+        now = self._clock()
+        if now - self._shown >= max(SHORTEST_PAUSE, PAUSE_PER_AGE * (now - self._started)):
+            self._print(row)
+            self._shown = now
+            self._unshown = None
+        else:
+            self._unshown = row
+
+    def _print(self, row: Mapping[str, float]) -> None:
+        widths = {name: max(len(name), 10) for name in row}
+        widths[next(iter(row))] = len(next(iter(row)))
+        if not self._headed:
+            print("   ".join(f"{name:>{widths[name]}}" for name in row), file=self._stream)
+            self._headed = True
+        cells = (f"{format_number(value):>{widths[name]}}" for name, value in row.items())
+        print("   ".join(cells), file=self._stream, flush=True)
+
+
+class TerminalProgress:
+    """Progress as a table of the latest rows that redraws itself in place, with the time since the start.
+
+    Parameters
+    ----------
+    stream
+        A terminal.
+    """
+
+    def __init__(self, stream: TextIO):
+        from rich.console import Console
+        from rich.live import Live
+
+        self._rows: deque[Mapping[str, float]] = deque(maxlen=ROWS_ON_SCREEN)
+        self._started = time.monotonic()
+        self._live = Live(console=Console(file=stream), get_renderable=self._table, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, row: Mapping[str, float]) -> None:
+        """Add a row to the table.
+
+        Parameters
+        ----------
+        row
+            Numbers by column; the same columns every time.
+        """
+        self._rows.append(row)
+
+    def _table(self) -> "Table":
+        from rich.table import Table
+
+        rows = list(self._rows)
+        table = Table(caption=f"{time.monotonic() - self._started:.0f} s since the start", caption_justify="left")
+        for name in rows[-1] if rows else ("waiting for the first iteration",):
+            table.add_column(name, justify="right")
+        for row in rows:
+            table.add_row(*(format_number(value) for value in row.values()))
+        return table
+
+
+def progress_on(stream: TextIO) -> PlainProgress | TerminalProgress:
+    """The kind of progress that suits a stream: a live table on a terminal, plain lines in a file or a pipe."""
+    return TerminalProgress(stream) if stream.isatty() else PlainProgress(stream)

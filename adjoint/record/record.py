@@ -1,0 +1,285 @@
+"""The record of one run: what an iteration reports while it runs, and the files that it leaves however it ends."""
+
+import enum
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TextIO, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from adjoint.record.film import Film
+from adjoint.record.history import History
+from adjoint.record.interruption import Interruption
+from adjoint.record.progress import format_number, progress_on
+from adjoint.record.provenance import provenance
+from adjoint.record.report import Picture, Report, report_page
+from adjoint.record.run_folder import RunFolder
+
+T = TypeVar("T")
+
+HISTORY_PAUSE = 5.0  # seconds between two versions of history.csv: what a killed run may lose
+
+
+class Outcome(enum.IntEnum):
+    """How a run ended; the value is the exit code of the command line."""
+
+    DONE = 0
+    NOT_CONVERGED = 3
+    GRADIENT_NOT_TRUSTED = 4
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    Attributes
+    ----------
+    outcome
+        The kind of ending.
+    sentence
+        What happened, with the numbers that decided it.
+    """
+
+    outcome: Outcome
+    sentence: str
+
+
+class GradientVerdict(Protocol):
+    """What `adjoint.verify_gradient` returns; ``str`` of it is a readable table."""
+
+    @property
+    def trusted(self) -> bool: ...
+
+    @property
+    def relative_error(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run was asked to do.
+
+    Attributes
+    ----------
+    problem, summary
+        The problem's name and what it is, in a line.
+    settings, meanings
+        The value of each setting, and what it means.
+    command
+        The command that repeats the run.
+    """
+
+    problem: str
+    summary: str
+    settings: Mapping[str, int | float | str | bool]
+    meanings: Mapping[str, str]
+    command: str
+
+
+class Record:
+    """The record of one run.
+
+    A problem reports its gradient's verdict, runs its iterations through `follow`, reports each with `iteration`, and
+    adds its pictures and files; whoever runs the problem calls `close`.
+
+    Parameters
+    ----------
+    folder
+        Where the files go.
+    task
+        What the run was asked to do.
+    stream
+        Where progress is shown.
+    interruption
+        Tells about Ctrl-C; `follow` stops between two iterations.
+
+    Attributes
+    ----------
+    history
+        One row per iteration.
+    film
+        One frame per iteration, thinned out.
+
+    Examples
+    --------
+    >>> import pathlib, sys, tempfile
+    >>> folder = RunFolder.claim(pathlib.Path(tempfile.mkdtemp()), "command.txt", "python -m problems run square")
+    >>> task = Task("square", "Halve a number.", {}, {}, "python -m problems run square")
+    >>> record = Record(folder, task, sys.stdout, Interruption())
+    >>> for k in record.follow(range(2)):
+    ...     record.iteration({"iteration": k, "x": 0.5**k})
+    iteration            x
+            0       1.0000
+            1      0.50000
+    >>> record.close(Ending(Outcome.DONE, "done"))
+    >>> sorted(p.name for p in folder.path.iterdir())
+    ['command.txt', 'history.csv', 'report.html', 'result.json']
+    """
+
+    def __init__(self, folder: RunFolder, task: Task, stream: TextIO, interruption: Interruption):
+        self.history = History()
+        self.film = Film()
+        self._folder = folder
+        self._task = task
+        self._stream = stream
+        self._interruption = interruption
+        self._progress = progress_on(stream)
+        self._verdict: GradientVerdict | None = None
+        self._circumstances = ""
+        self._pictures: list[Picture] = []
+        self._files: list[tuple[str, str]] = [("command.txt", "the command that repeats this run")]
+        self._began = datetime.now().astimezone()
+        self._started = time.monotonic()
+        self._history_written = self._started
+
+    def gradient(self, verdict: GradientVerdict, circumstances: str) -> None:
+        """Take note of the gradient's verdict and say it; the whole table when it is not to be trusted.
+
+        Parameters
+        ----------
+        verdict
+            What `adjoint.verify_gradient` returned.
+        circumstances
+            Where the gradient was judged, in a sentence: at which parameters, on which size of the problem.
+        """
+        self._verdict = verdict
+        self._circumstances = circumstances
+        if verdict.trusted:
+            print(f"gradient: trusted, relative error {verdict.relative_error:.1e}", file=self._stream, flush=True)
+        else:
+            print(f"gradient: not trusted\n{verdict}", file=self._stream, flush=True)
+
+    def follow(self, iterations: Iterable[T]) -> Iterator[T]:
+        """Yield the iterations with live progress, and stop between two of them after a Ctrl-C.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After the iteration in which Ctrl-C was pressed.
+        """
+        with self._progress:
+            yield from self._interruption.between(iterations)
+
+    def iteration(
+        self, row: Mapping[str, object], density: Float[np.ndarray, "x y"] | None = None, caption: str = ""
+    ) -> None:
+        """Report one iteration.
+
+        Parameters
+        ----------
+        row
+            Its numbers by column, the same columns every time.
+        density
+            A frame for the film: values from 0 to 1, indexed like coordinates.
+        caption
+            A line of text below that frame.
+
+        Raises
+        ------
+        OSError
+            When the history cannot be written.
+        """
+        self.history.append(row)
+        self._progress.show(self.history.last)
+        if density is not None:
+            self.film.add(density, caption)
+        if time.monotonic() - self._history_written > HISTORY_PAUSE:
+            self._folder.write("history.csv", self.history.csv())
+            self._history_written = time.monotonic()
+
+    def picture(self, name: str, content: bytes, caption: str) -> None:
+        """Write a picture, which also goes into the report.
+
+        Parameters
+        ----------
+        name
+            Its file name, which ends in ``.png`` or ``.gif``.
+        content
+            The bytes of the file.
+        caption
+            A sentence.
+
+        Raises
+        ------
+        OSError
+            When it cannot be written.
+        """
+        self.file(name, content, caption)
+        self._pictures.append(Picture(name, content, caption))
+
+    def file(self, name: str, content: str | bytes, meaning: str) -> None:
+        """Write a file that the report only names.
+
+        Raises
+        ------
+        OSError
+            When it cannot be written.
+        """
+        self._folder.write(name, content)
+        self._files.append((name, meaning))
+
+    def close(self, ending: Ending) -> None:
+        """Write the history, ``result.json`` and ``report.html``.
+
+        Parameters
+        ----------
+        ending
+            How the run ended.
+
+        Raises
+        ------
+        OSError
+            When they cannot be written.
+        """
+        seconds = time.monotonic() - self._started
+        if len(self.history):
+            self.file("history.csv", self.history.csv(), "the numbers of every iteration, with all digits")
+        made_with = {"date": self._began.isoformat(timespec="seconds"), **provenance()}
+        self.file("result.json", self._result(ending, seconds, made_with), "this page for programs")
+        self._folder.write("report.html", report_page(self._report(ending, seconds, made_with)))
+
+    def _result(self, ending: Ending, seconds: float, made_with: dict[str, str]) -> str:
+        verdict = self._verdict
+        result = {
+            "problem": self._task.problem,
+            "outcome": ending.outcome.name,
+            "ending": ending.sentence,
+            "last_iteration": {name: _json_number(value) for name, value in self.history.last.items()},
+            "total_seconds": seconds,
+            "gradient": verdict
+            and {
+                "trusted": bool(verdict.trusted),
+                "relative_error": _json_number(verdict.relative_error),
+                "circumstances": self._circumstances,
+            },
+            "settings": dict(self._task.settings),
+            "command": self._task.command,
+            "made_with": made_with,
+        }
+        return json.dumps(result, indent=2, allow_nan=False) + "\n"
+
+    def _report(self, ending: Ending, seconds: float, made_with: dict[str, str]) -> Report:
+        task = self._task
+        return Report(
+            title=task.problem,
+            summary=task.summary,
+            ending=ending.sentence,
+            successful=ending.outcome == Outcome.DONE,
+            numbers={name: format_number(value) for name, value in self.history.last.items()},
+            pictures=self._pictures,
+            gradient=f"{self._circumstances}\n\n{self._verdict}" if self._verdict is not None else "",
+            settings=[(name, str(value), task.meanings.get(name, "")) for name, value in task.settings.items()],
+            command=task.command,
+            files=self._files,
+            provenance={"total time": f"{seconds:.1f} s", **made_with},
+        )
+
+
+def _json_number(value: float) -> float | None:
+    # JSON has neither NaN nor Inf.
+    return value if math.isfinite(value) else None
