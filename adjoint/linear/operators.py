@@ -138,9 +138,20 @@ class SparsePattern:
         return Sparse(values, self)
 
     @cached_property
+    def column_order(self) -> tuple[np.ndarray, np.ndarray]:
+        """The entries sorted by column, then by row, and the column pointers: the compressed sparse column form."""
+        pointers = np.concatenate([[0], np.cumsum(np.bincount(self.cols, minlength=self.n))])
+        return np.lexsort((self.rows, self.cols)), pointers
+
+    @cached_property
+    def has_empty_line(self) -> bool:
+        """Whether some row or column has no entry at all, which makes every matrix of the pattern singular."""
+        return bool(np.diff(self.indptr).min() == 0 or np.diff(self.column_order[1]).min() == 0)
+
+    @cached_property
     def mirror(self) -> np.ndarray | None:
         """Where the entry (j, i) stands for each entry (i, j); None when the pattern itself is not symmetric."""
-        place = np.lexsort((self.rows, self.cols))
+        place, _ = self.column_order
         symmetric = np.array_equal(self.cols[place], self.rows) and np.array_equal(self.rows[place], self.cols)
         return place if symmetric else None
 

@@ -28,10 +28,8 @@ class PardisoFactors:
         self._lock = threading.Lock()
         self._solver: Any = None
         self._superlu: SuperLUFactors | None = None
-        if np.all(np.diff(pattern.indptr) > 0):
-            symmetric = _is_symmetric(pattern, values)
-            if not (symmetric and self._try(SYMMETRIC_POSITIVE_DEFINITE)):
-                self._try(NONSYMMETRIC)
+        if not (_is_symmetric(pattern, values) and self._try(SYMMETRIC_POSITIVE_DEFINITE)):
+            self._try(NONSYMMETRIC)
         if self._solver is None:
             self._superlu = SuperLUFactors(pattern, values)
             self.nbytes = self._superlu.nbytes
@@ -100,8 +98,8 @@ def _new_handle(matrix_type: int) -> Any:
     solver.pt, solver.iparm = np.zeros_like(solver.pt), np.zeros_like(solver.iparm)
     solver.set_matrix_type(matrix_type)
     nonsymmetric = int(matrix_type == NONSYMMETRIC)
-    # 1: no defaults; 2: METIS; 10: pivots below 1e-13 of the matrix are replaced; 11, 13: scaling, matching.
-    for number, value in ((1, 1), (2, 2), (8, 0), (10, 13), (11, nonsymmetric), (13, nonsymmetric)):
+    # 1: no defaults; 2: parallel METIS; 10: pivots below 1e-13 of the matrix are replaced; 11, 13: scaling, matching.
+    for number, value in ((1, 1), (2, 3), (8, 0), (10, 13), (11, nonsymmetric), (13, nonsymmetric)):
         solver.set_iparm(number, value)
     return solver
 
