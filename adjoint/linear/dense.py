@@ -2,9 +2,11 @@
 
 A solver here and in the rooms beside this one has three methods that work on arrays and are never differentiated:
 
-    factor(A)                      -> factor               what is worth keeping of A, a pytree
+    factor(A)                      -> factor               all that solving needs to know of A, a pytree
     solve(factor, A, b)            -> x, Outcome           A x = b
     solve_transpose(factor, A, c)  -> lam, Outcome         A' lam = c
+
+In the last two, A is only applied to vectors, to check the result, so any `Operator` serves.
 
 On failure x is NaN and the outcome's code says why.
 """
@@ -19,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int32
 
 from adjoint.linear.host_call import tick
-from adjoint.linear.operators import Dense
+from adjoint.linear.operators import Dense, Operator
 from adjoint.solution import Status
 
 # An estimated reciprocal condition number below SINGULAR_LIMIT unit roundoffs is that of a matrix which is
@@ -42,6 +44,7 @@ class DenseFactor(NamedTuple):
 
     triangles: Inexact[Array, "n n"]
     permutation: Int32[Array, " n"]
+    norm: Float[Array, ""]
     reciprocal_condition: Float[Array, ""]
     code: Int32[Array, ""]
 
@@ -96,13 +99,23 @@ def residual_limit(dtype: Any) -> float:
     return 1e5 * float(jnp.finfo(dtype).eps)
 
 
-def _finish(A: Array, x: Array, b: Array, factor: DenseFactor) -> tuple[Array, Outcome]:
+def _checked(
+    factor: DenseFactor, A: Inexact[Array, "n n"], solve: Any, solve_transpose: Any, code: Any = 0
+) -> DenseFactor:
+    """The factor with the norm and the condition of A, and with what they say of its status; `code` is what is known."""
+    rcond = _reciprocal_condition(A, lambda b: solve(factor, b), lambda c: solve_transpose(factor, c))
+    code = jnp.where(code == 0, condition_code(rcond, float(jnp.finfo(A.dtype).eps)), code)
+    code = jnp.where(_finite(A), code, Status.NONFINITE_INPUT.code).astype(jnp.int32)
+    return factor._replace(norm=jnp.linalg.norm(A), reciprocal_condition=rcond, code=code)
+
+
+def _finish(factor: DenseFactor, matvec: Any, x: Array, b: Array) -> tuple[Array, Outcome]:
     """Check the residual, put the reasons of failure in order, and turn a failed x into NaN."""
-    size = jnp.linalg.norm(A) * jnp.linalg.norm(x) + jnp.linalg.norm(b)
-    error = jnp.linalg.norm(b - A @ x) / jnp.where(size > 0, size, 1)
-    code = jnp.where(error <= residual_limit(A.dtype), factor.code, Status.RESIDUAL_TOO_LARGE.code)
-    code = jnp.where(factor.code != 0, factor.code, code)
-    code = jnp.where(_finite(A) & _finite(b), code, Status.NONFINITE_INPUT.code).astype(jnp.int32)
+    size = factor.norm * jnp.linalg.norm(x) + jnp.linalg.norm(b)
+    error = jnp.linalg.norm(b - matvec(x)) / jnp.where(size > 0, size, 1)
+    code = jnp.where(error <= residual_limit(b.dtype), Status.SUCCESS.code, Status.RESIDUAL_TOO_LARGE.code)
+    code = jnp.where(_finite(b), code, Status.NONFINITE_INPUT.code)
+    code = jnp.where(factor.code != 0, factor.code, code).astype(jnp.int32)
     outcome = Outcome(code, error, jnp.zeros((), jnp.int32), factor.reciprocal_condition)
     return jnp.where(code == 0, x, jnp.nan), outcome
 
@@ -128,23 +141,20 @@ class LU:
     def factor(self, A: Dense) -> DenseFactor:
         matrix = tick("factorizations", A.matrix)
         triangles, _, permutation = jax.lax.linalg.lu(matrix)
-        factor = DenseFactor(triangles, permutation, jnp.ones(()), jnp.zeros((), jnp.int32))
-        rcond = _reciprocal_condition(
-            A.matrix, lambda b: self._substitute(factor, b), lambda c: self._substitute_transpose(factor, c)
-        )
-        code = condition_code(rcond, float(jnp.finfo(A.dtype).eps)).astype(jnp.int32)
-        return factor._replace(reciprocal_condition=rcond, code=code)
+        factor = _unchecked(triangles, permutation)
+        return _checked(factor, A.matrix, self._substitute, self._substitute_transpose)
 
-    def solve(self, factor: DenseFactor, A: Dense, b: Array) -> tuple[Array, Outcome]:
+    def solve(self, factor: DenseFactor, A: Operator, b: Array) -> tuple[Array, Outcome]:
         x = tick("solves", self._substitute(factor, b), _columns(b))
-        return _finish(A.matrix, x, b, factor)
+        return _finish(factor, A.matvec, x, b)
 
-    def solve_transpose(self, factor: DenseFactor, A: Dense, c: Array) -> tuple[Array, Outcome]:
+    def solve_transpose(self, factor: DenseFactor, A: Operator, c: Array) -> tuple[Array, Outcome]:
         lam = tick("transpose_solves", self._substitute_transpose(factor, c), _columns(c))
-        return _finish(A.matrix.T, lam, c, factor)
+        return _finish(factor, A.transpose_matvec, lam, c)
 
-    def log_determinant(self, factor: DenseFactor, _A: Dense) -> Float[Array, ""]:
-        return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(factor.triangles))))
+    def log_determinant(self, factor: DenseFactor) -> Float[Array, ""]:
+        value = jnp.sum(jnp.log(jnp.abs(jnp.diagonal(factor.triangles))))
+        return jnp.where(factor.code == 0, value, jnp.nan)
 
     @staticmethod
     def _substitute(factor: DenseFactor, b: Array) -> Array:
@@ -176,25 +186,21 @@ class Cholesky:
     def factor(self, A: Dense) -> DenseFactor:
         matrix = tick("factorizations", A.matrix)
         triangle = jnp.linalg.cholesky(matrix, symmetrize_input=True)
-        definite = _finite(triangle)
-        factor = DenseFactor(triangle, jnp.arange(A.n, dtype=jnp.int32), jnp.ones(()), jnp.zeros((), jnp.int32))
-        rcond = _reciprocal_condition(
-            A.matrix, lambda b: self._substitute(factor, b), lambda c: self._substitute_transpose(factor, c)
-        )
-        code = condition_code(rcond, float(jnp.finfo(A.dtype).eps))
-        code = jnp.where(definite, code, Status.NOT_POSITIVE_DEFINITE.code).astype(jnp.int32)
-        return factor._replace(reciprocal_condition=rcond, code=code)
+        code = jnp.where(_finite(triangle), Status.SUCCESS.code, Status.NOT_POSITIVE_DEFINITE.code)
+        factor = _unchecked(triangle, jnp.arange(A.n, dtype=jnp.int32))
+        return _checked(factor, A.matrix, self._substitute, self._substitute_transpose, code)
 
-    def solve(self, factor: DenseFactor, A: Dense, b: Array) -> tuple[Array, Outcome]:
+    def solve(self, factor: DenseFactor, A: Operator, b: Array) -> tuple[Array, Outcome]:
         x = tick("solves", self._substitute(factor, b), _columns(b))
-        return _finish(A.matrix, x, b, factor)
+        return _finish(factor, A.matvec, x, b)
 
-    def solve_transpose(self, factor: DenseFactor, A: Dense, c: Array) -> tuple[Array, Outcome]:
+    def solve_transpose(self, factor: DenseFactor, A: Operator, c: Array) -> tuple[Array, Outcome]:
         lam = tick("transpose_solves", self._substitute_transpose(factor, c), _columns(c))
-        return _finish(A.matrix.T, lam, c, factor)
+        return _finish(factor, A.transpose_matvec, lam, c)
 
-    def log_determinant(self, factor: DenseFactor, _A: Dense) -> Float[Array, ""]:
-        return 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor.triangles).real))
+    def log_determinant(self, factor: DenseFactor) -> Float[Array, ""]:
+        value = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor.triangles).real))
+        return jnp.where(factor.code == 0, value, jnp.nan)
 
     @staticmethod
     def _substitute(factor: DenseFactor, b: Array) -> Array:
@@ -211,6 +217,11 @@ def _triangular(
     triangles: Array, b: Array, *, lower: bool, trans: int = 0, unit_diagonal: bool = False
 ) -> Inexact[Array, " n *k"]:
     return jsl.solve_triangular(triangles, b, lower=lower, trans=trans, unit_diagonal=unit_diagonal)
+
+
+def _unchecked(triangles: Array, permutation: Array) -> DenseFactor:
+    real = triangles.real.dtype
+    return DenseFactor(triangles, permutation, jnp.ones((), real), jnp.ones((), real), jnp.zeros((), jnp.int32))
 
 
 def _columns(b: Array) -> int:

@@ -172,8 +172,8 @@ class Factorization(Generic[Factor]):
 
 # With A' lam_k = e_k:  d log|det A| = tr(A^-1 dA) = sum_k e_k' A^-1 dA e_k = sum_k lam_k' (dA e_k)      (Jacobi's formula)
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _log_determinant(solver: Any, factor: Any, A: Any) -> Array:
-    return solver.log_determinant(factor, A)
+def _log_determinant(solver: Any, factor: Any, _A: Any) -> Array:
+    return solver.log_determinant(factor)
 
 
 @_log_determinant.defjvp

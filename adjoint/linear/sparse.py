@@ -18,7 +18,7 @@ from adjoint.inputs import refuse
 from adjoint.linear.dense import Outcome, condition_code, probe_vector, residual_limit
 from adjoint.linear.factor_cache import factor_cache
 from adjoint.linear.host_call import make_host_call, record
-from adjoint.linear.operators import Sparse, SparsePattern
+from adjoint.linear.operators import Operator, Sparse, SparsePattern
 from adjoint.linear.pardiso import PardisoFactors
 from adjoint.linear.superlu import SuperLUFactors
 from adjoint.solution import Status
@@ -81,22 +81,22 @@ class SparseDirect:
                 'pip install "adjoint[fast]", or backend="superlu".',
             )
 
-    def factor(self, A: Sparse) -> None:
-        """Nothing is kept: the factors are found again by the content of A."""
+    def factor(self, A: Sparse) -> Sparse:
+        """The matrix itself: its factors stay on the host and are found again by its content."""
+        return A
 
-    def solve(self, factor: None, A: Sparse, b: Array) -> tuple[Array, Outcome]:
-        return self._call(A, b, transpose=False)
+    def solve(self, factor: Sparse, A: Operator, b: Array) -> tuple[Array, Outcome]:
+        return self._call(factor, b, transpose=False)
 
-    def solve_transpose(self, factor: None, A: Sparse, c: Array) -> tuple[Array, Outcome]:
-        return self._call(A, c, transpose=True)
+    def solve_transpose(self, factor: Sparse, A: Operator, c: Array) -> tuple[Array, Outcome]:
+        return self._call(factor, c, transpose=True)
 
-    def log_determinant(self, factor: None, A: Sparse) -> Array:
-        backend = self._backend_for(A.dtype)
+    def log_determinant(self, factor: Sparse) -> Array:
+        backend, pattern = self._backend_for(factor.dtype), factor.pattern
         key = (backend, "log_determinant")
-        if key not in A.pattern.analyses:
-            pattern = A.pattern
-            A.pattern.analyses[key] = make_host_call(lambda values: (_log_determinants(pattern, backend, values),))
-        (value,) = A.pattern.analyses[key]((jax.ShapeDtypeStruct((), A.values.real.dtype),), A.values)
+        if key not in pattern.analyses:
+            pattern.analyses[key] = make_host_call(lambda values: (_log_determinants(pattern, backend, values),))
+        (value,) = pattern.analyses[key]((jax.ShapeDtypeStruct((), factor.values.real.dtype),), factor.values)
         return value
 
     def _backend_for(self, dtype: Any) -> str:
