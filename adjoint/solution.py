@@ -46,6 +46,7 @@ class Status:
     NOT_POSITIVE_DEFINITE: ClassVar["Status"]
     NOT_CONVERGED: ClassVar["Status"]
     RESIDUAL_TOO_LARGE: ClassVar["Status"]
+    DEGENERATE: ClassVar["Status"]
 
     _explanations: ClassVar[tuple[tuple[str, str], ...]] = (
         ("SUCCESS", "the solve succeeded"),
@@ -71,13 +72,18 @@ class Status:
         ),
         (
             "NOT_CONVERGED",
-            "the iteration stopped before it reached its tolerance; (a) raise max_steps, (b) give a preconditioner, "
-            "(c) loosen rtol, (d) use a direct solver",
+            "the iteration stopped before it reached its tolerance; (a) raise max_steps, (b) start closer, or give a "
+            "preconditioner to a linear solver, (c) loosen rtol, (d) use a direct or another solver",
         ),
         (
             "RESIDUAL_TOO_LARGE",
             "the returned vector does not solve the system; (a) symmetric=True or positive_definite=True may be false "
             "claims, (b) the matvec may not be linear, (c) the matrix may be close to singular",
+        ),
+        (
+            "DEGENERATE",
+            "the solution is a fold, a multiple root, or otherwise not a differentiable function of the parameters; (a) the "
+            "parameters may be at the edge of where a solution exists, (b) two solutions may meet here",
         ),
     )
 

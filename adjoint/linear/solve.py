@@ -71,14 +71,19 @@ def _tangent_solve_jvp(solver: Solver, primals: Any, tangents: Any) -> tuple[Any
     (factor, A, b), (_, A_dot, b_dot) = primals, tangents
     x, outcome = _tangent_solve(solver, factor, A, b)
     _, A_dot_x = jax.jvp(lambda A: A.matvec(x), (A,), (A_dot,))
+    x_dot = solve_for_tangent(solver, factor, A, b_dot - A_dot_x)
+    return (x, outcome), (x_dot, jax.tree.map(_no_tangent, outcome))
+
+
+def solve_for_tangent(solver: Solver, factor: Any, A: Operator, b_dot: Array) -> Array:
+    """A^-1 b_dot as a linear map of a tangent b_dot, which JAX can transpose and differentiate by A."""
     fixed = jax.lax.stop_gradient(A)
-    x_dot = jax.lax.custom_linear_solve(
+    return jax.lax.custom_linear_solve(
         A.matvec,
-        b_dot - A_dot_x,
+        b_dot,
         solve=lambda _, b: solver.solve(factor, fixed, b)[0],
         transpose_solve=lambda _, c: solver.solve_transpose(factor, fixed, c)[0],
     )
-    return (x, outcome), (x_dot, jax.tree.map(_no_tangent, outcome))
 
 
 def _no_tangent(x: Array) -> Any:
