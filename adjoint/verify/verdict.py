@@ -84,8 +84,8 @@ class Verdict:
     rtol
         The relative error that was let pass.
     resolution
-        The relative error that would have been seen along every direction that counts: tolerance plus noise; infinite
-        when nothing was resolved.
+        The relative error that would have been seen along every direction that agrees: tolerance plus noise. Infinite
+        where none does, also for a gradient that is zero throughout.
     value
         f(p).
     checks
@@ -94,6 +94,15 @@ class Verdict:
         What each oracle said, in words, by its name.
     notes
         What the verdict does not cover.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> verdict = adjoint.verify_gradient(lambda p: jnp.sum(p**3), jnp.array([1.0, 2.0]), gradient=lambda p: 3 * p)
+    >>> verdict.trusted
+    False
+    >>> verdict.worst.name, round(verdict.worst.relative_error, 2)
+    ('p[1]', 0.5)
     """
 
     trusted: bool
@@ -147,8 +156,10 @@ def describe_oracles(
     checks: list[Check], rtol: float, forward_note: str, complex_note: str
 ) -> tuple[tuple[str, str], ...]:
     """One sentence per oracle; the notes say why one was not available."""
-    forward = [ratio(abs(c.forward - c.gradient), c.scale) for c in checks if c.forward is not None]
-    complex_ = [ratio(abs(c.complex_step - c.gradient), c.scale) for c in checks if c.complex_step is not None]
+    # Relative to a derivative that is zero there is nothing to tell.
+    nonzero = [c for c in checks if c.verdict != ZERO]
+    forward = [ratio(abs(c.forward - c.gradient), c.scale) for c in nonzero if c.forward is not None]
+    complex_ = [ratio(abs(c.complex_step - c.gradient), c.scale) for c in nonzero if c.complex_step is not None]
     counts = {v: sum(c.verdict == v for c in checks) for v in (AGREES, WRONG, ZERO, BELOW_NOISE, UNRESOLVED)}
     tallies = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     fitted = [c for c in checks if c.verdict in (AGREES, WRONG) and c.remainder_error <= RESOLVED * rtol * c.scale]
@@ -159,9 +170,9 @@ def describe_oracles(
         f"{len(fitted)} directions: largest linear term {largest:.1e}; {slowest}" if fitted else "no direction resolved"
     )
     return (
-        ("forward = reverse", forward_note or f"largest mismatch {max(forward):.1e}"),
+        ("forward = reverse", forward_note or f"largest mismatch {max(forward, default=0.0):.1e}"),
         ("central differences", f"{len(checks)} directions: {tallies}"),
-        ("complex step", complex_note or f"largest mismatch {max(complex_):.1e}"),
+        ("complex step", complex_note or f"largest mismatch {max(complex_, default=0.0):.1e}"),
         ("Taylor remainder", taylor),
     )
 
