@@ -1,0 +1,394 @@
+"""The house rules of the library, read from its sources: layers, no cycles, small rooms, documented names, registered rules.
+
+A checker takes sources, {module name: text}, and returns complaints; each is tested on sources that break its rule.
+"""
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from mutants import MUTANTS, Mutant
+from registry import RULES, Rule
+from test_root_mutants import MUTANTS as ROOT_MUTANTS
+
+import adjoint
+
+HOME = Path(adjoint.__file__).parents[1]
+TESTS = Path(__file__).parent
+Sources = dict[str, str]
+
+# A file imports only from layers above its own in this list, or from files before it in its own folder.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("solution", "inputs"),
+    ("verify.line", "verify.differences", "verify.taylor", "verify.transpose", "verify.verdict", "verify.gradient"),
+    (
+        "linear.host_call",
+        "linear.factor_cache",
+        "linear.operators",
+        "linear.dense",
+        "linear.superlu",
+        "linear.pardiso",
+        "linear.sparse",
+        "linear.iterative",
+        "linear.solve",
+    ),
+    ("implicit.residual", "implicit.newton", "implicit.root"),
+    (
+        "second_order",
+        "optimize.optimality_criteria",
+        "record.figures",
+        "record.film",
+        "record.history",
+        "record.interruption",
+        "record.progress",
+        "record.provenance",
+        "record.report",
+        "record.run_folder",
+        "record.vtk",
+        "record.record",
+    ),
+)
+PLACE = {f"adjoint.{name}": (layer, i) for layer, names in enumerate(LAYERS) for i, name in enumerate(names)}
+
+LINES_PER_FILE = 400
+LINES_PER_FUNCTION, LINES_AT_MOST = 40, 80
+# One function in so many may have LINES_PER_FUNCTION lines or more.
+ONE_IN = 10
+
+
+def sources(*packages: str) -> Sources:
+    """The modules of these packages by name; a package's own file is named after the package."""
+    files = [path for package in packages for path in sorted((HOME / package).rglob("*.py"))]
+    return {
+        ".".join(path.relative_to(HOME).with_suffix("").parts).removesuffix(".__init__"): path.read_text()
+        for path in files
+    }
+
+
+def imports(source: str, modules: set[str]) -> Iterator[str]:
+    """Every imported name, wherever the import stands; `from a import b` is a.b if that is a module or the package is bare."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield full if full in modules or base == "adjoint" else base
+
+
+def layer_complaints(library: Sources, place: dict[str, tuple[int, int]]) -> list[str]:
+    """Imports that point upwards, sideways into another folder, or at the package root; files without a place."""
+    complaints = [
+        f"{name} has no place in LAYERS" for name, text in library.items() if name not in place and _has_code(text)
+    ]
+    complaints += [f"{name} has a place in LAYERS and no file" for name in place if name not in library]
+    for name in place.keys() & library.keys():
+        for imported in imports(library[name], set(library)):
+            if imported.startswith("."):
+                complaints.append(f"{name} imports {imported}: write the full name")
+            elif imported.split(".")[0] in ("problems", "benchmarks"):
+                complaints.append(f"{name} imports {imported}, which is above the library")
+            elif imported.split(".")[0] == "adjoint" and not _may_import(name, imported, place):
+                complaints.append(f"{name} imports {imported}")
+    return complaints
+
+
+def _may_import(name: str, imported: str, place: dict[str, tuple[int, int]]) -> bool:
+    if imported not in place:
+        return False
+    if place[imported][0] != place[name][0]:
+        return place[imported][0] < place[name][0]
+    return _folder(imported) == _folder(name) and place[imported] < place[name]
+
+
+def _folder(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _has_code(source: str) -> bool:
+    """Anything beside a docstring."""
+    return any(not isinstance(node, ast.Expr) for node in ast.parse(source).body)
+
+
+def cycles(library: Sources) -> list[list[str]]:
+    """Import cycles: paths that return to where they began, found depth first."""
+    graph = {name: sorted({i for i in imports(text, set(library)) if i in library}) for name, text in library.items()}
+    found: list[list[str]] = []
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> None:
+        if name in path:
+            found.append([*path[path.index(name) :], name])
+        elif name not in done:
+            for imported in graph[name]:
+                visit(imported, [*path, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])
+    return found
+
+
+def public_use_complaints(gallery: Sources, public: set[str]) -> list[str]:
+    """What the gallery takes from the library beside its public names."""
+    complaints = []
+    for name, text in gallery.items():
+        for imported in imports(text, set(gallery)):
+            package, _, rest = imported.partition(".")
+            if package == "benchmarks" or (package == "adjoint" and rest and rest not in public):
+                complaints.append(f"{name} imports {imported}")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "adjoint" and node.attr not in public:
+                complaints.append(f"{name} uses adjoint.{node.attr}")
+    return complaints
+
+
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> int:
+    """Lines of a function that are neither docstring nor comment nor blank."""
+    docstring = function.body[0] if ast.get_docstring(function, clean=False) is not None else None
+    skipped = range(docstring.lineno, (docstring.end_lineno or 0) + 1) if docstring else range(0)
+    body = (i for i in range(function.lineno, (function.end_lineno or 0) + 1) if i not in skipped)
+    return sum(1 for i in body if lines[i - 1].strip() and not lines[i - 1].strip().startswith("#"))
+
+
+def function_lengths(library: Sources) -> dict[str, int]:
+    return {
+        f"{name}:{node.lineno} {node.name}": code_lines(node, text.splitlines())
+        for name, text in library.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def length_complaints(library: Sources) -> list[str]:
+    complaints = []
+    for name, text in library.items():
+        if (lines := len(text.splitlines())) > LINES_PER_FILE:
+            complaints.append(f"{name} has {lines} lines, more than {LINES_PER_FILE}")
+    lengths = function_lengths(library)
+    complaints += [
+        f"{name} has {n} lines, more than {LINES_AT_MOST}" for name, n in lengths.items() if n > LINES_AT_MOST
+    ]
+    long = [name for name, n in lengths.items() if n >= LINES_PER_FUNCTION]
+    if len(long) > len(lengths) // ONE_IN:
+        complaints.append(f"{len(long)} of {len(lengths)} functions have {LINES_PER_FUNCTION} lines or more: {long}")
+    return complaints
+
+
+def configuration_complaints(library: Sources) -> list[str]:
+    """Touching jax.config, under any name it is imported by."""
+    return [
+        f"{name}:{node.lineno} touches {ast.unparse(node)}"
+        for name, text in library.items()
+        for node in ast.walk(ast.parse(text))
+        if (isinstance(node, ast.Attribute) and re.search(r"(^|\.)config\.update$", ast.unparse(node)))
+        or (isinstance(node, ast.ImportFrom) and node.module == "jax" and any(a.name == "config" for a in node.names))
+    ]
+
+
+def unfinished_complaints(library: Sources) -> list[str]:
+    words = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
+    return [f"{name}: {word}" for name, text in library.items() for word in words.findall(text)]
+
+
+def documentation_complaints(name: str, thing: Any) -> list[str]:
+    """A docstring with an example, and annotations on all that can be called."""
+    described = thing if callable(thing) else type(thing)
+    if not (described.__doc__ or "").strip():
+        return [f"{name} has no docstring"]
+    complaints = [] if ">>> " in described.__doc__ else [f"{name} has no example in its docstring"]
+    functions = {name: described}
+    if inspect.isclass(described):
+        own = {k: v for k, v in vars(described).items() if not k.startswith("_") and callable(v)}
+        functions = {name: described.__init__} | {f"{name}.{k}": v for k, v in own.items()}
+    for label, function in functions.items():
+        complaints += _annotation_complaints(label, getattr(function, "__wrapped__", function))
+    return complaints
+
+
+def _annotation_complaints(label: str, function: Any) -> list[str]:
+    if not inspect.isfunction(function) or function.__qualname__.startswith("object."):
+        return []
+    signature = inspect.signature(function)
+    bare = [k for k, v in signature.parameters.items() if v.annotation is v.empty and k not in ("self", "cls")]
+    complaints = [f"{label}: no annotation on {bare}"] if bare else []
+    if signature.return_annotation is signature.empty and function.__name__ != "__init__":
+        complaints.append(f"{label}: no annotation of what it returns")
+    return complaints
+
+
+def rules_in(library: Sources) -> set[tuple[str, str]]:
+    """(file, function) of every `function.defvjp(...)`, `function.defjvp(...)`, called or decorating."""
+    return {
+        ("/".join(name.split(".")[1:]) + ".py", ast.unparse(node.value))
+        for name, text in library.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Attribute) and node.attr in ("defvjp", "defjvp", "defjvps")
+    }
+
+
+def registration_complaints(library: Sources, rules: tuple[Rule, ...], mutants: tuple[Mutant, ...]) -> list[str]:
+    found, registered = rules_in(library), {(rule.file, rule.function) for rule in rules}
+    complaints = [f"{rule} is not registered in tests/registry.py" for rule in sorted(found - registered)]
+    complaints += [f"{rule} is registered and does not exist" for rule in sorted(registered - found)]
+    known = {mutant.name for mutant in mutants}
+    for rule in rules:
+        complaints += [f"{rule.function}: no test file {name}" for name in rule.tests if not (TESTS / name).is_file()]
+        complaints += [f"{rule.function}: no mutant {name!r}" for name in rule.mutants if name not in known]
+        if not rule.tests or not rule.mutants:
+            complaints.append(f"{rule.function} has no tests or no mutants")
+    return complaints
+
+
+LIBRARY = sources("adjoint")
+
+
+class TestTheLibrary:
+    def test_imports_point_down(self) -> None:
+        assert layer_complaints({k: v for k, v in LIBRARY.items() if k != "adjoint"}, PLACE) == []
+
+    def test_there_is_no_import_cycle(self) -> None:
+        assert cycles(LIBRARY) == []
+
+    def test_the_root_holds_names_and_no_code(self) -> None:
+        body = ast.parse(LIBRARY["adjoint"]).body
+        assert all(isinstance(node, ast.Expr | ast.ImportFrom | ast.Assign) for node in body)
+        assert [ast.unparse(node.targets[0]) for node in body if isinstance(node, ast.Assign)] == ["__all__"]
+
+    def test_the_gallery_uses_public_names(self) -> None:
+        assert public_use_complaints(sources("problems"), set(adjoint.__all__)) == []
+
+    def test_files_and_functions_are_small(self) -> None:
+        assert length_complaints(sources("adjoint", "problems", "benchmarks")) == []
+
+    def test_test_files_are_small(self) -> None:
+        assert [c for c in length_complaints(sources("tests")) if " lines, more than 400" in c] == []
+
+    @pytest.mark.parametrize("name", adjoint.__all__)
+    def test_public_names_are_documented(self, name: str) -> None:
+        assert documentation_complaints(name, getattr(adjoint, name)) == []
+
+    def test_jax_is_left_alone(self) -> None:
+        assert configuration_complaints(LIBRARY) == []
+
+    def test_nothing_is_left_for_later(self) -> None:
+        assert unfinished_complaints(sources("adjoint", "problems", "benchmarks", "tests")) == []
+
+    def test_every_rule_is_registered(self) -> None:
+        assert len(rules_in(LIBRARY)) >= 3
+        assert registration_complaints(LIBRARY, RULES, (*MUTANTS, *ROOT_MUTANTS)) == []
+
+
+class TestTheCheckers:
+    """Each finds what it is for, in sources of a few lines."""
+
+    PLACE: ClassVar = {"adjoint.low": (0, 0), "adjoint.a.one": (1, 0), "adjoint.a.two": (1, 1), "adjoint.b.one": (1, 2)}
+
+    @pytest.mark.parametrize(
+        ("name", "source", "expected"),
+        [
+            ("adjoint.low", "from adjoint.a.one import f", "adjoint.low imports adjoint.a.one"),
+            ("adjoint.a.one", "def f():\n    import adjoint.a.two", "adjoint.a.one imports adjoint.a.two"),
+            ("adjoint.b.one", "from adjoint.a import one", "adjoint.b.one imports adjoint.a.one"),
+            ("adjoint.a.two", "import adjoint", "adjoint.a.two imports adjoint"),
+            ("adjoint.a.two", "from adjoint import solve", "adjoint.a.two imports adjoint.solve"),
+            ("adjoint.a.two", "from . import one", "adjoint.a.two imports .: write the full name"),
+            (
+                "adjoint.a.two",
+                "if True:\n    import problems.fem",
+                "adjoint.a.two imports problems.fem, which is above",
+            ),
+            ("adjoint.c", "x = 1", "adjoint.c has no place in LAYERS"),
+        ],
+    )
+    def test_layers(self, name: str, source: str, expected: str) -> None:
+        healthy = {
+            "adjoint.low": "import jax",
+            "adjoint.a": '"""Only a docstring."""',
+            "adjoint.a.one": "from adjoint.low import f",
+            "adjoint.a.two": "from adjoint.a.one import f\nfrom adjoint import low",
+            "adjoint.b.one": "import adjoint.low",
+        }
+        assert layer_complaints(healthy, self.PLACE) == []
+        (complaint,) = layer_complaints(healthy | {name: source}, self.PLACE)
+        assert complaint.startswith(expected)
+        (complaint,) = layer_complaints({k: v for k, v in healthy.items() if k != "adjoint.b.one"}, self.PLACE)
+        assert complaint == "adjoint.b.one has a place in LAYERS and no file"
+
+    def test_cycles(self) -> None:
+        chain = {"p.a": "from p import b", "p.b": "import p.c", "p.c": "x = 1"}
+        assert cycles(chain) == []
+        assert cycles(chain | {"p.c": "def f():\n    from p.a import x"}) == [["p.a", "p.b", "p.c", "p.a"]]
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "from adjoint.linear.solve import f",
+            "import adjoint.linear",
+            "import adjoint\nadjoint.linear.f",
+            "import benchmarks",
+        ],
+    )
+    def test_public_use(self, source: str) -> None:
+        healthy = {
+            "problems.fem": "x = 1",
+            "problems.beam": "import adjoint\nfrom problems.fem import x\nadjoint.root(x)",
+        }
+        assert public_use_complaints(healthy | {"problems.cli": "from adjoint import root"}, {"root"}) == []
+        assert len(public_use_complaints(healthy | {"problems.cli": source}, {"root"})) == 1
+
+    def test_lengths(self) -> None:
+        def function(lines: int) -> str:
+            return 'def f():\n    """Text.\n\n    More.\n    """\n    # why\n\n' + "    x = 1\n" * (lines - 1)
+
+        assert function_lengths({"m": function(7)}) == {"m:1 f": 7}
+        nine_short = "def g():\n    return 1\n" * 9
+        assert length_complaints({"m": nine_short + function(80)}) == []
+        assert [c[:4] for c in length_complaints({"m": nine_short + function(81)})] == ["m:19"]
+        assert [c[:7] for c in length_complaints({"m": nine_short + function(40) * 2})] == ["2 of 11"]
+        assert length_complaints({"m": "x = 1\n" * 400}) == []
+        assert len(length_complaints({"m": "x = 1\n" * 401})) == 1
+
+    @pytest.mark.parametrize("source", ["jax.config.update('x', 1)", "from jax import config", "u = j.config.update"])
+    def test_configuration(self, source: str) -> None:
+        assert configuration_complaints({"m": '"""jax.config.update is not for us."""\nd.update(config)'}) == []
+        assert len(configuration_complaints({"m": source})) == 1
+
+    def test_unfinished(self) -> None:
+        assert unfinished_complaints({"m": "todos = mastodon"}) == []
+        assert len(unfinished_complaints({"m": "# TO" + "DO: later"})) == 1
+
+    def test_documentation(self) -> None:
+        def documented(x: int) -> int:
+            """Double.
+
+            >>> documented(1)
+            2
+            """
+            return 2 * x
+
+        class Bare:
+            """No example."""
+
+            def method(self, x):
+                return x
+
+        assert documentation_complaints("documented", documented) == []
+        assert len(documentation_complaints("Bare", Bare)) == 3
+        assert documentation_complaints("f", lambda: 0) == ["f has no docstring"]
+
+    def test_registration(self) -> None:
+        library = {"adjoint.linear.solve": "f.defvjp(f_fwd, f_bwd)\n@g.defjvp\ndef g_jvp(): ..."}
+        rules = tuple(Rule("linear/solve.py", name, ("test_mutants.py",), ("m",)) for name in "fg")
+        mutants = (Mutant("m", "linear/solve.py", "a", "b", "c"),)
+        assert registration_complaints(library, rules, mutants) == []
+        assert len(registration_complaints(library, rules[:1], mutants)) == 1
+        assert len(registration_complaints({}, rules[:1], mutants)) == 1
+        assert len(registration_complaints(library, rules, ())) == 2
+        absent = (rules[0], Rule("linear/solve.py", "g", ("test_absent.py",), ("m",)))
+        assert registration_complaints(library, absent, mutants) == ["g: no test file test_absent.py"]

@@ -1,0 +1,420 @@
+"""linear_solve and factorize: every mode of differentiation, for every solver and form, against dense jnp.linalg.solve.
+
+A quick sweep takes every mode for one form of every solver at n = 7; sizes, precisions, complex numbers and many right-hand sides
+are swept over value and gradient; the full product is marked slow.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from cases import (
+    FORMS,
+    FORWARD_MODES,
+    MODES,
+    SIZES,
+    System,
+    all_nan,
+    assert_close,
+    matrix,
+    reference_of,
+    run_mode,
+    system,
+)
+
+import adjoint
+from adjoint import CG, GMRES, LU, MINRES, Cholesky, SparseDirect, Status, factorize, linear_solve
+from adjoint.verify.gradient import verify_gradient
+from adjoint.verify.taylor import taylor_test
+from adjoint.verify.transpose import dot_product_test
+
+try:
+    import pypardiso  # noqa: F401  # pyright: ignore[reportMissingImports]
+
+    PARDISO = True
+except ImportError:
+    PARDISO = False
+
+RTOL = {np.float64: 1e-9, np.complex128: 1e-9, np.float32: 2e-4, np.complex64: 2e-4}
+# The largest relative residual that leaves the gradients exact to RTOL, and that the precision can reach.
+KRYLOV_RTOL = {np.float64: 1e-13, np.complex128: 1e-13, np.float32: 1e-6, np.complex64: 1e-6}
+
+
+def upper_triangle_solve(system: System) -> Any:
+    """A nonsymmetric preconditioner: a solve with the upper triangle of A."""
+    U = jnp.asarray(np.triu(system.matrix))
+    return lambda v: jax.scipy.linalg.solve_triangular(U, v)
+
+
+def make_solver(name: str, system: System, dtype: Any = np.float64) -> Any:
+    rtol = KRYLOV_RTOL[dtype]
+    match name:
+        case "LU":
+            return LU()
+        case "Cholesky":
+            return Cholesky()
+        case "SuperLU":
+            return SparseDirect("superlu")
+        case "PARDISO":
+            if not PARDISO:
+                pytest.skip("pypardiso is not installed")
+            return SparseDirect("pardiso")
+        case "CG":
+            return CG(rtol)
+        case "MINRES":
+            return MINRES(rtol)
+        case "GMRES":
+            return GMRES(rtol, restart=60)
+    return GMRES(rtol, restart=60, preconditioner=upper_triangle_solve(system))
+
+
+# solver, kind of matrix, form
+SWEPT = [
+    ("LU", "general", "dense"),
+    ("Cholesky", "definite", "dense"),
+    ("SuperLU", "general", "sparse"),
+    ("PARDISO", "general", "sparse"),
+    ("PARDISO", "definite", "sparse"),
+    ("CG", "definite", "free"),
+    ("MINRES", "indefinite", "free"),
+    ("preconditioned GMRES", "general", "free"),
+]
+PAIRS = [
+    ("LU", "general", "dense"),
+    ("Cholesky", "definite", "dense"),
+    *(("SuperLU", "general", form) for form in ("sparse", "bcoo")),
+    *(("PARDISO", kind, form) for kind in ("general", "definite") for form in ("sparse", "bcoo")),
+    *(("CG", "definite", form) for form in FORMS),
+    *(("MINRES", kind, form) for kind in ("definite", "indefinite") for form in FORMS),
+    *(("GMRES", "general", form) for form in FORMS),
+    *(("preconditioned GMRES", "general", form) for form in FORMS),
+]
+# Compiling a Krylov solver takes seconds: the quick sweep keeps the modes that the others do not contain.
+QUICK_KRYLOV = ("value and grad", "reverse over reverse", "hessian", "grad of scan", "jvp", "reverse over forward")
+QUICK = [(*pair, name) for pair in SWEPT for name in MODES | FORWARD_MODES if pair[2] != "free" or name in QUICK_KRYLOV]
+
+
+def check(solver: str, kind: str, form: str, name: str, n: int, dtype: Any, columns: int | None, mode: Any) -> None:
+    case = system(kind, n, form, dtype, columns)
+    f = case.objective(make_solver(solver, case, dtype), mode)
+    assert_close(run_mode(f, name, case), reference_of(name, case), RTOL[dtype])
+
+
+@pytest.mark.parametrize(("solver", "kind", "form", "name"), QUICK)
+def test_every_mode_is_exact(solver: str, kind: str, form: str, name: str) -> None:
+    check(solver, kind, form, name, 7, np.float64, None, "both" if name in FORWARD_MODES else "reverse")
+
+
+@pytest.mark.parametrize(("solver", "kind", "form"), SWEPT)
+@pytest.mark.parametrize("n", [1, 2, 50])
+def test_every_size(solver: str, kind: str, form: str, n: int) -> None:
+    if form == "free" and n == 2:
+        pytest.skip("covered by n = 1 and 50; compiling is slow")
+    check(solver, kind, form, "value and grad", n, np.float64, None, "reverse")
+
+
+@pytest.mark.parametrize(("solver", "kind", "form"), [*SWEPT, ("SuperLU", "general", "bcoo")])
+def test_many_right_hand_sides(solver: str, kind: str, form: str) -> None:
+    check(solver, kind, form, "value and grad", 7, np.float64, 3, "reverse")
+    if form != "free":
+        check(solver, kind, form, "jvp of grad", 7, np.float64, 3, "reverse")
+
+
+@pytest.mark.parametrize(("solver", "kind", "form"), [case for case in SWEPT if case[0] != "PARDISO"])
+def test_complex(solver: str, kind: str, form: str) -> None:
+    check(solver, kind, form, "value and grad", 7, np.complex128, None, "reverse")
+    check(solver, kind, form, "jvp of grad", 7, np.complex128, 2, "both")
+
+
+@pytest.mark.parametrize(("solver", "kind", "form"), SWEPT)
+def test_float32(solver: str, kind: str, form: str) -> None:
+    check(solver, kind, form, "value and grad", 7, np.float32, None, "reverse")
+
+
+@pytest.mark.parametrize(("solver", "kind", "form"), [case for case in SWEPT if case[2] != "free"])
+@pytest.mark.parametrize("mode", ["reverse", "both"])
+def test_eager_is_as_exact_as_compiled(solver: str, kind: str, form: str, mode: Any) -> None:
+    case = system(kind, 7, form)
+    actual = jax.value_and_grad(case.objective(make_solver(solver, case), mode))(case.arguments)
+    assert_close(actual, reference_of("value and grad", case), 1e-9)
+
+
+def _third_derivative(f: Any, case: System) -> jax.Array:
+    theta_dot, b_dot = case.direction
+    along = lambda t: f((jax.tree.map(lambda a, d: a + t * d, case.theta, theta_dot), case.b + t * b_dot))  # noqa: E731
+    return jax.jit(jax.grad(jax.grad(jax.grad(along))))(0.5)
+
+
+@pytest.mark.parametrize(("solver", "kind", "form"), [c for c in SWEPT if c[0] in ("LU", "SuperLU")])
+def test_third_derivative(solver: str, kind: str, form: str) -> None:
+    case = system(kind, 7, form)
+    actual = _third_derivative(case.objective(make_solver(solver, case)), case)
+    assert actual == pytest.approx(_third_derivative(case.reference, case), rel=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128, np.float32])
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(("solver", "kind", "form"), PAIRS)
+def test_the_full_product(solver: str, kind: str, form: str, n: int, dtype: Any) -> None:
+    if solver == "PARDISO" and dtype == np.complex128:
+        pytest.skip("PARDISO serves real matrices")
+    for columns in (None, 3):
+        for name in MODES | FORWARD_MODES:
+            for mode in ("both",) if name in FORWARD_MODES else ("reverse", "both"):
+                check(solver, kind, form, name, n, dtype, columns, mode)
+
+
+@pytest.mark.parametrize(("solver", "kind", "form"), [c for c in SWEPT if c[0] in ("LU", "SuperLU")])
+def test_complex_gradient_against_differences(solver: str, kind: str, form: str) -> None:
+    """df = Re sum(grad * dz), JAX's convention, along the real and the imaginary axis; NumPy solves, fourth order."""
+    case = system(kind, 7, form, np.complex128)
+    gradient = jax.grad(case.objective(make_solver(solver, case)))(case.arguments)
+    at, direction = case.arguments, case.direction
+
+    def f(t: float, axis: complex) -> float:
+        theta, b = jax.tree.map(lambda a, d: a + t * axis * d, at, direction)
+        x = np.linalg.solve(np.asarray(case.dense(theta)), np.asarray(b))
+        return float(np.sum((np.asarray(case.weight) * np.sin(x)).real + 0.1 * np.abs(x) ** 2))
+
+    for axis in (1.0, 1j):
+        h = 1e-3
+        difference = (8 * (f(h, axis) - f(-h, axis)) - (f(2 * h, axis) - f(-2 * h, axis))) / (12 * h)
+        terms = jax.tree.map(lambda g, d, axis=axis: jnp.sum(g * axis * d).real, gradient, direction)
+        assert sum(map(float, jax.tree.leaves(terms))) == pytest.approx(difference, rel=1e-8)
+
+
+@pytest.mark.parametrize("form", ["dense", "sparse", "free"])
+def test_a_real_matrix_meets_a_complex_right_hand_side(form: str) -> None:
+    case = system("general", 7, form)
+    b = case.b + 1j * case.b[::-1] ** 2
+    solver = GMRES(1e-13) if form == "free" else None
+
+    def loss(x: jax.Array) -> jax.Array:
+        return jnp.sum((x**3).real + jnp.abs(x) ** 2)
+
+    f = lambda theta, b: loss(linear_solve(case.operator(theta), b, solver).value)  # noqa: E731
+    r = lambda theta, b: loss(jnp.linalg.solve(case.dense(theta).astype(b.dtype), b))  # noqa: E731
+    for argument in (0, 1):
+        assert_close(jax.grad(f, argument)(case.theta, b), jax.grad(r, argument)(case.theta, b), 1e-9)
+
+
+def test_a_complex_matrix_meets_a_real_right_hand_side() -> None:
+    case = system("general", 7, "sparse", np.complex128)
+    b = case.b.real
+    f = lambda theta, b: jnp.sum(jnp.abs(linear_solve(case.operator(theta), b).value) ** 2)  # noqa: E731
+    r = lambda theta, b: jnp.sum(jnp.abs(jnp.linalg.solve(case.dense(theta), b + 0j)) ** 2)  # noqa: E731
+    for argument in (0, 1):
+        assert_close(jax.grad(f, argument)(case.theta, b), jax.grad(r, argument)(case.theta, b), 1e-9)
+
+
+# --- the three oracles ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("solver", "kind", "form"), SWEPT)
+def test_three_oracles(solver: str, kind: str, form: str) -> None:
+    case = system(kind, 7, form)
+    f = case.objective(make_solver(solver, case), "both")
+    along = lambda p: f(jax.tree.map(lambda a, d: a + p[0] * d + p[1] * a, case.arguments, case.direction))  # noqa: E731
+    verdict = verify_gradient(jax.jit(along), jnp.array([0.3, -0.2]), directions=2)
+    assert verdict.trusted, str(verdict)
+    assert verdict.relative_error < 1e-7
+
+
+@pytest.mark.parametrize(("solver", "kind", "form"), [c for c in SWEPT if c[2] != "free"])
+def test_dot_product_and_taylor(solver: str, kind: str, form: str) -> None:
+    """All entries of A and b at once; the tangent map and its transpose come from different rules."""
+    case = system(kind, 7, form)
+    forward, reverse = (
+        lambda arguments, mode=mode: (
+            linear_solve(case.operator(arguments[0]), arguments[1], make_solver(solver, case), mode=mode).value
+        )
+        for mode in ("both", "reverse")
+    )
+    jvp = jax.jit(lambda v: jax.jvp(forward, (case.arguments,), (v,))[1])
+    vjp = jax.jit(lambda w: jax.vjp(reverse, case.arguments)[1](w)[0])
+    assert dot_product_test(jvp, vjp, case.direction, case.b).trusted
+    assert taylor_test(jax.jit(case.objective(make_solver(solver, case))), case.arguments).trusted
+
+
+# --- nested solves -------------------------------------------------------------------------------
+
+
+def test_a_solve_inside_a_matrix_free_operator() -> None:
+    """The Schur complement A - q B D^-1 C, applied through an inner solve."""
+    A, D = (jnp.asarray(matrix("general", 7, seed=seed)) for seed in (0, 1))
+    B, C = jnp.asarray(np.random.default_rng(3).normal(size=(2, 7, 7)))
+    b = jnp.arange(1.0, 8.0)
+
+    def ours(q: jax.Array) -> jax.Array:
+        schur = adjoint.MatrixFree(lambda x: A @ x - q * B @ linear_solve(D, C @ x).value, 7)
+        return jnp.sum(linear_solve(schur, b, GMRES(1e-13)).value ** 2)
+
+    def dense(q: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.linalg.solve(A - q * B @ jnp.linalg.solve(D, C), b) ** 2)
+
+    q = jnp.array(0.3)
+    assert_close(jax.value_and_grad(ours)(q), jax.value_and_grad(dense)(q), 1e-9)
+
+
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+def test_factors_as_a_preconditioner(form: str) -> None:
+    """Yesterday's factors precondition today's solve, and are transposed in its adjoint."""
+    case = system("general", 7, form)
+    factors = factorize(case.operator(case.theta))
+    b = jnp.arange(1.0, 8.0)
+
+    def ours(q: jax.Array) -> jax.Array:
+        A = case.dense(case.theta) + q * jnp.ones((7, 7))
+        return jnp.sum(linear_solve(A, b, GMRES(1e-13, preconditioner=lambda v: factors.solve(v).value)).value ** 2)
+
+    def dense(q: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.linalg.solve(case.dense(case.theta) + q * jnp.ones((7, 7)), b) ** 2)
+
+    q = jnp.array(0.1)
+    assert_close(jax.value_and_grad(ours)(q), jax.value_and_grad(dense)(q), 1e-9)
+
+
+# --- factorize -----------------------------------------------------------------------------------
+
+DIRECT = [("LU", "general", "dense"), ("Cholesky", "definite", "dense"), ("SuperLU", "general", "sparse")]
+DIRECT += [("PARDISO", "general", "sparse"), ("PARDISO", "definite", "bcoo")]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize(("solver", "kind", "form"), DIRECT)
+def test_factorize_solves_with_A_and_its_transpose(solver: str, kind: str, form: str, dtype: Any) -> None:
+    if solver == "PARDISO" and dtype == np.complex128:
+        pytest.skip("PARDISO serves real matrices")
+    case = system(kind, 7, form, dtype)
+
+    def ours(arguments: Any) -> jax.Array:
+        factors = factorize(case.operator(arguments[0]), make_solver(solver, case))
+        x = factors.solve(arguments[1]).value
+        return case.loss(factors.solve_transpose(jnp.sin(x)).value)
+
+    def dense(arguments: Any) -> jax.Array:
+        A = case.dense(arguments[0])
+        return case.loss(jnp.linalg.solve(A.T, jnp.sin(jnp.linalg.solve(A, arguments[1]))))
+
+    for name in ("value and grad", "jvp of grad"):
+        assert_close(run_mode(ours, name, case), run_mode(dense, name, case), 1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize(("solver", "kind", "form"), DIRECT)
+def test_logdet(solver: str, kind: str, form: str, dtype: Any) -> None:
+    if solver == "PARDISO" and dtype == np.complex128:
+        pytest.skip("PARDISO serves real matrices")
+    case = system(kind, 7, form, dtype)
+    ours = lambda arguments: factorize(case.operator(arguments[0]), make_solver(solver, case)).logdet()  # noqa: E731
+    A = case.matrix
+    value, (gradient, _) = jax.value_and_grad(ours)(case.arguments)
+    assert float(value) == pytest.approx(np.linalg.slogdet(A)[1], rel=1e-13)
+    inverse_transpose = np.linalg.inv(A).T
+    if form == "dense":
+        np.testing.assert_allclose(gradient, inverse_transpose, atol=1e-12)
+    else:  # d log|det A| / d values[m] = (A^-T)[rows[m], cols[m]], found here through the dense form's own scatter.
+        _, to_values = jax.vjp(case.dense, case.theta)
+        np.testing.assert_allclose(gradient, to_values(jnp.asarray(inverse_transpose))[0], atol=1e-12)
+    dense = lambda arguments: jnp.linalg.slogdet(case.dense(arguments[0]))[1]  # noqa: E731
+    assert_close(run_mode(ours, "hessian", case), run_mode(dense, "hessian", case), 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("solver", "form"), [(LU(), "dense"), (Cholesky(), "dense"), (SparseDirect("superlu"), "sparse")]
+)
+def test_logdet_of_a_failed_factorization_is_nan(solver: Any, form: str) -> None:
+    rows, cols = (v.ravel() for v in np.indices((3, 3)))
+    pattern = adjoint.SparsePattern(rows, cols, (3, 3))
+
+    def logdet(A: jax.Array) -> jax.Array:
+        return factorize(pattern.matrix(A.ravel()) if form == "sparse" else A, solver).logdet()
+
+    singular = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])
+    value, gradient = jax.value_and_grad(logdet)(singular)
+    assert np.isnan(value)
+    assert all_nan(gradient)
+
+
+def test_logdet_does_not_believe_a_false_claim_of_symmetry() -> None:
+    """The symmetric part of A has another determinant than A."""
+    A = jnp.asarray(matrix("general", 7) * np.sign(np.diag(matrix("general", 7)))[:, None])
+    assert linear_solve(A, jnp.ones(7), Cholesky()).status != Status.SUCCESS
+    assert np.isnan(factorize(A, Cholesky()).logdet())
+
+
+@pytest.mark.parametrize(("solver", "kind", "form"), DIRECT)
+def test_factors_are_reused(solver: str, kind: str, form: str) -> None:
+    case = system(kind, 7, form)
+    adjoint.factor_cache.clear()
+    with adjoint.count_solves() as count:
+        factors = factorize(case.operator(case.theta), make_solver(solver, case))
+        for k in range(3):
+            x = factors.solve(case.b + k).value
+            y = factors.solve_transpose(case.b + k).value
+    assert (count.factorizations, count.solves, count.transpose_solves) == (1, 3, 3)
+    np.testing.assert_allclose(x, np.linalg.solve(case.matrix, case.b + 2), rtol=1e-12)
+    np.testing.assert_allclose(y, np.linalg.solve(case.matrix.T, case.b + 2), rtol=1e-12)
+
+
+def test_a_factorization_crosses_jit_and_vmap() -> None:
+    A = jnp.asarray(matrix("general", 7))
+    factors = jax.jit(factorize)(A)
+    b = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7)))
+    x = jax.jit(jax.vmap(lambda F, b: F.solve_transpose(b).value, in_axes=(None, 0)))(factors, b)
+    np.testing.assert_allclose(x, np.linalg.solve(np.asarray(A).T, b.T).T, rtol=1e-12)
+    batch = jax.vmap(factorize)(jnp.stack([A, 2 * A]))
+    np.testing.assert_allclose(
+        jax.vmap(lambda F: F.logdet())(batch),
+        [scipy.linalg.slogdet(k * A)[1] for k in (1, 2)]
+        if hasattr(scipy.linalg, "slogdet")
+        else [np.linalg.slogdet(k * np.asarray(A))[1] for k in (1, 2)],
+        rtol=1e-13,
+    )
+
+
+# --- what is documented --------------------------------------------------------------------------
+
+
+def test_plain_forward_mode_needs_both() -> None:
+    A, b = jnp.asarray(matrix("general", 7)), jnp.ones(7)
+    with pytest.raises(TypeError, match="custom_vjp"):
+        jax.jvp(lambda b: linear_solve(A, b).value, (b,), (b,))
+
+
+def test_defaults_by_form() -> None:
+    b = jnp.ones(7)
+    definite = jnp.asarray(matrix("definite", 7))
+    free = lambda **claims: adjoint.MatrixFree(lambda x: definite @ x, 7, **claims)  # noqa: E731
+    assert "with LU (Dense" in linear_solve(definite, b).origin
+    assert (
+        "with SparseDirect (Sparse"
+        in linear_solve(system("general", 7, "sparse").operator(system("general", 7, "sparse").theta), b).origin
+    )
+    for claims, name in (({"positive_definite": True}, "CG"), ({"symmetric": True}, "MINRES"), ({}, "GMRES")):
+        solution = linear_solve(free(**claims), b)
+        assert f"with {name} (BoundFunction" in solution.origin
+        np.testing.assert_allclose(solution.value, np.linalg.solve(definite, b), rtol=1e-8)
+
+
+def test_stats_of_a_direct_solve() -> None:
+    A = np.diag([1.0, 1e-3, 1.0, 1.0])
+    A[0, 1] = 1.0
+    solution = linear_solve(jnp.asarray(A), jnp.ones(4))
+    assert set(solution.stats) == {"residual", "iterations", "reciprocal_condition"}
+    assert solution.stats["residual"] < 1e-15
+    assert solution.stats["iterations"] == 0
+    assert 0 < solution.stats["reciprocal_condition"] <= 1
+
+
+def test_stats_are_not_differentiated_and_pass_through_transformations() -> None:
+    A = jnp.asarray(matrix("general", 7))
+    gradient = jax.grad(lambda b: linear_solve(A, b).stats["reciprocal_condition"])(jnp.ones(7))
+    np.testing.assert_array_equal(gradient, np.zeros(7))
+    batch = jax.vmap(lambda b: linear_solve(A, b))(jnp.ones((3, 7)))
+    assert batch.status.code.shape == (3,)
+    assert batch.value.shape == (3, 7)
