@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact, Int32
 
-from adjoint.implicit.residual import JacobianAction, Residual, jacobian
+from adjoint.implicit.residual import JacobianAction, jacobian
 from adjoint.inputs import refuse
 from adjoint.linear.dense import probe_vector
 from adjoint.linear.iterative import GMRES
-from adjoint.linear.operators import SparsePattern
+from adjoint.linear.operators import SparsePattern, TracedFunction
 
 # Share of the decrease predicted by the linear model that a step must bring (Nocedal and Wright, section 11.2).
 SUFFICIENT_DECREASE = 1e-4
@@ -72,7 +72,7 @@ class Newton:
             refuse(name, f"max_steps = {self.max_steps}", "a positive integer", "100 is usual.")
 
     def find(
-        self, F: Residual, x0: Inexact[Array, " n"], p: Any, linear_solver: Any, pattern: SparsePattern | None
+        self, F: TracedFunction, x0: Inexact[Array, " n"], p: Any, linear_solver: Any, pattern: SparsePattern | None
     ) -> tuple[Inexact[Array, " n"], Int32[Array, ""]]:
         def advance(s: _State) -> _State:
             step = self._step(F, s, p, linear_solver, pattern)
@@ -91,7 +91,7 @@ class Newton:
         # In float32 a step of 1e-10 of x does not exist.
         return max(self.rtol, 32 * float(jnp.finfo(dtype).eps))
 
-    def _step(self, F: Residual, s: _State, p: Any, linear_solver: Any, pattern: SparsePattern | None) -> Array:
+    def _step(self, F: TracedFunction, s: _State, p: Any, linear_solver: Any, pattern: SparsePattern | None) -> Array:
         J = jacobian(F, s.x, p, linear_solver, pattern)
         step, outcome = linear_solver.solve(linear_solver.factor(J), J, -s.F)
         regular = (outcome.code == 0) & jnp.all(jnp.isfinite(step))
@@ -131,7 +131,7 @@ class NewtonKrylov(Newton):
     restart: int = 30
     preconditioner: Callable[[Array], Array] | None = None
 
-    def _step(self, F: Residual, s: _State, p: Any, linear_solver: Any, pattern: SparsePattern | None) -> Array:
+    def _step(self, F: TracedFunction, s: _State, p: Any, linear_solver: Any, pattern: SparsePattern | None) -> Array:
         inner = GMRES(self.forcing, restart=self.restart, preconditioner=self.preconditioner)
         return super()._step(F, s, p, inner, None)
 

@@ -4,7 +4,7 @@ Unknowns of any structure are handled as one flat vector x; parameters p keep th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,26 +16,13 @@ from jaxtyping import Array, Inexact, PyTree
 
 from adjoint.inputs import describe, refuse
 from adjoint.linear.dense import LU, Cholesky
-from adjoint.linear.operators import Dense, Operator, Sparse, SparsePattern
+from adjoint.linear.operators import Dense, Operator, Sparse, SparsePattern, TracedFunction
 from adjoint.linear.sparse import SparseDirect
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Residual:
-    """F: (x, p) -> F(x, p) for flat x, traced once; what the user's function closed over are leaves."""
-
-    closed_over: list[Any]
-    program: Any = field(metadata={"static": True})
-
-    def __call__(self, x: Inexact[Array, " n"], p: PyTree) -> Inexact[Array, " n"]:
-        (F,) = jax.core.eval_jaxpr(self.program, self.closed_over, x, *jax.tree.leaves(p))
-        return F
 
 
 def trace_residual(
     where: str, residual: Any, x0: PyTree, p: PyTree
-) -> tuple[Residual, Array, Callable[[Array], PyTree]]:
+) -> tuple[TracedFunction, Array, Callable[[Array], PyTree]]:
     """The residual, the flat start and the way back to the user's structure; refuses what cannot be a root problem."""
     _require_arrays(where, "x0", x0)
     if not any(_is_inexact(leaf) for leaf in jax.tree.leaves(p)):
@@ -49,8 +36,8 @@ def trace_residual(
     flat, unravel = ravel_pytree(x0)
     shapes = jax.eval_shape(residual, x0, p)
     _require_same_structure(where, shapes, x0)
-    closed = jax.make_jaxpr(lambda x, p: ravel_pytree(residual(unravel(x), p))[0])(flat, p)
-    for constant in closed.consts:
+    F = TracedFunction.of(lambda x, p: ravel_pytree(residual(unravel(x), p))[0], flat, p)
+    for constant in F.closed_over:
         if _is_being_differentiated(constant):
             refuse(
                 where,
@@ -58,7 +45,7 @@ def trace_residual(
                 "everything that the solution is differentiated by in p",
                 "Pass that value in p: root(residual, x0, (p, value)) with residual(x, p_and_value).",
             )
-    return Residual(list(closed.consts), closed.jaxpr), flat, unravel
+    return F, flat, unravel
 
 
 def _is_inexact(leaf: Any) -> bool:
@@ -112,7 +99,7 @@ def _require_same_structure(where: str, F: PyTree, x0: PyTree) -> None:
 class JacobianAction:
     """F_x at (x, p) as an operator that is applied, never formed, and can be differentiated by x and p."""
 
-    F: Residual
+    F: TracedFunction
     x: Inexact[Array, " n"]
     p: Any
 
@@ -160,7 +147,7 @@ class JacobianColumns:
         return cls(pattern, seeds, groups[pattern.cols])
 
 
-def jacobian(F: Residual, x: Array, p: PyTree, linear_solver: Any, pattern: SparsePattern | None) -> Operator:
+def jacobian(F: TracedFunction, x: Array, p: PyTree, linear_solver: Any, pattern: SparsePattern | None) -> Operator:
     """F_x at (x, p), in the form that the linear solver takes."""
     if isinstance(linear_solver, SparseDirect):
         assert pattern is not None

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from adjoint.implicit.newton import Newton, NewtonKrylov
-from adjoint.implicit.residual import JacobianAction, Residual, jacobian, trace_residual
+from adjoint.implicit.residual import JacobianAction, jacobian, trace_residual
 from adjoint.inputs import refuse
 from adjoint.linear.dense import LU, Cholesky, probe_vector
 from adjoint.linear.iterative import CG, GMRES, MINRES
-from adjoint.linear.operators import SparsePattern
+from adjoint.linear.operators import SparsePattern, TracedFunction
 from adjoint.linear.solve import _tangent_solve, _Transposed, _TransposedSolver, solve_for_tangent
 from adjoint.linear.sparse import SparseDirect
 from adjoint.solution import Solution, Status, poison
@@ -29,16 +29,16 @@ from adjoint.solution import Solution, Status, poison
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _root(linear_solver: Any, factor: Any, F: Residual, x: Array, p: PyTree) -> Array:
+def _root(linear_solver: Any, factor: Any, F: TracedFunction, x: Array, p: PyTree) -> Array:
     return _tangent_root(linear_solver, factor, F, x, p)
 
 
-def _root_fwd(linear_solver: Any, factor: Any, F: Residual, x: Array, p: PyTree) -> tuple[Array, Any]:
+def _root_fwd(linear_solver: Any, factor: Any, F: TracedFunction, x: Array, p: PyTree) -> tuple[Array, Any]:
     x = _tangent_root(linear_solver, factor, F, x, p)
     return x, (factor, F, x, p)
 
 
-def _root_bwd(linear_solver: Any, residuals: Any, x_bar: Array) -> tuple[None, Residual, None, PyTree]:
+def _root_bwd(linear_solver: Any, residuals: Any, x_bar: Array) -> tuple[None, TracedFunction, None, PyTree]:
     factor, F, x, p = residuals
     F_x = _Transposed(JacobianAction(F, x, p))
     lam, _ = _tangent_solve(_TransposedSolver(linear_solver), factor, F_x, x_bar)
@@ -51,7 +51,7 @@ _root.defvjp(_root_fwd, _root_bwd)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _tangent_root(_linear_solver: Any, _factor: Any, _F: Residual, x: Array, _p: PyTree) -> Array:
+def _tangent_root(_linear_solver: Any, _factor: Any, _F: TracedFunction, x: Array, _p: PyTree) -> Array:
     return x
 
 
@@ -94,7 +94,7 @@ class _Examination(NamedTuple):
 
 
 def _examine(
-    linear_solver: Any, pattern: SparsePattern | None, F: Residual, x: Array, x0: Array, p: PyTree
+    linear_solver: Any, pattern: SparsePattern | None, F: TracedFunction, x: Array, x0: Array, p: PyTree
 ) -> _Examination:
     """Is x a root, is F_x regular there, and is it so within the error of x?"""
     F_of_x, J = F(x, p), jacobian(F, x, p, linear_solver, pattern)
