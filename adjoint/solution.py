@@ -157,6 +157,13 @@ class Solution(Generic[T]):
         Named numbers, such as ``residual`` or ``iterations``. Not differentiated.
     origin
         The solver and the problem in words, for messages.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> solution = adjoint.linear_solve(jnp.array([[2.0]]), jnp.array([1.0]))
+    >>> solution.value.tolist(), solution.status
+    ([0.5], Status.SUCCESS)
     """
 
     value: T
@@ -174,6 +181,15 @@ class SolveError(RuntimeError):
         The `Status` of the (first) failed solve.
     stats
         Its named numbers.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> try:
+    ...     adjoint.require(adjoint.linear_solve(jnp.zeros((1, 1)), jnp.ones(1)))
+    ... except adjoint.SolveError as error:
+    ...     print(error.status)
+    Status.SINGULAR
     """
 
     def __init__(self, message: str, status: Status, stats: dict[str, float]):

@@ -102,7 +102,7 @@ _CACHE = "linear/factor_cache.py"
 _OPERATORS = "linear/operators.py"
 _KRYLOV = "linear/iterative.py"
 
-_ADJOINT_SOLVE = "_tangent_solve(_TransposedSolver(solver), factor, _Transposed(A), x_bar)"
+_ADJOINT_SOLVE = "tangent_solve(TransposedSolver(solver), factor, Transposed(A), x_bar)"
 
 MUTANTS: tuple[Mutant, ...] = (
     # The rule: A' lam = x_bar, b_bar = lam, A_bar = -(adjoint of A -> A x)(lam).
@@ -120,7 +120,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "lam 1.001 times too large", _RULE, _ADJOINT_SOLVE, _ADJOINT_SOLVE[:-6] + "1.001 * x_bar)", "verified_gradient"
     ),
-    Mutant("A lam = x_bar", _RULE, _ADJOINT_SOLVE, "_tangent_solve(solver, factor, A, x_bar)", "dense_gradient"),
+    Mutant("A lam = x_bar", _RULE, _ADJOINT_SOLVE, "tangent_solve(solver, factor, A, x_bar)", "dense_gradient"),
     Mutant("A^H lam = x_bar", _RULE, "x_bar, _ = cotangents", "x_bar = cotangents[0].conj()", "complex_lu"),
     # The tangent: x_dot = A^-1 (b_dot - A_dot x).
     Mutant("b_dot dropped", _RULE, "b_dot - A_dot_x", "-A_dot_x", "dense_second_order"),
@@ -230,8 +230,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "logdet: A^-1 for A'^-1",
         _RULE,
-        "_tangent_solve(_TransposedSolver(solver), factor, _Transposed(A), e_k)",
-        "_tangent_solve(solver, factor, A, e_k)",
+        "tangent_solve(TransposedSolver(solver), factor, Transposed(A), e_k)",
+        "tangent_solve(solver, factor, A, e_k)",
         "logdet",
     ),
     Mutant("logdet: conjugate", _RULE, "jnp.sum(lam_k * dA_e_k).real", "jnp.sum(lam_k.conj() * dA_e_k).real", "logdet"),
@@ -372,10 +372,10 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant("block counted as one", _SPARSE, '"solves", columns.shape[1])', '"solves", 1)', "sparse_counts"),
     Mutant(
-        "dense block counted as one",
+        "block counted as one when compiled",
         "linear/host_call.py",
         "jnp.full((number,), 0.0",
         "jnp.full((1,), 0.0",
-        "dense_counts",
+        "compiled_counts",
     ),
 )

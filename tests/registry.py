@@ -35,7 +35,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "linear/solve.py",
-        "_tangent_solve",
+        "tangent_solve",
         ("test_solve.py", "test_faults.py", "test_mutants.py"),
         (
             "b_dot dropped",
@@ -52,19 +52,19 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "linear/solve.py",
         "_log_determinant",
-        ("test_faults.py", "test_mutants.py"),
+        ("test_solve.py", "test_faults.py", "test_mutants.py"),
         ("logdet: sign", "logdet: A^-1 for A'^-1", "logdet: conjugate"),
     ),
     Rule(
         "implicit/root.py",
         "_root",
-        ("test_root_mutants.py",),
+        ("test_root.py", "test_root_mutants.py"),
         ("root: sign of p_bar", "root: F_x lam = x_bar", "root: not poisoned"),
     ),
     Rule(
         "implicit/root.py",
         "_tangent_root",
-        ("test_root_mutants.py",),
+        ("test_root.py", "test_root_mutants.py"),
         ("root: sign of x_dot", "root: p_dot dropped"),
     ),
 )

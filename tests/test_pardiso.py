@@ -56,7 +56,7 @@ def test_solves_and_transposes(kind: str, tried: list[int], n: int, matrix_types
     np.testing.assert_allclose(factors.solve(b, False), np.linalg.solve(dense, b), rtol=1e-9)
     np.testing.assert_allclose(factors.solve(b, True), np.linalg.solve(dense.T, b), rtol=1e-9)
     assert factors.log_determinant() == pytest.approx(np.linalg.slogdet(dense)[1], rel=1e-12, abs=1e-12)
-    assert factors.nbytes > 0
+    assert n < 50 or factors.nbytes >= 8 * values.size
     if n > 1:
         assert matrix_types == tried
 
@@ -130,7 +130,7 @@ def test_patterns_that_are_dropped_give_their_handles_back() -> None:
     assert _resident_megabytes() - before < 10
 
 
-def test_two_threads_may_reach_for_the_one_idle_handle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_threads_may_reach_for_the_one_idle_handle() -> None:
     """Both see that a handle is idle before either takes it."""
     pattern, values = pattern_of(grid(8))
     PardisoFactors(pattern, values)

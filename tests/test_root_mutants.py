@@ -19,8 +19,8 @@ MUTANTS = (
     Mutant(
         "root: F_x lam = x_bar",
         _FILE,
-        "_tangent_solve(_TransposedSolver(linear_solver), factor, F_x,",
-        "_tangent_solve(linear_solver, factor, F_x.A,",
+        "tangent_solve(TransposedSolver(linear_solver), factor, F_x,",
+        "tangent_solve(linear_solver, factor, F_x.A,",
         "root_derivatives",
     ),
     Mutant(

@@ -16,7 +16,8 @@ from adjoint.implicit.residual import JacobianAction, jacobian
 from adjoint.inputs import refuse
 from adjoint.linear.dense import probe_vector
 from adjoint.linear.iterative import GMRES
-from adjoint.linear.operators import SparsePattern, TracedFunction
+from adjoint.linear.operators import SparsePattern
+from adjoint.linear.traced_function import TracedFunction
 
 # Share of the decrease predicted by the linear model that a step must bring (Nocedal and Wright, section 11.2).
 SUFFICIENT_DECREASE = 1e-4

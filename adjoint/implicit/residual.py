@@ -16,8 +16,9 @@ from jaxtyping import Array, Inexact, PyTree
 
 from adjoint.inputs import describe, refuse
 from adjoint.linear.dense import LU, Cholesky
-from adjoint.linear.operators import Dense, Operator, Sparse, SparsePattern, TracedFunction
+from adjoint.linear.operators import Dense, Operator, Sparse, SparsePattern
 from adjoint.linear.sparse import SparseDirect
+from adjoint.linear.traced_function import TracedFunction
 
 
 def trace_residual(

@@ -13,9 +13,10 @@ from adjoint.implicit.residual import JacobianAction, jacobian, trace_residual
 from adjoint.inputs import refuse
 from adjoint.linear.dense import LU, Cholesky, probe_vector
 from adjoint.linear.iterative import CG, GMRES, MINRES
-from adjoint.linear.operators import SparsePattern, TracedFunction
-from adjoint.linear.solve import _tangent_solve, _Transposed, _TransposedSolver, solve_for_tangent
+from adjoint.linear.operators import SparsePattern
+from adjoint.linear.solve import Transposed, TransposedSolver, solve_for_tangent, tangent_solve
 from adjoint.linear.sparse import SparseDirect
+from adjoint.linear.traced_function import TracedFunction
 from adjoint.solution import Solution, Status, poison
 
 # The rule, for x(p) with F(x(p), p) = 0:
@@ -40,8 +41,8 @@ def _root_fwd(linear_solver: Any, factor: Any, F: TracedFunction, x: Array, p: P
 
 def _root_bwd(linear_solver: Any, residuals: Any, x_bar: Array) -> tuple[None, TracedFunction, None, PyTree]:
     factor, F, x, p = residuals
-    F_x = _Transposed(JacobianAction(F, x, p))
-    lam, _ = _tangent_solve(_TransposedSolver(linear_solver), factor, F_x, x_bar)
+    F_x = Transposed(JacobianAction(F, x, p))
+    lam, _ = tangent_solve(TransposedSolver(linear_solver), factor, F_x, x_bar)
     _, adjoint_of_F = jax.vjp(lambda F, p: F(x, p), F, p)
     F_bar, p_bar = adjoint_of_F(-lam)
     return None, F_bar, None, p_bar
@@ -116,7 +117,7 @@ def _examine(
     code = jnp.where(outcome.code[0] != 0, outcome.code[0], outcome.code[1])
     code = jnp.where((code == 0) & ~(left_over <= _left_over_limit(x.dtype)), Status.NOT_CONVERGED.code, code)
     code = jnp.where((code == 0) & ~(departure <= NONLINEARITY), Status.DEGENERATE.code, code)
-    inputs = [leaf for leaf in jax.tree.leaves((F.closed_over, p, x0)) if _inexact(leaf)]
+    inputs = [leaf for leaf in jax.tree.leaves((F.captured, p, x0)) if _inexact(leaf)]
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in inputs]))
     code = jnp.where(finite, code, Status.NONFINITE_INPUT.code)
     return _Examination(factor, code.astype(jnp.int32), jnp.linalg.norm(F_of_x), left_over, departure)

@@ -21,7 +21,7 @@ class _Entry(NamedTuple):
 
 
 class FactorCache:
-    """The most recently used factorizations, at most `limit_bytes` (512 MiB) of them and 32 in number.
+    """The most recently used factorizations, at most `limit_bytes` (256 MiB) of them and 32 in number.
 
     The latest factorization is kept even if it alone is larger than the limit: without it a gradient would factorize
     twice. Safe to use from several threads. The library's one instance is `adjoint.factor_cache`.
@@ -37,7 +37,7 @@ class FactorCache:
 
     LARGEST_NUMBER = 32
 
-    def __init__(self, limit_bytes: int = 2**29):
+    def __init__(self, limit_bytes: int = 2**28):
         self._entries: list[_Entry] = []
         self._lock = threading.Lock()
         self.set_limit(limit_bytes)

@@ -20,7 +20,8 @@ from jaxtyping import Array, Inexact, Int32
 from adjoint.inputs import refuse
 from adjoint.linear.dense import Outcome
 from adjoint.linear.host_call import tick
-from adjoint.linear.operators import Operator, TracedFunction
+from adjoint.linear.operators import Operator
+from adjoint.linear.traced_function import TracedFunction
 from adjoint.solution import Status
 
 LinearMap = Callable[[Array], Array]
@@ -81,11 +82,14 @@ class _Krylov:
 
     def _iterate(self, A: LinearMap, M: LinearMap, b: Array, finite: Array) -> tuple[Array, Outcome]:
         """Cycles until |b - A x| <= max(rtol |b|, atol)."""
-        size = jnp.linalg.norm(b)
+        # The largest entry, since the squares in a 2-norm underflow for |b| below 1e-19 in float32.
+        size = jnp.max(jnp.abs(b))
         finite = finite & jnp.isfinite(size)
         scale = jnp.where(jnp.isfinite(size) & (size > 0), size, 1)
         unit = b / scale
-        target = jnp.maximum(self.rtol * jnp.linalg.norm(unit), self.atol / scale)
+        # Below some unit roundoffs no residual can go.
+        rtol = max(self.rtol, 32 * float(jnp.finfo(b.dtype).eps))
+        target = jnp.maximum(rtol * jnp.linalg.norm(unit), self.atol / scale)
         max_steps = jnp.asarray(self.max_steps or 10 * b.size, jnp.int32)
 
         class State(NamedTuple):
@@ -112,8 +116,12 @@ class _Krylov:
         end = jax.lax.while_loop(proceed, advance, start)
         code = jnp.where(end.norm <= target, Status.SUCCESS.code, Status.NOT_CONVERGED.code)
         code = jnp.where(finite, code, Status.NONFINITE_INPUT.code).astype(jnp.int32)
-        x = jnp.where(code == 0, end.x * scale, jnp.nan)
-        return x, Outcome(code, end.norm, end.steps, jnp.full((), jnp.nan, end.norm.dtype))
+        x = end.x * scale
+        code = jnp.where((code == 0) & ~jnp.all(jnp.isfinite(x)), Status.RESIDUAL_TOO_LARGE.code, code)
+        x = jnp.where(code == 0, x, jnp.nan)
+        b_norm = jnp.linalg.norm(unit)
+        residual = end.norm / jnp.where(b_norm > 0, b_norm, 1)
+        return x, Outcome(code, residual, end.steps, jnp.full((), jnp.nan, residual.dtype))
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,8 @@ class CG(_Krylov):
     Parameters
     ----------
     rtol, atol
-        Stop when the true residual |b - A x| <= max(rtol |b|, atol), in the 2-norm and the units of b.
+        Stop when the true residual |b - A x| <= max(rtol |b|, atol), in the 2-norm and the units of b. An rtol below 32 unit
+        roundoffs (7e-15 in float64, 4e-6 in float32) is raised to that.
     max_steps
         Limit on the applications of A; default 10 n.
     preconditioner
@@ -325,8 +334,11 @@ def _dot(x: Array, y: Array) -> Array:
 
 
 def _finite(A: Any) -> Array:
-    leaves = [leaf for leaf in jax.tree.leaves(A) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.ones((), bool)
+    """Whether every number that A is made of is finite, also those that a matvec closes over."""
+    parts = jax.tree.leaves(A, is_leaf=lambda part: isinstance(part, TracedFunction))
+    numbers = [n for part in parts for n in (part.captured if isinstance(part, TracedFunction) else [part])]
+    inexact = [n for n in numbers if jnp.issubdtype(jnp.result_type(n), jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(n)) for n in inexact])) if inexact else jnp.ones((), bool)
 
 
 def _transposed(M: Any, like: Array) -> LinearMap:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Inexact
 
 from adjoint.inputs import as_inexact_array, describe, refuse, require_shape
+from adjoint.linear.traced_function import TracedFunction
 
 
 @runtime_checkable
@@ -191,6 +192,13 @@ class Sparse:
     """A sparse matrix: values (nnz,) on a `SparsePattern`, one per distinct entry, sorted by row, then by column.
 
     Made by `SparsePattern.matrix`.
+
+    Examples
+    --------
+    >>> import numpy as np, jax.numpy as jnp, adjoint
+    >>> A = adjoint.SparsePattern(np.array([0, 1, 1]), np.array([0, 0, 1]), (2, 2)).matrix(jnp.array([2.0, 1.0, 4.0]))
+    >>> A.matvec(jnp.array([1.0, 1.0])).tolist()
+    [2.0, 5.0]
     """
 
     values: Inexact[Array, " nnz"]
@@ -292,41 +300,6 @@ class MatrixFree:
                 TypeError,
             )
         return BoundFunction(TracedFunction.of(self.function, x), self.n, np.dtype(dtype))
-
-
-@dataclass(frozen=True, eq=False)
-class _Program:
-    """A traced function; `constants` are its known constants, with None where a traced one belongs."""
-
-    jaxpr: Any
-    constants: tuple[Any, ...]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class TracedFunction:
-    """A function with one result as a pytree: its traced program, and the traced values that it closed over as leaves.
-
-    A function that closes over traced values cannot cross the border of a derivative rule; its leaves can. What is known
-    while tracing is no leaf, since nothing will ever be differentiated by it.
-    """
-
-    closed_over: list[Any]
-    program: _Program = field(metadata={"static": True})
-
-    @classmethod
-    def of(cls, function: Callable[..., Array], *arguments: Any) -> "TracedFunction":
-        closed = jax.make_jaxpr(function)(*arguments)
-        traced = [isinstance(constant, jax.core.Tracer) for constant in closed.consts]
-        known = tuple(None if is_traced else c for c, is_traced in zip(closed.consts, traced, strict=True))
-        leaves = [c for c, is_traced in zip(closed.consts, traced, strict=True) if is_traced]
-        return cls(leaves, _Program(closed.jaxpr, known))
-
-    def __call__(self, *arguments: Any) -> Array:
-        leaves = iter(self.closed_over)
-        constants = [next(leaves) if constant is None else constant for constant in self.program.constants]
-        (y,) = jax.core.eval_jaxpr(self.program.jaxpr, constants, *jax.tree.leaves(arguments))
-        return y
 
 
 @jax.tree_util.register_dataclass

@@ -13,7 +13,7 @@ import numpy as np
 
 from adjoint.linear.superlu import SuperLUFactors
 
-SYMMETRIC_POSITIVE_DEFINITE, NONSYMMETRIC = 2, 11
+STRUCTURALLY_SYMMETRIC, SYMMETRIC_POSITIVE_DEFINITE, NONSYMMETRIC = 1, 2, 11
 ANALYZE_AND_FACTORIZE, FACTORIZE, SOLVE = 12, 22, 33
 
 
@@ -28,8 +28,9 @@ class PardisoFactors:
         self._lock = threading.Lock()
         self._solver: Any = None
         self._superlu: SuperLUFactors | None = None
-        if not (_is_symmetric(pattern, values) and self._try(SYMMETRIC_POSITIVE_DEFINITE)):
-            self._try(NONSYMMETRIC)
+        for matrix_type in _matrix_types(pattern, values):
+            if self._try(matrix_type):
+                break
         if self._solver is None:
             self._superlu = SuperLUFactors(pattern, values)
             self.nbytes = self._superlu.nbytes
@@ -37,12 +38,12 @@ class PardisoFactors:
     def _try(self, matrix_type: int) -> bool:
         from pypardiso.pardiso_wrapper import PyPardisoError  # pyright: ignore[reportMissingImports]
 
-        pool = self._pattern.analyses.setdefault("pardiso handles", [])
-        # Elimination order and structure of a Cholesky factor depend on the pattern alone: an idle handle has them.
-        recycled = matrix_type == SYMMETRIC_POSITIVE_DEFINITE and bool(pool)
+        pool = self._pattern.analyses.setdefault(("pardiso handles", matrix_type), [])
+        # Without matching, order and structure of the factors depend on the pattern alone: an idle handle has them.
+        recycled = matrix_type != NONSYMMETRIC and bool(pool)
         solver = pool.pop() if recycled else _new_handle(matrix_type)
         solver.set_phase(FACTORIZE if recycled else ANALYZE_AND_FACTORIZE)
-        A = _matrix(self._pattern, self._values, whole=matrix_type == NONSYMMETRIC)
+        A = _matrix(self._pattern, self._values, whole=matrix_type != SYMMETRIC_POSITIVE_DEFINITE)
         try:
             solver._call_pardiso(A, np.zeros(A.shape[0]))
         except PyPardisoError:
@@ -52,7 +53,7 @@ class PardisoFactors:
         if replaced_pivots:
             _release(solver)
             return False
-        keep = pool if matrix_type == SYMMETRIC_POSITIVE_DEFINITE else None
+        keep = pool if matrix_type != NONSYMMETRIC else None
         # Not at exit: by then MKL may be gone, and the memory goes with the process.
         weakref.finalize(self, _retire, solver, keep).atexit = False
         self._solver, self._matrix = solver, A
@@ -80,9 +81,14 @@ def _matrix(pattern: Any, values: np.ndarray, whole: bool) -> Any:
     return A if whole else sparse.triu(A, format="csr")
 
 
-def _is_symmetric(pattern: Any, values: np.ndarray) -> bool:
+def _matrix_types(pattern: Any, values: np.ndarray) -> tuple[int, ...]:
+    """The kinds of factorization to try, the cheapest first."""
     mirror = pattern.mirror
-    return mirror is not None and np.array_equal(values[mirror], values) and bool(np.all(values[pattern.diagonal] > 0))
+    if mirror is None:
+        return (NONSYMMETRIC,)
+    if np.array_equal(values[mirror], values) and np.all(values[pattern.diagonal] > 0):
+        return (SYMMETRIC_POSITIVE_DEFINITE, STRUCTURALLY_SYMMETRIC, NONSYMMETRIC)
+    return (STRUCTURALLY_SYMMETRIC, NONSYMMETRIC)
 
 
 @cache

@@ -39,18 +39,18 @@ class Solver(Protocol):
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
-    return _tangent_solve(solver, factor, A, b)
+    return tangent_solve(solver, factor, A, b)
 
 
 def _solve_fwd(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Any, Any]:
-    x, outcome = _tangent_solve(solver, factor, A, b)
+    x, outcome = tangent_solve(solver, factor, A, b)
     return (x, outcome), (factor, A, x)
 
 
 def _solve_bwd(solver: Solver, residuals: Any, cotangents: Any) -> tuple[None, Operator, Array]:
     factor, A, x = residuals
     x_bar, _ = cotangents
-    lam, _ = _tangent_solve(_TransposedSolver(solver), factor, _Transposed(A), x_bar)
+    lam, _ = tangent_solve(TransposedSolver(solver), factor, Transposed(A), x_bar)
     _, adjoint_of_matvec = jax.vjp(lambda A: A.matvec(x), A)
     (A_bar,) = adjoint_of_matvec(-lam)
     return None, A_bar, lam
@@ -62,14 +62,14 @@ _solve.defvjp(_solve_fwd, _solve_bwd)
 # Forward and backward both end here, in  x_dot = A^-1 (b_dot - A_dot x),  which JAX differentiates again in every mode: the
 # rule above has every higher derivative, and this one alone has forward mode too (mode="both").
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
+def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
     return solver.solve(factor, A, b)
 
 
-@_tangent_solve.defjvp
-def _tangent_solve_jvp(solver: Solver, primals: Any, tangents: Any) -> tuple[Any, Any]:
+@tangent_solve.defjvp
+def tangent_solve_jvp(solver: Solver, primals: Any, tangents: Any) -> tuple[Any, Any]:
     (factor, A, b), (_, A_dot, b_dot) = primals, tangents
-    x, outcome = _tangent_solve(solver, factor, A, b)
+    x, outcome = tangent_solve(solver, factor, A, b)
     _, A_dot_x = jax.jvp(lambda A: A.matvec(x), (A,), (A_dot,))
     x_dot = solve_for_tangent(solver, factor, A, b_dot - A_dot_x)
     return (x, outcome), (x_dot, jax.tree.map(_no_tangent, outcome))
@@ -92,7 +92,7 @@ def _no_tangent(x: Array) -> Any:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class _Transposed:
+class Transposed:
     """A' as an operator."""
 
     A: Any
@@ -113,15 +113,15 @@ class _Transposed:
 
 
 @dataclass(frozen=True)
-class _TransposedSolver:
+class TransposedSolver:
     """The solver of A, used for A' with the same factors."""
 
     solver: Any
 
-    def solve(self, factor: Any, A: _Transposed, b: Array) -> tuple[Array, Outcome]:
+    def solve(self, factor: Any, A: Transposed, b: Array) -> tuple[Array, Outcome]:
         return self.solver.solve_transpose(factor, A.A, b)
 
-    def solve_transpose(self, factor: Any, A: _Transposed, c: Array) -> tuple[Array, Outcome]:
+    def solve_transpose(self, factor: Any, A: Transposed, c: Array) -> tuple[Array, Outcome]:
         return self.solver.solve(factor, A.A, c)
 
 
@@ -145,7 +145,7 @@ class Factorization(Generic[Factor]):
 
     def solve_transpose(self, b: Inexact[Array, " n *k"]) -> Solution[Inexact[Array, " n *k"]]:
         """x of A' x = b (never conjugated), with the same factors."""
-        return self._solve(_Transposed(self.A), b, _TransposedSolver(self.solver))
+        return self._solve(Transposed(self.A), b, TransposedSolver(self.solver))
 
     def logdet(self) -> Float[Array, ""]:
         """log|det A|, as in d log|det A| = Re tr(A^-1 dA).
@@ -164,7 +164,7 @@ class Factorization(Generic[Factor]):
 
     def _solve(self, A: Any, b: Any, solver: Any) -> Solution[Any]:
         b = _right_hand_side(b, A)
-        run: Any = _solve if self.mode == "reverse" else _tangent_solve
+        run: Any = _solve if self.mode == "reverse" else tangent_solve
         x, outcome = run(solver, self.factor, A, b)
         status = Status(outcome.code)
         stats = {
@@ -187,7 +187,7 @@ def _log_determinant_jvp(solver: Any, primals: Any, tangents: Any) -> tuple[Arra
 
     def term(k: Array) -> Array:
         e_k = jnp.zeros(A.n, A.dtype).at[k].set(1)
-        lam_k, _ = _tangent_solve(_TransposedSolver(solver), factor, _Transposed(A), e_k)
+        lam_k, _ = tangent_solve(TransposedSolver(solver), factor, Transposed(A), e_k)
         _, dA_e_k = jax.jvp(lambda A: A.matvec(e_k), (A,), (A_dot,))
         return jnp.sum(lam_k * dA_e_k).real
 

@@ -181,7 +181,7 @@ def _reciprocal_condition(pattern: SparsePattern, values: np.ndarray, factors: F
 
 def _factors_of(pattern: SparsePattern, backend: str, values: np.ndarray) -> _Checked:
     """The factors of a finite matrix, from the cache or made now, in double precision."""
-    values = values.astype(np.promote_types(values.dtype, np.float64))
+    values = values.astype(np.promote_types(values.dtype, np.float64), copy=False)
     return factor_cache.find_or_make((pattern, backend), values, lambda: _factorize(pattern, backend, values))
 
 
@@ -232,21 +232,26 @@ def _solve_one(
     if not (np.isfinite(values).all() and np.isfinite(b).all()):
         return np.full_like(b, np.nan), int(Status.NONFINITE_INPUT.code), np.nan, np.nan
     held = _factors_of(pattern, backend, values)
-    columns = b.reshape(pattern.n, -1).astype(held.matrix.dtype)
+    columns = b.reshape(pattern.n, -1).astype(held.matrix.dtype, copy=False)
     record("transpose_solves" if transpose else "solves", columns.shape[1])
-    if held.code or held.factors is None:
-        return np.full_like(b, np.nan), held.code, np.nan, held.reciprocal_condition
+    # The entries are certain to the precision that they came in, not to that of the factors.
+    code = held.code or int(condition_code(held.reciprocal_condition, float(np.finfo(values.dtype).eps), np))
+    if code or held.factors is None:
+        return np.full_like(b, np.nan), code, np.nan, held.reciprocal_condition
     matrix = held.matrix.T if transpose else held.matrix
     x, error = np.empty_like(columns), 0.0
     # SuperLU is slower on several right-hand sides at once than on one after the other.
     for k in range(columns.shape[1]):
         x[:, k], error_k = _solve_and_refine(held, matrix, np.ascontiguousarray(columns[:, k]), transpose)
-        error = max(error, error_k)
-    if not error <= residual_limit(np.float64):
+        error = float(np.maximum(error, error_k))
+    with np.errstate(over="ignore"):
+        rounded = x.reshape(b.shape).astype(b.dtype)
+    if not (error <= residual_limit(np.float64) and np.isfinite(rounded).all()):
         return np.full_like(b, np.nan), int(Status.RESIDUAL_TOO_LARGE.code), error, held.reciprocal_condition
-    return x.reshape(b.shape).astype(b.dtype), 0, error, held.reciprocal_condition
+    return rounded, 0, error, held.reciprocal_condition
 
 
+@np.errstate(all="ignore")
 def _solve_and_refine(held: _Checked, matrix: Any, b: np.ndarray, transpose: bool) -> tuple[np.ndarray, float]:
     """Solve, and refine if the backward error |b - A x| / (|A| |x| + |b|) is above roundoff, two times at most."""
     assert held.factors is not None

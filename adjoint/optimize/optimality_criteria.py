@@ -28,6 +28,13 @@ class OCState(NamedTuple):
     multiplier
         The Lagrange multiplier λ of the volume constraint in the last step: the gain in the objective per unit of
         volume. Zero before the first step; close to zero when the constraint was not active.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> state = adjoint.OC().init(jnp.array([0.5, 0.5]))
+    >>> float(state.change), float(state.multiplier)
+    (inf, 0.0)
     """
 
     x: Float[Array, "..."]

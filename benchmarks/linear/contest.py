@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 # Relative difference from SciPy's answer, above which a result is called wrong.
 AGREEMENT = 1e-6
 # A Hessian-vector product or a gradient takes less than this many times what comes before it.
-NEXT_MEASURE = 3.0
+NEXT_MEASURE = 2.5
 ASSEMBLY = "assembly and its adjoint"
 SWEEP_PARAMETERS = (1, 100, 10_000, 1_000_000)
 SWEEP_PROBLEM = "convection-diffusion"
