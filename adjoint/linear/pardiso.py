@@ -38,11 +38,11 @@ class PardisoFactors:
     def _try(self, matrix_type: int) -> bool:
         from pypardiso.pardiso_wrapper import PyPardisoError  # pyright: ignore[reportMissingImports]
 
-        pool = self._pattern.analyses.setdefault(("pardiso handles", matrix_type), [])
+        pool = self._pattern.analyses.setdefault(("pardiso handles", matrix_type), _IdleHandles())
         # Without matching, order and structure of the factors depend on the pattern alone: an idle handle has them.
-        recycled = matrix_type != NONSYMMETRIC and bool(pool)
-        solver = pool.pop() if recycled else _new_handle(matrix_type)
-        solver.set_phase(FACTORIZE if recycled else ANALYZE_AND_FACTORIZE)
+        idle = pool.take() if matrix_type != NONSYMMETRIC else None
+        solver = idle or _new_handle(matrix_type)
+        solver.set_phase(FACTORIZE if idle else ANALYZE_AND_FACTORIZE)
         A = _matrix(self._pattern, self._values, whole=matrix_type != SYMMETRIC_POSITIVE_DEFINITE)
         try:
             solver._call_pardiso(A, np.zeros(A.shape[0]))
@@ -53,9 +53,8 @@ class PardisoFactors:
         if replaced_pivots:
             _release(solver)
             return False
-        keep = pool if matrix_type != NONSYMMETRIC else None
-        # Not at exit: by then MKL may be gone, and the memory goes with the process.
-        weakref.finalize(self, _retire, solver, keep).atexit = False
+        retire = pool.put if matrix_type != NONSYMMETRIC else _release
+        weakref.finalize(self, retire, solver).atexit = False
         self._solver, self._matrix = solver, A
         self.nbytes = 1024 * int(solver.get_iparm(17))
         return True
@@ -82,13 +81,38 @@ def _matrix(pattern: Any, values: np.ndarray, whole: bool) -> Any:
 
 
 def _matrix_types(pattern: Any, values: np.ndarray) -> tuple[int, ...]:
-    """The kinds of factorization to try, the cheapest first."""
-    mirror = pattern.mirror
-    if mirror is None:
+    """The kinds of factorization to try, the cheapest first. The symmetric kinds need the whole diagonal in the pattern."""
+    if pattern.mirror is None or pattern.diagonal.size < pattern.n:
         return (NONSYMMETRIC,)
-    if np.array_equal(values[mirror], values) and np.all(values[pattern.diagonal] > 0):
+    if _is_symmetric(pattern, values) and np.all(values[pattern.diagonal] > 0):
         return (SYMMETRIC_POSITIVE_DEFINITE, STRUCTURALLY_SYMMETRIC, NONSYMMETRIC)
     return (STRUCTURALLY_SYMMETRIC, NONSYMMETRIC)
+
+
+def _is_symmetric(pattern: Any, values: np.ndarray) -> bool:
+    return pattern.mirror is not None and np.array_equal(values[pattern.mirror], values)
+
+
+class _IdleHandles:
+    """At most one handle per pattern, kept for its analysis; its memory goes back with the pattern."""
+
+    def __init__(self) -> None:
+        self._handles: list[Any] = []
+        # Not at exit: by then MKL may be gone, and the memory goes with the process.
+        weakref.finalize(self, _release_all, self._handles).atexit = False
+
+    def take(self) -> Any:
+        """The idle handle, or None; two threads never get the same one."""
+        try:
+            return self._handles.pop()
+        except IndexError:
+            return None
+
+    def put(self, solver: Any) -> None:
+        if self._handles:
+            _release(solver)
+        else:
+            self._handles.append(solver)
 
 
 @cache
@@ -110,12 +134,9 @@ def _new_handle(matrix_type: int) -> Any:
     return solver
 
 
-def _retire(solver: Any, pool: list[Any] | None) -> None:
-    """One idle handle per pattern is kept for its analysis; the memory of the others goes back."""
-    if pool is not None and not pool:
-        pool.append(solver)
-    else:
-        _release(solver)
+def _release_all(handles: list[Any]) -> None:
+    while handles:
+        _release(handles.pop())
 
 
 def _release(solver: Any) -> None:

@@ -182,11 +182,12 @@ def _reciprocal_condition(pattern: SparsePattern, values: np.ndarray, factors: F
 def _factors_of(pattern: SparsePattern, backend: str, values: np.ndarray) -> _Checked:
     """The factors of a finite matrix, from the cache or made now, in double precision."""
     values = values.astype(np.promote_types(values.dtype, np.float64), copy=False)
-    return factor_cache.find_or_make((pattern, backend), values, lambda: _factorize(pattern, backend, values))
+    # What is kept must be a copy: the memory that a callback looks into is JAX's, and used again afterwards.
+    return factor_cache.find_or_make((pattern, backend), values, lambda: _factorize(pattern, backend, values.copy()))
 
 
 def _log_determinants(pattern: SparsePattern, backend: str, values: np.ndarray) -> np.ndarray:
-    result = np.full(values.shape[:-1], np.nan)
+    result = np.full(values.shape[:-1], np.nan, np.finfo(values.dtype).dtype)
     for lane in np.ndindex(result.shape):
         if np.isfinite(values[lane]).all():
             held = _factors_of(pattern, backend, values[lane])
@@ -216,7 +217,7 @@ def _solve_lanes(
     b = np.broadcast_to(b, lanes + b.shape[b.ndim - rank :])
     x = np.empty(b.shape, b.dtype)
     code = np.empty(lanes, np.int32)
-    residual, reciprocal_condition = np.empty(lanes), np.empty(lanes)
+    residual, reciprocal_condition = np.empty(lanes, np.finfo(b.dtype).dtype), np.empty(lanes, np.finfo(b.dtype).dtype)
     for lane in np.ndindex(lanes):
         own = tuple(0 if size == 1 else index for index, size in zip(lane, values.shape[:-1], strict=True))
         x[lane], code[lane], residual[lane], reciprocal_condition[lane] = _solve_one(
