@@ -1,7 +1,5 @@
 """Gradients of solvers at the cost of one more solve."""
 
-from adjoint.implicit.newton import Newton, NewtonKrylov
-from adjoint.implicit.root import root
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.linear.factor_cache import factor_cache
 from adjoint.linear.host_call import count_solves
@@ -24,8 +22,6 @@ __all__ = [
     "OC",
     "Cholesky",
     "MatrixFree",
-    "Newton",
-    "NewtonKrylov",
     "OCState",
     "Solution",
     "SolveError",
@@ -42,7 +38,6 @@ __all__ = [
     "hvp",
     "linear_solve",
     "require",
-    "root",
     "symmetry_test",
     "taylor_test",
     "verify_gradient",

@@ -46,7 +46,6 @@ class Status:
     NOT_POSITIVE_DEFINITE: ClassVar["Status"]
     NOT_CONVERGED: ClassVar["Status"]
     RESIDUAL_TOO_LARGE: ClassVar["Status"]
-    DEGENERATE: ClassVar["Status"]
 
     _explanations: ClassVar[tuple[tuple[str, str], ...]] = (
         ("SUCCESS", "the solve succeeded"),
@@ -79,11 +78,6 @@ class Status:
             "RESIDUAL_TOO_LARGE",
             "the returned vector does not solve the system; (a) symmetric=True or positive_definite=True may be false "
             "claims, (b) the matvec may not be linear, (c) the matrix may be close to singular",
-        ),
-        (
-            "DEGENERATE",
-            "the solution is a fold, a multiple root, or otherwise not a differentiable function of the parameters; (a) the "
-            "parameters may be at the edge of where a solution exists, (b) two solutions may meet here",
         ),
     )
 

@@ -123,28 +123,23 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("A lam = x_bar", _RULE, _ADJOINT_SOLVE, "tangent_solve(solver, factor, A, x_bar)", "dense_gradient"),
     Mutant("A^H lam = x_bar", _RULE, "x_bar, _ = cotangents", "x_bar = cotangents[0].conj()", "complex_lu"),
     # The tangent: x_dot = A^-1 (b_dot - A_dot x).
-    Mutant("b_dot dropped", _RULE, "b_dot - A_dot_x", "-A_dot_x", "dense_second_order"),
-    Mutant("A_dot x dropped", _RULE, "b_dot - A_dot_x", "b_dot", "dense_second_order"),
-    Mutant("sign of A_dot x", _RULE, "b_dot - A_dot_x", "b_dot + A_dot_x", "dense_second_order"),
+    Mutant("b_dot dropped", _RULE, "together(b, ", "together(jax.lax.stop_gradient(b), ", "dense_second_order"),
+    Mutant("A_dot x dropped", _RULE, "together(A.matvec(x), ", "together(fixed.matvec(x), ", "dense_second_order"),
     Mutant(
-        "tangent with A'",
+        "sign of A_dot x",
         _RULE,
-        "solver.solve(factor, fixed, b)[0]",
-        "solver.solve_transpose(factor, fixed, b)[0]",
-        "dense_second_order",
+        "together(A.matvec(x), ",
+        "together(2 * fixed.matvec(x) - A.matvec(x), ",
+        "third_order",
     ),
     Mutant(
-        "A constant in the tangent",
-        _RULE,
-        "        A.matvec,\n        b_dot",
-        "        fixed.matvec,\n        b_dot",
-        "third_order",
+        "tangent with A'", _RULE, "_outcome(solver.solve),", "_outcome(solver.solve_transpose),", "dense_second_order"
     ),
     Mutant(
         "transposed tangent with A",
         _RULE,
-        "solver.solve_transpose(factor, fixed, c)[0]",
-        "solver.solve(factor, fixed, c)[0]",
+        "_outcome(solver.solve_transpose),",
+        "_outcome(solver.solve),",
         "dense_second_order",
     ),
     Mutant("A' v is A v", _RULE, "return self.A.transpose_matvec(x)", "return self.A.matvec(x)", "dense_second_order"),
@@ -176,13 +171,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant("residual unchecked", _DENSE, "error <= residual_limit(b.dtype)", "True", "false_claim"),
     Mutant("condition unchecked", _DENSE, "condition_code(rcond, float(jnp.finfo(A.dtype).eps))", "0", "singular"),
-    Mutant(
-        "logdet of failed LU",
-        _DENSE,
-        "jnp.log(jnp.abs(jnp.diagonal(factor.triangles))))\n        return jnp.where(factor.code == 0, value, jnp.nan)",
-        "jnp.log(jnp.abs(jnp.diagonal(factor.triangles))))\n        return value",
-        "singular",
-    ),
+    Mutant("logdet of failed LU", _DENSE, "triangles)))), factor.code == 0)", "triangles)))), True)", "singular"),
+    Mutant("asymmetry unchecked", _DENSE, "symmetric | (code != 0)", "True", "false_claim"),
     Mutant(
         "sparse residual unchecked", _SPARSE, "if not error <= residual_limit(np.float64)", "if False", "lying_backend"
     ),
@@ -226,16 +216,16 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant("A^H v for A' v", _OPERATORS, "return self.matrix.T @ x", "return self.matrix.conj().T @ x", "complex_lu"),
     # log|det A|.
-    Mutant("logdet: sign", _RULE, "return value, jnp.sum(", "return value, -jnp.sum(", "logdet"),
+    Mutant("logdet: sign", _SPARSE, "A), jnp.sum(jax.lax.map", "A), -jnp.sum(jax.lax.map", "logdet"),
     Mutant(
         "logdet: A^-1 for A'^-1",
-        _RULE,
-        "tangent_solve(TransposedSolver(solver), factor, Transposed(A), e_k)",
-        "tangent_solve(solver, factor, A, e_k)",
+        _SPARSE,
+        "solver.solve_transpose(fixed, fixed, c)[0]",
+        "solver.solve(fixed, fixed, c)[0]",
         "logdet",
     ),
-    Mutant("logdet: conjugate", _RULE, "jnp.sum(lam_k * dA_e_k).real", "jnp.sum(lam_k.conj() * dA_e_k).real", "logdet"),
-    Mutant("logdet: half of Cholesky's", _DENSE, "2.0 * jnp.sum(", "jnp.sum(", "logdet"),
+    Mutant("logdet: conjugate", _SPARSE, "jnp.sum(lam_k * A_dot", "jnp.sum(lam_k.conj() * A_dot", "logdet"),
+    Mutant("logdet: half of the dense one", _DENSE, "poison(jnp.sum(", "poison(0.5 * jnp.sum(", "logdet"),
     # Sparse matrices and their factors.
     Mutant(
         "sparse A v is A' v",

@@ -5,6 +5,7 @@ is missing shows. They run eagerly on a fresh copy of the library (see `mutants.
 in Python (`jax.disable_jit`), which compiles nothing.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -171,6 +172,10 @@ def nan_in_b(lib: Library) -> None:
 def false_claim(lib: Library) -> None:
     nonsymmetric = np.diag(np.arange(1.0, 7.0)) + 0.5 * np.eye(N, k=1)
     assert lib.solve.linear_solve(nonsymmetric, B, lib.dense.Cholesky()).status.name == "RESIDUAL_TOO_LARGE"
+    assert np.isnan(lib.solve.factorize(nonsymmetric, lib.dense.Cholesky()).logdet())
+    own = lib.solve.factorize(nonsymmetric)
+    stale = dataclasses.replace(own, A=lib.operators.Dense(jnp.asarray(2 * nonsymmetric)))
+    assert stale.solve(B).status.name == "RESIDUAL_TOO_LARGE"
 
 
 @check
@@ -316,11 +321,11 @@ def step_limit(lib: Library) -> None:
 
 @check
 def absolute_tolerance(lib: Library) -> None:
-    """atol is in the units of b: |b - A x| <= atol; each step gains about one digit here."""
-    A, b = np.eye(N) + 0.03 * REAL, 1e6 * B
+    """atol is in the units of b: |b - A x| <= atol; each step gains about two digits here."""
+    A, b = np.eye(N) + 0.003 * REAL, 1e6 * B
     with jax.disable_jit():
-        x = lib.solve.linear_solve(A, b, lib.iterative.GMRES(rtol=0.0, atol=1e-3)).value
-    assert np.linalg.norm(b - A @ x) <= 1.01e-3
+        x = lib.solve.linear_solve(A, b, lib.iterative.GMRES(rtol=0.0, atol=1e-6)).value
+    assert np.linalg.norm(b - A @ x) <= 1.01e-6
 
 
 @check

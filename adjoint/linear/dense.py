@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int32
 
 from adjoint.linear.host_call import tick
 from adjoint.linear.operators import Dense, Operator
-from adjoint.solution import Status
+from adjoint.solution import Status, poison
 
 # An estimated reciprocal condition number below SINGULAR_LIMIT unit roundoffs is that of a matrix which is
 # singular to working precision; below ILL_CONDITIONED_LIMIT unit roundoffs, not even one digit is certain.
@@ -156,9 +156,8 @@ class LU:
         lam = tick("transpose_solves", self._substitute_transpose(factor, c), _columns(c))
         return _finish(factor, A.transpose_matvec, lam, c)
 
-    def log_determinant(self, factor: DenseFactor) -> Float[Array, ""]:
-        value = jnp.sum(jnp.log(jnp.abs(jnp.diagonal(factor.triangles))))
-        return jnp.where(factor.code == 0, value, jnp.nan)
+    def log_determinant(self, factor: DenseFactor, A: Dense) -> Float[Array, ""]:
+        return _log_determinant(factor, A)
 
     @staticmethod
     def _substitute(factor: DenseFactor, b: Array) -> Array:
@@ -191,6 +190,9 @@ class Cholesky:
         matrix = tick("factorizations", A.matrix)
         triangle = jnp.linalg.cholesky(matrix, symmetrize_input=True)
         code = jnp.where(_finite(triangle), Status.SUCCESS.code, Status.NOT_POSITIVE_DEFINITE.code)
+        asymmetry = _largest(A.matrix - A.matrix.conj().T)
+        symmetric = asymmetry <= residual_limit(A.dtype) * _largest(A.matrix)
+        code = jnp.where(symmetric | (code != 0), code, Status.RESIDUAL_TOO_LARGE.code)
         factor = _unchecked(triangle, jnp.arange(A.n, dtype=jnp.int32))
         return _checked(factor, A.matrix, self._substitute, self._substitute_transpose, code)
 
@@ -202,9 +204,8 @@ class Cholesky:
         lam = tick("transpose_solves", self._substitute_transpose(factor, c), _columns(c))
         return _finish(factor, A.transpose_matvec, lam, c)
 
-    def log_determinant(self, factor: DenseFactor) -> Float[Array, ""]:
-        value = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor.triangles).real))
-        return jnp.where(factor.code == 0, value, jnp.nan)
+    def log_determinant(self, factor: DenseFactor, A: Dense) -> Float[Array, ""]:
+        return _log_determinant(factor, A)
 
     @staticmethod
     def _substitute(factor: DenseFactor, b: Array) -> Array:
@@ -215,6 +216,12 @@ class Cholesky:
     def _substitute_transpose(cls, factor: DenseFactor, c: Array) -> Array:
         # A = L L^H gives A' = conj(A), so A' lam = c is A conj(lam) = conj(c).
         return jnp.conj(cls._substitute(factor, jnp.conj(c)))
+
+
+def _log_determinant(factor: DenseFactor, A: Dense) -> Float[Array, ""]:
+    """log|det A| by JAX's own LU, which it differentiates in every mode and order; NaN where the factorization failed."""
+    triangles, _, _ = jax.lax.linalg.lu(A.matrix)
+    return poison(jnp.sum(jnp.log(jnp.abs(jnp.diagonal(triangles)))), factor.code == 0)
 
 
 def _triangular(

@@ -28,6 +28,8 @@ LinearMap = Callable[[Array], Array]
 # A cycle gets A, M, the residual r, the residual norm to reach and the steps left; it returns a correction and its steps.
 Cycle = Callable[[LinearMap, LinearMap, Array, Array, Array], tuple[Array, Int32[Array, ""]]]
 
+# However large atol is, no right-hand side counts as solved before its residual is below this share of it.
+LOOSEST = 1e-6
 # A cycle that does not lower the true residual by even this share has stagnated.
 STAGNATION = 1e-3
 
@@ -89,7 +91,9 @@ class _Krylov:
         unit = b / scale
         # Below some unit roundoffs no residual can go.
         rtol = max(self.rtol, 32 * float(jnp.finfo(b.dtype).eps))
-        target = jnp.maximum(rtol * jnp.linalg.norm(unit), self.atol / scale)
+        # atol is in the units of b; the right-hand sides of derivatives have others, and must not pass for solved.
+        atol = jnp.minimum(self.atol / scale, LOOSEST * jnp.linalg.norm(unit))
+        target = jnp.maximum(rtol * jnp.linalg.norm(unit), atol)
         max_steps = jnp.asarray(self.max_steps or 10 * b.size, jnp.int32)
 
         class State(NamedTuple):
@@ -131,7 +135,8 @@ class CG(_Krylov):
     Parameters
     ----------
     rtol, atol
-        Stop when the true residual |b - A x| <= max(rtol |b|, atol), in the 2-norm and the units of b. An rtol below 32 unit
+        Stop when the true residual |b - A x| <= max(rtol |b|, min(atol, 1e-6 |b|)), in the 2-norm and the units of b; derivatives
+        are solved to the same. An rtol below 32 unit
         roundoffs (7e-15 in float64, 4e-6 in float32) is raised to that.
     max_steps
         Limit on the applications of A; default 10 n.

@@ -6,7 +6,6 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Inexact
 
 from adjoint.inputs import as_inexact_array, refuse, require_same_precision, require_shape
@@ -59,35 +58,39 @@ def _solve_bwd(solver: Solver, residuals: Any, cotangents: Any) -> tuple[None, O
 _solve.defvjp(_solve_fwd, _solve_bwd)
 
 
-# Forward and backward both end here, in  x_dot = A^-1 (b_dot - A_dot x),  which JAX differentiates again in every mode: the
-# rule above has every higher derivative, and this one alone has forward mode too (mode="both").
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
-    return solver.solve(factor, A, b)
+    """A x = b as a linear map of b, in `lax.custom_linear_solve`: forward and backward both end here.
 
-
-@tangent_solve.defjvp
-def tangent_solve_jvp(solver: Solver, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    (factor, A, b), (_, A_dot, b_dot) = primals, tangents
-    x, outcome = tangent_solve(solver, factor, A, b)
-    _, A_dot_x = jax.jvp(lambda A: A.matvec(x), (A,), (A_dot,))
-    x_dot = solve_for_tangent(solver, factor, A, b_dot - A_dot_x)
-    return (x, outcome), (x_dot, jax.tree.map(_no_tangent, outcome))
-
-
-def solve_for_tangent(solver: Solver, factor: Any, A: Operator, b_dot: Array) -> Array:
-    """A^-1 b_dot as a linear map of a tangent b_dot, which JAX can transpose and differentiate by A."""
+    JAX differentiates it again in every mode, x_dot = A^-1 (b_dot - A_dot x): the rule above has every higher derivative, and
+    this one alone has forward mode too (mode="both"). The outcome is carried along as further unknowns of the solution,
+    because nothing else does: a custom_jvp around a solve is dropped by JAX inside `scan` (0.10.2), which then takes
+    the factors for constants and gets second derivatives wrong, and has_aux loses track of what `vmap` batches.
+    """
     fixed = jax.lax.stop_gradient(A)
-    return jax.lax.custom_linear_solve(
-        A.matvec,
-        b_dot,
-        solve=lambda _, b: solver.solve(factor, fixed, b)[0],
-        transpose_solve=lambda _, c: solver.solve_transpose(factor, fixed, c)[0],
+    m = len(Outcome._fields)
+
+    def apart(v: Array) -> tuple[Array, Array]:
+        return v[:-m].reshape(b.shape), v[-m:]
+
+    def together(x: Array, numbers: Any) -> Array:
+        return jnp.concatenate([x.ravel(), jnp.stack([jnp.asarray(number, b.dtype) for number in numbers])])
+
+    def with_outcome(solve: Any) -> Any:
+        return lambda _, v: together(*solve(factor, fixed, apart(v)[0]))
+
+    def matvec(v: Array) -> Array:
+        x, numbers = apart(v)
+        return together(A.matvec(x), numbers)
+
+    solved = jax.lax.custom_linear_solve(
+        matvec,
+        together(b, jnp.zeros(m)),
+        solve=with_outcome(solver.solve),
+        transpose_solve=with_outcome(solver.solve_transpose),
     )
-
-
-def _no_tangent(x: Array) -> Any:
-    return jnp.zeros_like(x) if jnp.issubdtype(x.dtype, jnp.inexact) else np.zeros(x.shape, jax.dtypes.float0)
+    x, numbers = apart(solved)
+    code, residual, iterations, reciprocal_condition = jax.lax.stop_gradient(numbers).real
+    return x, Outcome(code.astype(jnp.int32), residual, iterations.astype(jnp.int32), reciprocal_condition)
 
 
 @jax.tree_util.register_dataclass
@@ -104,6 +107,9 @@ class Transposed:
     @property
     def dtype(self) -> Any:
         return self.A.dtype
+
+    def astype(self, dtype: Any) -> "Transposed":
+        return Transposed(self.A.astype(dtype))
 
     def matvec(self, x: Array) -> Array:
         return self.A.transpose_matvec(x)
@@ -150,7 +156,8 @@ class Factorization(Generic[Factor]):
     def logdet(self) -> Float[Array, ""]:
         """log|det A|, as in d log|det A| = Re tr(A^-1 dA).
 
-        **Cost**: a sum over the factors' diagonal; its derivative takes n transpose solves. NaN for a failed factorization.
+        NaN for a failed factorization. **Cost**: of a dense matrix, another factorization; of a sparse one, a sum over the
+        diagonal of the factors, and n transpose solves for its derivative.
         """
         if not hasattr(self.solver, "log_determinant"):
             refuse(
@@ -160,7 +167,7 @@ class Factorization(Generic[Factor]):
                 "Use LU(), Cholesky() or SparseDirect().",
                 TypeError,
             )
-        return _log_determinant(self.solver, self.factor, self.A)
+        return self.solver.log_determinant(self.factor, self.A)
 
     def _solve(self, A: Any, b: Any, solver: Any) -> Solution[Any]:
         b = _right_hand_side(b, A)
@@ -173,26 +180,6 @@ class Factorization(Generic[Factor]):
             "reciprocal_condition": outcome.reciprocal_condition,
         }
         return Solution(poison(x, status.ok), status, jax.lax.stop_gradient(stats), self.origin)
-
-
-# With A' lam_k = e_k:  d log|det A| = tr(A^-1 dA) = sum_k e_k' A^-1 dA e_k = sum_k lam_k' (dA e_k)      (Jacobi's formula)
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _log_determinant(solver: Any, factor: Any, _A: Any) -> Array:
-    return solver.log_determinant(factor)
-
-
-@_log_determinant.defjvp
-def _log_determinant_jvp(solver: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (factor, A), (_, A_dot) = primals, tangents
-
-    def term(k: Array) -> Array:
-        e_k = jnp.zeros(A.n, A.dtype).at[k].set(1)
-        lam_k, _ = tangent_solve(TransposedSolver(solver), factor, Transposed(A), e_k)
-        _, dA_e_k = jax.jvp(lambda A: A.matvec(e_k), (A,), (A_dot,))
-        return jnp.sum(lam_k * dA_e_k).real
-
-    value = _log_determinant(solver, factor, A)
-    return value, jnp.sum(jax.lax.map(term, jnp.arange(A.n)))
 
 
 def linear_solve(
@@ -301,6 +288,7 @@ def _bind(operator: Any, A: Any, b: Array | None, solver: Any, mode: Mode, where
         refuse(where, f"mode = {mode!r}", '"reverse" or "both"', 'Use "both" for plain jvp or jacfwd.')
     if b is not None:
         operator = operator.astype(require_same_precision(where, ("A", operator.dtype), ("b", b.dtype)))
+        _right_hand_side(b, operator)
     served_by = _SERVED_BY[type(operator)]
     if solver is None:
         solver = _default_solver(A, served_by)
