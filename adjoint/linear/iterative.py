@@ -29,7 +29,7 @@ LinearMap = Callable[[Array], Array]
 Cycle = Callable[[LinearMap, LinearMap, Array, Array, Array], tuple[Array, Int32[Array, ""]]]
 
 # However large atol is, no right-hand side counts as solved before its residual is below this share of it.
-LOOSEST = 1e-6
+LOOSEST = 1e-8
 # A cycle that does not lower the true residual by even this share has stagnated.
 STAGNATION = 1e-3
 
@@ -135,7 +135,7 @@ class CG(_Krylov):
     Parameters
     ----------
     rtol, atol
-        Stop when the true residual |b - A x| <= max(rtol |b|, min(atol, 1e-6 |b|)), in the 2-norm and the units of b; derivatives
+        Stop when the true residual |b - A x| <= max(rtol |b|, min(atol, 1e-8 |b|)), in the 2-norm and the units of b; derivatives
         are solved to the same. An rtol below 32 unit
         roundoffs (7e-15 in float64, 4e-6 in float32) is raised to that.
     max_steps
@@ -223,10 +223,9 @@ class MINRES(_Krylov):
         gamma = jnp.sqrt(_dot(r, z))
         # The recurrence knows the residual in the norm of M only; half the relative reduction asked for, then a look.
         floor = 0.5 * gamma * target / jnp.linalg.norm(r)
-        tiny = jnp.finfo(r.dtype).eps * gamma
 
         def proceed(k: State) -> Array:
-            return (jnp.abs(k.eta) > floor) & (k.step < steps_left) & (k.gamma > tiny)
+            return (jnp.abs(k.eta) > floor) & (k.step < steps_left) & (k.gamma > 0)
 
         def advance(k: State) -> State:
             z = k.z / k.gamma
@@ -347,7 +346,8 @@ def _finite(A: Any) -> Array:
 
 
 def _transposed(M: Any, like: Array) -> LinearMap:
-    transpose = jax.linear_transpose(M, jax.ShapeDtypeStruct(like.shape[:1], like.dtype))
+    # vjp rather than linear_transpose: M may itself be a solve, whose status is not linear.
+    _, transpose = jax.vjp(M, jnp.zeros(like.shape[:1], like.dtype))
     return lambda x: transpose(x)[0]
 
 

@@ -96,7 +96,7 @@ class SparsePattern:
     def __init__(self, rows: Any, cols: Any, shape: tuple[int, int]):
         where = "SparsePattern"
         rows, cols = (_static_indices(where, name, v) for name, v in (("rows", rows), ("cols", cols)))
-        if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
+        if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
             refuse(
                 where,
                 f"shape {shape}",
@@ -203,6 +203,17 @@ class Sparse:
 
     values: Inexact[Array, " nnz"]
     pattern: SparsePattern = field(metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        # A pytree is also rebuilt around placeholders, which have no shape.
+        shape = getattr(self.values, "shape", None)
+        if shape is not None and len(shape) == 1 and shape != (self.pattern.nnz,):
+            refuse(
+                "Sparse",
+                f"values of shape {shape}",
+                f"shape ({self.pattern.nnz},), one per distinct entry of the pattern",
+                "Use pattern.matrix(values), which sums duplicates.",
+            )
 
     @property
     def n(self) -> int:
@@ -333,6 +344,14 @@ def as_operator(A: Any, dtype: Any) -> Operator:
         return A
     if type(A).__name__ == "BCOO":
         return _from_bcoo(A)
+    if hasattr(A, "tocoo") and hasattr(A, "nnz"):
+        refuse(
+            "linear_solve",
+            f"a SciPy sparse matrix ({getattr(A, 'format', 'unknown')})",
+            "a matrix that JAX can trace",
+            "Use SparsePattern(A.row, A.col, A.shape).matrix(A.data) with A = A.tocoo().",
+            TypeError,
+        )
     A = as_inexact_array("linear_solve", "A", A)
     require_shape(
         "linear_solve",
