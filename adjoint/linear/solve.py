@@ -63,8 +63,8 @@ def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[A
 
     JAX differentiates it again in every mode, x_dot = A^-1 (b_dot - A_dot x): the rule above has every higher derivative, and
     this one alone has forward mode too (mode="both"). The outcome is carried along as further unknowns of the solution,
-    because nothing else does: a custom_jvp around a solve is dropped by JAX inside `scan` (0.10.2), which then takes
-    the factors for constants and gets second derivatives wrong, and has_aux loses track of what `vmap` batches.
+    because nothing else works on JAX 0.10.2: with a custom_jvp around the solve, second derivatives inside `scan` come out
+    finite and wrong, and with has_aux, jacfwd fails on any use of the outcome.
     """
     fixed = jax.lax.stop_gradient(A)
     m = len(Outcome._fields)
