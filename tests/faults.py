@@ -56,6 +56,7 @@ class Form:
     solve: Callable[[System, Any], Solution]
     healthy_matrix: np.ndarray
     krylov: bool = False
+    matrix_free: bool = False
 
     @property
     def healthy(self) -> tuple[System, Any]:
@@ -66,10 +67,20 @@ FORMS = {
     "LU": Form(_dense(LU()), NONSYMMETRIC),
     "Cholesky": Form(_dense(Cholesky()), DEFINITE),
     "SparseDirect": Form(_sparse, NONSYMMETRIC),
-    "GMRES": Form(_matrix_free(GMRES), NONSYMMETRIC, krylov=True),
-    "CG": Form(_matrix_free(CG, positive_definite=True), DEFINITE, krylov=True),
-    "MINRES": Form(_matrix_free(MINRES, symmetric=True), INDEFINITE, krylov=True),
+    "GMRES": Form(_dense(GMRES(max_steps=MAX_STEPS)), NONSYMMETRIC, krylov=True),
+    "CG": Form(_dense(CG(max_steps=MAX_STEPS)), DEFINITE, krylov=True),
+    "MINRES": Form(_dense(MINRES(max_steps=MAX_STEPS)), INDEFINITE, krylov=True),
+    "matrix-free GMRES": Form(_matrix_free(GMRES), NONSYMMETRIC, krylov=True, matrix_free=True),
+    "matrix-free CG": Form(_matrix_free(CG, positive_definite=True), DEFINITE, krylov=True, matrix_free=True),
+    "matrix-free MINRES": Form(_matrix_free(MINRES, symmetric=True), INDEFINITE, krylov=True, matrix_free=True),
 }
+
+
+def _both(krylov: str) -> tuple[str, str]:
+    return krylov, f"matrix-free {krylov}"
+
+
+_KRYLOV = tuple(form for form in FORMS if FORMS[form].krylov)
 
 
 @dataclass(frozen=True)
@@ -145,6 +156,8 @@ _UNSOLVABLE = (
     ("zero matrix", _system(np.zeros((N, N)))),
     ("zero row and column", _system(_without(DEFINITE, row=2, column=2))),
     ("Neumann, inconsistent b", _system(NEUMANN)),
+)
+_BAD_PRECONDITIONER = (
     ("preconditioner returns NaN", lambda p, held: (p, np.nan * held)),
     ("preconditioner returns Inf", lambda p, held: (p, np.inf * held)),
     ("preconditioner returns zero", lambda p, held: (p, 0 * held)),
@@ -165,13 +178,19 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault("indefinite", "Cholesky", _system(INDEFINITE), ("NOT_POSITIVE_DEFINITE",)),
     Fault("false claim: not symmetric", "Cholesky", _system(NONSYMMETRIC_SPREAD), ("RESIDUAL_TOO_LARGE",)),
-    *(Fault(name, form, spoil, _NOT_CONVERGED) for form in ("GMRES", "CG", "MINRES") for name, spoil in _UNSOLVABLE),
-    Fault("step limit", "GMRES", _system(NONSYMMETRIC_SPREAD), _NOT_CONVERGED),
-    Fault("step limit", "CG", _system(DEFINITE_SPREAD), _NOT_CONVERGED),
-    Fault("step limit", "MINRES", _system(DEFINITE_SPREAD), _NOT_CONVERGED),
-    Fault("false claim: not definite", "CG", _system(INDEFINITE), _NOT_CONVERGED),
-    Fault("false claim: not symmetric", "CG", _system(NONSYMMETRIC), _NOT_CONVERGED),
-    Fault("false claim: not symmetric", "MINRES", _system(NONSYMMETRIC), _NOT_CONVERGED),
+    *(Fault(name, form, spoil, _NOT_CONVERGED) for form in _KRYLOV for name, spoil in _UNSOLVABLE),
+    *(
+        Fault(name, f"matrix-free {method}", spoil, _NOT_CONVERGED)
+        for method in ("GMRES", "CG", "MINRES")
+        for name, spoil in _BAD_PRECONDITIONER
+    ),
+    *(Fault("step limit", form, _system(NONSYMMETRIC_SPREAD), _NOT_CONVERGED) for form in _both("GMRES")),
+    *(Fault("step limit", form, _system(DEFINITE_SPREAD), _NOT_CONVERGED) for form in (*_both("CG"), *_both("MINRES"))),
+    *(Fault("false claim: not definite", form, _system(INDEFINITE), _NOT_CONVERGED) for form in _both("CG")),
+    *(
+        Fault("false claim: not symmetric", form, _system(NONSYMMETRIC), _NOT_CONVERGED)
+        for form in (*_both("CG"), *_both("MINRES"))
+    ),
 )
 
 
@@ -218,15 +237,13 @@ ADJOINT_FAULTS: tuple[AdjointFault, ...] = (
     ),
     *(
         AdjointFault("step limit suffices for b alone", form, _system(A, _eigenvector(A)), _GENERAL)
-        for form, A in (("GMRES", NONSYMMETRIC_SPREAD), ("CG", DEFINITE_SPREAD), ("MINRES", DEFINITE_SPREAD))
+        for method, A in (("GMRES", NONSYMMETRIC_SPREAD), ("CG", DEFINITE_SPREAD), ("MINRES", DEFINITE_SPREAD))
+        for form in _both(method)
     ),
     # A u = b has solutions, but which one is returned is an accident of the start: a general g(u) has no derivative.
-    *(
-        AdjointFault("Neumann, eigenvector b", form, _system(NEUMANN, _COSINE), _GENERAL)
-        for form in ("GMRES", "CG", "MINRES")
-    ),
+    *(AdjointFault("Neumann, eigenvector b", form, _system(NEUMANN, _COSINE), _GENERAL) for form in _KRYLOV),
     *(
         AdjointFault("false claim hidden from b", form, _system(4 * np.eye(N) + _HIDDEN_SKEW, _HIDING_B), _GENERAL)
-        for form in ("CG", "MINRES")
+        for form in (*_both("CG"), *_both("MINRES"))
     ),
 )

@@ -12,6 +12,7 @@ On failure x is NaN and the outcome's code says why.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -142,6 +143,7 @@ class LU:
     Status.SINGULAR
     """
 
+    @partial(jax.jit, static_argnums=0)
     def factor(self, A: Dense) -> DenseFactor:
         matrix = tick("factorizations", A.matrix)
         triangles, _, permutation = jax.lax.linalg.lu(matrix)
@@ -186,6 +188,7 @@ class Cholesky:
     [-0.5, 2.0]
     """
 
+    @partial(jax.jit, static_argnums=0)
     def factor(self, A: Dense) -> DenseFactor:
         matrix = tick("factorizations", A.matrix)
         triangle = jnp.linalg.cholesky(matrix, symmetrize_input=True)

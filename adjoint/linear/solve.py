@@ -13,6 +13,7 @@ from adjoint.linear.dense import LU, Cholesky, Outcome
 from adjoint.linear.iterative import CG, GMRES, MINRES
 from adjoint.linear.operators import BoundFunction, Dense, MatrixFree, Operator, Sparse, as_operator
 from adjoint.linear.sparse import SparseDirect
+from adjoint.linear.traced_function import TracedFunction
 from adjoint.solution import Solution, Status, poison
 
 Mode = Literal["reverse", "both"]
@@ -66,6 +67,14 @@ def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[A
     because nothing else works on JAX 0.10.2: with a custom_jvp around the solve, second derivatives inside `scan` come out
     finite and wrong, and with has_aux, jacfwd fails on any use of the outcome.
     """
+    # A matrix is solved by one compiled program, found again at the next eager call. A user's function is another program at
+    # every call: the cache would only pile them up, with the arrays that they hold.
+    matrix = A.A if isinstance(A, Transposed) else A
+    holds_a_function = isinstance(matrix, BoundFunction) or isinstance(factor, TracedFunction)
+    return (_solve_with_outcome if holds_a_function else _compiled_solve_with_outcome)(solver, factor, A, b)
+
+
+def _solve_with_outcome(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
     fixed = jax.lax.stop_gradient(A)
     m = len(Outcome._fields)
 
@@ -91,6 +100,9 @@ def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[A
     x, numbers = apart(solved)
     code, residual, iterations, reciprocal_condition = jax.lax.stop_gradient(numbers).real
     return x, Outcome(code.astype(jnp.int32), residual, iterations.astype(jnp.int32), reciprocal_condition)
+
+
+_compiled_solve_with_outcome = jax.jit(_solve_with_outcome, static_argnums=0)
 
 
 @jax.tree_util.register_dataclass
