@@ -1,5 +1,12 @@
 """Gradients of solvers at the cost of one more solve."""
 
+from adjoint.implicit.argmin import argmin
+from adjoint.implicit.external import external
+from adjoint.implicit.fixed_point import Anderson, Picard, TransposedIteration, fixed_point
+from adjoint.implicit.host_solver import HostSolver
+from adjoint.implicit.minimizer import QuasiNewton
+from adjoint.implicit.newton import Newton, NewtonKrylov
+from adjoint.implicit.root import root
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.linear.factor_cache import factor_cache
 from adjoint.linear.host_call import count_solves
@@ -20,24 +27,35 @@ __all__ = [
     "LU",
     "MINRES",
     "OC",
+    "Anderson",
     "Cholesky",
+    "HostSolver",
     "MatrixFree",
+    "Newton",
+    "NewtonKrylov",
     "OCState",
+    "Picard",
+    "QuasiNewton",
     "Solution",
     "SolveError",
     "Sparse",
     "SparseDirect",
     "SparsePattern",
     "Status",
+    "TransposedIteration",
     "Verdict",
+    "argmin",
     "count_solves",
     "definiteness_test",
     "dot_product_test",
+    "external",
     "factor_cache",
     "factorize",
+    "fixed_point",
     "hvp",
     "linear_solve",
     "require",
+    "root",
     "symmetry_test",
     "taylor_test",
     "verify_gradient",

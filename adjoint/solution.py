@@ -46,6 +46,7 @@ class Status:
     NOT_POSITIVE_DEFINITE: ClassVar["Status"]
     NOT_CONVERGED: ClassVar["Status"]
     RESIDUAL_TOO_LARGE: ClassVar["Status"]
+    DEGENERATE: ClassVar["Status"]
 
     _explanations: ClassVar[tuple[tuple[str, str], ...]] = (
         ("SUCCESS", "the solve succeeded"),
@@ -67,7 +68,7 @@ class Status:
         (
             "NOT_POSITIVE_DEFINITE",
             "the matrix was solved as positive definite and is not; (a) use LU() or SparseDirect(), or MINRES() if it "
-            "is symmetric, (b) a boundary condition may be missing",
+            "is symmetric, (b) a boundary condition may be missing, (c) a minimizer may be a saddle: start elsewhere",
         ),
         (
             "NOT_CONVERGED",
@@ -78,6 +79,11 @@ class Status:
             "RESIDUAL_TOO_LARGE",
             "the returned vector does not solve the system; (a) symmetric=True or positive_definite=True may be false "
             "claims, (b) the matvec may not be linear, (c) the matrix may be close to singular",
+        ),
+        (
+            "DEGENERATE",
+            "the solution is not a differentiable function of the parameters here; (a) at a fold or multiple root two "
+            "solutions meet, or end, (b) an inequality may be active with a multiplier of zero",
         ),
     )
 
@@ -231,8 +237,11 @@ def require(solution: Solution[T]) -> T:
         return solution.value
     lane = int(failed[0])
     status = Status(codes.ravel()[lane])
+    # Arrays in the stats, such as multipliers, are too long for a message.
     stats = {
-        name: float(np.broadcast_to(np.asarray(v), codes.shape).ravel()[lane]) for name, v in solution.stats.items()
+        name: float(np.broadcast_to(np.asarray(v), codes.shape).ravel()[lane])
+        for name, v in solution.stats.items()
+        if np.ndim(v) <= np.ndim(solution.status.code)
     }
     numbers = ", ".join(f"{name} {value:.3g}" for name, value in stats.items())
     batch = f" (lane {lane}, the first of {failed.size} that failed out of {codes.size})" if codes.size > 1 else ""

@@ -216,7 +216,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant("A^H v for A' v", _OPERATORS, "return self.matrix.T @ x", "return self.matrix.conj().T @ x", "complex_lu"),
     # log|det A|.
-    Mutant("logdet: sign", _SPARSE, "A), jnp.sum(jax.lax.map", "A), -jnp.sum(jax.lax.map", "logdet"),
+    Mutant("logdet: sign", _SPARSE, "return jnp.sum(jax.lax.map", "return -jnp.sum(jax.lax.map", "logdet"),
     Mutant(
         "logdet: A^-1 for A'^-1",
         _SPARSE,

@@ -35,8 +35,44 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "linear/sparse.py",
-        "_log_determinant",
+        "_LogDeterminantTangent",
         ("test_factorize.py", "test_faults.py", "test_mutants.py"),
         ("logdet: sign", "logdet: A^-1 for A'^-1", "logdet: conjugate"),
+    ),
+    Rule(
+        "implicit/root.py",
+        "_root",
+        ("test_root.py", "test_fixed_point.py", "test_argmin.py", "test_implicit_mutants.py"),
+        (
+            "root: sign of p_bar",
+            "root: F_x lam = x_bar",
+            "root: x_bar 1.001 times too large",
+            "root: derivative at x0 for x*",
+            "root: not poisoned",
+        ),
+    ),
+    Rule(
+        "implicit/root.py",
+        "_RootTangent",
+        ("test_root.py", "test_known_value.py", "test_implicit_mutants.py"),
+        (
+            "root: sign of x_dot",
+            "root: p_dot dropped",
+            "root: x held constant in the tangent",
+            "root: stale Jacobian, at x0",
+            "known value: held constant in its derivative",
+        ),
+    ),
+    Rule(
+        "implicit/external.py",
+        "_Tangent",
+        ("test_external.py", "test_external_verify.py", "test_implicit_mutants.py"),
+        ("external: sign of x_bar", "external: x_bar 1.001 times too large", "external: sign of y_dot"),
+    ),
+    Rule(
+        "implicit/external.py",
+        "_refuse_second_derivative",
+        ("test_external.py", "test_implicit_mutants.py"),
+        ("external: second derivative zero",),
     ),
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from implicit_mutants import IMPLICIT_MUTANTS
 from mutants import MUTANTS, Mutant
 from registry import RULES, Rule
 
@@ -20,9 +21,11 @@ HOME = Path(adjoint.__file__).parents[1]
 TESTS = Path(__file__).parent
 Sources = dict[str, str]
 
+IMPLICIT = "residual newton host_lanes host_solver root fixed_point minimizer argmin external".split()  # noqa: SIM905
 # A file imports only from layers above its own in this list, or from files before it in its own folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("solution", "inputs"),
+    ("known_value",),
     ("verify.line", "verify.differences", "verify.taylor", "verify.transpose", "verify.verdict", "verify.gradient"),
     (
         "linear.host_call",
@@ -36,6 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "linear.iterative",
         "linear.solve",
     ),
+    (*(f"implicit.{name}" for name in IMPLICIT),),
     (
         "second_order",
         "optimize.optimality_criteria",
@@ -223,13 +227,16 @@ def _annotation_complaints(label: str, function: Any) -> list[str]:
 
 
 def rules_in(library: Sources) -> set[tuple[str, str]]:
-    """(file, function) of every `function.defvjp(...)`, `function.defjvp(...)`, called or decorating."""
-    return {
-        ("/".join(name.split(".")[1:]) + ".py", ast.unparse(node.value))
-        for name, text in library.items()
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Attribute) and node.attr in ("defvjp", "defjvp", "defjvps")
-    }
+    """(file, name) of every `name.defvjp(...)`, `name.defjvp(...)` and `attach_derivative(name(...), ...)`."""
+    rules = set()
+    for module, text in library.items():
+        file = "/".join(module.split(".")[1:]) + ".py"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Attribute) and node.attr in ("defvjp", "defjvp", "defjvps"):
+                rules.add((file, ast.unparse(node.value)))
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "attach_derivative":
+                rules.add((file, ast.unparse(node.args[0]).split("(")[0]))
+    return rules
 
 
 def registration_complaints(library: Sources, rules: tuple[Rule, ...], mutants: tuple[Mutant, ...]) -> list[str]:
@@ -281,7 +288,7 @@ class TestTheLibrary:
 
     def test_every_rule_is_registered(self) -> None:
         assert len(rules_in(LIBRARY)) >= 2
-        assert registration_complaints(LIBRARY, RULES, MUTANTS) == []
+        assert registration_complaints(LIBRARY, RULES, (*MUTANTS, *IMPLICIT_MUTANTS)) == []
 
 
 class TestTheCheckers:
@@ -383,12 +390,11 @@ class TestTheCheckers:
         assert documentation_complaints("f", lambda: 0) == ["f has no docstring"]
 
     def test_registration(self) -> None:
-        library = {"adjoint.linear.solve": "f.defvjp(f_fwd, f_bwd)\n@g.defjvp\ndef g_jvp(): ..."}
+        library = {"adjoint.linear.solve": "f.defvjp(f_fwd, f_bwd)\nattach_derivative(g(1), y, x, None)"}
         rules = tuple(Rule("linear/solve.py", name, ("test_mutants.py",), ("m",)) for name in "fg")
         mutants = (Mutant("m", "linear/solve.py", "a", "b", "c"),)
-        assert registration_complaints(library, rules, mutants) == []
-        assert len(registration_complaints(library, rules[:1], mutants)) == 1
-        assert len(registration_complaints({}, rules[:1], mutants)) == 1
-        assert len(registration_complaints(library, rules, ())) == 2
+        complaints = registration_complaints
+        assert complaints(library, rules, mutants) == []
+        assert [len(complaints(found, rules[:1], mutants)) for found in (library, {})] == [1, 1]
         absent = (rules[0], Rule("linear/solve.py", "g", ("test_absent.py",), ("m",)))
         assert registration_complaints(library, absent, mutants) == ["g: no test file test_absent.py"]

@@ -69,6 +69,9 @@ class FactorCache:
                 if entry.key == key and entry.signature == signature and np.array_equal(entry.values, values):
                     self._entries.insert(0, self._entries.pop(position))
                     return entry.factors
+            # What will have to go goes first, so that its memory serves for the new factors, which are most likely as large as
+            # the last ones of their kind.
+            self._evict(room_for=next((_size(entry) for entry in self._entries if entry.key == key), 0))
         # Made outside the lock: two threads may factorize different matrices at the same time.
         factors = make()
         with self._lock:
@@ -76,11 +79,12 @@ class FactorCache:
             self._evict()
         return factors
 
-    def _evict(self) -> None:
-        held = 0
+    def _evict(self, room_for: int = 0) -> None:
+        held = room_for
         for position, entry in enumerate(self._entries):
             held += _size(entry)
-            if position and (held > self._limit or position >= self.LARGEST_NUMBER):
+            # The latest is kept however large it is, for the adjoint that follows.
+            if (position or room_for) and (held > self._limit or position >= self.LARGEST_NUMBER):
                 del self._entries[position:]
                 return
 

@@ -45,7 +45,9 @@ def _bind_preconditioner(preconditioner: Any, n: int, dtype: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class _Krylov:
+class Krylov:
+    """What the iterative solvers share; a method is its `_cycle`, which improves on a residual r until it is at the target."""
+
     rtol: float = 1e-10
     atol: float = 0.0
     max_steps: int | None = None
@@ -79,6 +81,9 @@ class _Krylov:
         lam, outcome = _by_columns(lambda c: self._iterate(A.transpose_matvec, M_transpose, c, _finite(A)), c)
         return tick("transpose_solves", lam, lam.shape[1] if lam.ndim == 2 else 1), outcome
 
+    def _limit(self, n: int) -> int:
+        return self.max_steps or 10 * n
+
     def _cycle(self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array) -> tuple[Array, Array]:
         raise NotImplementedError
 
@@ -94,7 +99,7 @@ class _Krylov:
         # atol is in the units of b; the right-hand sides of derivatives have others, and must not pass for solved.
         atol = jnp.minimum(self.atol / scale, LOOSEST * jnp.linalg.norm(unit))
         target = jnp.maximum(rtol * jnp.linalg.norm(unit), atol)
-        max_steps = jnp.asarray(self.max_steps or 10 * b.size, jnp.int32)
+        max_steps = jnp.asarray(self._limit(b.size), jnp.int32)
 
         class State(NamedTuple):
             x: Array
@@ -129,7 +134,7 @@ class _Krylov:
 
 
 @dataclass(frozen=True)
-class CG(_Krylov):
+class CG(Krylov):
     """Conjugate gradients, for a symmetric (complex: Hermitian) positive definite operator.
 
     Parameters
@@ -182,7 +187,7 @@ class CG(_Krylov):
 
 
 @dataclass(frozen=True)
-class MINRES(_Krylov):
+class MINRES(Krylov):
     """Minimal residuals, for a symmetric (complex: Hermitian) operator that need not be definite.
 
     Parameters as for `CG`; the preconditioner must be symmetric positive definite.
@@ -252,7 +257,7 @@ class MINRES(_Krylov):
 
 
 @dataclass(frozen=True)
-class GMRES(_Krylov):
+class GMRES(Krylov):
     """Generalized minimal residuals, restarted, for any nonsingular operator.
 
     Parameters

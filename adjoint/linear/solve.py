@@ -69,8 +69,8 @@ def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[A
     """
     # A matrix is solved by one compiled program, found again at the next eager call. A user's function is another program at
     # every call: the cache would only pile them up, with the arrays that they hold.
-    matrix = A.A if isinstance(A, Transposed) else A
-    holds_a_function = isinstance(matrix, BoundFunction) or isinstance(factor, TracedFunction)
+    parts = jax.tree.leaves((factor, A), is_leaf=lambda part: isinstance(part, TracedFunction))
+    holds_a_function = any(isinstance(part, TracedFunction) for part in parts)
     return (_solve_with_outcome if holds_a_function else _compiled_solve_with_outcome)(solver, factor, A, b)
 
 

@@ -7,7 +7,6 @@ are always double precision, also for a float32 matrix.
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from adjoint.inputs import refuse
+from adjoint.known_value import attach_derivative
 from adjoint.linear.dense import Outcome, condition_code, probe_vector, residual_limit
 from adjoint.linear.factor_cache import factor_cache
 from adjoint.linear.host_call import make_host_call, record
@@ -183,36 +183,35 @@ def _factors_of(pattern: SparsePattern, backend: str, values: np.ndarray) -> _Ch
 
 
 # With A' lam_k = e_k:  d log|det A| = tr(A^-1 dA) = sum_k e_k' A^-1 dA e_k = sum_k lam_k' (dA e_k)      (Jacobi's formula)
-#
-# The callback gets A itself, not a constant copy: where JAX drops this rule (inside `scan`, at the second derivative, 0.10.2),
-# it then refuses to differentiate the callback instead of taking it for a constant.
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
+@dataclass(frozen=True)
+class _LogDeterminantTangent:
+    backend: str
+
+    def __call__(self, _value: Array, A: Sparse, A_dot: Sparse, _fixed: None) -> Array:
+        fixed = jax.lax.stop_gradient(A)
+        solver = SparseDirect(self.backend)  # pyright: ignore[reportArgumentType]
+
+        def term(k: Array) -> Array:
+            e_k = jnp.zeros(A.n, A.dtype).at[k].set(1)
+            lam_k = jax.lax.custom_linear_solve(
+                A.transpose_matvec,
+                e_k,
+                solve=lambda _, c: solver.solve_transpose(fixed, fixed, c)[0],
+                transpose_solve=lambda _, b: solver.solve(fixed, fixed, b)[0],
+            )
+            return jnp.sum(lam_k * A_dot.matvec(e_k)).real
+
+        return jnp.sum(jax.lax.map(term, jnp.arange(A.n)))
+
+
 def _log_determinant(backend: str, A: Sparse) -> Array:
     key = (backend, "log_determinant")
     if key not in A.pattern.analyses:
         pattern = A.pattern
         A.pattern.analyses[key] = make_host_call(lambda values: (_log_determinants(pattern, backend, values),))
-    (value,) = A.pattern.analyses[key]((jax.ShapeDtypeStruct((), A.values.real.dtype),), A.values)
-    return value
-
-
-@_log_determinant.defjvp
-def _log_determinant_jvp(backend: str, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    ((A,), (A_dot,)) = primals, tangents
-    fixed = jax.lax.stop_gradient(A)
-    solver = SparseDirect(backend)  # pyright: ignore[reportArgumentType]
-
-    def term(k: Array) -> Array:
-        e_k = jnp.zeros(A.n, A.dtype).at[k].set(1)
-        lam_k = jax.lax.custom_linear_solve(
-            A.transpose_matvec,
-            e_k,
-            solve=lambda _, c: solver.solve_transpose(fixed, fixed, c)[0],
-            transpose_solve=lambda _, b: solver.solve(fixed, fixed, b)[0],
-        )
-        return jnp.sum(lam_k * A_dot.matvec(e_k)).real
-
-    return _log_determinant(backend, A), jnp.sum(jax.lax.map(term, jnp.arange(A.n)))
+    values = jax.lax.stop_gradient(A.values)
+    (value,) = A.pattern.analyses[key]((jax.ShapeDtypeStruct((), values.real.dtype),), values)
+    return attach_derivative(_LogDeterminantTangent(backend), value, A, None)
 
 
 def _log_determinants(pattern: SparsePattern, backend: str, values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,232 @@
+"""argmin: the minimizer of a function of x and p, with or without constraints, and its derivatives by p.
+
+Without constraints x(p) is a root of the gradient; with them, of the Karush-Kuhn-Tucker conditions (Nocedal and Wright, Numerical
+Optimization, 2nd ed., theorem 12.1), whose derivative is that of the minimizer where complementarity is strict (Fiacco,
+Introduction to Sensitivity and Stability Analysis in Nonlinear Programming, 1983, theorem 3.2.2).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Int32, PyTree
+
+from adjoint.implicit.host_solver import HostSolver
+from adjoint.implicit.minimizer import QuasiNewton
+from adjoint.implicit.newton import Newton
+from adjoint.implicit.residual import RootProblem, ravel, ravel_size
+from adjoint.implicit.root import find_root
+from adjoint.inputs import describe, refuse
+from adjoint.linear.dense import LU, Cholesky
+from adjoint.solution import Solution, Status, poison
+
+# h_i and its multiplier are both zero when they are below this share of their sizes.
+WEAK = 1e-7
+# A constraint that a solver has left by less than this share of its size counts as active at first.
+NEAR = 1e-4
+
+
+class _KKTPoint(NamedTuple):
+    """The unknowns of the conditions: x as the user has it, and the multipliers of all constraints, flat."""
+
+    x: PyTree
+    multipliers: Array
+
+
+class _Problem(NamedTuple):
+    """min f(x, p) subject to c_i(x, p) = 0 for the first constraints and c_i(x, p) <= 0 for those that `may_be_slack`."""
+
+    f: Callable[[PyTree, PyTree], Array]
+    c: Callable[[PyTree, PyTree], Array]
+    may_be_slack: np.ndarray
+
+    def conditions(self, at: _KKTPoint, p: PyTree) -> _KKTPoint:
+        """f_x + c_x' m = 0, and c = 0, or for an inequality c = 0 or m = 0, whichever m + c > 0 selects."""
+
+        def lagrangian(x: PyTree) -> Array:
+            return self.f(x, p) + at.multipliers @ self.c(x, p)
+
+        c = self.c(at.x, p)
+        slack = self.may_be_slack & (at.multipliers + c <= 0)
+        return _KKTPoint(jax.grad(lagrangian)(at.x), jnp.where(slack, at.multipliers, c))
+
+
+@dataclass(frozen=True)
+class _Descend:
+    """Minimize without constraints, then Newton's method on the gradient."""
+
+    solver: Any
+    f: Callable[[PyTree, PyTree], Array]
+
+    def find(self, root: RootProblem, x0: Array, p: PyTree) -> tuple[Array, Array]:
+        if isinstance(self.solver, HostSolver):
+            return self.solver.find(root, x0, p)
+        x, steps = self.solver.minimize(lambda x: self.f(root.unravel(x), p), x0)
+        x, more = Newton().find(root, x, p)
+        return x, steps + more
+
+
+@dataclass(frozen=True)
+class _DescendUnder:
+    """Minimize under constraints, estimate the multipliers there, then Newton's method on the conditions."""
+
+    solver: Any
+    problem: _Problem
+    unravel: Callable[[Array], PyTree]
+    n: int
+
+    def find(self, root: RootProblem, x0: Array, p: PyTree) -> tuple[Array, Array]:
+        f, c = (lambda x, of=of: of(self.unravel(x), p) for of in self.problem[:2])
+        if isinstance(self.solver, HostSolver):
+            x, steps = self.solver.find(replace(root, unravel=self.unravel), x0[: self.n], p)
+        else:
+            x, steps = self.solver.minimize_under(f, c, self.problem.may_be_slack, x0[: self.n])
+        m = _multipliers(jax.grad(f)(x), jax.jacrev(c)(x), c(x), self.problem.may_be_slack, x)
+        at, more = Newton().find(root, jnp.concatenate([x, m]), p)
+        return at, steps + more
+
+
+def _multipliers(f_x: Array, c_x: Array, c: Array, may_be_slack: np.ndarray, x: Array) -> Array:
+    """m that minimizes |f_x + c_x' m|, with m = 0 for inequalities that are not near zero."""
+    near = ~may_be_slack | (c > -NEAR * (1 + jnp.linalg.norm(c_x, axis=1) * jnp.linalg.norm(x)))
+    m = jnp.linalg.lstsq((c_x * near[:, None]).T, -f_x)[0]
+    return jnp.where(may_be_slack, jnp.maximum(m, 0), m) * near
+
+
+class _Verdict(NamedTuple):
+    code: Int32[Array, ""]
+    active: Bool[Array, " m"]
+
+
+def _examine(problem: _Problem, at: _KKTPoint, x0: Array, p: PyTree, unravel: Callable[[Array], PyTree]) -> _Verdict:
+    """Are signs and complementarity strict, and is it a minimum?"""
+    x, m = ravel(at.x), at.multipliers
+    f, c = (lambda x, of=of: of(unravel(x), p) for of in problem[:2])
+    c_x, c_0 = jax.jacrev(c)(x), c(x)
+    H = jax.jacfwd(jax.grad(lambda x: f(x) + m @ c(x)))(x)
+    row, size = jnp.linalg.norm(c_x, axis=1), jnp.maximum(jnp.linalg.norm(x), jnp.linalg.norm(x - x0))
+    at_zero = jnp.abs(c_0) <= WEAK * row * size
+    no_force = jnp.abs(m) * row <= WEAK * (jnp.linalg.norm(jax.grad(f)(x)) + jnp.linalg.norm(H) * size)
+    active = ~problem.may_be_slack | (m + c_0 > 0)
+    weak = problem.may_be_slack & at_zero & no_force
+    wrong_sign = problem.may_be_slack & ((~no_force & (m < 0)) | (~at_zero & (c_0 > 0)))
+    # A strict minimum has as many negative eigenvalues of the matrix below as constraints (Nocedal and Wright, theorem 16.3
+    # and section 18.4); an inactive one is counted by its -1.
+    A = c_x * active[:, None]
+    K = jnp.block([[H, A.T], [A, -jnp.diag(jnp.where(active, 0.0, 1.0)).astype(x.dtype)]])
+    negative = jnp.sum(jnp.linalg.eigvalsh(jnp.where(jnp.isfinite(K), K, 0)) < 0)
+    code = jnp.where(negative == m.size, Status.SUCCESS.code, Status.NOT_POSITIVE_DEFINITE.code)
+    code = jnp.where(jnp.any(weak), Status.DEGENERATE.code, code)
+    code = jnp.where(jnp.any(wrong_sign), Status.NOT_CONVERGED.code, code)
+    return _Verdict(code.astype(jnp.int32), active)
+
+
+def argmin(
+    objective: Callable[[PyTree, PyTree], Array],
+    x0: PyTree,
+    p: PyTree,
+    solver: Any = None,
+    *,
+    equality: Callable[[PyTree, PyTree], PyTree] | None = None,
+    inequality: Callable[[PyTree, PyTree], PyTree] | None = None,
+    linear_solver: Any = None,
+    mode: Literal["reverse", "both"] = "reverse",
+) -> Solution[PyTree]:
+    """Minimize f(x, p) over x subject to g(x, p) = 0 and h(x, p) <= 0, with derivatives of the minimizer with respect to p.
+
+    Parameters
+    ----------
+    objective
+        f(x, p), a real scalar, twice differentiable. As the `residual` of `root`, it may close over constants alone.
+    x0
+        Where to start, an array or a pytree of real arrays of one dtype.
+    p
+        Parameters: a pytree with at least one floating-point array.
+    solver
+        `QuasiNewton` (default), or a `HostSolver` of any minimizer, which returns x alone.
+    equality, inequality
+        g(x, p) and h(x, p): arrays or pytrees of them, of any shape.
+    linear_solver
+        For the derivative (and the last steps): `Cholesky` (default), or `LU` (default with constraints), or `CG`, which
+        uses products with the Hessian alone, for many unknowns without constraints.
+    mode
+        As for `root`.
+
+    Returns
+    -------
+    solution
+        `Solution` with ``value`` x, structured as x0; ``status``; ``stats`` as of `root` and, with constraints,
+        ``equality_multipliers``, ``inequality_multipliers`` (not negative) and ``active`` (which inequalities hold with
+        equality), flat arrays. Stats are not differentiated.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When the functions do not make a minimization problem, before any solving.
+
+    Notes
+    -----
+    **Derivative**: of the root of grad f, or of the conditions with the active inequalities as equations; of any order. Near
+    weakly active constraints it changes abruptly, and there is none where one is weakly active.
+
+    **Status**: as of `root`, with `NOT_POSITIVE_DEFINITE` at a saddle or maximum, and `DEGENERATE` where an inequality is active
+    with a multiplier of zero; `SINGULAR` where gradients of active constraints depend on each other.
+
+    **Cost**: the minimization; a dense Hessian and its factors, unless `linear_solver` is iterative; with constraints also
+    the eigenvalues of the conditions' matrix. One linear solve for the derivative.
+
+    Source: Fiacco (1983), theorem 3.2.2.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, adjoint
+    >>> x = lambda p: adjoint.argmin(lambda x, p: jnp.sum((x - p) ** 2), jnp.zeros(2), p,
+    ...                              inequality=lambda x, p: jnp.sum(x) - 1).value
+    >>> value, jacobian = x(jnp.ones(2)), jax.jacrev(x)(jnp.ones(2))  # the projection onto x_1 + x_2 <= 1
+    >>> [round(float(v), 6) for v in value], [[round(float(v), 6) for v in row] for row in jacobian]
+    ([0.5, 0.5], [[0.5, -0.5], [-0.5, 0.5]])
+    """
+    solver = QuasiNewton() if solver is None else solver
+    if not isinstance(solver, QuasiNewton | HostSolver):
+        refuse("argmin", f"solver = {solver!r}", "QuasiNewton() or HostSolver(function)", "Leave it out.", TypeError)
+    f = _real_scalar(objective, x0, p)
+    if equality is None and inequality is None:
+        linear_solver = Cholesky() if linear_solver is None else linear_solver
+        return find_root("argmin", jax.grad(f), x0, p, _Descend(solver, f), linear_solver, None, mode)
+    present = [c for c in (equality, inequality) if c is not None]
+    sizes = [ravel_size(jax.eval_shape(c, x0, p)) for c in present]
+    k = sizes[0] if equality is not None else 0
+    problem = _Problem(f, lambda x, p: ravel([c(x, p) for c in present]), np.arange(sum(sizes)) >= k)
+    return _constrained(problem, k, x0, p, solver, LU() if linear_solver is None else linear_solver, mode)
+
+
+def _constrained(
+    problem: _Problem, k: int, x0: PyTree, p: PyTree, solver: Any, linear_solver: Any, mode: Literal["reverse", "both"]
+) -> Solution[PyTree]:
+    """The first k of the constraints are equations."""
+    flat, unravel = ravel_pytree(x0)
+    start = _KKTPoint(x0, jnp.zeros(problem.may_be_slack.size, flat.dtype))
+    descend = _DescendUnder(solver, problem, unravel, flat.size)
+    found = find_root("argmin", problem.conditions, start, p, descend, linear_solver, None, mode)
+    at, x0, fixed_p = jax.lax.stop_gradient((found.value, flat, p))
+    verdict = _examine(problem, at, x0, fixed_p, unravel)
+    status = Status(jnp.where(found.status.ok, verdict.code, found.status.code))
+    stats = {
+        "equality_multipliers": at.multipliers[:k],
+        "inequality_multipliers": at.multipliers[k:],
+        "active": verdict.active[k:],
+    }
+    return Solution(poison(found.value.x, status.ok), status, found.stats | stats, found.origin)
+
+
+def _real_scalar(objective: Any, x0: PyTree, p: PyTree) -> Callable[[PyTree, PyTree], Array]:
+    shape: Any = jax.eval_shape(objective, x0, p)
+    if not (hasattr(shape, "shape") and shape.shape == () and jnp.issubdtype(shape.dtype, jnp.floating)):
+        refuse(
+            "argmin", f"an objective that returns {describe(shape)}", "a real scalar", "Return one number.", TypeError
+        )
+    return objective

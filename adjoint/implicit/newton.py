@@ -1,0 +1,165 @@
+"""Newton's method for F(x, p) = 0, damped, with any linear solver: the solver that `root` uses by default.
+
+A solver of this folder has one method, `find(problem, x0, p) -> x, steps`, that is never differentiated and need not judge its
+own success: `root` examines what it returns.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Inexact, Int32, PyTree
+
+from adjoint.implicit.residual import JacobianAction, RootProblem
+from adjoint.inputs import refuse
+from adjoint.linear.dense import probe_vector
+from adjoint.linear.iterative import GMRES
+
+# Share of the decrease predicted by the linear model that a step must bring (Nocedal and Wright, section 11.2).
+SUFFICIENT_DECREASE = 1e-4
+# After 40 halvings a step is below 1e-12 of the Newton step: nothing along it decreases the residual.
+HALVINGS = 40
+# Where the derivative says nothing (F_x = 0 at the start), x is moved by this share of its size to look elsewhere.
+KICK = 0.05
+
+
+class _State(NamedTuple):
+    x: Array
+    F: Array
+    steps: Int32[Array, ""]
+    done: Bool[Array, ""]
+
+
+@dataclass(frozen=True)
+class Newton:
+    """x <- x - t F_x^-1 F, with the longest t = 1, 1/2, 1/4, ... that decreases |F| enough.
+
+    Where F_x is singular, the steepest-descent (Cauchy) step of |F|^2 takes the place of the Newton step, so a singular
+    Jacobian at the start does no harm.
+
+    Parameters
+    ----------
+    rtol
+        Stop when a full step is at most rtol max(|x|, |x - x0|), both in the 2-norm. Convergence is quadratic: the error
+        is then about its square. The test does not depend on the scale of F.
+    max_steps
+        Limit on the number of steps.
+
+    Notes
+    -----
+    **Cost** per step: one Jacobian, one factorization, one solve, one to a few residuals. Source: Nocedal and Wright, Numerical
+    Optimization, 2nd ed., section 11.2.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> x = adjoint.require(adjoint.root(lambda x, p: jnp.arctan(x) - p, jnp.array([10.0]), jnp.array([0.5]), adjoint.Newton()))
+    >>> round(float(x[0]), 6)  # tan 0.5
+    0.546302
+    """
+
+    rtol: float = 1e-10
+    max_steps: int = 100
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if not self.rtol > 0:
+            refuse(name, f"rtol = {self.rtol}", "a positive number", "1e-10 is usual.")
+        if self.max_steps < 1:
+            refuse(name, f"max_steps = {self.max_steps}", "a positive integer", "100 is usual.")
+
+    def find(
+        self, problem: RootProblem, x0: Inexact[Array, " n"], p: PyTree
+    ) -> tuple[Inexact[Array, " n"], Int32[Array, ""]]:
+        F = problem.F
+
+        def advance(s: _State) -> _State:
+            step = self._step(problem, s, p)
+            t, F_new, decreased = _line_search(lambda x: F(x, p), s.x, s.F, step)
+            x = jnp.where(decreased, s.x + t * step, s.x)
+            size = jnp.maximum(jnp.linalg.norm(x), jnp.linalg.norm(x - x0))
+            small = (t == 1) & (jnp.linalg.norm(step) <= self._tolerance(x.dtype) * size)
+            return _State(x, jnp.where(decreased, F_new, s.F), s.steps + 1, small | ~decreased | ~jnp.any(F_new != 0))
+
+        F0 = F(x0, p)
+        start = _State(x0, F0, jnp.zeros((), jnp.int32), ~jnp.any(F0 != 0) | ~jnp.all(jnp.isfinite(F0)))
+        end = jax.lax.while_loop(lambda s: ~s.done & (s.steps < self.max_steps), advance, start)
+        return end.x, end.steps
+
+    def _tolerance(self, dtype: Any) -> float:
+        # In float32 a step of 1e-10 of x does not exist.
+        return max(self.rtol, 32 * float(jnp.finfo(dtype).eps))
+
+    def _step(self, problem: RootProblem, s: _State, p: PyTree) -> Array:
+        J, solver = problem.jacobian(s.x, p), problem.linear_solver
+        step, outcome = solver.solve(solver.factor(J), J, -s.F)
+        regular = (outcome.code == 0) & jnp.all(jnp.isfinite(step))
+        return jax.lax.cond(regular, lambda: step, lambda: _cauchy_step(JacobianAction(problem.F, s.x, p), s.x, s.F))
+
+
+@dataclass(frozen=True)
+class NewtonKrylov(Newton):
+    """`Newton` whose steps are found by GMRES from products with F_x alone: memory of a few vectors, no Jacobian.
+
+    Parameters
+    ----------
+    rtol, max_steps
+        As for `Newton`.
+    forcing
+        Relative residual to which each linear system is solved. Far from the solution an exact step is wasted; the last
+        steps contract the error by about this factor each.
+    restart
+        Length of a GMRES cycle: restart + 1 vectors are stored.
+    preconditioner
+        Function v -> M v close to F_x^-1 v, used in every step.
+
+    Notes
+    -----
+    Source: Knoll and Keyes, Jacobian-free Newton-Krylov methods, J. Comput. Phys. 193, 2004.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> cube = lambda x, p: x + 0.1 * jnp.roll(x, 1) ** 3 - p
+    >>> x = adjoint.require(adjoint.root(cube, jnp.zeros(4), 1.1 * jnp.ones(4), adjoint.NewtonKrylov()))
+    >>> [round(float(v), 6) for v in x]
+    [1.0, 1.0, 1.0, 1.0]
+    """
+
+    forcing: float = 1e-4
+    restart: int = 30
+    preconditioner: Callable[[Array], Array] | None = None
+
+    def _step(self, problem: RootProblem, s: _State, p: PyTree) -> Array:
+        inner = GMRES(self.forcing, restart=self.restart, preconditioner=self.preconditioner)
+        return super()._step(replace(problem, linear_solver=inner), s, p)
+
+
+def _cauchy_step(J: JacobianAction, x: Array, F: Array) -> Array:
+    """The minimizer of |F + F_x s| along s = -F_x' F; where that is zero or not finite, a kick away from x."""
+    g = J.transpose_matvec(F.conj()).conj()
+    J_g = J.matvec(g)
+    curvature = jnp.vdot(J_g, J_g).real
+    step = -(jnp.vdot(g, g).real / jnp.where(curvature > 0, curvature, 1)) * g
+    usable = (curvature > 0) & jnp.all(jnp.isfinite(step))
+    kick = KICK * (1 + jnp.linalg.norm(x)) * jnp.asarray(probe_vector(x.size), x.dtype)
+    return jnp.where(usable, step, kick)
+
+
+def _line_search(F: Callable[[Array], Array], x: Array, F_x: Array, step: Array) -> tuple[Array, Array, Array]:
+    """The longest t = 2^-k for which |F(x + t step)| is finite and decreases enough, F there, and whether there is one."""
+    norm = jnp.linalg.norm(F_x)
+
+    def enough(t: Array, F_t: Array) -> Array:
+        return jnp.linalg.norm(F_t) <= (1 - SUFFICIENT_DECREASE * t) * norm
+
+    def halve(state: Any) -> Any:
+        t, _, k = state
+        return 0.5 * t, F(x + 0.5 * t * step), k + 1
+
+    one = jnp.ones((), norm.dtype)
+    start = (one, F(x + step), jnp.zeros((), jnp.int32))
+    t, F_t, _ = jax.lax.while_loop(lambda s: ~enough(s[0], s[1]) & (s[2] < HALVINGS), halve, start)
+    return t, F_t, enough(t, F_t)

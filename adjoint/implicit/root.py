@@ -1,0 +1,283 @@
+"""root: x with F(x, p) = 0, by any solver, and its derivatives by the implicit function theorem."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from adjoint.implicit.host_solver import OptimistixRootFinder
+from adjoint.implicit.newton import Newton, NewtonKrylov
+from adjoint.implicit.residual import JacobianAction, RootProblem, trace_residual
+from adjoint.inputs import refuse
+from adjoint.known_value import attach_derivative
+from adjoint.linear.dense import LU, Cholesky, probe_vector
+from adjoint.linear.iterative import GMRES, Krylov
+from adjoint.linear.operators import SparsePattern
+from adjoint.linear.solve import Transposed, TransposedSolver, tangent_solve
+from adjoint.linear.sparse import SparseDirect
+from adjoint.linear.traced_function import TracedFunction
+from adjoint.solution import Solution, Status, poison
+
+# The rule, for x(p) with F(x(p), p) = 0:
+#
+#     F_x dx + F_p dp = 0      =>      dx = -F_x^-1 F_p dp
+#     g = g(x):  dg = x_bar' dx = -lam' F_p dp      with  F_x' lam = x_bar,  one transpose solve
+#     p_bar = -(adjoint of  p -> F(x, p))(lam)
+#
+# (Johnson, "Notes on adjoint methods for 18.335", MIT 2006, section 2; Griewank and Walther, Evaluating Derivatives, 2nd
+# ed., section 15.3.) It does not depend on how x was found: x enters as a number, with the factors of F_x at x.
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _root(linear_solver: Any, factor: Any, F: TracedFunction, x: Array, p: PyTree) -> Array:
+    return tangent_root(linear_solver, factor, F, x, p)
+
+
+def _root_fwd(linear_solver: Any, factor: Any, F: TracedFunction, x: Array, p: PyTree) -> tuple[Array, Any]:
+    x = tangent_root(linear_solver, factor, F, x, p)
+    return x, (factor, F, x, p)
+
+
+def _root_bwd(linear_solver: Any, residuals: Any, x_bar: Array) -> tuple[None, TracedFunction, None, PyTree]:
+    factor, F, x, p = residuals
+    F_x = Transposed(JacobianAction(F, x, p))
+    lam, _ = tangent_solve(TransposedSolver(linear_solver), factor, F_x, x_bar)
+    _, adjoint_of_F = jax.vjp(lambda F, p: F(x, p), F, p)
+    F_bar, p_bar = adjoint_of_F(-lam)
+    return None, F_bar, None, p_bar
+
+
+_root.defvjp(_root_fwd, _root_bwd)
+
+
+def tangent_root(linear_solver: Any, factor: Any, F: TracedFunction, x: Array, p: PyTree) -> Array:
+    """x as a function of F and p: JAX differentiates it in every mode and order. The rule above and mode="both" end here."""
+    return attach_derivative(_RootTangent(linear_solver), x, (F, p), factor)
+
+
+@dataclass(frozen=True)
+class _RootTangent:
+    """x_dot = -F_x^-1 (F_p p_dot), and the like for what the residual closes over."""
+
+    linear_solver: Any
+
+    def __call__(self, x: Array, operands: Any, tangents: Any, factor: Any) -> Array:
+        _, F_p_dot = jax.jvp(lambda F, p: F(x, p), operands, tangents)
+        x_dot, _ = tangent_solve(self.linear_solver, factor, JacobianAction(operands[0], x, operands[1]), -F_p_dot)
+        return x_dot
+
+
+def _left_over_limit(dtype: Any) -> float:
+    """The largest Newton correction that may be left of a root, as a share of max(|x|, |x - x0|).
+
+    A derivative is as wrong as the root it is taken at; 5e-7 in float64, 2e-3 in float32.
+    """
+    return float(jnp.finfo(dtype).eps) ** 0.4
+
+
+def _perturbation(dtype: Any) -> float:
+    """The share of max(|x|, |x - x0|) by which x is moved to see whether F is linear within the error of x.
+
+    Far above the rounding errors of F, so that they do not look like a nonlinearity: 2e-12 in float64, 7e-6 in float32.
+    """
+    return float(jnp.finfo(dtype).eps) ** 0.75
+
+
+# Where F departs from its linear model by more than this share under such a push, x is a fold within its own error.
+NONLINEARITY = 0.1
+
+
+class _Examination(NamedTuple):
+    """What was found out about a root, and the factors of F_x there."""
+
+    factor: Any
+    code: Array
+    residual: Array
+    correction: Array
+    nonlinearity: Array
+
+
+def _examine(problem: RootProblem, x: Array, x0: Array, p: PyTree) -> _Examination:
+    """Is x a root, is F_x regular there, and is it so within the error of x?"""
+    F, linear_solver = problem.F, problem.linear_solver
+    F_of_x, J = F(x, p), problem.jacobian(x, p)
+    factor = linear_solver.factor(J)
+    # Solved together, so that an iterative solver is compiled once: the Newton correction and the response to a push.
+    size = jnp.maximum(jnp.linalg.norm(x), jnp.linalg.norm(x - x0))
+    direction = jnp.asarray(probe_vector(x.size), x.dtype)
+    step = _perturbation(x.dtype) * jnp.where(size > 0, size, 1) / jnp.linalg.norm(direction) * direction
+    push = J.matvec(step)
+    push_size = jnp.linalg.norm(push)
+    push = jnp.where(push_size > 0, push_size, 1) / jnp.linalg.norm(direction) * jnp.flip(direction)
+    solve = jax.vmap(lambda b: linear_solver.solve(factor, J, b))
+    (correction, response), outcome = solve(jnp.stack([-F_of_x, push]))
+    left_over = jnp.linalg.norm(correction) / jnp.where(size > 0, size, 1)
+    departure = jnp.linalg.norm(F(x + response, p) - F_of_x - push) / jnp.linalg.norm(push)
+    # Newton's method contracts far better than this near a simple root, and by 1/4 near a fold; rounding aside.
+    contraction = jnp.linalg.norm(F(x + correction, p)) / jnp.linalg.norm(F_of_x)
+    departure = jnp.where(left_over > _perturbation(x.dtype), jnp.maximum(departure, contraction), departure)
+    code = jnp.where(outcome.code[0] != 0, outcome.code[0], outcome.code[1])
+    code = jnp.where((code == 0) & ~(left_over <= _left_over_limit(x.dtype)), Status.NOT_CONVERGED.code, code)
+    code = jnp.where((code == 0) & ~(departure <= NONLINEARITY), Status.DEGENERATE.code, code)
+    # A solver that ran away: what it made must not pass for an input.
+    code = jnp.where(code == Status.NONFINITE_INPUT.code, Status.NOT_CONVERGED.code, code)
+    inputs = [leaf for leaf in jax.tree.leaves((F.captured, p, x0)) if _inexact(leaf)]
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in inputs]))
+    code = jnp.where(finite, code, Status.NONFINITE_INPUT.code)
+    return _Examination(factor, code.astype(jnp.int32), jnp.linalg.norm(F_of_x), left_over, departure)
+
+
+def _inexact(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def root(
+    residual: Callable[[PyTree, PyTree], PyTree],
+    x0: PyTree,
+    p: PyTree,
+    solver: Any = None,
+    *,
+    linear_solver: Any = None,
+    jacobian_pattern: SparsePattern | None = None,
+    mode: Literal["reverse", "both"] = "reverse",
+) -> Solution[PyTree]:
+    """Solve F(x, p) = 0 for x, with derivatives with respect to p at the price of one linear solve.
+
+    Parameters
+    ----------
+    residual
+        F(x, p): as many equations as unknowns, in the dtype of x. x and p are pytrees, p as given here. It may close over
+        constants, but not over values that are being differentiated: those belong in p.
+    x0
+        Where to start, an array or a pytree of arrays of one dtype, which x has too. The derivative by x0 is zero.
+    p
+        Parameters: a pytree with at least one floating-point array.
+    solver
+        `Newton` (default), `NewtonKrylov`, `HostSolver` for any function on NumPy arrays, or a root finder of optimistix. It is
+        never differentiated.
+    linear_solver
+        For the derivative (and the steps of `Newton`): `LU` (default), `Cholesky`, `SparseDirect` (default with
+        `jacobian_pattern`), or `GMRES`, `MINRES`, `CG`, which use products with F_x alone (default with `NewtonKrylov`).
+    jacobian_pattern
+        Where F_x may be nonzero; its entries are found by products with F_x for groups of columns that share no row.
+    mode
+        ``"reverse"``, or ``"both"`` for plain forward mode too, as for `linear_solve`.
+
+    Returns
+    -------
+    solution
+        `Solution` with ``value`` x, structured as x0; ``status``; ``stats``: ``iterations``, ``residual`` (|F(x)|),
+        ``correction`` (the Newton step left at x, relative to x), ``nonlinearity`` (how far F departs from its linear model
+        within the error of x; above 0.1 x is a fold).
+
+    Raises
+    ------
+    ValueError, TypeError
+        When F, x0 and p do not make a root problem, before any solving.
+
+    Notes
+    -----
+    **Derivative**: p_bar = -(adjoint of p -> F(x, p))(lam) with F_x' lam = x_bar, at the x that was found; of any order.
+
+    **Status**: `NOT_CONVERGED` when x is not a root, whatever found it; `SINGULAR` or `ILL_CONDITIONED` when F_x is;
+    `DEGENERATE` at a fold; `NONFINITE_INPUT`. Then x is NaN, and so is every derivative.
+
+    **Cost**: one factorization of F_x at the root, by which the root is examined and all derivatives are taken.
+
+    Source: S. G. Johnson, Notes on Adjoint Methods for 18.335, MIT, 2006, section 2.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, adjoint
+    >>> x = lambda p: adjoint.root(lambda x, p: x**3 + x - p, jnp.array([1.0]), p).value[0]
+    >>> value, gradient = jax.value_and_grad(x)(jnp.array([10.0]))
+    >>> round(float(value), 6), round(float(gradient[0]), 6)  # 1 / (3 x^2 + 1)
+    (2.0, 0.076923)
+    """
+    return find_root("root", residual, x0, p, solver, linear_solver, jacobian_pattern, mode)
+
+
+def find_root(
+    where: str,
+    residual: Callable[[PyTree, PyTree], PyTree],
+    x0: PyTree,
+    p: PyTree,
+    solver: Any,
+    linear_solver: Any,
+    pattern: SparsePattern | None,
+    mode: Literal["reverse", "both"],
+) -> Solution[PyTree]:
+    """`root` for all that comes down to one: `where` is the name that messages give it."""
+    if mode not in ("reverse", "both"):
+        refuse(where, f"mode = {mode!r}", '"reverse" or "both"', 'Use "both" for plain jvp or jacfwd.')
+    solver = _solver(where, solver)
+    p = jax.tree.map(jnp.asarray, p)
+    F, start, unravel = trace_residual(where, residual, x0, p)
+    linear_solver = _linear_solver(where, linear_solver, solver, pattern, start.size)
+    fixed_F, fixed_p, fixed_start = jax.lax.stop_gradient((F, p, start))
+    problem = RootProblem(fixed_F, unravel, linear_solver, pattern)
+    x, steps = solver.find(problem, fixed_start, fixed_p)
+    found = _examine(problem, x, fixed_start, fixed_p)
+    if getattr(linear_solver, "preconditioner", None) is not None:
+        # From here on it is a leaf of the factor; the rule must stay hashable and free of traced values.
+        linear_solver = replace(linear_solver, preconditioner=None)
+    rule: Any = _root if mode == "reverse" else tangent_root
+    x = rule(linear_solver, found.factor, F, x, p)
+    status = Status(found.code)
+    stats = {
+        "iterations": steps,
+        "residual": found.residual,
+        "correction": found.correction,
+        "nonlinearity": found.nonlinearity,
+    }
+    solvers = f"{type(getattr(solver, 'solver', solver)).__name__} and {type(linear_solver).__name__}"
+    origin = f"{where} with {solvers} ({start.size} unknowns, {start.dtype})"
+    return Solution(unravel(poison(x, status.ok)), status, jax.lax.stop_gradient(stats), origin)
+
+
+def _solver(where: str, solver: Any) -> Any:
+    if solver is None:
+        return Newton()
+    # Importing optimistix takes long; who has one of its solvers has imported it.
+    if "optimistix" in sys.modules and isinstance(solver, sys.modules["optimistix"].AbstractRootFinder):
+        return OptimistixRootFinder(solver)
+    if not hasattr(solver, "find") or isinstance(solver, type | str):
+        refuse(
+            where,
+            f"solver = {solver!r}",
+            "Newton(), NewtonKrylov(), HostSolver(function) or a root finder of optimistix",
+            "Leave it out for Newton().",
+            TypeError,
+        )
+    return solver
+
+
+def _linear_solver(where: str, linear_solver: Any, solver: Any, pattern: SparsePattern | None, n: int) -> Any:
+    """The linear solver asked for, or the one that fits; refuses what does not fit together."""
+    if pattern is not None and pattern.n != n:
+        refuse(
+            where, f"a jacobian_pattern of size {pattern.n} for {n} unknowns", "one size", "Number the flattened x0."
+        )
+    if linear_solver is None:
+        linear_solver = SparseDirect() if pattern is not None else GMRES() if isinstance(solver, NewtonKrylov) else LU()
+    if isinstance(linear_solver, SparseDirect) and pattern is None:
+        refuse(
+            where,
+            "SparseDirect() without jacobian_pattern",
+            "the pattern of F_x",
+            "Pass jacobian_pattern=SparsePattern(...).",
+        )
+    if not isinstance(linear_solver, LU | Cholesky | SparseDirect | Krylov):
+        refuse(
+            where,
+            f"linear_solver = {linear_solver!r}",
+            "LU(), Cholesky(), SparseDirect(), CG(), MINRES() or GMRES()",
+            "Leave it out for the default.",
+            TypeError,
+        )
+    return linear_solver

@@ -1,0 +1,102 @@
+"""Deliberate mutants of the rules for implicit functions, as `mutants.py` has them for linear solves."""
+
+from mutants import Mutant
+
+_ROOT = "implicit/root.py"
+_RESIDUAL = "implicit/residual.py"
+_KNOWN = "known_value.py"
+_FIXED = "implicit/fixed_point.py"
+_ARGMIN = "implicit/argmin.py"
+_EXTERNAL = "implicit/external.py"
+
+IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
+    # F_x' lam = x_bar, p_bar = -(adjoint of p -> F(x, p))(lam); x_dot = -F_x^-1 F_p p_dot.
+    Mutant("root: sign of p_bar", _ROOT, "adjoint_of_F(-lam)", "adjoint_of_F(lam)", "root_derivatives"),
+    Mutant(
+        "root: F_x lam = x_bar",
+        _ROOT,
+        "tangent_solve(TransposedSolver(linear_solver), factor, F_x,",
+        "tangent_solve(linear_solver, factor, F_x.A,",
+        "root_derivatives",
+    ),
+    Mutant("root: x_bar 1.001 times too large", _ROOT, "F_x, x_bar)", "F_x, 1.001 * x_bar)", "root_derivatives"),
+    Mutant("root: sign of x_dot", _ROOT, "p), -F_p_dot)", "p), F_p_dot)", "root_derivatives"),
+    Mutant(
+        "root: p_dot dropped",
+        _ROOT,
+        "F(x, p), operands, tangents)",
+        "F(x, p), operands, jax.tree.map(jnp.zeros_like, tangents))",
+        "root_derivatives",
+    ),
+    Mutant(
+        "root: x held constant in the tangent",
+        _ROOT,
+        "JacobianAction(operands[0], x, operands[1])",
+        "JacobianAction(operands[0], jax.lax.stop_gradient(x), operands[1])",
+        "root_derivatives",
+    ),
+    Mutant(
+        "root: stale Jacobian, at x0", _ROOT, "problem.jacobian(x, p)", "problem.jacobian(x0, p)", "root_derivatives"
+    ),
+    Mutant(
+        "root: derivative at x0 for x*", _ROOT, "(factor, F, x, p)\n", "(factor, F, 0 * x, p)\n", "root_derivatives"
+    ),
+    Mutant("root: not poisoned", _ROOT, "poison(x, status.ok)", "x", "failed_root"),
+    Mutant("root: a fold passes", _ROOT, "~(departure <= NONLINEARITY)", "(departure < 0)", "fold"),
+    Mutant("root: what is left over passes", _ROOT, "~(left_over <=", "(left_over <", "stopped_short"),
+    # Columns of a group are told apart by the row alone.
+    Mutant(
+        "sparse Jacobian: transposed", _RESIDUAL, "pattern.rows], pattern)", "pattern.cols], pattern)", "sparse_root"
+    ),
+    Mutant(
+        "F_x x for F_x' x",
+        _RESIDUAL,
+        "return jax.vjp(lambda at: self.F(at, self.p), self.x)[1](x)[0]",
+        "return self.matvec(x)",
+        "root_derivatives",
+    ),
+    # The value with a rule of its own.
+    Mutant(
+        "known value: held constant in its derivative",
+        _KNOWN,
+        "rule(value, operands,",
+        "rule(jax.lax.stop_gradient(value), operands,",
+        "root_derivatives",
+    ),
+    # x = step(x, p), lam = step_x' lam + x_bar.
+    Mutant("fixed point: x + step", _FIXED, "jax.tree.map(jnp.subtract,", "jax.tree.map(jnp.add,", "fixed_points"),
+    Mutant("transposed iteration: sign", _FIXED, "r - A(d), step", "r + A(d), step", "fixed_points"),
+    # f_x + c_x' m = 0, c = 0 or m = 0.
+    Mutant("argmin: multiplier ignored", _ARGMIN, "p) + at.multipliers @", "p) + 0 * at.multipliers @", "minimizers"),
+    Mutant(
+        "argmin: every inequality active",
+        _ARGMIN,
+        "(at.multipliers + c <= 0)",
+        "(at.multipliers + c < -1e9)",
+        "minimizers",
+    ),
+    Mutant(
+        "argmin: no inequality active", _ARGMIN, "(at.multipliers + c <= 0)", "(at.multipliers + c < 1e9)", "minimizers"
+    ),
+    Mutant(
+        "argmin: weakly active passes", _ARGMIN, "at_zero & no_force\n", "at_zero & no_force & False\n", "no_minimizers"
+    ),
+    Mutant("argmin: a saddle passes", _ARGMIN, "negative == m.size", "negative >= 0", "no_minimizers"),
+    # x_bar = J' y_bar, y_dot = J x_dot, and no second derivative.
+    Mutant("external: sign of x_bar", _EXTERNAL, "pull(leaves, y_bar))", "pull(leaves, -y_bar))", "black_box"),
+    Mutant(
+        "external: x_bar 1.001 times too large",
+        _EXTERNAL,
+        "c[u.size :].astype",
+        "1.001 * c[u.size :].astype",
+        "black_box",
+    ),
+    Mutant("external: sign of y_dot", _EXTERNAL, "unravel(b[: u.size]", "unravel(-b[: u.size]", "black_box"),
+    Mutant(
+        "external: second derivative zero",
+        _EXTERNAL,
+        "attach_derivative(_refuse_second_derivative, jnp.zeros((), b.dtype), x, None)",
+        "jnp.zeros((), b.dtype)",
+        "black_box",
+    ),
+)

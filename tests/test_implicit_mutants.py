@@ -1,0 +1,156 @@
+"""Every mutant of the rules for implicit functions is killed by the check it names, and the healthy library passes all."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from implicit_mutants import IMPLICIT_MUTANTS
+from mutants import Mutant, library
+from test_mutants import B, N, assert_same, derivatives
+
+A = np.random.default_rng(11).normal(size=(N, N)) + 6 * np.eye(N)
+CHECKS: dict[str, Callable[[Any], None]] = {}
+
+
+def check(function: Callable[[Any], None]) -> Callable[[Any], None]:
+    CHECKS[function.__name__] = function
+    return function
+
+
+def residual(x: Any, p: Any) -> Any:
+    """F(x, (A, b)) = A x + x^3 - b."""
+    return p[0] @ x + x**3 - p[1]
+
+
+def unrolled_newton(A: Any, b: Any) -> Any:
+    """The root by Newton's method, unrolled far beyond convergence, so that its derivatives are the root's."""
+    x = jnp.zeros_like(b)
+    for _ in range(9):
+        x = x - jnp.linalg.solve(A + jnp.diag(3 * x**2), residual(x, (A, b)))
+    return x
+
+
+@check
+def root_derivatives(lib: Any) -> None:
+    solve = lambda A, b: lib.root.root(residual, jnp.zeros(N), (A, b)).value  # noqa: E731
+    assert_same(derivatives(solve, A, B, 2), derivatives(unrolled_newton, A, B, 2))
+    both = lambda b: lib.root.root(residual, jnp.zeros(N), (A, b), mode="both").value  # noqa: E731
+    second = [jax.jacfwd(jax.jacfwd(f))(jnp.asarray(B)) for f in (both, lambda b: unrolled_newton(A, b))]
+    assert_same(*second)
+
+
+@check
+def failed_root(lib: Any) -> None:
+    """x^2 = p has no real root at p = -1; without poison the derivative 1 / (2 x) is that of no root, and finite."""
+    x = lambda p: lib.root.root(lambda x, p: x**2 - p, jnp.ones(1), p).value[0]  # noqa: E731
+    value, gradient = jax.value_and_grad(x)(-jnp.ones(1))
+    assert np.isnan(value)
+    assert np.all(np.isnan(gradient))
+
+
+@check
+def fold(lib: Any) -> None:
+    """x^2 = 0: Newton's method halves the error until it is some 1e-10, where F is flat; dx/dp is infinite."""
+    assert not bool(lib.root.root(lambda x, p: (x - 1.0) ** 2 - p, jnp.zeros(1), jnp.zeros(1)).status.ok)
+
+
+@check
+def stopped_short(lib: Any) -> None:
+    near = lib.host_solver.HostSolver(lambda _x0, p: p / 3 * (1 + 1e-5))
+    assert not bool(lib.root.root(lambda x, p: 3 * x - p, jnp.zeros(1), jnp.ones(1), near).status.ok)
+
+
+@check
+def sparse_root(lib: Any) -> None:
+    i, j = np.nonzero(np.triu(np.ones((N, N)), -1))
+    masked = np.where(np.triu(np.ones((N, N)), -1) > 0, A, 0)
+    x = lib.root.root(
+        residual,
+        jnp.zeros(N),
+        (jnp.asarray(masked), jnp.asarray(B)),
+        linear_solver=lib.sparse.SparseDirect("superlu"),
+        jacobian_pattern=lib.operators.SparsePattern(i, j, (N, N)),
+    )
+    np.testing.assert_allclose(x.value, unrolled_newton(masked, B), rtol=1e-9)
+    # Newton's method forgives a wrong Jacobian, with more steps.
+    assert int(x.stats["iterations"]) < 8
+
+
+@check
+def fixed_points(lib: Any) -> None:
+    S = jnp.asarray(A / 20)
+    x, w = np.linalg.solve(np.eye(N) - S, B), jnp.linspace(1.0, 2.0, N)
+    lam = np.linalg.solve(np.eye(N) - S.T, w)
+
+    def g(b: Any) -> Any:
+        linear = lib.fixed_point.TransposedIteration()
+        return w @ lib.fixed_point.fixed_point(lambda x, b: S @ x + b, jnp.zeros(N), b, linear_solver=linear).value
+
+    value, gradient = jax.value_and_grad(g)(jnp.asarray(B))
+    np.testing.assert_allclose(value, w @ x, rtol=1e-8)
+    np.testing.assert_allclose(gradient, lam, rtol=1e-8)
+
+
+@check
+def minimizers(lib: Any) -> None:
+    """The projection of p onto x_0 + x_1 <= 1, x_1 <= 3 (never active): p - (p_0 + p_1 - 1)+ / 2."""
+
+    def x(p: Any) -> Any:
+        constraints = lambda x, _: jnp.stack([jnp.sum(x) - 1, x[1] - 3])  # noqa: E731
+        distance = lambda x, p: jnp.sum((x - p) ** 2)  # noqa: E731
+        return lib.argmin.argmin(distance, jnp.zeros(2), p, inequality=constraints).value
+
+    np.testing.assert_allclose(x(jnp.array([1.0, 2.0])), [0.0, 1.0], atol=1e-9)
+    jacobian = jax.jacrev(x)(jnp.array([1.0, 2.0]))
+    np.testing.assert_allclose(jacobian, [[0.5, -0.5], [-0.5, 0.5]], atol=1e-9)
+
+
+@check
+def no_minimizers(lib: Any) -> None:
+    distance = lambda x, p: jnp.sum((x - p) ** 2)  # noqa: E731
+    weak = lib.argmin.argmin(distance, jnp.zeros(1), jnp.ones(1) + 1e-9, inequality=lambda x, _: x - 1)
+    assert weak.status.name == "DEGENERATE"
+    # On the unit circle x_0^2 + 2 x_1^2 has a maximum at (0, 1).
+    there = lib.host_solver.HostSolver(lambda x0, _: x0)
+    energy = lambda x, p: x[0] ** 2 + p * x[1] ** 2  # noqa: E731
+    maximum = lib.argmin.argmin(
+        energy, jnp.array([0.0, 1.0]), jnp.asarray(2.0), there, equality=lambda x, _: jnp.sum(x**2) - 1
+    )
+    assert maximum.status.name == "NOT_POSITIVE_DEFINITE"
+
+
+@check
+def black_box(lib: Any) -> None:
+    """y = M x^2 by NumPy, with its derivatives by hand."""
+    M = A[:4]
+    f = lib.external.external(
+        lambda x: M @ x**2,
+        vjp=lambda x, y_bar: 2 * x * (M.T @ y_bar),
+        jvp=lambda x, x_dot: M @ (2 * x * x_dot),
+        like=jnp.zeros(4),
+    )
+    x, w = jnp.asarray(B), jnp.arange(1.0, 5.0)
+    np.testing.assert_allclose(jax.grad(lambda x: w @ f(x))(x), 2 * B * (M.T @ np.asarray(w)), rtol=1e-12)
+    np.testing.assert_allclose(jax.jacfwd(f)(x), 2 * M * B, rtol=1e-12)
+    try:
+        jax.hessian(lambda x: w @ f(x))(x)
+    except (NotImplementedError, ValueError) as error:
+        message = str(error)
+    else:
+        message = "a second derivative of a black box came out"
+    assert "a black box has only first derivatives" in message
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_healthy_library_passes(name: str) -> None:
+    with library(None) as healthy:
+        CHECKS[name](healthy)
+
+
+@pytest.mark.parametrize("mutant", IMPLICIT_MUTANTS, ids=str)
+def test_the_mutant_is_killed(mutant: Mutant) -> None:
+    with library(mutant) as mutated, pytest.raises(AssertionError):
+        CHECKS[mutant.killed_by](mutated)

@@ -1,0 +1,92 @@
+"""Newton's method: poor starts, singular Jacobians at the start, sparse and matrix-free systems against closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import adjoint
+from adjoint.implicit.residual import jacobian, trace_residual
+
+
+@pytest.mark.parametrize("start", [0.1, -3.0, 1e3, -1e4])
+def test_damping_makes_poor_starts_converge(start):
+    # The undamped method diverges on arctan beyond 1.39.
+    x = adjoint.require(adjoint.root(lambda x, p: jnp.arctan(x) - p, jnp.array([start]), jnp.array([0.5])))
+    np.testing.assert_allclose(x, [np.tan(0.5)], rtol=1e-10)
+
+
+def test_a_singular_jacobian_at_the_start_does_no_harm():
+    x = adjoint.require(adjoint.root(lambda x, p: x**2 - p, jnp.array([0.0]), jnp.array([4.0])))
+    np.testing.assert_allclose(np.abs(x), [2.0], rtol=1e-12)
+    # Rank 1 at the start, and the residual in its range only in part.
+    F = lambda x, p: jnp.array([x[0] ** 2 + x[1] - p[0], x[0] + x[1] ** 2 - p[0]])  # noqa: E731
+    solution = adjoint.root(F, jnp.array([0.5, 0.5]), jnp.array([2.0]))
+    np.testing.assert_allclose(F(adjoint.require(solution), jnp.array([2.0])), 0, atol=1e-12)
+
+
+def test_convergence_is_quadratic():
+    solution = adjoint.root(lambda x, p: x**3 + x - p, jnp.array([2.5]), jnp.array([10.0]))
+    assert int(solution.stats["iterations"]) <= 6
+    assert float(solution.stats["correction"]) < 1e-15
+
+
+def bratu(n):
+    """-u'' = p exp(u) on (0, 1), u = 0 at the ends, by second-order differences on n inner points."""
+    h = 1 / (n + 1)
+
+    def F(u, p):
+        padded = jnp.pad(u, 1)
+        return (2 * u - padded[:-2] - padded[2:]) / h**2 - p * jnp.exp(u)
+
+    i = np.arange(n)
+    rows = np.concatenate([i, i[1:], i[:-1]])
+    cols = np.concatenate([i, i[:-1], i[1:]])
+    return F, adjoint.SparsePattern(rows, cols, (n, n))
+
+
+@pytest.mark.parametrize("form", ["dense", "sparse", "matrix-free"])
+def test_bratu_has_the_closed_form_solution_and_sensitivity(form):
+    # u(1/2) = 2 ln cosh(t) with lambda = 8 t^2 / cosh^2 t; at t = 0.5: lambda = 2 / cosh^2(0.5), and
+    # d u(1/2) / d lambda = 2 tanh t / (16 t (1 - t tanh t) / cosh^2 t)
+    # (Ascher, Mattheij and Russell, Numerical Solution of Boundary Value Problems, 1995, section 3.1).
+    # GMRES without preconditioner needs about as many vectors as there are points.
+    n, t = (63 if form == "matrix-free" else 255), 0.5
+    F, pattern = bratu(n)
+    method = {
+        "dense": {},
+        "sparse": {"jacobian_pattern": pattern},
+        "matrix-free": {"solver": adjoint.NewtonKrylov(restart=64), "linear_solver": adjoint.GMRES(restart=64)},
+    }[form]
+    p = jnp.asarray(8 * t**2 / np.cosh(t) ** 2)
+
+    def peak(p):
+        return adjoint.root(F, jnp.zeros(n), p, **method).value[n // 2]
+
+    value, derivative = jax.jit(jax.value_and_grad(peak))(p)
+    slope = 2 * np.tanh(t) / (16 * t * (1 - t * np.tanh(t)) / np.cosh(t) ** 2)
+    # The differences are second order: a relative error of about h^2.
+    np.testing.assert_allclose([value, derivative], [2 * np.log(np.cosh(t)), slope], rtol=2 / (n + 1) ** 2)
+
+
+def test_the_colored_jacobian_equals_the_full_one():
+    F, pattern = bratu(20)
+    u = jnp.linspace(0.0, 1.0, 20)
+    residual, flat, _ = trace_residual("test", F, u, jnp.asarray(1.5))
+    sparse = jacobian(residual, flat, jnp.asarray(1.5), adjoint.SparseDirect(), pattern)
+    np.testing.assert_allclose(sparse.todense(), jax.jacfwd(F)(u, jnp.asarray(1.5)), rtol=1e-14, atol=1e-12)
+
+
+def test_parameters_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="rtol"):
+        adjoint.Newton(rtol=0.0)
+    with pytest.raises(ValueError, match="max_steps"):
+        adjoint.Newton(max_steps=0)
+
+
+def test_too_few_steps_are_not_convergence():
+    solution = adjoint.root(
+        lambda x, p: x**3 + x - p, jnp.array([100.0]), jnp.array([10.0]), adjoint.Newton(max_steps=2)
+    )
+    assert solution.status.name == "NOT_CONVERGED"
+    assert int(solution.stats["iterations"]) == 2
