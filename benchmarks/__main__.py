@@ -170,8 +170,9 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 def _report(parsed: argparse.Namespace) -> int:
-    wanted = [parsed.name] if parsed.name else names()
-    for each in wanted:
+    measured = [each for each in names() if (parsed.results / f"{stem(each, parsed.quick)}.json").exists()]
+    # With no results at all, the first benchmark's complaint says how to make them.
+    for each in [parsed.name] if parsed.name else measured or names():
         benchmark = find(each)
         name = stem(each, parsed.quick)
         _present(benchmark, load(parsed.results, name), parsed.results, name)

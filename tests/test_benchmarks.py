@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -11,13 +12,15 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.answers import AGREEMENT, GRADIENT, PRODUCT, VALUE, objective, relative_error
+from benchmarks.contest import Row, as_record, contest, summary
 from benchmarks.harness import Competitor, Plan, Spread, ratio, time_by_turns
-from benchmarks.linear import comparison, contest
+from benchmarks.linear import comparison
 from benchmarks.linear.beam import _hidden
-from benchmarks.linear.cases import PROBLEMS, Case, objective, per_cell
-from benchmarks.linear.contest import AGREEMENT, Row, summary
-from benchmarks.linear.reference import answers, relative_error
-from benchmarks.linear.solvers import GRADIENT, PRODUCT, SOLVERS, VALUE, LinearSolver
+from benchmarks.linear.cases import PROBLEMS, Case, per_cell
+from benchmarks.linear.contest import ASSEMBLY, field
+from benchmarks.linear.reference import answers
+from benchmarks.linear.solvers import SOLVERS, LinearSolver
 from benchmarks.machine import made_with
 from benchmarks.report import Bar, Table, bars_table, duration
 from benchmarks.results import ResultsError, load, save
@@ -148,7 +151,7 @@ def broken(factor=1.0, error=None):
     return solve
 
 
-def test_wrong_failing_missing_and_oversized_competitors_are_named_and_not_timed(monkeypatch):
+def test_wrong_failing_missing_and_oversized_competitors_are_named_and_not_timed():
     def no_rule(*_):
         raise NotImplementedError("no rule for this")
 
@@ -161,10 +164,10 @@ def test_wrong_failing_missing_and_oversized_competitors_are_named_and_not_timed
         LinearSolver("missing", broken(), package="no-such-package"),
         LinearSolver("slow", broken(), growth=3.0),
     )
-    monkeypatch.setattr(contest, "SOLVERS", solvers)
+    entrants = replace(field(), entrants={"elasticity": solvers})
     said = []
     before = Row("elasticity", 10, 10, "slow", False, seconds={GRADIENT: [5.0]})
-    rows = {row.solver: row for row in contest.contest("elasticity", 60, PLAN, [before], said.append)}
+    rows = {row.solver: row for row in contest(entrants, "elasticity", 60, PLAN, [before], said.append)}
     assert set(rows["right"].seconds) == {VALUE, GRADIENT, PRODUCT}
     assert max(rows["right"].errors.values()) < 1e-9 < AGREEMENT
     outcomes = {name: (row.outcome, row.reason) for name, row in rows.items()}
@@ -229,9 +232,9 @@ def record(gradient_seconds=1.1, outcome="measured"):
     name = "adjoint SparseDirect, SuperLU"
     row = Row("elasticity", 9940, 9940, name, True, outcome, "", {PRODUCT: "no rule"}, {VALUE: 1e-12}, seconds=times)
     skipped = Row("elasticity", 9940, 9940, "jax spsolve", False, "skipped", "not installed")
-    rows = contest.as_record([row, skipped])
+    rows = as_record([row, skipped])
     sweep = [
-        {"n": 10_000, "parameters": P, "solver": name, "seconds": {GRADIENT: [1 + s] * 2, contest.ASSEMBLY: [s] * 2}}
+        {"n": 10_000, "parameters": P, "solver": name, "seconds": {GRADIENT: [1 + s] * 2, ASSEMBLY: [s] * 2}}
         for P, s in ((1, 0.5), (1_000_000, 4.0))
     ]
     beam = [
@@ -312,7 +315,7 @@ def test_an_interrupted_run_writes_nothing(tmp_path, monkeypatch, capsys):
     [
         ([], "list | run | report"),
         (["run"], "NAME"),
-        (["run", "linaer"], "there is no benchmark 'linaer'; the benchmarks are linear"),
+        (["run", "linaer"], "there is no benchmark 'linaer'; the benchmarks are implicit, linear"),
         (["run", "linear", "--sizes", "10"], "'10' is not a list of numbers from 100 to 1e7"),
         (["run", "linear", "--sizes", "many"], "'many' is not a list"),
         (["run", "linear", "--limit", "-1"], "'-1' is not a number of seconds"),
@@ -360,4 +363,4 @@ def test_what_a_result_was_made_with_names_no_place():
 def test_list_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "benchmarks", "list"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0
-    assert done.stdout.startswith("linear  ")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["implicit", "linear"]

@@ -118,9 +118,11 @@ def _examine(problem: RootProblem, x: Array, x0: Array, p: PyTree) -> _Examinati
     (correction, response), outcome = solve(jnp.stack([-F_of_x, push]))
     left_over = jnp.linalg.norm(correction) / jnp.where(size > 0, size, 1)
     departure = jnp.linalg.norm(F(x + response, p) - F_of_x - push) / jnp.linalg.norm(push)
-    # Newton's method contracts far better than this near a simple root, and by 1/4 near a fold; rounding aside.
-    contraction = jnp.linalg.norm(F(x + correction, p)) / jnp.linalg.norm(F_of_x)
-    departure = jnp.where(left_over > _perturbation(x.dtype), jnp.maximum(departure, contraction), departure)
+    # Over a correction that is not mere rounding F_x must not change either; at a double root it changes by half. By products
+    # with F_x, since differences of F drown in its rounding errors when F_x is nearly singular.
+    there = JacobianAction(F, x + correction, p).matvec(correction) + F_of_x
+    change = jnp.linalg.norm(there) / jnp.linalg.norm(F_of_x)
+    departure = jnp.where(left_over > _perturbation(x.dtype), jnp.maximum(departure, change), departure)
     code = jnp.where(outcome.code[0] != 0, outcome.code[0], outcome.code[1])
     code = jnp.where((code == 0) & ~(left_over <= _left_over_limit(x.dtype)), Status.NOT_CONVERGED.code, code)
     code = jnp.where((code == 0) & ~(departure <= NONLINEARITY), Status.DEGENERATE.code, code)

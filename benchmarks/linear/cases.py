@@ -57,14 +57,6 @@ class Case:
         return jnp.asarray(generator.uniform(-1.0, 1.0, self.parameters))
 
 
-def objective(x: Float[Array, " n"]) -> Float[Array, ""]:
-    """g = sqrt(n) |x|, whose derivative sqrt(n) x / |x| has entries of about 1, as b has.
-
-    So an iterative solver with an absolute tolerance can have the same one in the solve and in its adjoint.
-    """
-    return x.size**0.5 * jnp.linalg.norm(x)
-
-
 def per_cell(p: Float[Array, " parameters"], cells: int) -> Float[Array, " cells"]:
     """The mean of the parameters k with k mod cells = c for each cell c; fewer parameters than cells are repeated."""
     if p.size < cells:

@@ -3,12 +3,15 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.answers import GRADIENT
+from benchmarks.case_tables import case_tables, gradient_ratio, time_text, why_not
+from benchmarks.contest import Row, Say, as_record, contest
 from benchmarks.harness import Plan, Spread, ratio
 from benchmarks.linear.beam import beam
 from benchmarks.linear.cases import PROBLEMS
-from benchmarks.linear.contest import ASSEMBLY, SWEEP_PARAMETERS, Row, Say, as_record, contest, parameter_sweep
-from benchmarks.linear.solvers import GRADIENT, PEERS, PRODUCT, VALUE
-from benchmarks.report import Bar, Table, duration, size
+from benchmarks.linear.contest import ASSEMBLY, SWEEP_PARAMETERS, field, parameter_sweep
+from benchmarks.linear.solvers import PEERS
+from benchmarks.report import Bar, Table, duration
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,20 +30,12 @@ SWEEP_FACTOR, SWEEP_REPETITIONS, BEAM_REPETITIONS = 2.0, (7, 25), (8, 20)
 SWEEP_SIZES = (5_000, 200_000)
 
 
-LEGEND = (
-    "In all tables: median [lower quartile, upper quartile] of the repetitions, each on new values.",
-    "Ratios are to the value: medians of the ratios within the rounds.",
-    "compile: of value and gradient, once. error: the largest relative difference from SciPy's answer.",
-    "memory: peak of the first value and gradient in a process of its own, beyond what that held before.",
-)
-
-
 def run(plan: Plan, say: Say) -> dict[str, Any]:
     """Measure everything: the contest, the sweep over the number of parameters, and the beam."""
     rows: list[Row] = []
     for n in plan.sizes:
         for problem in PROBLEMS:
-            rows += contest(problem, n, plan, rows, say)
+            rows += contest(field(), problem, n, plan, rows, say)
     sweep_plan = _more(plan, SWEEP_FACTOR, SWEEP_REPETITIONS)
     sweep = [
         row for n in plan.sizes if SWEEP_SIZES[0] <= n <= SWEEP_SIZES[1] for row in parameter_sweep(n, sweep_plan, say)
@@ -81,19 +76,9 @@ def _gradient_bars(rows: list[dict[str, Any]]) -> list[Bar]:
         peers = [f"{r['solver']} {spread.median:.2f}" for r in same if (spread := gradient_ratio(r))]
         note = f"peers, {row['problem']}, n = {row['n']}: " + (", ".join(peers) or "none measured")
         if not gradient_ratio(row):
-            note = f"not measured, {row['problem']}, n = {row['n']}, {row['solver']}: {_why_not(row)}"
+            note = f"not measured, {row['problem']}, n = {row['n']}, {row['solver']}: {why_not(row)}"
         found.append(Bar(promise, gradient_ratio(row), limit, note))
     return found
-
-
-def _why_not(row: dict[str, Any]) -> str:
-    return row["unsupported"].get(GRADIENT) or f"{row['outcome']}: {row['reason']}"
-
-
-def gradient_ratio(row: dict[str, Any]) -> Spread | None:
-    """(value + gradient) / value within the rounds, where both were measured."""
-    seconds = row["seconds"]
-    return ratio(seconds[GRADIENT], seconds[VALUE]) if seconds.get(GRADIENT) and seconds.get(VALUE) else None
 
 
 def beyond_assembly(row: dict[str, Any]) -> list[float]:
@@ -139,60 +124,18 @@ def _beam_bars(rows: list[dict[str, Any]]) -> list[Bar]:
 
 def tables(record: dict[str, Any]) -> list[Table]:
     """Times, ratios and memory for each system; the sweep; the beam."""
-    cases = list(dict.fromkeys((row["problem"], row["n"]) for row in record["rows"]))
-    found = [_case_table([r for r in record["rows"] if (r["problem"], r["n"]) == case]) for case in cases]
-    found[-1] = replace(found[-1], notes=[*found[-1].notes, *LEGEND])
+    found = case_tables(record["rows"])
     if record["sweep"]:
         found.append(_sweep_table(record["sweep"]))
     return [*found, _beam_table(record["beam"])]
-
-
-def _case_table(rows: list[dict[str, Any]]) -> Table:
-    header = [
-        "solver",
-        VALUE,
-        GRADIENT,
-        "Hessian-v.",
-        "gradient ratio",
-        "Hessian-v. ratio",
-        "compile",
-        "memory",
-        "error",
-    ]
-    lines, notes = [], []
-    for row in rows:
-        seconds = row["seconds"]
-        if not seconds:
-            notes.append(f"{row['solver']}: {row['outcome']}: {row['reason']}")
-            continue
-        spreads = {name: Spread.of(times) for name, times in seconds.items()}
-        ratios = [_ratio_text(seconds, measure) for measure in (GRADIENT, PRODUCT)]
-        times = [_time_text(spreads.get(measure)) for measure in (VALUE, GRADIENT, PRODUCT)]
-        compile_time = duration(row["compile_seconds"].get(GRADIENT))
-        worst = f"{max(row['errors'].values()):.0e}"
-        lines.append([row["solver"], *times, *ratios, compile_time, size(row["peak_bytes"]), worst])
-        notes += [f"{row['solver']}: no {measure}: {reason}" for measure, reason in row["unsupported"].items()]
-    return Table(f"{rows[0]['problem']}, n = {rows[0]['n']}, {rows[0]['parameters']} parameters", header, lines, notes)
-
-
-def _time_text(spread: Spread | None) -> str:
-    if spread is None:
-        return "-"
-    unit, factor = ("s", 1.0) if spread.median >= 1 else ("ms", 1e3)
-    numbers = [f"{factor * x:.3g}" for x in (spread.median, spread.lower_quartile, spread.upper_quartile)]
-    return f"{numbers[0]} {unit} [{numbers[1]}, {numbers[2]}]"
-
-
-def _ratio_text(seconds: dict[str, list[float]], measure: str) -> str:
-    return f"{ratio(seconds[measure], seconds[VALUE]).median:.2f}" if seconds.get(measure) else "-"
 
 
 def _sweep_table(sweep: list[dict[str, Any]]) -> Table:
     lines = []
     for row in sweep:
         beyond = Spread.of(beyond_assembly(row))
-        times = [_time_text(Spread.of(row["seconds"][measure])) for measure in (GRADIENT, ASSEMBLY)]
-        lines.append([row["solver"], str(row["n"]), f"{row['parameters']:,}", *times, _time_text(beyond)])
+        times = [time_text(Spread.of(row["seconds"][measure])) for measure in (GRADIENT, ASSEMBLY)]
+        lines.append([row["solver"], str(row["n"]), f"{row['parameters']:,}", *times, time_text(beyond)])
     header = ["solver", "n", "parameters", GRADIENT, ASSEMBLY, "beyond it"]
     return Table("Number of parameters, convection-diffusion", header, lines)
 
@@ -206,7 +149,7 @@ def _beam_table(rows: list[dict[str, Any]]) -> Table:
         spread = Spread.of(row["seconds"])
         first = f"{row['compliances'][0]:.6g}"
         lines.append(
-            [row["library"], row["backend"], _time_text(spread), duration(spread.minimum), str(spread.count), first]
+            [row["library"], row["backend"], time_text(spread), duration(spread.minimum), str(spread.count), first]
         )
     header = ["library", "solver", "seconds per iteration", "minimum", "iterations", "first compliance"]
     return Table("One MBB beam iteration, 300 x 100 elements", header, lines, notes)
@@ -214,7 +157,8 @@ def _beam_table(rows: list[dict[str, Any]]) -> Table:
 
 def figures(record: dict[str, Any]) -> dict[str, "Figure"]:
     """The plots, by name."""
-    from benchmarks.linear.plots import parameters_figure, ratio_figure, time_figure
+    from benchmarks.linear.plots import parameters_figure, ratio_figure
+    from benchmarks.plots import time_figure
 
     found = {"ratio": ratio_figure(record["rows"]), "time": time_figure(record["rows"])}
     if record["sweep"]:

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 import adjoint
-from benchmarks.linear.cases import Case, objective
+from benchmarks.answers import GRADIENT, PRODUCT, VALUE, objective
+from benchmarks.contest import Function
+from benchmarks.linear.cases import Case
 from benchmarks.machine import installed_version, memory_bytes
 
 # Of the Krylov solvers, which run without preconditioner: tight enough for a gradient to 1e-6, and above the roundoff.
 TOLERANCE = 1e-8
-VALUE, GRADIENT, PRODUCT = "value", "value and gradient", "Hessian-vector product"
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,6 @@ class LinearSolver:
         if self.dense and need > have / 3:
             return f"dense arrays of {need / 2**30:.0f} GiB are too large for {have / 2**30:.0f} GiB of memory"
         return None
-
-
-Function = Callable[[Array, Array, Any], Any]
 
 
 def functions(solver: LinearSolver, case: Case) -> dict[str, tuple[Function, ...]]:

@@ -1,5 +1,6 @@
 """One value and gradient in a process of its own: its peak memory, and whether it ends at all."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -7,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 
 
 class Trial(NamedTuple):
@@ -26,9 +27,9 @@ class Trial(NamedTuple):
     failure: str | None
 
 
-def try_out(problem: str, n: int, solver: str, seconds: float) -> Trial:
+def try_out(benchmark: str, problem: str, n: int, solver: str, seconds: float) -> Trial:
     """Run the value and gradient of one solver in a new process, and end it after so many seconds."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.linear.trial", problem, str(n), solver]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.trial", benchmark, problem, str(n), solver]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path}
     try:
@@ -42,20 +43,20 @@ def try_out(problem: str, n: int, solver: str, seconds: float) -> Trial:
     return Trial(json.loads(done.stdout.splitlines()[-1])["peak_bytes"], None)
 
 
-def _measure(problem: str, n: int, solver_name: str) -> int | None:
+def _measure(benchmark: str, problem: str, n: int, solver_name: str) -> int | None:
     import jax
     import numpy as np
 
     jax.config.update("jax_enable_x64", True)
-    from benchmarks.linear.cases import PROBLEMS
-    from benchmarks.linear.solvers import GRADIENT, SOLVERS, functions
+    from benchmarks.answers import GRADIENT
 
-    case = PROBLEMS[problem](n)
-    (solver,) = (solver for solver in SOLVERS if solver.name == solver_name)
+    field = importlib.import_module(f"benchmarks.{benchmark}.contest").field()
+    case = field.problems[problem](n)
+    (solver,) = (solver for solver in field.entrants[problem] if solver.name == solver_name)
     constants = solver.constants(case)
     generator = np.random.default_rng(1)
     p = case.draw(generator)
-    compiled = jax.jit(functions(solver, case)[GRADIENT][0]).lower(p, p, constants).compile()
+    compiled = jax.jit(field.functions(solver, case)[GRADIENT][0]).lower(p, p, constants).compile()
     before = _restart_peak()
     jax.block_until_ready(compiled(p, p, constants))
     return _status("VmHWM") - before if before is not None else None
@@ -77,4 +78,4 @@ def _status(name: str) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"peak_bytes": _measure(sys.argv[1], int(sys.argv[2]), sys.argv[3])}))
+    print(json.dumps({"peak_bytes": _measure(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])}))

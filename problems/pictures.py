@@ -1,0 +1,105 @@
+"""Pictures that several problems draw: maps of fields on a rectangle, and curves and points over common axes."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 150
+_LOOKS = {
+    "line": {"linestyle": "-", "linewidth": 1.3, "color": "black"},
+    "dashed": {"linestyle": "--", "linewidth": 1.0, "color": "tab:green"},
+    "dotted": {"linestyle": ":", "linewidth": 1.2, "color": "tab:red"},
+    "dots": {"linestyle": "", "marker": "o", "markersize": 4, "color": "tab:blue"},
+    "faint dots": {"linestyle": "", "marker": "o", "markersize": 2.5, "color": "silver"},
+}
+
+
+@dataclass(frozen=True)
+class Map:
+    """A field on a rectangle.
+
+    Attributes
+    ----------
+    title
+        Above the map.
+    label
+        The quantity with its unit, at the color bar.
+    values
+        ``values[i, j]`` belongs to the i-th cell from the left and the j-th from the bottom.
+    extent
+        Left, right, bottom and top of the rectangle.
+    """
+
+    title: str
+    label: str
+    values: Float[np.ndarray, "x y"]
+    extent: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve or a cloud of points.
+
+    Attributes
+    ----------
+    label
+        For the legend; empty leaves it out.
+    look
+        How it is drawn.
+    """
+
+    label: str
+    x: Float[np.ndarray, " points"]
+    y: Float[np.ndarray, " points"]
+    look: Literal["line", "dashed", "dotted", "dots", "faint dots"] = "line"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Curves over common axes, which are labeled with quantity and unit."""
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: Sequence[Curve]
+    scale: Literal["linear", "log"] = "linear"
+
+
+def maps_png(maps: Sequence[Map], x_label: str, y_label: str) -> bytes:
+    """Maps side by side as PNG, y upwards."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2 * len(maps), 4.4), layout="constrained")
+    for axis, field in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True):
+        image = axis.imshow(field.values.T, origin="lower", extent=field.extent, cmap="inferno")
+        figure.colorbar(image, ax=axis, label=field.label, shrink=0.85)
+        axis.set(title=field.title, xlabel=x_label, ylabel=y_label)
+    return _png(figure)
+
+
+def plots_png(plots: Sequence[Plot]) -> bytes:
+    """Plots side by side as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5 if len(plots) == 1 else 5.6 * len(plots), 4.8), layout="constrained")
+    for axis, plot in zip(figure.subplots(1, len(plots), squeeze=False)[0], plots, strict=True):
+        for curve in plot.curves:
+            axis.plot(curve.x, curve.y, label=curve.label or None, **_LOOKS[curve.look])
+        axis.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.y_label, xscale=plot.scale, yscale=plot.scale)
+        axis.grid(alpha=0.3)
+        if any(curve.label for curve in plot.curves):
+            axis.legend(loc="best", frameon=False)
+    return _png(figure)
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    return buffer.getvalue()
