@@ -9,7 +9,7 @@ w (i - (n - 1) / 2) / H with the weight w of a link, where H follows from s = su
 catenary y = a cosh(x / a), a = H / (weight per length), found by Leibniz, Huygens and Johann Bernoulli in 1691.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -90,15 +90,15 @@ def closed_form(settings: Settings) -> tuple[float, Float[np.ndarray, "nodes 2"]
     def cosines(H: float) -> np.ndarray:
         return 1 / np.sqrt(1 + (weight * number / H) ** 2)
 
-    H = scipy.optimize.brentq(
-        lambda H: link * cosines(H).sum() - settings.span,
-        1e-9 * weight,
-        1e6 * weight * n,
-        xtol=1e-14 * weight,
-        rtol=1e-15,
-    )
+    H = _zero(lambda H: link * cosines(H).sum() - settings.span, 1e-9 * weight, 1e6 * weight * n)
     steps = link * np.stack([cosines(H), cosines(H) * weight * number / H], axis=1)
-    return float(H), np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])
+    return H, np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])
+
+
+def _zero(f: Callable[[float], float], low: float, high: float) -> float:
+    """The zero of f between low and high, to the last digits."""
+    found: Any = scipy.optimize.root_scalar(f, bracket=(low, high), method="brentq", xtol=1e-15 * low, maxiter=1000)
+    return float(found.root)
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
@@ -170,7 +170,7 @@ def _rows(r: np.ndarray, tension: np.ndarray, gradient: dict[str, np.ndarray]) -
 def _picture(settings: Settings, r: np.ndarray, H: float) -> bytes:
     # 2 a sinh(s / 2a) = L for the smooth chain.
     s, L = settings.span, settings.length
-    a = scipy.optimize.brentq(lambda a: 2 * a * np.sinh(s / (2 * a)) - L, s / 200, 1e4 * s)
+    a = _zero(lambda a: 2 * a * np.sinh(s / (2 * a)) - L, s / 200, 1e4 * s)
     x = np.linspace(0, s, 201)
     curves = [
         Curve("catenary", x, a * (np.cosh((x - s / 2) / a) - np.cosh(s / (2 * a))), "line"),

@@ -84,7 +84,10 @@ def assert_close(found: Any, expected: Any, rtol: float = 1e-8) -> None:
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
 
 
-@pytest.mark.parametrize("mode", MODES)
+SLOW = ("gradient", "hessian", "reverse over reverse", "gradient of vmap")
+
+
+@pytest.mark.parametrize("mode", [pytest.param(m, marks=pytest.mark.slow if m in SLOW else ()) for m in MODES])
 @pytest.mark.parametrize("case", CASES)
 def test_every_mode_is_that_of_the_closed_form(case: str, mode: str) -> None:
     minimizer, closed_form, p = CASES[case]

@@ -112,6 +112,7 @@ def assert_everybody_agrees(problem, measures):
     assert len(said) == 1 + len(small.entrants[problem])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained")
 def test_gradients_on_the_sparse_system_agree_with_the_reference(monkeypatch):
     monkeypatch.setattr(solvers, "GRADIENT_ALONE_ABOVE", 0)

@@ -142,6 +142,7 @@ def test_the_peak_is_the_value_in_the_center(points):
     assert float(square.peak(jnp.asarray(np.outer(cubic, cubic)))) == pytest.approx((1 + 0.5 - 0.5 + 0.375) ** 2)
 
 
+@pytest.mark.slow
 def test_beyond_the_turning_point_a_run_ends_with_3_and_says_why(tmp_path, capsys):
     assert main(["run", "bratu", "--set", "points=8", "--set", "reaction=7", "--out", str(tmp_path)]) == 3
     assert "NOT_CONVERGED" in capsys.readouterr().out

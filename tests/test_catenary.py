@@ -43,6 +43,7 @@ def test_the_gradient_of_the_sag_agrees_with_the_closed_form_and_with_symmetry()
     np.testing.assert_allclose(gradient["mass"], gradient["mass"][::-1], atol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_pictures(tmp_path: Path) -> None:
     assert main(["run", "catenary", "--set", "links=6", "--out", str(tmp_path / "run")]) == 0
     assert {"chain.png", "sensitivity.png", "history.csv", "report.html"} <= {

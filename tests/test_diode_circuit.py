@@ -93,6 +93,7 @@ def test_the_voltages_agree_with_another_solver(circuit):
         np.testing.assert_allclose(found, other.x, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_sensitivity_and_the_standard_errors_are_those_of_differences(circuit):
     start = adjoint.require(jax.jit(circuit.solve)(circuit.guess, jnp.zeros(circuit.sources.shape)))
     found = jax.jit(circuit.sensitivity)(circuit.guess, start)
@@ -137,6 +138,7 @@ def test_more_elements_than_there_is_room_for_are_refused(capsys):
     assert "2 x 2 nodes have room for 4 diodes and 4 resistors, got diodes = 200" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything(tmp_path):
     assert main(["run", "diode_circuit", *SMALL_ARGUMENTS, "--out", str(tmp_path)]) == 0
     pictures = {"voltages.png", "values.png", "convergence.png"}

@@ -144,6 +144,7 @@ def black_box(lib: Any) -> None:
     assert "a black box has only first derivatives" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHECKS)
 def test_the_healthy_library_passes(name: str) -> None:
     with library(None) as healthy:

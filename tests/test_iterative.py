@@ -38,6 +38,7 @@ def true_residual(A: Any, b: Any, x: Any) -> float:
 # --- scales --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", KINDS)
 @pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e200, 1e300])
 def test_the_size_of_the_right_hand_side_does_not_matter(method: Any, scale: float) -> None:
@@ -47,6 +48,7 @@ def test_the_size_of_the_right_hand_side_does_not_matter(method: Any, scale: flo
     np.testing.assert_allclose(solution.value / scale, np.linalg.solve(A, b), rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", KINDS)
 @pytest.mark.parametrize("scale", [1e-25, 1e-20, 1e20])
 def test_the_size_of_a_float32_right_hand_side_does_not_matter(method: Any, scale: float) -> None:
@@ -63,6 +65,7 @@ def test_float32_converges_by_default(method: Any) -> None:
     assert linear_solve(A, b, method()).status == Status.SUCCESS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", KINDS)
 @pytest.mark.parametrize("scale", [1e-100, 1e100])
 def test_the_size_of_the_matrix_does_not_matter(method: Any, scale: float) -> None:
@@ -234,6 +237,7 @@ def test_only_the_bad_lane_is_nan(method: Any) -> None:
 # --- preconditioners -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", KINDS)
 @pytest.mark.parametrize("flaw", ["NaN", "zero", "singular", "wrong"])
 def test_a_bad_preconditioner_never_gives_a_wrong_number(method: Any, flaw: str) -> None:

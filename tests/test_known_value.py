@@ -57,7 +57,12 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize(("mode", "place"), list(itertools.product(MODES, PLACES)))
+FAST = [(mode, place) for mode in ("grad", "hessian", "reverse over reverse") for place in ("scan", "vmap of vmap")]
+FAST += [("jacfwd", "vmap over p")]
+SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in itertools.product(MODES, PLACES) if case not in FAST]
+
+
+@pytest.mark.parametrize(("mode", "place"), [*FAST, *SLOW])
 def test_every_mode_is_that_of_the_formula(mode: str, place: str) -> None:
     found = jax.jit(MODES[mode](PLACES[place](known)))(P, Q)
     expected = jax.jit(MODES[mode](PLACES[place](lambda p, q: formula(p, q, 2))))(P, Q)

@@ -33,7 +33,10 @@ def norm_of_root(p, **method):
     return jnp.linalg.norm(adjoint.root(residual, START, p, **method).value)
 
 
-@pytest.mark.parametrize("name", METHODS)
+ITERATIVE = [pytest.param(name, marks=pytest.mark.slow) for name in ("GMRES", "NewtonKrylov")]
+
+
+@pytest.mark.parametrize("name", ["LU", "sparse", *ITERATIVE])
 def test_derivatives_equal_the_closed_forms(name):
     def g(p):
         return norm_of_root(p, **METHODS[name])
@@ -46,7 +49,9 @@ def test_derivatives_equal_the_closed_forms(name):
     np.testing.assert_allclose(reverse_over_reverse, HESSIAN @ direction, rtol=1e-8)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", ["LU", pytest.param("sparse", marks=pytest.mark.slow), pytest.param("GMRES", marks=pytest.mark.slow)]
+)
 def test_second_derivatives_inside_scan_and_vmap(name):
     def g(p):
         def step(total, scale):

@@ -122,6 +122,7 @@ def test_every_size(solver: str, kind: str, form: str, n: int) -> None:
     check(solver, kind, form, "value and grad", n, np.float64, None, "reverse")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("solver", "kind", "form"), [*SWEPT, ("SuperLU", "general", "bcoo")])
 def test_many_right_hand_sides(solver: str, kind: str, form: str) -> None:
     check(solver, kind, form, "value and grad", 7, np.float64, 3, "reverse")
@@ -136,6 +137,7 @@ def test_complex(solver: str, kind: str, form: str) -> None:
         check(solver, kind, form, "jvp of grad", 7, np.complex128, 2, "both")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("solver", "kind", "form"), SWEPT)
 def test_float32(solver: str, kind: str, form: str) -> None:
     check(solver, kind, form, "value and grad", 7, np.float32, None, "reverse")
