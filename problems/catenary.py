@@ -129,7 +129,7 @@ def run(settings: Settings, record: Record) -> Ending:
     found = horizontal_tension(settings, r, solution)
     for row in _rows(r, found, gradient):
         record.iteration(row)
-    record.picture("chain.png", _picture(settings, r, H), "The chain, the closed form, and the catenary of its length.")
+    record.picture("chain.png", _picture(settings, r, H), "The chain, and the catenary of its length.")
     record.picture(
         "sensitivity.png", _sensitivities(settings, gradient), "Derivatives of the sag by every length and mass."
     )

@@ -217,8 +217,8 @@ def _leave(p: Float[np.ndarray, "iterations 6"], record: Record) -> None:
     bars = [Curve(*parts) for parts in zip(names, (order, order), map(np.asarray, effects), looks, strict=True)]
     plots = [
         Plot("each year predicted from the others", "year", "error in thousand people", curves),
-        Plot("effects", ", ".join(f"{k}: {n}" for k, n in zip(order, NAMES, strict=True)), "thousand people", bars),
+        Plot("effects", "regressor", "thousand people", bars),
     ]
-    record.picture(
-        "predictions.png", plots_png(plots), "Errors of the years left out, and effects of a standard deviation."
-    )
+    numbered = ", ".join(f"{k} {name}" for k, name in zip(order, NAMES, strict=True))
+    caption = f"Errors of the years left out, and effects of a standard deviation of each regressor: {numbered}."
+    record.picture("predictions.png", plots_png(plots), caption)

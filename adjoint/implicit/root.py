@@ -160,8 +160,8 @@ def root(
     p
         Parameters: a pytree with at least one floating-point array.
     solver
-        `Newton` (default), `NewtonKrylov`, `HostSolver` for any function on NumPy arrays, or a root finder of optimistix. It is
-        never differentiated.
+        `Newton` (default), `NewtonKrylov`, `HostSolver` for any function on NumPy arrays, or a solver of optimistix. It is never
+        differentiated.
     linear_solver
         For the derivative (and the steps of `Newton`): `LU` (default), `Cholesky`, `SparseDirect` (default with
         `jacobian_pattern`), or `GMRES`, `MINRES`, `CG`, which use products with F_x alone (default with `NewtonKrylov`).
@@ -246,13 +246,16 @@ def _solver(where: str, solver: Any) -> Any:
     if solver is None:
         return Newton()
     # Importing optimistix takes long; who has one of its solvers has imported it.
-    if "optimistix" in sys.modules and isinstance(solver, sys.modules["optimistix"].AbstractRootFinder):
+    optimistix: Any = sys.modules.get("optimistix")
+    if optimistix is not None and isinstance(
+        solver, optimistix.AbstractRootFinder | optimistix.AbstractLeastSquaresSolver | optimistix.AbstractMinimiser
+    ):
         return OptimistixRootFinder(solver)
     if not hasattr(solver, "find") or isinstance(solver, type | str):
         refuse(
             where,
             f"solver = {solver!r}",
-            "Newton(), NewtonKrylov(), HostSolver(function) or a root finder of optimistix",
+            "Newton(), NewtonKrylov(), HostSolver(function) or a solver of optimistix",
             "Leave it out for Newton().",
             TypeError,
         )
