@@ -67,6 +67,14 @@ def require_same_precision(where: str, first: tuple[str, Any], second: tuple[str
     return jnp.promote_types(dtype_1, dtype_2)
 
 
+def require_tolerance_and_limit(where: str, rtol: float, max_steps: int, usual: tuple[float, int]) -> None:
+    """Refuse what would keep an iteration from ending, or from starting."""
+    if not rtol > 0:
+        refuse(where, f"rtol = {rtol}", "a positive number", f"{usual[0]} is usual.")
+    if max_steps < 1:
+        refuse(where, f"max_steps = {max_steps}", "a positive integer", f"{usual[1]} is usual.")
+
+
 def require_shape(where: str, name: str, given: tuple[int, ...], expected: str, fits: bool, remedy: str) -> None:
     """Refuse `name` unless its shape `fits` what is `expected`."""
     if not fits:

@@ -52,8 +52,8 @@ class Status:
         ("SUCCESS", "the solve succeeded"),
         (
             "NONFINITE_INPUT",
-            "the matrix, the right-hand side or a parameter holds NaN or Inf; find where it enters with "
-            "jax.config.update('jax_debug_nans', True)",
+            "the matrix, the right-hand side or a parameter holds NaN or Inf; find where it enters by "
+            "running with JAX_DEBUG_NANS=1 in the environment",
         ),
         (
             "SINGULAR",

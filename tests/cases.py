@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from jax.experimental.sparse import BCOO
 
 import adjoint
@@ -235,3 +236,17 @@ def assert_close(actual: Any, expected: Any, rtol: float) -> None:
 def all_nan(tree: Any) -> bool:
     """Whether every entry of every leaf is NaN."""
     return all(bool(np.all(np.isnan(np.asarray(leaf)))) for leaf in jax.tree.leaves(tree))
+
+
+def pattern_of(A: Any) -> tuple[adjoint.SparsePattern, np.ndarray]:
+    """The pattern and the values of a SciPy matrix."""
+    A = scipy.sparse.csr_matrix(A)
+    A.sort_indices()
+    rows = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr))
+    return adjoint.SparsePattern(rows, A.indices, A.shape), np.asarray(A.data)
+
+
+def grid_laplacian(n: int) -> Any:
+    """Five-point differences on n x n points."""
+    L = scipy.sparse.diags_array([np.full(n, 2.0), -np.ones(n - 1), -np.ones(n - 1)], offsets=[0, 1, -1])
+    return scipy.sparse.kron(L, scipy.sparse.eye_array(n)) + scipy.sparse.kron(scipy.sparse.eye_array(n), L)

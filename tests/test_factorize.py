@@ -72,6 +72,23 @@ def test_logdet_of_a_failed_factorization_is_nan(solver: Any, form: str) -> None
     assert all_nan(gradient)
 
 
+def test_the_second_derivative_of_a_sparse_logdet_inside_scan() -> None:
+    """Against JAX's slogdet; a rule that JAX drops there makes it raise, or zero."""
+    rows, cols = (v.ravel() for v in np.indices((4, 4)))
+    pattern = adjoint.SparsePattern(rows, cols, (4, 4))
+    A = jnp.asarray(matrix("general", 4))
+
+    def total(logdet: Any, s: jax.Array) -> jax.Array:
+        body = lambda total, k: (total + logdet(A + k * s * jnp.eye(4)) ** 2, None)  # noqa: E731
+        return jax.lax.scan(body, jnp.zeros(()), jnp.array([1.0, 2.0]))[0]
+
+    sparse = lambda A: factorize(pattern.matrix(A.ravel()), SparseDirect("superlu")).logdet()  # noqa: E731
+    dense = lambda A: jnp.linalg.slogdet(A)[1]  # noqa: E731
+    for second in (jax.hessian, lambda f: jax.grad(jax.grad(f))):
+        found, expected = (jax.jit(second(lambda s, f=f: total(f, s)))(0.3) for f in (sparse, dense))
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
 def test_logdet_does_not_believe_a_false_claim_of_symmetry() -> None:
     """The symmetric part of A has another determinant than A."""
     A = jnp.asarray(matrix("definite", 7) + 0.3 * np.triu(np.ones((7, 7)), 1))

@@ -2,31 +2,15 @@
 
 import gc
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import pytest
-import scipy.sparse
-from cases import matrix
-
-from adjoint import SparsePattern
+from cases import grid_laplacian, matrix, pattern_of
 
 pytest.importorskip("pypardiso")
 
 from adjoint.linear import pardiso
 from adjoint.linear.pardiso import STRUCTURALLY_SYMMETRIC, SYMMETRIC_POSITIVE_DEFINITE, PardisoFactors
-
-
-def pattern_of(A: Any) -> tuple[SparsePattern, np.ndarray]:
-    A = scipy.sparse.csr_matrix(A)
-    A.sort_indices()
-    rows = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr))
-    return SparsePattern(rows, A.indices, A.shape), np.asarray(A.data)
-
-
-def grid(n: int) -> Any:
-    L = scipy.sparse.diags_array([np.full(n, 2.0), -np.ones(n - 1), -np.ones(n - 1)], offsets=[0, 1, -1])
-    return scipy.sparse.kron(L, scipy.sparse.eye_array(n)) + scipy.sparse.kron(scipy.sparse.eye_array(n), L)
 
 
 @pytest.fixture
@@ -81,13 +65,13 @@ def test_the_vector_given_is_left_alone_and_needs_no_order() -> None:
 
 def test_live_factors_do_not_disturb_one_another() -> None:
     """Ten live factorizations of one pattern, half of them dropped on the way: handles are recycled, results are not."""
-    pattern, values = pattern_of(grid(12))
+    pattern, values = pattern_of(grid_laplacian(12))
     live = {k: PardisoFactors(pattern, (1.0 + k) * values) for k in range(10)}
     for k in range(0, 10, 2):
         del live[k]
     gc.collect()
     live |= {k: PardisoFactors(pattern, (1.0 + k) * values) for k in range(10, 14)}
-    expected = np.linalg.solve(grid(12).toarray(), np.ones(144))
+    expected = np.linalg.solve(grid_laplacian(12).toarray(), np.ones(144))
     for k, factors in live.items():
         np.testing.assert_allclose(factors.solve(np.ones(144), False), expected / (1 + k), rtol=1e-11)
 
@@ -98,7 +82,7 @@ def _resident_megabytes() -> float:
 
 
 def test_new_matrices_on_one_pattern_do_not_leak() -> None:
-    pattern, values = pattern_of(grid(40))
+    pattern, values = pattern_of(grid_laplacian(40))
 
     def work(k: int) -> None:
         PardisoFactors(pattern, (1.0 + k) * values).solve(np.ones(1600), False)
@@ -112,7 +96,7 @@ def test_new_matrices_on_one_pattern_do_not_leak() -> None:
 
 
 def test_patterns_that_are_dropped_give_their_handles_back() -> None:
-    A = grid(60)
+    A = grid_laplacian(60)
 
     def work() -> None:
         pattern, values = pattern_of(A)
@@ -130,7 +114,7 @@ def test_patterns_that_are_dropped_give_their_handles_back() -> None:
 
 
 def test_the_one_idle_handle_goes_to_one_thread_only() -> None:
-    pattern, values = pattern_of(grid(8))
+    pattern, values = pattern_of(grid_laplacian(8))
     PardisoFactors(pattern, values)
     gc.collect()
     idle = pattern.analyses[("pardiso handles", SYMMETRIC_POSITIVE_DEFINITE)]
@@ -140,7 +124,7 @@ def test_the_one_idle_handle_goes_to_one_thread_only() -> None:
     idle.put(taken[0])
     with ThreadPoolExecutor(2) as executor:
         made = list(executor.map(lambda k: PardisoFactors(pattern, (1.0 + k) * values), range(8)))
-    expected = np.linalg.solve(grid(8).toarray(), np.ones(64))
+    expected = np.linalg.solve(grid_laplacian(8).toarray(), np.ones(64))
     for k, factors in enumerate(made):
         np.testing.assert_allclose(factors.solve(np.ones(64), False), expected / (1 + k), rtol=1e-11)
 

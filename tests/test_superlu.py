@@ -6,24 +6,10 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.sparse.linalg
-from cases import matrix
+from cases import grid_laplacian, matrix, pattern_of
 
 import adjoint.linear.superlu as superlu
-from adjoint import SparsePattern
 from adjoint.linear.superlu import Elimination, SuperLUFactors, elimination_of, metis_order
-
-
-def pattern_of(A: Any) -> tuple[SparsePattern, np.ndarray]:
-    A = scipy.sparse.csr_matrix(A)
-    A.sort_indices()
-    rows = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr))
-    return SparsePattern(rows, A.indices, A.shape), np.asarray(A.data)
-
-
-def grid(n: int) -> Any:
-    L = scipy.sparse.diags_array([np.full(n, 2.0), -np.ones(n - 1), -np.ones(n - 1)], offsets=[0, 1, -1])
-    return scipy.sparse.kron(L, scipy.sparse.eye_array(n)) + scipy.sparse.kron(scipy.sparse.eye_array(n), L)
-
 
 CASES = {
     "nearly symmetric": matrix("general", 50, banded=True),
@@ -32,7 +18,7 @@ CASES = {
     "one by one": np.array([[3.0]]),
     "two by two": np.array([[0.0, 2.0], [3.0, 0.0]]),
     "zero diagonal, symmetric": np.kron(np.eye(10), [[0.0, 1.0], [1.0, 0.0]]) + np.eye(20, k=2) + np.eye(20, k=-2),
-    "grid": grid(12).toarray(),
+    "grid": grid_laplacian(12).toarray(),
 }
 
 
@@ -54,7 +40,7 @@ def test_solves_transposes_and_determinants(name: str, dtype: Any, order: str, m
 
 
 def test_the_order_is_a_permutation_and_saves_fill() -> None:
-    A = grid(60)
+    A = grid_laplacian(60)
     pattern, values = pattern_of(A)
     elimination = elimination_of(pattern)
     assert elimination_of(pattern) is elimination
@@ -67,11 +53,11 @@ def test_the_order_is_a_permutation_and_saves_fill() -> None:
 
 
 def test_the_permuted_matrix_is_the_matrix() -> None:
-    pattern, values = pattern_of(grid(5))
+    pattern, values = pattern_of(grid_laplacian(5))
     elimination = Elimination(pattern)
     permuted = elimination.matrix(values).toarray()
     order = elimination.order if elimination.order is not None else np.arange(25)
-    np.testing.assert_array_equal(permuted, grid(5).toarray()[np.ix_(order, order)])
+    np.testing.assert_array_equal(permuted, grid_laplacian(5).toarray()[np.ix_(order, order)])
 
 
 def test_a_nonsymmetric_pattern_keeps_the_default_order() -> None:

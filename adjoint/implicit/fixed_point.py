@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Inexact, Int32, PyTree
 
 from adjoint.implicit.residual import RootProblem
 from adjoint.implicit.root import find_root
-from adjoint.inputs import refuse
+from adjoint.inputs import refuse, require_tolerance_and_limit
 from adjoint.linear.iterative import GMRES, Krylov
 from adjoint.solution import Solution
 
@@ -38,11 +38,7 @@ class Picard:
     max_steps: int = 10_000
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        if not self.rtol > 0:
-            refuse(name, f"rtol = {self.rtol}", "a positive number", "1e-12 is usual.")
-        if self.max_steps < 1:
-            refuse(name, f"max_steps = {self.max_steps}", "a positive integer", "10000 is usual.")
+        require_tolerance_and_limit(type(self).__name__, self.rtol, self.max_steps, (1e-12, 10_000))
 
     def find(
         self, problem: RootProblem, x0: Inexact[Array, " n"], p: PyTree

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
-from adjoint.inputs import refuse
+from adjoint.inputs import require_tolerance_and_limit
 
 Objective = Callable[[Array], Array]
 # Nocedal and Wright, section 17.4: how much a violation must shrink for the penalty to stay, and the penalty's growth.
@@ -47,10 +47,7 @@ class QuasiNewton:
     max_steps: int = 1000
 
     def __post_init__(self) -> None:
-        if not self.rtol > 0:
-            refuse("QuasiNewton", f"rtol = {self.rtol}", "a positive number", "1e-8 is usual.")
-        if self.max_steps < 1:
-            refuse("QuasiNewton", f"max_steps = {self.max_steps}", "a positive integer", "1000 is usual.")
+        require_tolerance_and_limit(type(self).__name__, self.rtol, self.max_steps, (1e-8, 1000))
 
     def minimize(self, f: Objective, x0: Float[Array, " n"]) -> tuple[Float[Array, " n"], Int32[Array, ""]]:
         import optimistix

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact, Int32, PyTree
 
 from adjoint.implicit.residual import JacobianAction, RootProblem
-from adjoint.inputs import refuse
+from adjoint.inputs import require_tolerance_and_limit
 from adjoint.linear.dense import probe_vector
 from adjoint.linear.iterative import GMRES
 
@@ -64,11 +64,7 @@ class Newton:
     max_steps: int = 100
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        if not self.rtol > 0:
-            refuse(name, f"rtol = {self.rtol}", "a positive number", "1e-10 is usual.")
-        if self.max_steps < 1:
-            refuse(name, f"max_steps = {self.max_steps}", "a positive integer", "100 is usual.")
+        require_tolerance_and_limit(type(self).__name__, self.rtol, self.max_steps, (1e-10, 100))
 
     def find(
         self, problem: RootProblem, x0: Inexact[Array, " n"], p: PyTree
