@@ -14,6 +14,13 @@ from adjoint.linear.iterative import CG, GMRES, MINRES
 from adjoint.linear.operators import MatrixFree, Sparse, SparsePattern
 from adjoint.linear.solve import factorize, linear_solve
 from adjoint.linear.sparse import SparseDirect
+from adjoint.ode.backsolve import BacksolveAdjoint
+from adjoint.ode.continuous import GaussAdjoint, InterpolatingAdjoint
+from adjoint.ode.discrete import DiscreteAdjoint
+from adjoint.ode.events import Event, Hybrid, hybrid_solve
+from adjoint.ode.forward import ForwardSensitivity
+from adjoint.ode.recurrence import recurrence
+from adjoint.ode.solve import ode_solve
 from adjoint.optimize.optimality_criteria import OC, OCState
 from adjoint.second_order import hvp
 from adjoint.solution import Solution, SolveError, Status, require
@@ -28,8 +35,15 @@ __all__ = [
     "MINRES",
     "OC",
     "Anderson",
+    "BacksolveAdjoint",
     "Cholesky",
+    "DiscreteAdjoint",
+    "Event",
+    "ForwardSensitivity",
+    "GaussAdjoint",
     "HostSolver",
+    "Hybrid",
+    "InterpolatingAdjoint",
     "MatrixFree",
     "Newton",
     "NewtonKrylov",
@@ -53,7 +67,10 @@ __all__ = [
     "factorize",
     "fixed_point",
     "hvp",
+    "hybrid_solve",
     "linear_solve",
+    "ode_solve",
+    "recurrence",
     "require",
     "root",
     "symmetry_test",

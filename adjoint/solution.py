@@ -47,6 +47,12 @@ class Status:
     NOT_CONVERGED: ClassVar["Status"]
     RESIDUAL_TOO_LARGE: ClassVar["Status"]
     DEGENERATE: ClassVar["Status"]
+    MAX_STEPS: ClassVar["Status"]
+    STEP_UNDERFLOW: ClassVar["Status"]
+    DIVERGED: ClassVar["Status"]
+    OUT_OF_RANGE: ClassVar["Status"]
+    MAX_EVENTS: ClassVar["Status"]
+    UNTRUSTED: ClassVar["Status"]
 
     _explanations: ClassVar[tuple[tuple[str, str], ...]] = (
         ("SUCCESS", "the solve succeeded"),
@@ -84,6 +90,35 @@ class Status:
             "DEGENERATE",
             "the solution is not a differentiable function of the parameters here; (a) at a fold or multiple root two "
             "solutions meet, or end, (b) an inequality may be active with a multiplier of zero",
+        ),
+        (
+            "MAX_STEPS",
+            "the steps ran out before the end of the time interval; (a) raise max_steps, (b) loosen rtol and atol, (c) the "
+            "problem may be stiff: take solver=diffrax.Kvaerno5()",
+        ),
+        (
+            "STEP_UNDERFLOW",
+            "the step size fell to nothing; (a) the solution may blow up before the end, (b) the right-hand side may "
+            "return NaN or be discontinuous: make the switch an event, (c) an implicit stage may have no solution",
+        ),
+        (
+            "DIVERGED",
+            "the states grew out of the range of numbers; (a) the steps may be too long: take more, or an adaptive or implicit "
+            "solver, (b) the right-hand side may return NaN, (c) the recurrence may be unstable",
+        ),
+        (
+            "OUT_OF_RANGE",
+            "a sample time is not between t0 and t1, or the sample times are not in order; sort ts in the direction of time",
+        ),
+        (
+            "MAX_EVENTS",
+            "more events happened than max_events; (a) raise it, (b) events may follow each other ever faster, as the impacts of a "
+            "ball that comes to rest: end before that",
+        ),
+        (
+            "UNTRUSTED",
+            "the solution may be right but its derivative is not to be believed; (a) the problem may be chaotic: shorten the "
+            "time interval or tighten rtol and atol, (b) an explicit solver may be at its stability limit",
         ),
     )
 
@@ -142,6 +177,18 @@ for _code, (_name, _) in enumerate(Status._explanations):
     setattr(Status, _name, Status(np.int32(_code)))
 
 
+@jax.tree_util.register_pytree_node_class
+class Words(str):
+    """A text among the stats: static in a pytree."""
+
+    def tree_flatten(self) -> tuple[tuple[()], str]:
+        return (), str(self)
+
+    @classmethod
+    def tree_unflatten(cls, text: str, _: Iterable[Any]) -> Self:
+        return cls(text)
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Solution(Generic[T]):
@@ -154,7 +201,7 @@ class Solution(Generic[T]):
     status
         A `Status`.
     stats
-        Named numbers, such as ``residual`` or ``iterations``. Not differentiated.
+        Named numbers, such as ``residual`` or ``iterations``, and `Words` about choices made. Not differentiated.
     origin
         The solver and the problem in words, for messages.
 
@@ -168,7 +215,7 @@ class Solution(Generic[T]):
 
     value: T
     status: Status
-    stats: dict[str, Array]
+    stats: dict[str, Any]
     origin: str = field(default="a solver", metadata={"static": True})
 
 
@@ -241,7 +288,7 @@ def require(solution: Solution[T]) -> T:
     stats = {
         name: float(np.broadcast_to(np.asarray(v), codes.shape).ravel()[lane])
         for name, v in solution.stats.items()
-        if np.ndim(v) <= np.ndim(solution.status.code)
+        if not isinstance(v, str) and np.ndim(v) <= np.ndim(solution.status.code)
     }
     numbers = ", ".join(f"{name} {value:.3g}" for name, value in stats.items())
     batch = f" (lane {lane}, the first of {failed.size} that failed out of {codes.size})" if codes.size > 1 else ""

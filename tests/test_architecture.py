@@ -21,25 +21,20 @@ HOME = Path(adjoint.__file__).parents[1]
 TESTS = Path(__file__).parent
 Sources = dict[str, str]
 
+LINEAR = "host_call factor_cache traced_function operators dense superlu pardiso sparse iterative solve".split()  # noqa: SIM905
+ODE = (
+    "vector_field runge_kutta integrate checkpoints discrete forward continuous backsolve certificate choice solve events "
+    "steady_state recurrence shadowing"
+).split()
 IMPLICIT = "residual newton host_lanes host_solver root fixed_point minimizer argmin external".split()  # noqa: SIM905
 # A file imports only from layers above its own in this list, or from files before it in its own folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("solution", "inputs"),
     ("known_value",),
     ("verify.line", "verify.differences", "verify.taylor", "verify.transpose", "verify.verdict", "verify.gradient"),
-    (
-        "linear.host_call",
-        "linear.factor_cache",
-        "linear.traced_function",
-        "linear.operators",
-        "linear.dense",
-        "linear.superlu",
-        "linear.pardiso",
-        "linear.sparse",
-        "linear.iterative",
-        "linear.solve",
-    ),
+    (*(f"linear.{name}" for name in LINEAR),),
     (*(f"implicit.{name}" for name in IMPLICIT),),
+    (*(f"ode.{name}" for name in ODE),),
     (
         "second_order",
         "optimize.optimality_criteria",

@@ -1,0 +1,118 @@
+"""BacksolveAdjoint: the solution and its adjoint integrated backwards together, with nothing stored. For teaching."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from adjoint.ode.continuous import (
+    Sweep,
+    integrate_back,
+    own_tolerances,
+    pull_parameters,
+    rule_of_stages,
+    scale_of,
+)
+from adjoint.ode.discrete import Bars, Gradient
+from adjoint.ode.integrate import Integrator, Outcome, integrate
+from adjoint.ode.vector_field import Parameters
+
+# z = (u, lam) from s = 1, where u = y(1), back to 0:
+#
+#     u' = F(s, u),    lam' = -F_y(s, u)' lam,    p_bar = integral of F_p(s, u)' lam ds
+#
+# (Chen, Rubanova, Bettencourt and Duvenaud, NeurIPS 2018, Algorithm 1.) What decays forward grows backward, so u need not
+# come back to y0; how far it does not is measured here.
+
+
+class Backward(NamedTuple):
+    """The whole interval, and the parameters."""
+
+    ends: tuple[Array, Array]
+    p: Parameters
+
+
+@dataclass(frozen=True)
+class BacksolveField:
+    """The slope of z = (u, lam)."""
+
+    forward: Integrator
+
+    def __call__(self, s: Array, z: Array, along: Backward) -> Float[Array, " 2n"]:
+        u, lam = jnp.split(z, 2)
+        F, adjoint = jax.vjp(lambda u: self.forward.field(s, u, along.p), u)
+        return jnp.concatenate([F, -adjoint(lam)[0]])
+
+    def pull_parameters(self, s: Array, weights: Array, z: Array, along: Backward) -> list[Array]:
+        """The sum of w_i F_p(s_i, u_i)' lam_i."""
+        u, lam = jnp.split(z, 2, axis=1)
+        return pull_parameters(self.forward, s, u, weights[:, None] * lam, along.p)
+
+
+@dataclass(frozen=True)
+class BacksolveAdjoint:
+    """The adjoint equation with the solution itself run backwards: no memory, and wrong for what decays.
+
+    It compares the start that it comes back to with y0, and returns NaN as the gradient where they differ too much.
+
+    Parameters
+    ----------
+    rtol, atol
+        Tolerances of the run back; None: those of the solve.
+    reconstruction
+        By how much, relative to y0, the start may be missed.
+
+    Notes
+    -----
+    **Cost**: about 3 solves; the memory of two states and the parameters. `DiscreteAdjoint` with few checkpoints needs hardly
+    more and is exact.
+
+    Source: R. T. Q. Chen et al., Neural Ordinary Differential Equations, NeurIPS 2018, Algorithm 1; A. Gholaminejad,
+    K. Keutzer, G. Biros, ANODE, IJCAI 2019, section 3, on why it fails.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, adjoint
+    >>> decay = lambda t, y, p: -p * y
+    >>> g = lambda p: adjoint.ode_solve(decay, jnp.array(1.0), p, 0.0, 1.0, sensitivity=adjoint.BacksolveAdjoint()).value
+    >>> round(float(jax.grad(g)(jnp.array(2.0))), 4)  # -exp(-2)
+    -0.1353
+    """
+
+    rtol: float | None = None
+    atol: float | None = None
+    reconstruction: float = 1e-3
+
+    def remember(
+        self, integrator: Integrator, y0: Array, p: Parameters, s: Array
+    ) -> tuple[tuple[Array, Array, Outcome], tuple[Array, Array]]:
+        """The solve; its end and its samples are all that is kept."""
+        y1, samples, _, outcome = integrate(integrator, y0, p, s)
+        return (y1, samples, outcome), (y1, samples)
+
+    def pull_back(
+        self, integrator: Integrator, memory: tuple[Array, Array], y0: Array, p: Parameters, s: Array, bars: Bars
+    ) -> Gradient:
+        """The gradient from the cotangents of what the solve returned."""
+        y1, samples = memory
+        scale = scale_of(bars)
+        tolerances = own_tolerances(integrator, self.rtol, self.atol)
+        backward = replace(integrator, field=BacksolveField(integrator), tolerances=tolerances, steps=None)
+        zero, one = jnp.zeros((), y0.dtype), jnp.ones((), y0.dtype)
+        z = jnp.concatenate([y1, bars.y1 / scale])
+        jumps = Bars(z, jnp.concatenate([jnp.zeros_like(samples), bars.samples / scale], axis=1))
+        zeros = [jnp.zeros_like(v) for v in p.varying]
+        sweep = Sweep(z, zeros, jnp.asarray(s.size - 1), one, jnp.zeros((), jnp.int32))
+        sweep = integrate_back(backward, rule_of_stages, Backward((zero, one), p), s, jumps, sweep)
+        u, lam = jnp.split(sweep.lam, 2)
+        came_back = jnp.max(jnp.abs(u - y0)) <= self.reconstruction * jnp.max(jnp.abs(y0))
+        scale = jnp.where(jax.lax.stop_gradient(came_back), scale, jnp.nan)
+        at_start = (s <= 0)[:, None] * bars.samples
+        rates = jax.vmap(lambda s, y: integrator.field(s, y, p))(s, samples) if s.size else samples
+        return Gradient(
+            scale * lam + at_start.sum(0),
+            [scale * total for total in sweep.varying],
+            jnp.sum(bars.samples * rates, axis=1),
+        )

@@ -1,0 +1,74 @@
+"""Which sensitivity to take when the user names none: by sizes when tracing, and by the stability of the steps when running."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from adjoint.ode.continuous import GaussAdjoint
+from adjoint.ode.discrete import Bars, DiscreteAdjoint, Gradient
+from adjoint.ode.forward import ForwardSensitivity
+from adjoint.ode.integrate import Integrator, Outcome
+from adjoint.ode.vector_field import Parameters
+
+# Up to so many numbers in y0 and p together all tangents at once cost less than a run back.
+FEW = 16
+# From so many parameters per state the quadrature of the continuous adjoint costs less than the transposes of implicit stages.
+MANY_PER_STATE, MANY = 10, 100
+# The share of steps at the stability limit from which the steps no longer stand for the solution.
+SHARE_AT_LIMIT = 0.1
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A sensitivity, why it was chosen, and the continuous adjoint in its place at the stability limit."""
+
+    sensitivity: Any
+    why: str
+
+    def remember(
+        self, integrator: Integrator, y0: Array, p: Parameters, s: Array
+    ) -> tuple[tuple[Array, Array, Outcome], Any]:
+        """The solve, and what its gradient needs of it."""
+        value, memory = self.sensitivity.remember(integrator, y0, p, s)
+        return value, (memory, at_stability_limit(value[-1]))
+
+    def pull_back(
+        self, integrator: Integrator, memory: Any, y0: Array, p: Parameters, s: Array, bars: Bars
+    ) -> Gradient:
+        """The gradient from the cotangents of what the solve returned."""
+        memory, is_at_limit = memory
+
+        def as_chosen(bars: Bars) -> Gradient:
+            return self.sensitivity.pull_back(integrator, memory, y0, p, s, bars)
+
+        def continuous(bars: Bars) -> Gradient:
+            _, memory = GaussAdjoint().remember(integrator, y0, p, s)
+            return GaussAdjoint().pull_back(integrator, memory, y0, p, s, bars)
+
+        if not shows_its_limit(integrator):
+            return as_chosen(bars)
+        return jax.lax.cond(is_at_limit, continuous, as_chosen, bars)
+
+
+def at_stability_limit(outcome: Outcome) -> Array:
+    """Whether the size of the steps was set by the stability of an explicit method."""
+    return outcome.stiff > SHARE_AT_LIMIT * jnp.maximum(outcome.accepted, 1)
+
+
+def shows_its_limit(integrator: Integrator) -> bool:
+    """Whether steps can be at the stability limit, and show it."""
+    c = integrator.method.tableau.c
+    return not integrator.method.is_implicit and integrator.steps is None and len(c) > 1 and bool(c[-1] == c[-2])
+
+
+def choose(integrator: Integrator, y0: Array, p: Parameters, samples: int) -> Chosen:
+    """The sensitivity for these sizes."""
+    n, n_p = y0.size, sum(leaf.size for leaf in p.varying)
+    if n + n_p <= FEW:
+        return Chosen(ForwardSensitivity(), f"{n} states and {n_p} parameters are few")
+    if integrator.method.is_implicit and n_p > max(MANY_PER_STATE * n, MANY) and samples <= 1:
+        return Chosen(GaussAdjoint(), f"a stiff solver and {n_p} parameters for {n} states")
+    return Chosen(DiscreteAdjoint(), f"{n_p} parameters for {n} states and {samples} samples")

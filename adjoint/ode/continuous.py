@@ -1,0 +1,274 @@
+"""InterpolatingAdjoint and GaussAdjoint: the adjoint equation, integrated backwards with an error control of its own.
+
+They go back through the steps of the solve, and in each through as many steps of their own as its interpolant needs; every
+sample is a stop, where the adjoint jumps.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from adjoint.ode.checkpoints import Schedule, sweep_back
+from adjoint.ode.discrete import Bars, Gradient
+from adjoint.ode.integrate import Integrator, Outcome, Record, State, accept, integrate
+from adjoint.ode.runge_kutta import Step, Tolerances
+from adjoint.ode.vector_field import Parameters
+
+# With u(s) the interpolant of the solve, lam' = dlam/ds and samples y_j = y(s_j) that have cotangents y_j_bar:
+#
+#     lam(1) = y1_bar,    lam' = -F_y(s, u)' lam,    lam(s_j - 0) = lam(s_j + 0) + y_j_bar
+#     y0_bar = lam(0),    p_bar = integral of F_p(s, u)' lam ds,    s_j_bar = y_j_bar' F(s_j, y_j)
+#
+# (Cao, Li, Petzold and Serban, SIAM J. Sci. Comput. 24, 2003, eqs. 2.8 and 2.11.) Cotangents are scaled to 1, since the
+# tolerances would mean nothing for a small one.
+
+
+class Sweep(NamedTuple):
+    """The adjoint on its way back: lam, p_bar so far, the next sample, and the size of the next step."""
+
+    lam: Float[Array, " n"]
+    varying: list[Array]
+    j: Int[Array, ""]
+    h: Float[Array, ""]
+    steps: Int[Array, ""]
+
+
+class Along(NamedTuple):
+    """One step of the solve, along which the adjoint goes back."""
+
+    ends: tuple[Array, Array]
+    y0: Float[Array, " n"]
+    y1: Float[Array, " n"]
+    stages: Float[Array, "stages n"]
+    p: Parameters
+
+
+@dataclass(frozen=True)
+class AdjointField:
+    """lam' = -F_y(s, u)' lam, and what it takes to get the gradient by p, with u interpolated."""
+
+    forward: Integrator
+
+    def u(self, s: Array, along: Along) -> Float[Array, " n"]:
+        return self.forward.method.interpolate(along.ends, along.y0, along.y1, along.stages, s)
+
+    def __call__(self, s: Array, lam: Array, along: Along) -> Float[Array, " n"]:
+        _, adjoint = jax.vjp(lambda y: self.forward.field(s, y, along.p), self.u(s, along))
+        return -adjoint(lam)[0]
+
+    def pull_parameters(self, s: Array, weights: Array, lam: Array, along: Along) -> list[Array]:
+        """The sum of w_i F_p(s_i, u(s_i))' lam_i."""
+        u = jax.vmap(lambda s_i: self.u(s_i, along))(s)
+        return pull_parameters(self.forward, s, u, weights[:, None] * lam, along.p)
+
+
+def pull_parameters(forward: Integrator, s: Array, u: Array, lam: Array, p: Parameters) -> list[Array]:
+    """The sum of F_p(s_i, u_i)' lam_i."""
+
+    def fields(varying: list[Array]) -> Array:
+        here = Parameters(varying, p.constant)
+        return jax.vmap(lambda s_i, u_i: forward.field(s_i, u_i, here))(s, u)
+
+    return jax.vjp(fields, p.varying)[1](lam)[0]
+
+
+def rule_of_stages(
+    integrator: Integrator, s: tuple[Array, Array], lam: Array, step: Step, along: Any
+) -> tuple[list[Array], list[Array]]:
+    """The integral of F_p' lam over a step and its error, by the weights of the Runge-Kutta method at its own stages."""
+    tableau = integrator.method.tableau
+    h = s[1] - s[0]
+    a = np.zeros((tableau.num_stages, tableau.num_stages))
+    for i, row in enumerate(tableau.a_lower, start=1):
+        a[i, :i] = row
+    if tableau.a_diagonal is not None:
+        a += np.diag(tableau.a_diagonal)
+    c = jnp.asarray(np.concatenate([[tableau.c1], tableau.c]), lam.dtype)
+    stages = lam[None, :] + jnp.asarray(a, lam.dtype) @ step.stages
+    at = s[0] + c * h
+    return _integrals(integrator, at, (-h * tableau.b_sol, -h * tableau.b_error), stages, along)
+
+
+# Gauss and Kronrod nodes and weights on [-1, 1] for 3 and 7 points: Kronrod, Nodes and Weights of Quadrature Formulas, 1965.
+KRONROD_NODES = np.array([0.0, 0.4342437493468026, 0.7745966692414834, 0.9604912687080202])
+KRONROD_WEIGHTS = np.array([0.4509165386584741, 0.4013974147759622, 0.2684880898683334, 0.1046562260264673])
+GAUSS_WEIGHTS = np.array([0.8888888888888888, 0.0, 0.5555555555555556, 0.0])
+
+
+def rule_of_gauss(
+    integrator: Integrator, s: tuple[Array, Array], lam: Array, step: Step, along: Any
+) -> tuple[list[Array], list[Array]]:
+    """The integral of F_p' lam over a step and its error, by Gauss and Kronrod on the interpolant of lam."""
+    nodes = np.concatenate([-KRONROD_NODES[:0:-1], KRONROD_NODES])
+    both = [np.concatenate([w[:0:-1], w]) / 2 for w in (KRONROD_WEIGHTS, GAUSS_WEIGHTS)]
+    h = s[1] - s[0]
+    at = s[0] + jnp.asarray((1 + nodes) / 2, lam.dtype) * h
+    inside = jax.vmap(lambda s_i: integrator.method.interpolate(s, lam, step.y, step.stages, s_i))(at)
+    return _integrals(integrator, at, (-h * both[0], -h * (both[0] - both[1])), inside, along)
+
+
+def _integrals(
+    integrator: Integrator, s: Array, weights: tuple[Array, Array], lam: Array, along: Any
+) -> tuple[list[Array], list[Array]]:
+    """The increment of the gradient by p, and its error, from the adjoint at the nodes."""
+    increment, error = (integrator.field.pull_parameters(s, w.astype(lam.dtype), lam, along) for w in weights)
+    return increment, error
+
+
+@dataclass(frozen=True)
+class _ContinuousAdjoint:
+    rtol: float | None = None
+    atol: float | None = None
+    checkpoints: int | None = None
+
+    def rule(self, *arguments: Any) -> tuple[list[Array], list[Array]]:
+        """How the gradient by p is integrated over a step of the adjoint."""
+        return rule_of_stages(*arguments)
+
+    def remember(
+        self, integrator: Integrator, y0: Array, p: Parameters, s: Array
+    ) -> tuple[tuple[Array, Array, Outcome], tuple[Record, Array]]:
+        """The solve, and what its gradient needs of it."""
+        schedule = self._schedule(integrator, y0)
+        y1, samples, record, outcome = integrate(integrator, y0, p, s, schedule.spacing)
+        assert record is not None
+        return (y1, samples, outcome), (record, samples)
+
+    def pull_back(
+        self, integrator: Integrator, memory: tuple[Record, Array], y0: Array, p: Parameters, s: Array, bars: Bars
+    ) -> Gradient:
+        """The gradient from the cotangents of what the solve returned."""
+        record, samples = memory
+        scale = scale_of(bars)
+        unit = Bars(bars.y1 / scale, bars.samples / scale)
+        tolerances = own_tolerances(integrator, self.rtol, self.atol)
+        backward = replace(integrator, field=AdjointField(integrator), tolerances=tolerances, steps=None)
+
+        def advance(k: Array, state: State) -> State:
+            step = integrator.step((record.grid[k], record.grid[k + 1]), state, p)
+            return State(step.y, step.slope)
+
+        def pull(k: Array, state: State, sweep: Sweep) -> Sweep:
+            ends = (record.grid[k], record.grid[k + 1])
+            step = integrator.step(ends, state, p)
+
+            along = Along(ends, state.y, step.y, step.stages, p)
+            return integrate_back(backward, self.rule, along, s, unit, sweep)
+
+        zeros = [jnp.zeros_like(v) for v in p.varying]
+        whole = jnp.ones((), y0.dtype)
+        sweep = Sweep(unit.y1, zeros, jnp.asarray(s.size - 1), whole, jnp.zeros((), jnp.int32))
+        sweep = sweep_back(self._schedule(integrator, y0), advance, pull, record.states, record.count, sweep)
+        at_start = (s <= 0)[:, None] * bars.samples
+        rates = jax.vmap(lambda s, y: integrator.field(s, y, p))(s, samples) if s.size else samples
+        return Gradient(
+            scale * sweep.lam + at_start.sum(0),
+            [scale * total for total in sweep.varying],
+            jnp.sum(bars.samples * rates, axis=1),
+        )
+
+    def _schedule(self, integrator: Integrator, y0: Array) -> Schedule:
+        return Schedule.of(self.checkpoints, integrator.most_steps, 2 * y0.size * y0.dtype.itemsize)
+
+
+def own_tolerances(integrator: Integrator, rtol: float | None, atol: float | None) -> Tolerances:
+    """The tolerances of the adjoint: those of the solve, where none are given."""
+    forward = integrator.tolerances
+    return Tolerances(forward.rtol if rtol is None else rtol, forward.atol if atol is None else atol)
+
+
+def scale_of(bars: Bars) -> Float[Array, ""]:
+    """The largest cotangent."""
+    scale = jnp.maximum(jnp.max(jnp.abs(bars.y1)), jnp.max(jnp.abs(bars.samples), initial=0))
+    return jax.lax.stop_gradient(jnp.where(scale > 0, scale, 1))
+
+
+@dataclass(frozen=True)
+class InterpolatingAdjoint(_ContinuousAdjoint):
+    """The adjoint equation along the interpolated solution; the gradient by p as further states of it."""
+
+
+@dataclass(frozen=True)
+class GaussAdjoint(_ContinuousAdjoint):
+    """The adjoint equation along the interpolated solution; the gradient by p by Gauss-Kronrod quadrature of each step."""
+
+    def rule(self, *arguments: Any) -> tuple[list[Array], list[Array]]:
+        """How the gradient by p is integrated over a step of the adjoint."""
+        return rule_of_gauss(*arguments)
+
+
+class _Inner(NamedTuple):
+    s: Array
+    sweep: Sweep
+    attempts: Array
+
+
+def integrate_back(backward: Integrator, rule: Any, along: Any, samples: Array, bars: Bars, sweep: Sweep) -> Sweep:
+    """The adjoint at the start of a step of the solve from the one at its end."""
+    start, end = along.ends
+
+    def proceed(inner: _Inner) -> Array:
+        going = jnp.all(jnp.isfinite(inner.sweep.lam)) & (inner.attempts < backward.max_steps)
+        return (inner.s > start) & going
+
+    def body(inner: _Inner) -> _Inner:
+        sweep = _jump(inner.s, samples, bars, inner.sweep)
+        return _attempt(backward, rule, along, samples, inner._replace(sweep=sweep))
+
+    inner = jax.lax.while_loop(proceed, body, _Inner(end, sweep, jnp.zeros((), jnp.int32)))
+    # Out of steps: no finite number may come of it.
+    lam = jnp.where(inner.s > start, jnp.nan, inner.sweep.lam)
+    return inner.sweep._replace(lam=lam)
+
+
+def _jump(s: Array, samples: Array, bars: Bars, sweep: Sweep) -> Sweep:
+    """Add the cotangents of the samples at s."""
+    if samples.size == 0:
+        return sweep
+
+    def is_here(carry: Any) -> Array:
+        _, j = carry
+        return (j >= 0) & (samples[jnp.maximum(j, 0)] >= s)
+
+    lam, j = jax.lax.while_loop(is_here, lambda c: (c[0] + bars.samples[c[1]], c[1] - 1), (sweep.lam, sweep.j))
+    return sweep._replace(lam=lam, j=j)
+
+
+def _attempt(backward: Integrator, rule: Any, along: Any, samples: Array, inner: _Inner) -> _Inner:
+    """One step back, at most to the next sample or the start of the interval."""
+    sweep, s = inner.sweep, inner.s
+    stop = first = along.ends[0]
+    if samples.size:
+        sample = samples[jnp.maximum(sweep.j, 0)]
+        stop = jnp.where(sweep.j >= 0, jnp.maximum(first, sample), first)
+    target = jnp.where(s - 1.01 * sweep.h <= stop, stop, s - sweep.h)
+    span = (s, target)
+    slope = backward.field(s, sweep.lam, along)
+    step = backward.method.step(backward.field, backward.tolerances, span, sweep.lam, slope, along)
+    increment, error = rule(backward, span, sweep.lam, step, along)
+    total = [old + new for old, new in zip(sweep.varying, increment, strict=True)]
+    size = jax.lax.stop_gradient(_scaled_error(backward.tolerances, sweep, step, total, error))
+    size = jnp.where(step.converged, size, jnp.inf)
+    keep, h = accept(size, backward.method.order, s - target)
+    # A step that was cut short says nothing against the size that was planned.
+    h = jnp.where(keep, jnp.maximum(h, sweep.h), h)
+    after = Sweep(step.y, total, sweep.j, h, sweep.steps + 1)
+    before = sweep._replace(h=h, steps=sweep.steps + 1)
+    kept = jax.tree.map(lambda new, old: jnp.where(keep, new, old), after, before)
+    return _Inner(jnp.where(keep, target, s), kept, inner.attempts + 1)
+
+
+def _scaled_error(
+    tolerances: Tolerances, sweep: Sweep, step: Step, total: list[Array], error: list[Array]
+) -> Float[Array, ""]:
+    """The larger of the error of lam and that of the gradient, each in units of its tolerance."""
+    sizes = [tolerances.scaled(step.error, sweep.lam, step.y)]
+    for sum_new, sum_old, e in zip(total, sweep.varying, error, strict=True):
+        if e.size:
+            size = jnp.maximum(jnp.max(jnp.abs(sum_new)), jnp.max(jnp.abs(sum_old)))
+            sizes.append(jnp.max(jnp.abs(e)) / (tolerances.atol + tolerances.rtol * size))
+    return jnp.max(jnp.stack(sizes))

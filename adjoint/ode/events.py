@@ -1,0 +1,344 @@
+"""hybrid_solve: y' = f(t, y, p) with events, at which the state jumps; derivatives also of the times of the events."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from adjoint.inputs import refuse
+from adjoint.ode.discrete import DiscreteAdjoint
+from adjoint.ode.forward import ForwardSensitivity
+from adjoint.ode.integrate import Integrator, State, first_step, judge
+from adjoint.ode.runge_kutta import RungeKutta, Tolerances
+from adjoint.ode.solve import Plan, require_problem, runge_kutta, solve_plan
+from adjoint.ode.vector_field import Problem, pose
+from adjoint.solution import Solution, Status, poison
+
+# Event at t = tau + d, where tau, a number, was found on the interpolant and d = 0 but for its derivatives. With y the solution
+# at tau and f' = f_t + f_y f, the solution near tau and the time of the event are
+#
+#     y(d) = y + d f + d^2 f' / 2,       c(tau + d, y(d)) = 0,      d by two Newton steps from 0
+#
+# and all derivatives up to the second follow from these by the chain rule; the first ones of the state after the jump are
+# the saltation condition, dy+ = (g_y + (f+ - g_y f- - g_t) c_y / (c_t + c_y f-)) dy- (Hiskens and Pai, IEEE Trans. Circuits
+# Syst. I 47, 2000, section III; Galan, Feehery and Barton, Appl. Numer. Math. 31, 1999).
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happens when condition(t, y, p) falls through zero from above: then y becomes jump(t, y, p).
+
+    Parameters
+    ----------
+    condition
+        A number, positive before the event. For a crossing upwards change its sign.
+    jump
+        The state after the event, structured as y. None: the state goes on; only the time is wanted.
+
+    Examples
+    --------
+    >>> import adjoint
+    >>> impact = adjoint.Event(lambda t, y, p: y[0], lambda t, y, p: y.at[1].set(-p * y[1]))
+    """
+
+    condition: Callable[..., Any]
+    jump: Callable[..., PyTree] | None = None
+
+
+class Hybrid(NamedTuple):
+    """What `hybrid_solve` returns as its value.
+
+    Attributes
+    ----------
+    y
+        The state at t1.
+    times
+        When the events happened, in their order; t1 after the last one.
+    states
+        The states right after the events, stacked; the state at t1 after the last one.
+    """
+
+    y: PyTree
+    times: Float[Array, " events"]
+    states: PyTree
+
+
+class _Segment(NamedTuple):
+    """Where the search for an event stands."""
+
+    s: Array
+    h: Array
+    state: State
+    steps: Array
+    found: Array
+    which: Array
+    stuck: Array
+
+
+# Inside each step the condition is looked at so many times: two crossings between two looks are missed.
+LOOKS = 8
+# At an event c must change at this share of the rate that its slopes allow; below it the trajectory touches c = 0 only.
+TOUCH = 1e-6
+
+
+def hybrid_solve(
+    f: Callable[..., PyTree],
+    y0: PyTree,
+    p: PyTree,
+    t0: Any,
+    t1: Any,
+    events: Event | Sequence[Event],
+    *,
+    max_events: int = 16,
+    solver: Any = None,
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    max_steps: int = 4096,
+    sensitivity: Any = None,
+    mode: Literal["reverse", "both"] = "reverse",
+) -> Solution[Hybrid]:
+    """Solve y' = f(t, y, p) with jumps y+ = jump(t, y-, p) when condition(t, y, p) = 0.
+
+    Parameters
+    ----------
+    f, y0, p, t0, t1, solver, rtol, atol, max_steps, mode
+        As for `ode_solve`; max_steps holds between two events. A mode that switches, such as a heater, is one more component of
+        y with the rate 0, which the jump changes.
+    events
+        An `Event`, or several of which the first to come happens.
+    max_events
+        How many may happen.
+    sensitivity
+        Between the events, as for `ode_solve`; None is `DiscreteAdjoint`.
+
+    Returns
+    -------
+    solution
+        `Solution` with ``value`` a `Hybrid` (y, times, states); ``status``; ``stats``: ``events`` (how many), ``which`` (the
+        number of each event in the list, -1 for none), ``steps``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When f, y0, the ends, the events or the solver do not make a problem, before any solving.
+
+    Notes
+    -----
+    **Derivative**: with respect to y0, p, t0 and t1, of all that is returned: the saltation condition. Hessians by `jax.jacfwd` of
+    the gradient. The number and the order of the events are held constant.
+
+    **Status**: as for `ode_solve`; `MAX_EVENTS` when there are more than max_events, as where a ball comes to rest; `DEGENERATE`
+    where the condition only touches zero, so that the event may vanish.
+
+    **Cost**: each interval is solved twice, to find the event and to arrive there.
+
+    Source: I. A. Hiskens, M. A. Pai, Trajectory sensitivity analysis of hybrid systems, IEEE Trans. Circuits Syst. I 47, 2000.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, adjoint
+    >>> fall = lambda t, y, p: jnp.array([y[1], -9.81])
+    >>> bounce = adjoint.Event(lambda t, y, p: y[0], lambda t, y, p: jnp.array([0.0, -p * y[1]]))
+    >>> def first_impact(height):
+    ...     return adjoint.hybrid_solve(fall, jnp.array([height, 0.0]), 0.8, 0.0, 1.0, bounce).value.times[0]
+    >>> round(float(first_impact(2.0)), 4), round(float(jax.grad(first_impact)(2.0)), 4)  # sqrt(2 h / g), 1 / sqrt(2 g h)
+    (0.6386, 0.1596)
+    """
+    events = (events,) if isinstance(events, Event) else tuple(events)
+    require_problem("hybrid_solve", f, y0, p, t0, t1, rtol, atol, max_steps, mode)
+    y0, p = jax.tree.map(jnp.asarray, (y0, p))
+    flat, _ = ravel_pytree(y0)
+    ends = (jnp.asarray(t0, flat.dtype), jnp.asarray(t1, flat.dtype))
+    _require_events(events, max_events, ends[0], y0, p)
+    sensitivity = DiscreteAdjoint() if sensitivity is None else sensitivity
+    sensitivity = ForwardSensitivity() if mode == "both" else sensitivity
+    method = runge_kutta("hybrid_solve", solver, None)
+    request = _Request(f, events, max_events, method, Tolerances(rtol, atol), max_steps, sensitivity, mode)
+    return _compiled(request, y0, p, ends)
+
+
+@dataclass(frozen=True)
+class _Request:
+    f: Callable[..., PyTree]
+    events: tuple[Event, ...]
+    max_events: int
+    method: RungeKutta
+    tolerances: Tolerances
+    max_steps: int
+    sensitivity: Any
+    mode: str
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled(request: _Request, y0: PyTree, p: PyTree, ends: tuple[Array, Array]) -> Solution[Hybrid]:
+    flat, unravel = ravel_pytree(y0)
+
+    def segment(carry: Any, _: None) -> Any:
+        t, y, code = carry
+        arrived = _segment(request, unravel, p, ends[1], t, y)
+        code = jnp.where(code == 0, arrived.code, code)
+        return (arrived.t, arrived.y, code), arrived
+
+    start = (ends[0], flat, jnp.zeros((), jnp.int32))
+    (_, y, code), all = jax.lax.scan(segment, start, None, length=request.max_events + 1)
+    code = jnp.where((code == 0) & (all.which[-1] >= 0), Status.MAX_EVENTS.code, code)
+    inputs = [leaf for leaf in jax.tree.leaves((y0, p, ends)) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in inputs]))
+    code = jax.lax.stop_gradient(jnp.where(finite, code, Status.NONFINITE_INPUT.code))
+    y, times, states = poison((y, all.t[:-1], all.y[:-1]), code == 0)
+    which = all.which[:-1]
+    stats = {"events": jnp.sum(which >= 0), "which": which, "steps": jnp.sum(all.steps)}
+    value = Hybrid(unravel(y), times, jax.vmap(unravel)(states))
+    name = f"hybrid_solve with {request.method.solver.__name__} ({flat.size} states, {flat.dtype})"
+    return Solution(value, Status(code), stats, name)
+
+
+class _Arrived(NamedTuple):
+    t: Array
+    y: Array
+    code: Array
+    which: Array
+    steps: Array
+
+
+def _segment(request: _Request, unravel: Any, p: PyTree, t1: Array, t: Array, y: Array) -> _Arrived:
+    """From t to the next event and through it, or to t1."""
+    fixed = jax.lax.stop_gradient((p, t1, t, y))
+    tau, which, code, steps = _find(request, unravel, *fixed)
+    happens = which >= 0
+    tau = jnp.where(happens, tau, t1)
+    # tau is a number when there is an event, and t1 with its derivative when there is none.
+    problem = pose(request.f, None, unravel(y), p, (t, tau), (True, True), None)
+    integrator = _integrator(request, problem)
+    y_tau, _, outcome = solve_plan(Plan(integrator, request.sensitivity, request.mode), problem)
+    code = jnp.where(code == 0, outcome.code, code)
+    i = jnp.maximum(which, 0)
+
+    def rate(t: Array, y: Array) -> Array:
+        return ravel_pytree(request.f(t, unravel(y), p))[0]
+
+    def condition(t: Array, y: Array) -> Array:
+        return _conditions(request, unravel, t, y, p)[i]
+
+    slope, curvature = jax.jvp(rate, (tau, y_tau), (jnp.ones_like(tau), rate(tau, y_tau)))
+
+    def near(d: Array) -> Array:
+        return y_tau + d * slope + d * d / 2 * curvature
+
+    d = jnp.zeros_like(tau)
+    for _ in range(2):
+        c, c_dot = jax.jvp(lambda d: condition(tau + d, near(d)), (d,), (jnp.ones_like(d),))
+        d = d - jnp.where(happens, c, 0) / jnp.where(happens & (c_dot != 0), c_dot, 1)
+    code = jnp.where((code == 0) & happens & _only_touches(condition, tau, y_tau, slope), Status.DEGENERATE.code, code)
+    before = near(d)
+    jumps = [partial(_jump, event, unravel) for event in request.events]
+    after = jax.lax.switch(i, jumps, tau + d, before, p)
+    return _Arrived(tau + d, jnp.where(happens, after, before), code.astype(jnp.int32), which, steps)
+
+
+def _only_touches(condition: Any, t: Array, y: Array, slope: Array) -> Array:
+    t, y, slope = jax.lax.stop_gradient((t, y, slope))
+    c_t, c_y = jax.grad(condition, argnums=(0, 1))(t, y)
+    return jnp.abs(c_t + c_y @ slope) <= TOUCH * (jnp.abs(c_t) + jnp.linalg.norm(c_y) * jnp.linalg.norm(slope))
+
+
+def _jump(event: Event, unravel: Any, t: Array, y: Array, p: PyTree) -> Array:
+    if event.jump is None:
+        return y
+    return ravel_pytree(event.jump(t, unravel(y), p))[0].astype(y.dtype)
+
+
+def _conditions(request: _Request, unravel: Any, t: Array, y: Array, p: PyTree) -> Float[Array, " events"]:
+    return jnp.stack([jnp.asarray(event.condition(t, unravel(y), p)) for event in request.events])
+
+
+def _integrator(request: _Request, problem: Problem) -> Integrator:
+    return Integrator(problem.field, request.method, request.tolerances, request.max_steps)
+
+
+def _find(
+    request: _Request, unravel: Any, p: PyTree, t1: Array, t: Array, y: Array
+) -> tuple[Array, Array, Array, Array]:
+    """When the first event happens and which it is (-1 for none), a status code, and the number of steps."""
+    problem = pose(request.f, None, unravel(y), p, (t, t1), (False, False), None)
+    integrator, zero = _integrator(request, problem), jnp.zeros((), y.dtype)
+    start = State(y, integrator.field(zero, y, problem.p))
+
+    def time(s: Array) -> Array:
+        return t + s * (t1 - t)
+
+    def conditions(s: Array, y: Array) -> Array:
+        return _conditions(request, unravel, time(s), y, p)
+
+    def proceed(now: _Segment) -> Array:
+        return (now.s < 1) & (now.which < 0) & (now.steps < request.max_steps) & ~now.stuck
+
+    def body(now: _Segment) -> _Segment:
+        s1 = jnp.where(now.s + 1.01 * now.h >= 1, jnp.ones_like(now.s), now.s + now.h)
+        step = integrator.step((now.s, s1), now.state, problem.p)
+        keep, h = judge(integrator, now.state.y, step, s1 - now.s, now.h)
+
+        def inside(s: Array) -> Array:
+            return integrator.method.interpolate((now.s, s1), now.state.y, step.y, step.stages, s)
+
+        found, which = _first_crossing(conditions, inside, now.s, s1)
+        state = jax.tree.map(lambda new, old: jnp.where(keep, new, old), State(step.y, step.slope), now.state)
+        stuck = ~keep & ((now.s + h <= now.s) | (h < jnp.finfo(h.dtype).tiny ** 0.5))
+        which = jnp.where(keep, which, -1)
+        return _Segment(jnp.where(keep, s1, now.s), h, state, now.steps + 1, found, which, stuck)
+
+    count = jnp.zeros((), jnp.int32)
+    begin = _Segment(zero, first_step(integrator, start, problem.p), start, count, zero, count - 1, jnp.array(False))
+    end = jax.lax.while_loop(proceed, body, begin)
+    failure = jnp.where(end.stuck, Status.STEP_UNDERFLOW.code, Status.MAX_STEPS.code)
+    code = jnp.where((end.s < 1) & (end.which < 0), failure, Status.SUCCESS.code)
+    return time(end.found), end.which, code, end.steps
+
+
+def _first_crossing(conditions: Any, inside: Any, s0: Array, s1: Array) -> tuple[Array, Array]:
+    """Where in a step the first condition falls through zero, and which (-1 for none)."""
+    looks = jnp.linspace(s0, s1, LOOKS + 1)
+    c = jax.vmap(lambda s: conditions(s, inside(s)))(looks)
+    falls = (c[:-1] > 0) & (c[1:] <= 0)
+    first = jnp.argmax(jnp.any(falls, axis=1))
+
+    def bisect(_: Any, bracket: Any) -> Any:
+        left, right = bracket
+        middle = (left + right) / 2
+        fell = jnp.any(falls[first] & (conditions(middle, inside(middle)) <= 0))
+        return jnp.where(fell, left, middle), jnp.where(fell, middle, right)
+
+    def locate() -> tuple[Array, Array]:
+        # Of several events between two looks the first: it is the one whose condition the bisection ends on.
+        digits = jnp.finfo(s0.dtype).nmant
+        left, right = jax.lax.fori_loop(0, digits, bisect, (looks[first], looks[first + 1]))
+        which = jnp.argmax(falls[first] & (conditions(right, inside(right)) <= 0))
+        return (left + right) / 2, which.astype(jnp.int32)
+
+    return jax.lax.cond(jnp.any(falls), locate, lambda: (s1, jnp.full((), -1, jnp.int32)))
+
+
+def _require_events(events: tuple[Event, ...], max_events: int, t: Array, y0: PyTree, p: PyTree) -> None:
+    where = "hybrid_solve"
+    if not events or not all(isinstance(event, Event) for event in events):
+        refuse(where, f"events = {events!r}", "an Event or several", "Pass Event(condition, jump).", TypeError)
+    if not isinstance(max_events, int) or max_events < 1:
+        refuse(where, f"max_events = {max_events!r}", "a positive integer", "It must be known when tracing.")
+    for k, event in enumerate(events):
+        shape = jax.eval_shape(event.condition, t, y0, p).shape
+        if shape != ():
+            refuse(
+                where, f"condition of event {k} with shape {shape}", "one number", "Make an Event for each condition."
+            )
+        if event.jump is None:
+            continue
+        given, expected = (
+            jax.tree.map(lambda leaf: tuple(leaf.shape), tree) for tree in (jax.eval_shape(event.jump, t, y0, p), y0)
+        )
+        if given != expected:
+            refuse(where, f"jump of event {k} that returns {given}", f"{expected}, as y0", "Return a whole new state.")

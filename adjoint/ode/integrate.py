@@ -1,0 +1,208 @@
+"""The loop over steps: from s = 0 to 1, adaptive or in equal steps, sampling on the way and recording what adjoints need."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from adjoint.ode.runge_kutta import RungeKutta, Step, Tolerances
+from adjoint.ode.vector_field import Parameters
+from adjoint.solution import Status
+
+
+@dataclass(frozen=True)
+class Integrator:
+    """How dy/ds = F(s, y, p) is integrated; `steps` makes that many equal ones, without error control."""
+
+    field: Any
+    method: RungeKutta
+    tolerances: Tolerances
+    max_steps: int
+    steps: int | None = None
+
+    @property
+    def most_steps(self) -> int:
+        return self.max_steps if self.steps is None else self.steps
+
+    def step(self, s: tuple[Array, Array], state: "State", p: Parameters) -> Step:
+        return self.method.step(self.field, self.tolerances, s, state.y, state.slope, p)
+
+
+class State(NamedTuple):
+    """What a step starts from: y and its slope F(s, y, p)."""
+
+    y: Float[Array, " n"]
+    slope: Float[Array, " n"]
+
+
+class Record(NamedTuple):
+    """The accepted steps: their ends, of which there are count + 1, and the states at every so-manieth of them."""
+
+    grid: Float[Array, " most_steps+1"]
+    states: Any
+    count: Int[Array, ""]
+
+
+class Outcome(NamedTuple):
+    """How the integration went; `stiff` counts the steps of an explicit method at its stability limit."""
+
+    code: Int[Array, ""]
+    accepted: Int[Array, ""]
+    rejected: Int[Array, ""]
+    stiff: Int[Array, ""]
+    reached: Float[Array, ""]
+
+
+class _Loop(NamedTuple):
+    s: Array
+    h: Array
+    state: State
+    count: Array
+    rejected: Array
+    stiff: Array
+    stuck: Array
+    samples: Array
+    sampled: Array
+    grid: Any
+    kept: Any
+
+
+# h |F_y| above which a step of an explicit method is at its stability limit: 3.3 to 3.5 on the negative axis for those of order
+# 5 (Hairer and Wanner, Solving ODEs II, 2nd ed., section IV.2).
+STABILITY_LIMIT = 2.5
+
+
+def integrate(
+    integrator: Integrator, y0: Array, p: Parameters, s_of_samples: Array, spacing: int | None = None
+) -> tuple[Array, Array, Record | None, Outcome]:
+    """The state at s = 1, the states at the samples, and, with `spacing`, the record of the steps with every such state."""
+    most = integrator.most_steps
+    start = State(y0, integrator.field(jnp.zeros((), y0.dtype), y0, p))
+    h = first_step(integrator, start, p) if integrator.steps is None else jnp.asarray(1 / integrator.steps, y0.dtype)
+    zero = jnp.zeros((), y0.dtype)
+    count = jnp.zeros((), jnp.int32)
+    grid = kept = None
+    if spacing is not None:
+        grid = jnp.zeros(most + 1, y0.dtype)
+        kept = jax.tree.map(lambda a: jnp.zeros((-(-most // spacing), *a.shape), a.dtype), start)
+    samples = jnp.zeros((s_of_samples.size, y0.size), y0.dtype)
+    # Samples at the very start belong to no step.
+    at_start = s_of_samples <= 0
+    samples = jnp.where(at_start[:, None], y0[None, :], samples)
+    sampled = jnp.sum(at_start, dtype=jnp.int32)
+    loop = _Loop(zero, h, start, count, count, count, jnp.array(False), samples, sampled, grid, kept)
+
+    def proceed(loop: _Loop) -> Array:
+        return (loop.s < 1) & (loop.count + loop.rejected < most) & ~loop.stuck
+
+    def body(loop: _Loop) -> _Loop:
+        return _advance(integrator, p, s_of_samples, spacing, loop)
+
+    loop = jax.lax.while_loop(proceed, body, loop)
+    code = jnp.where(loop.s < 1, Status.MAX_STEPS.code, Status.SUCCESS.code)
+    failure = Status.STEP_UNDERFLOW if integrator.steps is None else Status.DIVERGED
+    code = jnp.where(loop.stuck, failure.code, code).astype(jnp.int32)
+    record = None
+    if spacing is not None:
+        record = Record(jax.lax.stop_gradient(loop.grid), loop.kept, loop.count)
+    outcome = Outcome(code, loop.count, loop.rejected, loop.stiff, loop.s)
+    return loop.state.y, loop.samples, record, jax.lax.stop_gradient(outcome)
+
+
+def _advance(integrator: Integrator, p: Parameters, s_of_samples: Array, spacing: int | None, loop: _Loop) -> _Loop:
+    """One attempt at a step."""
+    s1, h_tried = loop.s + loop.h, loop.h
+    # The last step ends at 1; one that would leave a sliver is stretched.
+    s1 = jnp.where(loop.s + 1.01 * loop.h >= 1, jnp.ones_like(s1), s1)
+    if integrator.steps is not None:
+        s1 = ((loop.count + 1) / integrator.steps).astype(loop.s.dtype)
+    s = (loop.s, s1)
+    step = integrator.step(s, loop.state, p)
+    keep, h = judge(integrator, loop.state.y, step, s1 - loop.s, h_tried)
+    grid, kept = loop.grid, loop.kept
+    if spacing is not None:
+        # What a rejected step writes is overwritten by the next one.
+        grid = grid.at[loop.count + 1].set(s1)
+        kept = jax.tree.map(lambda all, new: all.at[loop.count // spacing].set(new), kept, _every(spacing, loop))
+    samples, sampled = _sample(integrator, s_of_samples, s, step, keep, loop)
+    state = jax.tree.map(lambda new, old: jnp.where(keep, new, old), State(step.y, step.slope), loop.state)
+    stuck = ~keep & ((loop.s + h <= loop.s) | (h < jnp.finfo(h.dtype).tiny ** 0.5))
+    if integrator.steps is not None:
+        stuck = ~jnp.all(jnp.isfinite(state.y))
+    return _Loop(
+        jnp.where(keep, s1, loop.s),
+        h,
+        state,
+        loop.count + keep,
+        loop.rejected + ~keep,
+        loop.stiff + (keep & (step.stiffness > STABILITY_LIMIT)),
+        stuck,
+        samples,
+        sampled,
+        grid,
+        kept,
+    )
+
+
+def _every(spacing: int, loop: _Loop) -> Any:
+    """The state to write into its slot: the one that is there already, but for every so-manieth step."""
+    if spacing == 1:
+        return loop.state
+    is_kept = loop.count % spacing == 0
+    slot = loop.count // spacing
+    return jax.tree.map(lambda all, new: jnp.where(is_kept, new, all[slot]), loop.kept, loop.state)
+
+
+def _sample(
+    integrator: Integrator, s_of_samples: Array, s: tuple[Array, Array], step: Step, keep: Array, loop: _Loop
+) -> tuple[Array, Array]:
+    """Fill in the samples inside this step, if it is kept."""
+    last = s_of_samples.size
+    if last == 0:
+        return loop.samples, loop.sampled
+
+    def is_inside(carry: Any) -> Array:
+        _, j = carry
+        return keep & (j < last) & (s_of_samples[jnp.minimum(j, last - 1)] <= s[1])
+
+    def fill(carry: Any) -> Any:
+        samples, j = carry
+        return samples.at[j].set(
+            integrator.method.interpolate(s, loop.state.y, step.y, step.stages, s_of_samples[j])
+        ), j + 1
+
+    return jax.lax.while_loop(is_inside, fill, (loop.samples, loop.sampled))
+
+
+def judge(integrator: Integrator, y: Array, step: Step, h: Array, h_tried: Array) -> tuple[Array, Array]:
+    """Whether a step is kept, and the size of the next one: the elementary controller, which diffrax has as its default."""
+    if integrator.steps is not None:
+        return jnp.array(True), h_tried
+    error = integrator.tolerances.scaled(*jax.lax.stop_gradient((step.error, y, step.y)))
+    error = jnp.where(step.converged & jnp.all(jnp.isfinite(step.slope)), error, jnp.inf)
+    return accept(error, integrator.method.order, h)
+
+
+def accept(error: Array, order: int, h: Array) -> tuple[Array, Array]:
+    """A step with this error, in units of the tolerance, is kept if it is at most 1; factors 0.2 to 10 from step to step."""
+    error = jnp.where(jnp.isfinite(error), error, jnp.inf)
+    keep = error < 1
+    factor = 0.9 * error ** (-1 / order)
+    factor = jnp.where(keep, jnp.clip(factor, 1.0, 10.0), jnp.clip(factor, 0.2, 0.9))
+    return keep, jax.lax.stop_gradient(h * factor)
+
+
+def first_step(integrator: Integrator, start: State, p: Parameters) -> Float[Array, ""]:
+    """The size of the first step: Hairer, Norsett and Wanner, Solving ODEs I, 2nd ed., section II.4."""
+    (y, slope), p = jax.lax.stop_gradient((start, p))
+    scaled, order = integrator.tolerances.scaled, integrator.method.order
+    size, rate = scaled(y, y), scaled(slope, y)
+    is_tiny = (size < 1e-5) | (rate < 1e-5)
+    h0 = jnp.where(is_tiny, 1e-6, 0.01 * size / jnp.where(is_tiny, 1, rate))
+    curvature = scaled(integrator.field(h0, y + h0 * slope, p) - slope, y) / h0
+    largest = jnp.maximum(rate, curvature)
+    h1 = jnp.where(largest <= 1e-15, jnp.maximum(1e-6, 1e-3 * h0), (0.01 / largest) ** (1 / order))
+    h = jnp.minimum(jnp.minimum(100 * h0, h1), 1)
+    return jnp.where(jnp.isfinite(h), h, 1e-6).astype(y.dtype)

@@ -1,0 +1,224 @@
+"""One step of a Runge-Kutta method, explicit or diagonally implicit, by the tableau of a solver of diffrax.
+
+The equation is M y' = F(s, y, p) with a constant M, by default the identity. Slopes are kept as h F, so that sums need no h.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+from adjoint.known_value import attach_derivative
+from adjoint.ode.vector_field import VectorField
+
+
+class Step(NamedTuple):
+    """What a step leaves: the state and its slope F at the end, an error estimate, and the slopes of all stages."""
+
+    y: Float[Array, " n"]
+    slope: Float[Array, " n"]
+    error: Float[Array, " n"]
+    stages: Float[Array, "stages n"]
+    converged: Bool[Array, ""]
+    stiffness: Float[Array, ""]
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """Errors are measured in units of atol + rtol |y|."""
+
+    rtol: float
+    atol: float
+
+    def scaled(self, error: Array, *ys: Array) -> Float[Array, ""]:
+        """The root mean square of an error in these units, of the larger y."""
+        size = jnp.abs(ys[0])
+        for y in ys[1:]:
+            size = jnp.maximum(size, jnp.abs(y))
+        return jnp.sqrt(jnp.mean((error / (self.atol + self.rtol * size)) ** 2))
+
+
+@dataclass(frozen=True)
+class RungeKutta:
+    """A method of diffrax by its class, which holds the tableau and the interpolation of its steps."""
+
+    solver: Any
+
+    @property
+    def tableau(self) -> Any:
+        return self.solver.tableau
+
+    @property
+    def is_implicit(self) -> bool:
+        return self.tableau.implicit
+
+    @property
+    def order(self) -> int:
+        return self.solver.order(self.solver, None)
+
+    @property
+    def has_error_estimate(self) -> bool:
+        return bool(np.any(self.tableau.b_error))
+
+    def step(
+        self,
+        field: VectorField,
+        tolerances: Tolerances,
+        s: tuple[Array, Array],
+        y: Array,
+        slope: Array,
+        p: PyTree,
+        mass: Array | None = None,
+    ) -> Step:
+        """From s[0] to s[1]; `slope` is F at the start. s has no derivative."""
+        if self.is_implicit:
+            return _implicit_step(self.tableau, field, tolerances, s, y, slope, p, mass)
+        return _explicit_step(self.tableau, field, s, y, slope, p)
+
+    def interpolate(self, s: tuple[Array, Array], y0: Array, y1: Array, stages: Array, at: Array) -> Float[Array, " n"]:
+        """The state inside the step from y0 to y1 with these slopes."""
+        return self.solver.interpolation_cls(t0=s[0], t1=s[1], y0=y0, y1=y1, k=stages).evaluate(at)
+
+
+def _explicit_step(tableau: Any, field: VectorField, s: tuple[Array, Array], y: Array, slope: Array, p: PyTree) -> Step:
+    h = s[1] - s[0]
+    k, Y = [h * slope], [y]
+    for a, c in zip(tableau.a_lower, tableau.c, strict=True):
+        Y.append(y + _combination(a, k))
+        k.append(h * field(s[1] if c == 1 else s[0] + c * h, Y[-1], p))
+    if tableau.fsal:
+        y1, slope1 = Y[-1], k[-1] / h
+    else:
+        y1 = y + _combination(tableau.b_sol, k)
+        slope1 = field(s[1], y1, p)
+    error = _combination(tableau.b_error, k)
+    # Two stages at one time tell |h F_y| (Hairer and Wanner, Solving ODEs II, 2nd ed., section IV.2, eq. 2.26).
+    c = np.concatenate([[0.0], tableau.c])
+    stiffness = jnp.zeros((), y.dtype)
+    if c[-1] == c[-2]:
+        change = jnp.linalg.norm(Y[-1] - Y[-2])
+        stiffness = jnp.linalg.norm(k[-1] - k[-2]) / jnp.where(change > 0, change, jnp.inf)
+    return Step(y1, slope1, error, jnp.stack(k), jnp.array(True), jax.lax.stop_gradient(stiffness))
+
+
+def _combination(weights: np.ndarray, k: list[Array]) -> Array:
+    """The sum of weighted slopes, without those of weight zero."""
+    terms = [jnp.asarray(w, k[0].dtype) * k_i for w, k_i in zip(weights, k, strict=False) if w != 0]
+    return sum(terms[1:], start=terms[0]) if terms else jnp.zeros_like(k[0])
+
+
+# An implicit stage is the root Y of   M Y - c - h a F(s, Y, p) = 0,   c = M y + sum of earlier slopes,   a = a_ii:
+#
+#     (M - h a F_y) dY = dc + h a F_p dp
+#
+# one linear solve, in every mode and order (the rule of `root`, whose factors a stage would not fill). Its slope is taken
+# from the equation, h F = (M Y - c) / a, not from F itself, which would amplify what is left of the iteration by the stiffness.
+
+
+@dataclass(frozen=True)
+class _StageDerivative:
+    """dY of an implicit stage; `fixed` is (s, h a, M)."""
+
+    field: VectorField
+
+    def __call__(self, Y: Array, operands: Any, tangents: Any, fixed: Any) -> Array:
+        s, ha, mass = fixed
+        _, p = operands
+        c_dot, p_dot = tangents
+        _, F_p_dot = jax.jvp(lambda p: self.field(s, Y, p), (p,), (p_dot,))
+        F_y = jax.jacfwd(lambda y: self.field(s, y, p))(Y)
+        return jnp.linalg.solve(_identity(mass, Y) - ha * F_y, c_dot + ha * F_p_dot)
+
+
+def _identity(mass: Array | None, y: Array) -> Array:
+    return jnp.eye(y.size, dtype=y.dtype) if mass is None else mass
+
+
+def _implicit_step(
+    tableau: Any,
+    field: VectorField,
+    tolerances: Tolerances,
+    s: tuple[Array, Array],
+    y: Array,
+    slope: Array,
+    p: PyTree,
+    mass: Array | None,
+) -> Step:
+    h = s[1] - s[0]
+    count, dtype = tableau.num_stages, y.dtype
+    a = float(tableau.a_diagonal[-1])
+    lower, predictor = (np.zeros((count, count)), np.zeros((count, count)))
+    for i, (row, guess) in enumerate(zip(tableau.a_lower, tableau.a_predictor, strict=True), start=1):
+        lower[i, :i], predictor[i, :i] = row, guess
+    c_of_stage = np.concatenate([[tableau.c1], tableau.c])
+    fixed_y, fixed_p = jax.lax.stop_gradient((y, p))
+    F_y = jax.jacfwd(lambda y: field(s[0], y, fixed_p))(fixed_y)
+    factors = jax.scipy.linalg.lu_factor(_identity(mass, y) - h * a * F_y)
+
+    def apply_mass(v: Array) -> Array:
+        return v if mass is None else mass @ v
+
+    def stage(carry: Any, row: Any) -> tuple[Any, Array]:
+        k, converged, i = carry
+        weights, guess, c_i = row
+        at = jnp.where(c_i == 1, s[1], s[0] + c_i * h)
+        c = apply_mass(y) + weights @ k
+        # With a mass matrix slopes are no rates of y, so the start is all there is to guess from.
+        start = c + a * (guess @ k) if mass is None else y
+        Y, is_root = _iterate(field, tolerances, factors, at, h * a, start, c, fixed_y, p, mass)
+        Y = attach_derivative(_StageDerivative(field), Y, (c, p), (at, h * a, mass))
+        return (k.at[i].set((apply_mass(Y) - c) / a), converged & is_root, i + 1), Y
+
+    k = jnp.zeros((count, y.size), dtype).at[0].set(h * slope)
+    rows = (jnp.asarray(lower[1:], dtype), jnp.asarray(predictor[1:], dtype), jnp.asarray(c_of_stage[1:], dtype))
+    (k, converged, _), Y = jax.lax.scan(stage, (k, jnp.array(True), 1), rows)
+    # The stiff components of the raw estimate are spurious; the factors damp them (Hairer and Wanner, IV.8, eq. 8.20).
+    error = jax.scipy.linalg.lu_solve(factors, jax.lax.stop_gradient(jnp.asarray(tableau.b_error, dtype) @ k))
+    return Step(Y[-1], k[-1] / h, error, k, converged, jnp.zeros((), dtype))
+
+
+# An iteration ends when what is left of it is this share of the tolerance, so that it stays out of the error of the step.
+KAPPA = 1e-3
+MOST_ITERATIONS = 10
+
+
+def _iterate(
+    field: VectorField,
+    tolerances: Tolerances,
+    factors: Any,
+    s: Array,
+    ha: Array,
+    start: Array,
+    c: Array,
+    y: Array,
+    p: PyTree,
+    mass: Array | None,
+) -> tuple[Array, Array]:
+    """Y by simplified Newton steps with the factors of this step, and whether they converged."""
+    start, c, p = jax.lax.stop_gradient((start, c, p))
+
+    def proceed(carry: Any) -> Array:
+        _, _, converged, diverged, count = carry
+        return ~converged & ~diverged & (count < MOST_ITERATIONS)
+
+    def improve(carry: Any) -> Any:
+        Y, previous, _, _, count = carry
+        residual = (Y if mass is None else mass @ Y) - c - ha * field(s, Y, p)
+        change = jax.scipy.linalg.lu_solve(factors, residual)
+        size = tolerances.scaled(change, y, Y)
+        rate = size / previous
+        # The error left is at most rate / (1 - rate) of the last change; the first change has no rate yet.
+        left = jnp.where(count > 0, rate / (1 - rate), 1) * size
+        diverged = ((count > 0) & (rate >= 1) & (size > KAPPA)) | ~jnp.isfinite(size)
+        # Changes at the level of rounding have no rate.
+        converged = ((left < KAPPA) & (rate < 1)) | (size < 1e-2 * KAPPA)
+        return Y - change, size, converged, diverged, count + 1
+
+    infinite = jnp.asarray(jnp.inf, start.dtype)
+    Y, _, converged, _, _ = jax.lax.while_loop(
+        proceed, improve, (start, infinite, jnp.array(False), jnp.array(False), 0)
+    )
+    return Y, converged

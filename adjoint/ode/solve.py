@@ -1,0 +1,291 @@
+"""ode_solve: the solution of y' = f(t, y, p), of its samples and of integrals along it, with derivatives of several kinds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from adjoint.inputs import refuse
+from adjoint.ode.certificate import ENOUGH_DIGITS, certify
+from adjoint.ode.choice import at_stability_limit, choose
+from adjoint.ode.discrete import Bars, Gradient
+from adjoint.ode.forward import ForwardSensitivity, solve_in_both_modes
+from adjoint.ode.integrate import Integrator, Outcome, integrate
+from adjoint.ode.runge_kutta import RungeKutta, Tolerances
+from adjoint.ode.vector_field import Parameters, Problem, pose
+from adjoint.solution import Solution, Status, Words, poison
+
+# Outer room of every rule: forward, the sensitivity remembers what it needs; backward, it pulls the cotangents of y(t1) and of
+# the samples back to y0, p and the sample times. All that F closed over is among the varying parameters.
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to solve, and how to take derivatives."""
+
+    integrator: Integrator
+    sensitivity: Any
+    mode: str
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _solve(
+    plan: Plan, y0: Array, varying: list[Array], s: Array, constant: list[Array]
+) -> tuple[Array, Array, Outcome]:
+    y1, samples, _, outcome = integrate(plan.integrator, y0, Parameters(varying, constant), s)
+    return y1, samples, outcome
+
+
+def _solve_fwd(
+    plan: Plan, y0: Array, varying: list[Array], s: Array, constant: list[Array]
+) -> tuple[tuple[Array, Array, Outcome], Any]:
+    p = Parameters(varying, constant)
+    value, memory = plan.sensitivity.remember(plan.integrator, y0, p, s)
+    return value, (memory, y0, p, s)
+
+
+def _solve_bwd(plan: Plan, residuals: Any, bars: Any) -> Any:
+    memory, y0, p, s = residuals
+    y1_bar, samples_bar, _ = bars
+    gradient: Gradient = plan.sensitivity.pull_back(plan.integrator, memory, y0, p, s, Bars(y1_bar, samples_bar))
+    return gradient.y0, gradient.varying, gradient.s, None
+
+
+_solve.defvjp(_solve_fwd, _solve_bwd)
+
+
+def solve_plan(plan: Plan, problem: Problem) -> tuple[Array, Array, Outcome]:
+    """y at s = 1, the samples and the outcome, to be differentiated as planned."""
+    if plan.mode == "both":
+        return solve_in_both_modes(plan.integrator, problem.y0, problem.p, problem.s)
+    solved: Any = _solve(plan, problem.y0, problem.p.varying, problem.s, problem.p.constant)
+    return solved
+
+
+@dataclass(frozen=True)
+class _Request:
+    """All that is known when tracing; equal requests are compiled once."""
+
+    f: Callable[..., PyTree]
+    running_cost: Callable[..., PyTree] | None
+    method: RungeKutta
+    tolerances: Tolerances
+    max_steps: int
+    steps: int | None
+    sensitivity: Any
+    mode: str
+    certificate: bool
+    ends_vary: tuple[bool, bool]
+
+
+def ode_solve(
+    f: Callable[..., PyTree],
+    y0: PyTree,
+    p: PyTree,
+    t0: Any,
+    t1: Any,
+    *,
+    ts: Any = None,
+    running_cost: Callable[..., PyTree] | None = None,
+    solver: Any = None,
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    max_steps: int = 4096,
+    steps: int | None = None,
+    sensitivity: Any = None,
+    mode: Literal["reverse", "both"] = "reverse",
+    certificate: bool = False,
+) -> Solution[Any]:
+    """Solve y' = f(t, y, p), y(t0) = y0, with derivatives of y(t1), of samples y(ts) and of the integral of a running cost.
+
+    Parameters
+    ----------
+    f
+        f(t, y, p), structured as y.
+    y0
+        The state at t0: an array or a pytree of floating-point arrays of one dtype.
+    p
+        Parameters, a pytree. f may also close over values that are being differentiated.
+    t0, t1
+        The ends; t1 may lie before t0. Derivatives are taken where they are JAX arrays, not Python numbers.
+    ts
+        Times between t0 and t1, in the direction of time, at which to return y.
+    running_cost
+        g(t, y, p), a number or a pytree, to be integrated from t0 to t1, under the same error control.
+    solver
+        An explicit or diagonally implicit Runge-Kutta solver of diffrax: ``diffrax.Tsit5()`` (default), ``Dopri5``, ``Dopri8``,
+        ``Bosh3``, ``Heun``, ``Midpoint``, ``Ralston``; for stiff problems ``Kvaerno5``, ``Kvaerno4``, ``Kvaerno3``.
+    rtol, atol
+        The error of a step is kept below atol + rtol |y|.
+    max_steps
+        At most so many attempts at a step.
+    steps
+        Take so many equal steps instead, without error control.
+    sensitivity
+        How derivatives are computed: `DiscreteAdjoint`, `InterpolatingAdjoint`, `GaussAdjoint`, `BacksolveAdjoint`,
+        `ForwardSensitivity`; None chooses by sizes, and takes `GaussAdjoint` where an explicit solver is at its stability limit.
+    mode
+        ``"reverse"``, or ``"both"`` for plain forward mode too, by `ForwardSensitivity`.
+    certificate
+        Estimate how many digits of a gradient by y0 and p can be believed; NaN and `UNTRUSTED` when there is less than one.
+
+    Returns
+    -------
+    solution
+        `Solution` with ``value`` y(t1), or the states at ts, stacked; with a running cost the pair (states, integral);
+        ``status``; ``stats``: ``steps``, ``rejected``, ``at_stability_limit``, ``sensitivity`` (which, and why), and with a
+        certificate ``gradient_digits``, ``growth``, ``disagreement``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When f, y0, the times or the solver do not make a problem, before any solving.
+
+    Notes
+    -----
+    **Derivative**: with respect to y0, p, t0, t1, ts and what f closes over, as the sensitivity says. Steps are constant shares
+    of t1 - t0 in it. Hessians by `jax.jacfwd` of the gradient; reverse over reverse is refused by JAX.
+
+    **Status**: `MAX_STEPS`, `STEP_UNDERFLOW` (blow-up, NaN, a discontinuity), `DIVERGED` (with `steps`), `NONFINITE_INPUT`,
+    `OUT_OF_RANGE` (ts), `UNTRUSTED`. Then the value is NaN, and so is every derivative.
+
+    **Cost**: the solve, and for a gradient 2 to 4 more; about 4 more for a certificate. Called outside `jax.jit` it is compiled
+    once for each f: define f once, not anew for every call.
+
+    Source: Y. Cao, S. Li, L. Petzold, R. Serban, SIAM J. Sci. Comput. 24, 2003; A. Griewank, A. Walther, Evaluating
+    Derivatives, 2nd ed., 2008.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, adjoint
+    >>> def swing(t, y, length):
+    ...     return jnp.array([y[1], -9.81 / length * jnp.sin(y[0])])
+    >>> def angle(length):
+    ...     return adjoint.ode_solve(swing, jnp.array([0.1, 0.0]), length, 0.0, 1.0).value[0]
+    >>> round(float(angle(2.0)), 4), round(float(jax.grad(angle)(2.0)), 4)
+    (-0.06, 0.0443)
+    """
+    dtype = require_problem("ode_solve", f, y0, p, t0, t1, rtol, atol, max_steps, mode)
+    if steps is not None and (not isinstance(steps, int) or steps < 1):
+        refuse("ode_solve", f"steps = {steps!r}", "a positive integer", "It must be known when tracing.")
+    if ts is not None and (jnp.ndim(ts) != 1 or jnp.size(ts) == 0):
+        refuse("ode_solve", f"ts of shape {jnp.shape(ts)}", "a list of times", "Pass a one-dimensional array.")
+    y0, p = jax.tree.map(jnp.asarray, (y0, p))
+    ends = (jnp.asarray(t0, dtype), jnp.asarray(t1, dtype))
+    request = _Request(
+        f,
+        running_cost,
+        runge_kutta("ode_solve", solver, steps),
+        Tolerances(rtol, atol),
+        max_steps,
+        steps,
+        sensitivity,
+        mode,
+        certificate,
+        (isinstance(t0, jax.Array), isinstance(t1, jax.Array)),
+    )
+    return _compiled(request, y0, p, ends, None if ts is None else jnp.asarray(ts, dtype))
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled(request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | None) -> Solution[Any]:
+    problem = pose(request.f, request.running_cost, y0, p, ends, request.ends_vary, ts)
+    integrator = Integrator(problem.field, request.method, request.tolerances, request.max_steps, request.steps)
+    sensitivity, words = _sensitivity(request, integrator, problem)
+    y1, samples, outcome = solve_plan(Plan(integrator, sensitivity, request.mode), problem)
+    stats = {
+        "steps": outcome.accepted,
+        "rejected": outcome.rejected,
+        "at_stability_limit": at_stability_limit(outcome),
+        "sensitivity": Words(words),
+    }
+    code = _code(problem, outcome)
+    if request.certificate:
+        found = certify(integrator, problem.y0, problem.p)
+        stats |= {"gradient_digits": found.digits, "growth": found.growth, "disagreement": found.disagreement}
+        code = jnp.where((code == 0) & ~(found.digits >= ENOUGH_DIGITS), Status.UNTRUSTED.code, code)
+    y1, samples = poison((y1, samples), code == 0)
+    end, integral = problem.split(y1)
+    states = end if ts is None else jax.vmap(lambda y: problem.split(y)[0])(samples)
+    value = states if request.running_cost is None else (states, integral)
+    name, y = request.method.solver.__name__, problem.y0
+    return Solution(value, Status(code), stats, f"ode_solve with {name} ({y.size} states, {y.dtype})")
+
+
+def _sensitivity(request: _Request, integrator: Integrator, problem: Problem) -> tuple[Any, str]:
+    if request.mode == "both":
+        return ForwardSensitivity(), "ForwardSensitivity: mode is both"
+    if request.sensitivity is not None:
+        return request.sensitivity, f"{type(request.sensitivity).__name__}: as asked"
+    chosen = choose(integrator, problem.y0, problem.p, problem.s.size)
+    return chosen, f"{type(chosen.sensitivity).__name__}: {chosen.why}"
+
+
+def _code(problem: Problem, outcome: Outcome) -> Array:
+    in_order = jnp.all(jnp.diff(problem.s) >= 0) & jnp.all((problem.s >= 0) & (problem.s <= 1))
+    code = jnp.where(in_order, outcome.code, Status.OUT_OF_RANGE.code)
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in (problem.y0, problem.s, *problem.p.varying)]
+    code = jnp.where(jnp.all(jnp.stack(finite)), code, Status.NONFINITE_INPUT.code)
+    return jax.lax.stop_gradient(code.astype(jnp.int32))
+
+
+def require_problem(
+    where: str,
+    f: Callable[..., PyTree],
+    y0: PyTree,
+    p: PyTree,
+    t0: Any,
+    t1: Any,
+    rtol: float,
+    atol: float,
+    max_steps: int,
+    mode: str,
+) -> Any:
+    """Refuse what is no initial value problem; the dtype of y0."""
+    if mode not in ("reverse", "both"):
+        refuse(where, f"mode = {mode!r}", '"reverse" or "both"', 'Use "both" for plain jvp or jacfwd.')
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        if not tolerance > 0:
+            refuse(where, f"{name} = {tolerance}", "a positive number", "rtol=1e-6 and atol=1e-9 are usual.")
+    if not isinstance(max_steps, int) or max_steps < 1:
+        refuse(where, f"max_steps = {max_steps!r}", "a positive integer", "It must be known when tracing.")
+    for name, t in (("t0", t0), ("t1", t1)):
+        if jnp.ndim(t) != 0:
+            refuse(where, f"{name} of shape {jnp.shape(t)}", "one number", "Give times to sample at as ts.")
+    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(y0)}
+    if len(dtypes) != 1 or not jnp.issubdtype(next(iter(dtypes)), jnp.floating):
+        names = " and ".join(sorted(str(d) for d in dtypes)) or "no arrays"
+        remedy = "Convert them; write complex states as real and imaginary parts."
+        refuse(where, f"y0 with {names}", "real floating-point arrays of one dtype", remedy, TypeError)
+    (dtype,) = dtypes
+    y0, p = jax.tree.map(jnp.asarray, (y0, p))
+    rate = jax.eval_shape(f, jnp.zeros((), dtype), y0, p)
+    given, expected = (jax.tree.map(lambda leaf: tuple(jnp.shape(leaf)), tree) for tree in (rate, y0))
+    if given != expected:
+        refuse(where, f"f that returns {given}", f"{expected}, as y0", "Return a rate for each number of y.")
+    return dtype
+
+
+def runge_kutta(where: str, solver: Any, steps: int | None) -> RungeKutta:
+    """The method of a solver of diffrax; refuses what has no usable tableau."""
+    # Not at the top: it takes a second to import.
+    import diffrax
+
+    kind = type(diffrax.Tsit5() if solver is None else solver)
+    tableau = getattr(kind, "tableau", None)
+    if not isinstance(tableau, diffrax.ButcherTableau) or (tableau.implicit and not tableau.fsal):
+        refuse(
+            where,
+            f"solver = {solver!r}",
+            "an explicit Runge-Kutta solver of diffrax, or Kvaerno3, Kvaerno4 or Kvaerno5",
+            "Leave it out for diffrax.Tsit5(); take diffrax.Kvaerno5() for a stiff problem.",
+            TypeError,
+        )
+    method = RungeKutta(kind)
+    if steps is None and not method.has_error_estimate:
+        refuse(where, f"solver = {solver!r}", "one with an error estimate", "Or give steps for equal steps.")
+    return method

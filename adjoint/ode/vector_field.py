@@ -1,0 +1,103 @@
+"""The user's equation in the form that all methods work on: a flat state y over s in [0, 1], dy/ds = F(s, y, p).
+
+With t = t0 + s (t1 - t0) and F = (t1 - t0) f the ends are parameters like all others, and time may run backwards. An
+integral of g(t, y, p) is one more group of states, with g as its slope.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from adjoint.linear.traced_function import TracedFunction
+
+
+class Parameters(NamedTuple):
+    """All that F depends on beside s and y: arrays that have derivatives, and those that do not."""
+
+    varying: list[Array]
+    constant: list[Array]
+
+
+@dataclass(frozen=True, eq=False)
+class VectorField:
+    """F(s, y, p) as a traced program; `varies` tells which of its leaves, closed over or given, are varying parameters."""
+
+    program: Any
+    closed_over: int
+    varies: tuple[bool, ...]
+
+    @classmethod
+    def of(
+        cls, function: Callable[..., Array], s: Array, y: Array, p: PyTree, fixed: PyTree = ()
+    ) -> tuple["VectorField", Parameters]:
+        """The field of function(s, y, p, fixed), and its parameters: the leaves of p and what the function closed over."""
+        traced = TracedFunction.of(function, s, y, p, fixed)
+        leaves = [*traced.closed_over, *jax.tree.leaves(p)]
+        varies = tuple(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves)
+        leaves += jax.tree.leaves(fixed)
+        varies += (False,) * (len(leaves) - len(varies))
+        parameters = Parameters(
+            [leaf for leaf, is_varying in zip(leaves, varies, strict=True) if is_varying],
+            [leaf for leaf, is_varying in zip(leaves, varies, strict=True) if not is_varying],
+        )
+        return cls(traced.program, len(traced.closed_over), varies), parameters
+
+    def __call__(self, s: Float[Array, ""], y: Float[Array, " n"], p: Parameters) -> Float[Array, " n"]:
+        varying, constant = iter(p.varying), iter(p.constant)
+        leaves = [next(varying) if is_varying else next(constant) for is_varying in self.varies]
+        return TracedFunction(leaves[: self.closed_over], self.program)(s, y, leaves[self.closed_over :])
+
+
+class Problem(NamedTuple):
+    """dy/ds = F(s, y, p) from y0, to be sampled at the points s of [0, 1]; `split` gives (state, integral) of a flat y."""
+
+    field: VectorField
+    y0: Float[Array, " n"]
+    p: Parameters
+    s: Float[Array, " samples"]
+    split: Callable[[Array], tuple[PyTree, PyTree]]
+
+
+def pose(
+    f: Callable[..., PyTree],
+    running_cost: Callable[..., PyTree] | None,
+    y0: PyTree,
+    p: PyTree,
+    ends: tuple[Array, Array],
+    ends_vary: tuple[bool, bool],
+    ts: Array | None,
+) -> Problem:
+    """The flat problem of y' = f(t, y, p), and of the integral of a running cost if there is one."""
+    state, unravel = ravel_pytree(y0)
+    dtype = state.dtype
+    # Ends that were plain numbers have no derivative, and computing none saves its time.
+    varying = tuple(t for t, varies in zip(ends, ends_vary, strict=True) if varies)
+    fixed = tuple(t for t, varies in zip(ends, ends_vary, strict=True) if not varies)
+    s = jnp.zeros(0, dtype) if ts is None else (ts - ends[0]) / (ends[1] - ends[0])
+    if running_cost is None:
+        costs, unravel_costs = jnp.zeros(0, dtype), lambda _: None
+    else:
+        like = jax.eval_shape(running_cost, ends[0], y0, p)
+        costs, unravel_costs = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype), like))
+
+    def F(s: Array, y: Array, differentiated: Any, fixed: Any) -> Array:
+        p, varying = differentiated
+        moving, resting = iter(varying), iter(fixed)
+        t0, t1 = (next(moving) if varies else next(resting) for varies in ends_vary)
+        t, y_of_t = t0 + s * (t1 - t0), unravel(y[: state.size])
+        slopes = [ravel_pytree(f(t, y_of_t, p))[0]]
+        if running_cost is not None:
+            slopes.append(ravel_pytree(running_cost(t, y_of_t, p))[0])
+        return (t1 - t0) * jnp.concatenate(slopes).astype(dtype)
+
+    def split(y: Array) -> tuple[PyTree, PyTree]:
+        return unravel(y[: state.size]), unravel_costs(y[state.size :])
+
+    flat = jnp.concatenate([state, costs])
+    field, parameters = VectorField.of(F, jnp.zeros((), dtype), flat, (p, varying), fixed)
+    return Problem(field, flat, parameters, s, split)
