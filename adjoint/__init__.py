@@ -21,6 +21,7 @@ from adjoint.ode.events import Event, Hybrid, hybrid_solve
 from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.recurrence import recurrence
 from adjoint.ode.solve import ode_solve
+from adjoint.ode.steady_state import steady_state
 from adjoint.optimize.optimality_criteria import OC, OCState
 from adjoint.second_order import hvp
 from adjoint.solution import Solution, SolveError, Status, require
@@ -73,6 +74,7 @@ __all__ = [
     "recurrence",
     "require",
     "root",
+    "steady_state",
     "symmetry_test",
     "taylor_test",
     "verify_gradient",

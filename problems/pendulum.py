@@ -1,12 +1,12 @@
 """The plane double pendulum: two point masses on two massless rods, without friction.
 
-With the angles a = (a_1, a_2) from the vertical, w = a', d = a_1 - a_2, the lengths l in m, the masses m in kg and gravity g in m/s^2:
+With angles a = (a_1, a_2) from the vertical, w = a', d = a_1 - a_2, lengths l in m, masses m in kg and gravity g in m/s^2:
 
     (m_1 + m_2) l_1 w_1' + m_2 l_2 w_2' cos d = -m_2 l_2 w_2^2 sin d - (m_1 + m_2) g sin a_1
               l_1 w_1' cos d + l_2 w_2'       =      l_1 w_1^2 sin d -              g sin a_2
 
-(E. W. Weisstein, Double Pendulum, ScienceWorld; R. B. Levien, S. M. Tan, Am. J. Phys. 61 (1993) 1038-1044.) The laws below are exact,
-and so are their derivatives, which makes closed forms for the sensitivities S = d(a, w)(t) / d(a, w)(0) and for those by l, m and g.
+(E. W. Weisstein, Double Pendulum, ScienceWorld; R. B. Levien, S. M. Tan, Am. J. Phys. 61 (1993) 1038-1044.) The laws below are
+exact, and so are their derivatives: closed forms for the sensitivities of (a, w)(t) to (a, w)(0), l, m and g.
 """
 
 from typing import NamedTuple
@@ -14,8 +14,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-
-import adjoint
 
 
 class State(NamedTuple):
@@ -40,7 +38,7 @@ class Everything(NamedTuple):
     pendulum: Pendulum
 
 
-def motion(t: Float[Array, ""], y: State, p: Pendulum) -> State:
+def motion(_: Float[Array, ""], y: State, p: Pendulum) -> State:
     """y' = f(y, p): the two equations above, solved for w'."""
     (a_1, a_2), (w_1, w_2) = y
     (l_1, l_2), (m_1, m_2), g = p
@@ -88,29 +86,28 @@ def normal_modes(p: Pendulum) -> tuple[Float[Array, " 2"], Float[Array, "2 2"]]:
 
 
 def broken_laws(t: float, now: State, d: Everything, of: Everything) -> dict[str, Float[Array, ""]]:
-    """How far sensitivities are from what exact laws of the motion ask, relative to their largest term.
+    """How far sensitivities are from what exact laws of the motion ask of them, relative to their largest term.
 
     Parameters
     ----------
     t
         In s.
     now
-        The state then.
+        The state then, y(t).
     d
-        Its sensitivities to everything: a `State` of angles and velocities in place of each leaf is not needed; here each leaf
-        holds the derivatives of (a_1, a_2, w_1, w_2), of shape (4,) + the leaf's.
+        Derivatives of (a_1, a_2, w_1, w_2)(t): each leaf of shape (4,) + the shape of that of `of`.
     of
-        What they belong to.
+        What they are derivatives by.
 
     Returns
     -------
     broken
-        By law. With y(t) the state, S = dy(t)/dy(0) and derivatives as subscripts:
+        By law, with derivatives of y(t) as subscripts and S that by y(0):
 
-        - mass: only the ratio counts, so m_1 y_m1 + m_2 y_m2 = 0;
-        - length: only the ratios to g count, so l_1 y_l1 + l_2 y_l2 + g y_g = 0;
-        - time: y(t) is y(c t) for velocities / c and g / c^2, so t y' - w_1(0) y_w1(0) - w_2(0) y_w2(0) - 2 g y_g = -(0, w);
-        - shift: a later start is a shorter motion, so S f(y(0)) = f(y(t));
+        - mass: only their ratio counts, so m_1 y_m1 + m_2 y_m2 = 0;
+        - length: only their ratios to g count, so l_1 y_l1 + l_2 y_l2 + g y_g = 0;
+        - time: t -> c t, w(0) -> w(0) / c, g -> g / c^2 leaves a(t) and c w(t), so t y' - w(0) y_w(0) - 2 g y_g + (0, w) = 0;
+        - shift: a later start makes a shorter motion, so S f(y(0)) = f(y(t));
         - energy: E(y(t)) = E(y(0)), differentiated by everything;
         - volume: det S = det M(a(0)) / det M(a(t)), Liouville's theorem in angles and velocities.
     """
@@ -126,7 +123,9 @@ def broken_laws(t: float, now: State, d: Everything, of: Everything) -> dict[str
     changes = jax.tree.map(lambda leaf: jnp.concatenate(by_now) @ leaf.reshape(4, -1), d)
     expected = jax.grad(lambda of: energy(*of))(of)
     direct = Everything(jax.tree.map(jnp.zeros_like, start), by_p_now)
-    flat = [jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (changes, direct, expected)]
+    flat = [
+        jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (changes, direct, expected)
+    ]
     sizes = [jnp.linalg.det(masses_by_angle(y.angles, p)) for y in (start, now)]
     return {
         "mass": share(*(by_p.masses * p.masses).T),

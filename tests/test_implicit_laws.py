@@ -168,6 +168,39 @@ def test_a_constant_in_front_of_the_objective_does_not_matter(seed: int, exponen
 
 
 @jax.jit
+def minimized_under_constraints(c: Any, S: Any, b: Any) -> Any:
+    """The minimizer of c (x'S x / 2 - b'x) on the plane sum(x) = 1 with x_0 <= 0 and x_1 <= 100, and its derivative by b."""
+
+    def x(b: Any) -> Any:
+        f = lambda x, p: p[0] * (x @ S @ x / 2 - p[1] @ x)  # noqa: E731
+        return argmin(
+            f,
+            jnp.zeros(N),
+            (c, b),
+            equality=lambda x, _: jnp.sum(x) - 1,
+            inequality=lambda x, _: jnp.stack([x[0], x[1] - 100.0]),
+        ).value
+
+    return x(b), jax.jacrev(x)(b)
+
+
+@few
+@given(seeds, st.floats(0.1, 10.0), st.floats(-3, 2))
+def test_a_constant_in_front_of_a_constrained_objective_does_not_matter(
+    seed: int, force: float, exponent: float
+) -> None:
+    """S x - b + (1, 1, 1) m + (1, 0, 0) z = 0 with z = force: x_0 = 0, and dx/db is the first block of the inverse."""
+    A, x = drawn(seed)
+    S, x = (A + A.T) / 2, np.array([0.0, x[1], 1 - x[1]])
+    constraints = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    b = S @ x + constraints.T @ np.array([0.7, force])
+    value, jacobian = minimized_under_constraints(10**exponent, S, b)
+    K = np.block([[S, constraints.T], [constraints, np.zeros((2, 2))]])
+    np.testing.assert_allclose(value, x, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(jacobian, np.linalg.inv(K)[:N, :N], rtol=1e-9, atol=1e-9)
+
+
+@jax.jit
 def iterated(a: Any, S: Any, b: Any) -> Any:
     """The fixed point of (1 - a) x + a g(x) with g(x) = sin(S x) + b, its derivative by b, and that of W'x by a."""
 

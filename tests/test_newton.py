@@ -1,5 +1,11 @@
 """Newton's method: poor starts, singular Jacobians at the start, sparse and matrix-free systems against closed forms."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,3 +96,70 @@ def test_too_few_steps_are_not_convergence():
     )
     assert solution.status.name == "NOT_CONVERGED"
     assert int(solution.stats["iterations"]) == 2
+
+
+# u - (u_xx + u_yy) / 10 + u^3 = p on 1000 x 1000 points of distance 1, u = 0 around them; u is chosen, p follows from it.
+MILLION_UNKNOWNS = """
+import json, sys
+from pathlib import Path
+import jax, jax.numpy as jnp, numpy as np
+import adjoint
+
+jax.config.update("jax_enable_x64", True)
+m = 1000
+
+def diffused(u):
+    v = jnp.pad(u, 1)
+    return u + 0.1 * (4 * u - v[:-2, 1:-1] - v[2:, 1:-1] - v[1:-1, :-2] - v[1:-1, 2:])
+
+def loss(p):
+    solver, linear_solver = adjoint.NewtonKrylov(restart=30), adjoint.GMRES(restart=30)
+    solution = adjoint.root(lambda u, p: diffused(u) + u**3 - p, jnp.zeros((m, m)), p, solver, linear_solver=linear_solver)
+    return jnp.sum(solution.value**2) / 2, solution.value
+
+def status(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(name + ":")))
+
+x = np.linspace(0, 1, m)
+expected = 1 + 0.5 * np.sin(70 * x)[:, None] * np.cos(50 * x)
+p = jax.block_until_ready(jax.jit(lambda u: diffused(u) + u**3)(expected))
+f = {"value": loss, "gradient": jax.value_and_grad(loss, has_aux=True)}[sys.argv[1]]
+compiled = jax.jit(f).lower(p).compile()
+Path("/proc/self/clear_refs").write_text("5")
+before = status("VmRSS")
+result = jax.block_until_ready(compiled(p))
+vectors = (status("VmHWM") - before) / p.nbytes
+
+if sys.argv[1] == "value":
+    error = np.abs(result[1] - expected).max()
+else:
+    lam = result[1]
+    error = np.abs(diffused(lam) + 3 * expected**2 * lam - expected).max()
+print(json.dumps({"vectors": vectors, "error": float(error)}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="needs the peak of resident memory, as Linux tells it"
+)
+@pytest.mark.parametrize("what", ["value", "gradient"])
+def test_a_million_unknowns_take_a_few_vectors_of_memory(what):
+    """The value against the chosen u; of the loss |u|^2 / 2, the gradient lam against F_u' lam = u, F_u being symmetric.
+
+    The limit is 60 vectors: the 31 of a GMRES cycle of length 30 and 21 others. A second basis would exceed it.
+    """
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-c", MILLION_UNKNOWNS, what],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)
+    assert measured["error"] < 1e-8
+    # A solution and its cotangent are vectors themselves: a figure below that is no measurement.
+    assert 2 < measured["vectors"] < 60

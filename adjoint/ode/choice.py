@@ -33,22 +33,23 @@ class Chosen:
     ) -> tuple[tuple[Array, Array, Outcome], Any]:
         """The solve, and what its gradient needs of it."""
         value, memory = self.sensitivity.remember(integrator, y0, p, s)
-        return value, (memory, at_stability_limit(value[-1]))
+        _, samples, outcome = value
+        return value, (memory, samples, at_stability_limit(outcome))
 
     def pull_back(
         self, integrator: Integrator, memory: Any, y0: Array, p: Parameters, s: Array, bars: Bars
     ) -> Gradient:
         """The gradient from the cotangents of what the solve returned."""
-        memory, is_at_limit = memory
+        memory, samples, is_at_limit = memory
 
         def as_chosen(bars: Bars) -> Gradient:
             return self.sensitivity.pull_back(integrator, memory, y0, p, s, bars)
 
         def continuous(bars: Bars) -> Gradient:
-            _, memory = GaussAdjoint().remember(integrator, y0, p, s)
-            return GaussAdjoint().pull_back(integrator, memory, y0, p, s, bars)
+            # Both go back through the same record.
+            return GaussAdjoint().pull_back(integrator, (memory, samples), y0, p, s, bars)
 
-        if not shows_its_limit(integrator):
+        if not isinstance(self.sensitivity, DiscreteAdjoint) or not shows_its_limit(integrator):
             return as_chosen(bars)
         return jax.lax.cond(is_at_limit, continuous, as_chosen, bars)
 
@@ -66,6 +67,8 @@ def shows_its_limit(integrator: Integrator) -> bool:
 
 def choose(integrator: Integrator, y0: Array, p: Parameters, samples: int) -> Chosen:
     """The sensitivity for these sizes."""
+    if integrator.mass is not None:
+        return Chosen(DiscreteAdjoint(), "there is a mass matrix")
     n, n_p = y0.size, sum(leaf.size for leaf in p.varying)
     if n + n_p <= FEW:
         return Chosen(ForwardSensitivity(), f"{n} states and {n_p} parameters are few")

@@ -179,11 +179,11 @@ def finish_at_start(integrator: Integrator, y0: Array, p: Parameters, s: Array, 
     def first_slope(y0: Array, varying: list[Array]) -> Array:
         return integrator.field(jnp.zeros_like(y0[0]), y0, Parameters(varying, p.constant))
 
-    slope, adjoint_of_slope = jax.vjp(first_slope, y0, p.varying)
+    _, adjoint_of_slope = jax.vjp(first_slope, y0, p.varying)
     y0_bar, varying_bar = adjoint_of_slope(lam.state.slope)
     at_start = (s <= 0)[:, None] * bars.samples
     return Gradient(
         lam.state.y + y0_bar + at_start.sum(0),
         [total + new for total, new in zip(lam.varying, varying_bar, strict=True)],
-        lam.s + at_start @ slope,
+        lam.s + at_start @ integrator.rate(jnp.zeros_like(y0[0]), y0, p),
     )

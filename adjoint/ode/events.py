@@ -61,6 +61,14 @@ class Hybrid(NamedTuple):
         When the events happened, in their order; t1 after the last one.
     states
         The states right after the events, stacked; the state at t1 after the last one.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> switch = adjoint.Event(lambda t, y, p: 0.5 - t, lambda t, y, p: y + 1)
+    >>> found = adjoint.hybrid_solve(lambda t, y, p: -y, jnp.array(1.0), 0.0, 0.0, 1.0, switch, max_events=2).value
+    >>> [round(float(t), 6) for t in found.times]
+    [0.5, 1.0]
     """
 
     y: PyTree

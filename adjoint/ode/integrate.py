@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Step, Tolerances
 from adjoint.ode.vector_field import Parameters
 from adjoint.solution import Status
@@ -21,13 +22,19 @@ class Integrator:
     tolerances: Tolerances
     max_steps: int
     steps: int | None = None
+    mass: MassMatrix | None = None
 
     @property
     def most_steps(self) -> int:
         return self.max_steps if self.steps is None else self.steps
 
+    def rate(self, s: Array, y: Array, p: Parameters) -> Float[Array, " n"]:
+        """dy/ds at a point of the solution."""
+        slope = self.field(s, y, p)
+        return slope if self.mass is None else self.mass.rate(self.field, s, y, slope, p)
+
     def step(self, s: tuple[Array, Array], state: "State", p: Parameters) -> Step:
-        return self.method.step(self.field, self.tolerances, s, state.y, state.slope, p)
+        return self.method.step(self.field, self.tolerances, s, state.y, state.slope, p, self.mass)
 
 
 class State(NamedTuple):
@@ -197,6 +204,9 @@ def accept(error: Array, order: int, h: Array) -> tuple[Array, Array]:
 def first_step(integrator: Integrator, start: State, p: Parameters) -> Float[Array, ""]:
     """The size of the first step: Hairer, Norsett and Wanner, Solving ODEs I, 2nd ed., section II.4."""
     (y, slope), p = jax.lax.stop_gradient((start, p))
+    if integrator.mass is not None:
+        # A tiny share of the interval; slopes are no rates here, and the controller soon finds the size.
+        return jnp.asarray(1e-6, y.dtype)
     scaled, order = integrator.tolerances.scaled, integrator.method.order
     size, rate = scaled(y, y), scaled(slope, y)
     is_tiny = (size < 1e-5) | (rate < 1e-5)

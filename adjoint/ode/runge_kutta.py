@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.known_value import attach_derivative
+from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.vector_field import VectorField
 
 
@@ -71,7 +72,7 @@ class RungeKutta:
         y: Array,
         slope: Array,
         p: PyTree,
-        mass: Array | None = None,
+        mass: MassMatrix | None = None,
     ) -> Step:
         """From s[0] to s[1]; `slope` is F at the start. s has no derivative."""
         if self.is_implicit:
@@ -120,21 +121,22 @@ def _combination(weights: np.ndarray, k: list[Array]) -> Array:
 
 @dataclass(frozen=True)
 class _StageDerivative:
-    """dY of an implicit stage; `fixed` is (s, h a, M)."""
+    """dY of an implicit stage; `fixed` is (s, h a)."""
 
     field: VectorField
+    mass: MassMatrix | None
 
     def __call__(self, Y: Array, operands: Any, tangents: Any, fixed: Any) -> Array:
-        s, ha, mass = fixed
+        s, ha = fixed
         _, p = operands
         c_dot, p_dot = tangents
         _, F_p_dot = jax.jvp(lambda p: self.field(s, Y, p), (p,), (p_dot,))
         F_y = jax.jacfwd(lambda y: self.field(s, y, p))(Y)
-        return jnp.linalg.solve(_identity(mass, Y) - ha * F_y, c_dot + ha * F_p_dot)
+        return jnp.linalg.solve(_matrix(self.mass, Y) - ha * F_y, c_dot + ha * F_p_dot)
 
 
-def _identity(mass: Array | None, y: Array) -> Array:
-    return jnp.eye(y.size, dtype=y.dtype) if mass is None else mass
+def _matrix(mass: MassMatrix | None, y: Array) -> Array:
+    return jnp.eye(y.size, dtype=y.dtype) if mass is None else jnp.asarray(mass.array)
 
 
 def _implicit_step(
@@ -145,7 +147,7 @@ def _implicit_step(
     y: Array,
     slope: Array,
     p: PyTree,
-    mass: Array | None,
+    mass: MassMatrix | None,
 ) -> Step:
     h = s[1] - s[0]
     count, dtype = tableau.num_stages, y.dtype
@@ -156,10 +158,10 @@ def _implicit_step(
     c_of_stage = np.concatenate([[tableau.c1], tableau.c])
     fixed_y, fixed_p = jax.lax.stop_gradient((y, p))
     F_y = jax.jacfwd(lambda y: field(s[0], y, fixed_p))(fixed_y)
-    factors = jax.scipy.linalg.lu_factor(_identity(mass, y) - h * a * F_y)
+    factors = jax.scipy.linalg.lu_factor(_matrix(mass, y) - h * a * F_y)
 
     def apply_mass(v: Array) -> Array:
-        return v if mass is None else mass @ v
+        return v if mass is None else jnp.asarray(mass.array) @ v
 
     def stage(carry: Any, row: Any) -> tuple[Any, Array]:
         k, converged, i = carry
@@ -169,7 +171,7 @@ def _implicit_step(
         # With a mass matrix slopes are no rates of y, so the start is all there is to guess from.
         start = c + a * (guess @ k) if mass is None else y
         Y, is_root = _iterate(field, tolerances, factors, at, h * a, start, c, fixed_y, p, mass)
-        Y = attach_derivative(_StageDerivative(field), Y, (c, p), (at, h * a, mass))
+        Y = attach_derivative(_StageDerivative(field, mass), Y, (c, p), (at, h * a))
         return (k.at[i].set((apply_mass(Y) - c) / a), converged & is_root, i + 1), Y
 
     k = jnp.zeros((count, y.size), dtype).at[0].set(h * slope)
@@ -177,7 +179,12 @@ def _implicit_step(
     (k, converged, _), Y = jax.lax.scan(stage, (k, jnp.array(True), 1), rows)
     # The stiff components of the raw estimate are spurious; the factors damp them (Hairer and Wanner, IV.8, eq. 8.20).
     error = jax.scipy.linalg.lu_solve(factors, jax.lax.stop_gradient(jnp.asarray(tableau.b_error, dtype) @ k))
-    return Step(Y[-1], k[-1] / h, error, k, converged, jnp.zeros((), dtype))
+    y1, slope1 = Y[-1], k[-1] / h
+    if mass is not None:
+        # The interpolant of an implicit method is made from the rates at both ends.
+        rates = [mass.rate(field, *at, p) for at in ((s[0], y, slope), (s[1], y1, slope1))]
+        k = h * jnp.stack(rates)
+    return Step(y1, slope1, error, k, converged, jnp.zeros((), dtype))
 
 
 # An iteration ends when what is left of it is this share of the tolerance, so that it stays out of the error of the step.
@@ -195,7 +202,7 @@ def _iterate(
     c: Array,
     y: Array,
     p: PyTree,
-    mass: Array | None,
+    mass: MassMatrix | None,
 ) -> tuple[Array, Array]:
     """Y by simplified Newton steps with the factors of this step, and whether they converged."""
     start, c, p = jax.lax.stop_gradient((start, c, p))
@@ -206,7 +213,7 @@ def _iterate(
 
     def improve(carry: Any) -> Any:
         Y, previous, _, _, count = carry
-        residual = (Y if mass is None else mass @ Y) - c - ha * field(s, Y, p)
+        residual = (Y if mass is None else jnp.asarray(mass.array) @ Y) - c - ha * field(s, Y, p)
         change = jax.scipy.linalg.lu_solve(factors, residual)
         size = tolerances.scaled(change, y, Y)
         rate = size / previous

@@ -7,14 +7,17 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
 from adjoint.inputs import refuse
 from adjoint.ode.certificate import ENOUGH_DIGITS, certify
 from adjoint.ode.choice import at_stability_limit, choose
-from adjoint.ode.discrete import Bars, Gradient
+from adjoint.ode.discrete import Bars, DiscreteAdjoint, Gradient
 from adjoint.ode.forward import ForwardSensitivity, solve_in_both_modes
 from adjoint.ode.integrate import Integrator, Outcome, integrate
+from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.vector_field import Parameters, Problem, pose
 from adjoint.solution import Solution, Status, Words, poison
@@ -76,6 +79,7 @@ class _Request:
     tolerances: Tolerances
     max_steps: int
     steps: int | None
+    mass: MassMatrix | None
     sensitivity: Any
     mode: str
     certificate: bool
@@ -96,6 +100,7 @@ def ode_solve(
     atol: float = 1e-9,
     max_steps: int = 4096,
     steps: int | None = None,
+    mass_matrix: Any = None,
     sensitivity: Any = None,
     mode: Literal["reverse", "both"] = "reverse",
     certificate: bool = False,
@@ -125,6 +130,9 @@ def ode_solve(
         At most so many attempts at a step.
     steps
         Take so many equal steps instead, without error control.
+    mass_matrix
+        Solve M y' = f(t, y, p) instead, with a constant M of the flattened y, singular for algebraic equations (of index 1); with a
+        stiff solver only. y0 need not be consistent: M y0 is kept, the rest of it is a guess for `root`.
     sensitivity
         How derivatives are computed: `DiscreteAdjoint`, `InterpolatingAdjoint`, `GaussAdjoint`, `BacksolveAdjoint`,
         `ForwardSensitivity`; None chooses by sizes, and takes `GaussAdjoint` where an explicit solver is at its stability limit.
@@ -167,7 +175,7 @@ def ode_solve(
     >>> def angle(length):
     ...     return adjoint.ode_solve(swing, jnp.array([0.1, 0.0]), length, 0.0, 1.0).value[0]
     >>> round(float(angle(2.0)), 4), round(float(jax.grad(angle)(2.0)), 4)
-    (-0.06, 0.0443)
+    (-0.0599, 0.0443)
     """
     dtype = require_problem("ode_solve", f, y0, p, t0, t1, rtol, atol, max_steps, mode)
     if steps is not None and (not isinstance(steps, int) or steps < 1):
@@ -176,13 +184,19 @@ def ode_solve(
         refuse("ode_solve", f"ts of shape {jnp.shape(ts)}", "a list of times", "Pass a one-dimensional array.")
     y0, p = jax.tree.map(jnp.asarray, (y0, p))
     ends = (jnp.asarray(t0, dtype), jnp.asarray(t1, dtype))
+    method = runge_kutta("ode_solve", solver, steps)
+    mass = None
+    if mass_matrix is not None:
+        mass = MassMatrix.of("ode_solve", mass_matrix, ravel_pytree(y0)[0].size, dtype)
+        _require_fit(method, sensitivity, certificate)
     request = _Request(
         f,
         running_cost,
-        runge_kutta("ode_solve", solver, steps),
+        method,
         Tolerances(rtol, atol),
         max_steps,
         steps,
+        mass,
         sensitivity,
         mode,
         certificate,
@@ -194,7 +208,12 @@ def ode_solve(
 @partial(jax.jit, static_argnums=0)
 def _compiled(request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | None) -> Solution[Any]:
     problem = pose(request.f, request.running_cost, y0, p, ends, request.ends_vary, ts)
-    integrator = Integrator(problem.field, request.method, request.tolerances, request.max_steps, request.steps)
+    mass = _with_costs(request.mass, problem)
+    integrator = Integrator(problem.field, request.method, request.tolerances, request.max_steps, request.steps, mass)
+    start_code = jnp.zeros((), jnp.int32)
+    if mass is not None:
+        y0, start_code = mass.consistent_start(problem.field, problem.y0, problem.p, request.mode)
+        problem = problem._replace(y0=y0)
     sensitivity, words = _sensitivity(request, integrator, problem)
     y1, samples, outcome = solve_plan(Plan(integrator, sensitivity, request.mode), problem)
     stats = {
@@ -203,7 +222,7 @@ def _compiled(request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | N
         "at_stability_limit": at_stability_limit(outcome),
         "sensitivity": Words(words),
     }
-    code = _code(problem, outcome)
+    code = jnp.where(start_code == 0, _code(problem, outcome), start_code)
     if request.certificate:
         found = certify(integrator, problem.y0, problem.p)
         stats |= {"gradient_digits": found.digits, "growth": found.growth, "disagreement": found.disagreement}
@@ -223,6 +242,29 @@ def _sensitivity(request: _Request, integrator: Integrator, problem: Problem) ->
         return request.sensitivity, f"{type(request.sensitivity).__name__}: as asked"
     chosen = choose(integrator, problem.y0, problem.p, problem.s.size)
     return chosen, f"{type(chosen.sensitivity).__name__}: {chosen.why}"
+
+
+def _with_costs(mass: MassMatrix | None, problem: Problem) -> MassMatrix | None:
+    """The mass matrix with ones for the integrals."""
+    if mass is None or problem.y0.size == mass.size:
+        return mass
+    whole = np.eye(problem.y0.size, dtype=mass.dtype)
+    whole[: mass.size, : mass.size] = mass.array
+    return MassMatrix(whole.tobytes(), problem.y0.size, mass.dtype)
+
+
+def _require_fit(method: RungeKutta, sensitivity: Any, certificate: bool) -> None:
+    if not method.is_implicit:
+        given, remedy = f"mass_matrix with solver {method.solver.__name__}", "Pass solver=diffrax.Kvaerno5()."
+        refuse("ode_solve", given, "an implicit solver", remedy)
+    if not isinstance(sensitivity, DiscreteAdjoint | ForwardSensitivity | None) or certificate:
+        given = f"mass_matrix with {'a certificate' if certificate else sensitivity}"
+        refuse(
+            "ode_solve",
+            given,
+            "DiscreteAdjoint() or ForwardSensitivity()",
+            "The continuous adjoints have no mass matrix.",
+        )
 
 
 def _code(problem: Problem, outcome: Outcome) -> Array:

@@ -1,0 +1,252 @@
+"""ode_solve: values and derivatives of the default sensitivity in every mode, the solvers at their orders, and its warnings.
+
+Linear equations against their closed forms (`ode_cases.py`); steps of fixed size against plain JAX through a loop in Python.
+"""
+
+import functools
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from ode_cases import by_hand, coupled, coupling, error, exact, exact_states, exponential, nonnormal, solved
+
+import adjoint
+
+TIGHT = {"rtol": 1e-9, "atol": 1e-11}
+# Errors of a gradient are some hundred times those that a step is allowed.
+GRADIENT_ERROR = 1e3 * TIGHT["rtol"]
+SENSITIVITIES: dict[str, Any] = {
+    "chosen": None,
+    "discrete": adjoint.DiscreteAdjoint(),
+    "Gauss": adjoint.GaussAdjoint(),
+    "interpolating": adjoint.InterpolatingAdjoint(),
+    "backsolve": adjoint.BacksolveAdjoint(),
+}
+
+
+def slow(*cases):
+    return [pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow) for case in cases]
+
+
+@pytest.mark.parametrize(
+    ("n", "name"),
+    [
+        *((n, "chosen") for n in (1, 7, 50)),
+        *slow(*((n, name) for n in (2, 7) for name in SENSITIVITIES if name != "chosen"), (50, "Gauss")),
+    ],
+)
+def test_a_linear_functional_has_the_gradient_of_the_exponential(n, name):
+    A, b, c, y0, w = nonnormal(n)
+    given = {"A": A, "b": b, "c": c, "y0": y0, "t0": np.asarray(0.3), "t1": np.asarray(1.4)}
+
+    @jax.jit
+    @jax.value_and_grad
+    def found(q):
+        f = lambda t, y, _: q["A"] @ y + q["b"] + t * q["c"]  # noqa: E731
+        options = {"sensitivity": SENSITIVITIES[name], **TIGHT}
+        return w @ adjoint.ode_solve(f, q["y0"], None, q["t0"], q["t1"], **options).value
+
+    assert error(found(given), exponential(A, b, c, y0, w, 0.3, 1.4)) < GRADIENT_ERROR
+
+
+@functools.cache
+def flat_case():
+    return ravel_pytree(coupled())
+
+
+@functools.cache
+def exact_derivatives(kind):
+    """The closed form with its gradient and Hessian with respect to y0, p, what is closed over, t0, t1 and ts, as one vector."""
+    z, unravel = flat_case()
+    g = lambda z: exact(kind, unravel(z))  # noqa: E731
+    return jax.jit(lambda z: (g(z), jax.grad(g)(z), jax.hessian(g)(z)))(z)
+
+
+def flat_objective(kind, **options):
+    _, unravel = flat_case()
+    return lambda z: solved(adjoint.ode_solve, kind, unravel(z), **TIGHT, **options)
+
+
+V = jnp.asarray(np.random.default_rng(1).normal(size=12))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("discrete", "terminal"), *slow(*((name, kind) for name in SENSITIVITIES for kind in ("cost", "mixed")))]
+)
+def test_hessians(name, kind):
+    """jacfwd of the gradient."""
+    z, _ = flat_case()
+    gradient = jax.grad(flat_objective(kind, sensitivity=SENSITIVITIES[name]))
+    found = jax.jit(jax.jacfwd(gradient))(z)
+    assert error(found, exact_derivatives(kind)[2]) < 10 * GRADIENT_ERROR
+
+
+@pytest.mark.parametrize("name", ["Gauss", *slow("chosen", "interpolating", "backsolve")])
+def test_hessian_vector_products(name):
+    z, _ = flat_case()
+    g = flat_objective("cost", sensitivity=SENSITIVITIES[name])
+    _, gradient, hessian = exact_derivatives("cost")
+    found = jax.jit(lambda z: jax.jvp(jax.grad(g), (z,), (V,)))(z)
+    assert error(found, (gradient, hessian @ V)) < 10 * GRADIENT_ERROR
+
+
+@pytest.mark.parametrize("kind", ["mixed"])
+def test_both_modes(kind):
+    z, _ = flat_case()
+    g = flat_objective(kind, mode="both")
+    value, gradient, _ = exact_derivatives(kind)
+    found = jax.jit(lambda z: (jax.jvp(g, (z,), (V,)), jax.jacfwd(g)(z), jax.grad(g)(z)))(z)
+    assert error(found, ((value, gradient @ V), gradient, gradient)) < GRADIENT_ERROR
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(flat_objective(kind), (z,), (V,))
+
+
+@pytest.mark.slow
+def test_second_derivatives_in_both_modes():
+    z, _ = flat_case()
+    g = flat_objective("mixed", mode="both")
+    hessian = exact_derivatives("mixed")[2]
+    assert error(jax.jit(jax.jacfwd(jax.grad(g)))(z), hessian) < 10 * GRADIENT_ERROR
+    assert error(jax.jit(jax.jacfwd(jax.jacfwd(g)))(z), hessian) < 10 * GRADIENT_ERROR
+    assert error(jax.jit(jax.grad(lambda z: jax.grad(g)(z) @ V))(z), hessian @ V) < 10 * GRADIENT_ERROR
+
+
+@pytest.mark.parametrize("name", ["chosen", *slow("discrete", "Gauss", "interpolating", "backsolve")])
+def test_lanes_of_a_batch(name):
+    """Initial states, parameters and ends all differ, so that lanes take different steps."""
+    z, unravel = flat_case()
+    lanes = jnp.stack([z, z * 1.1, z.at[:2].set(-z[:2])])
+    g = flat_objective("mixed", sensitivity=SENSITIVITIES[name])
+    found = jax.jit(jax.vmap(jax.value_and_grad(g)))(lanes)
+    expected = jax.jit(jax.vmap(jax.value_and_grad(lambda z: exact("mixed", unravel(z)))))(lanes)
+    assert error(found, expected) < GRADIENT_ERROR
+
+
+def test_states_may_be_pytrees_and_parameters_hold_integers():
+    """Two decays with rates picked by index: y_i(t) = y_i(0) exp(-a_[k_i] t), so that d y_0/d a_[k_0] = -t y_0."""
+
+    def decay(t, y, p):
+        rate = p["a"][p["k"]]
+        return {"u": -rate * y["u"], "v": (jnp.exp(-t) * y["v"][0],)}
+
+    def end(y0, p):
+        solution = adjoint.ode_solve(decay, y0, p, 0.0, 2.0, ts=[0.5, 2.0], **TIGHT)
+        return solution.value["u"][1, 0], solution.value
+
+    y0 = {"u": jnp.array([3.0, 1.0]), "v": (jnp.ones((1, 1)),)}
+    p = {"a": jnp.array([0.4, 0.2, 0.7]), "k": jnp.array([2, 0])}
+    (value, states), (y0_bar, p_bar) = jax.value_and_grad(end, (0, 1), has_aux=True, allow_int=True)(y0, p)
+    assert value == pytest.approx(3 * np.exp(-1.4), rel=1e-8)
+    np.testing.assert_allclose(states["u"][0], [3 * np.exp(-0.35), np.exp(-0.2)], rtol=1e-7)
+    np.testing.assert_allclose(states["v"][0][:, 0, 0], np.exp(1 - np.exp([-0.5, -2.0])), rtol=1e-7)
+    np.testing.assert_allclose(p_bar["a"], [0, 0, -6 * np.exp(-1.4)], rtol=1e-7, atol=1e-12)
+    assert p_bar["k"].dtype == jax.dtypes.float0
+    np.testing.assert_allclose(y0_bar["u"], [np.exp(-1.4), 0], rtol=1e-7, atol=1e-12)
+
+
+# Steps of fixed size: a polynomial of the data, differentiated by plain JAX.
+
+
+FIXED = {
+    "Tsit5, discrete": (diffrax.Tsit5, adjoint.DiscreteAdjoint()),
+    "Tsit5, discrete, 2 checkpoints": (diffrax.Tsit5, adjoint.DiscreteAdjoint(checkpoints=2)),
+    "Tsit5, forward": (diffrax.Tsit5, adjoint.ForwardSensitivity()),
+    "Heun, discrete": (diffrax.Heun, adjoint.DiscreteAdjoint()),
+    "Kvaerno3, discrete": (diffrax.Kvaerno3, adjoint.DiscreteAdjoint()),
+    "Kvaerno3, forward": (diffrax.Kvaerno3, adjoint.ForwardSensitivity()),
+    "Kvaerno5, discrete": (diffrax.Kvaerno5, adjoint.DiscreteAdjoint()),
+}
+FIXED_STEPS = 3
+
+
+@functools.cache
+def gradient_by_hand(solver):
+    return jax.value_and_grad(functools.partial(by_hand, solver.tableau, FIXED_STEPS))(coupled())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Tsit5, discrete", "Tsit5, forward", "Kvaerno3, discrete"),
+        *slow("Tsit5, discrete, 2 checkpoints", "Heun, discrete", "Kvaerno3, forward", "Kvaerno5, discrete"),
+    ],
+)
+def test_the_gradient_of_fixed_steps_is_that_of_the_loop_written_out(name):
+    solver, sensitivity = FIXED[name]
+    # The tolerances are those of the iterations of implicit stages.
+    options = {"steps": FIXED_STEPS, "solver": solver(), "rtol": 1e-11, "atol": 1e-13, "sensitivity": sensitivity}
+    g = functools.partial(solved, adjoint.ode_solve, "cost", **options)
+    assert error(jax.jit(jax.value_and_grad(g))(coupled()), gradient_by_hand(solver)) < 1e-12
+
+
+@pytest.mark.parametrize("solver", [diffrax.Tsit5, *slow(diffrax.Kvaerno5)])
+def test_three_oracles_trust_the_gradient_of_fixed_steps(solver):
+    """A pendulum with drag, sampled inside its steps."""
+
+    def swing(t, y, p):
+        return jnp.stack([y[1], -p["g"] * jnp.sin(y[0]) - p["drag"] * y[1] * jnp.abs(y[1]) + jnp.cos(t)])
+
+    @jax.jit
+    def g(p):
+        options = {"ts": p["ts"], "steps": 12, "solver": solver(), "sensitivity": adjoint.DiscreteAdjoint()}
+        return jnp.sum(adjoint.ode_solve(swing, p["y0"], p, 0.0, p["t1"], rtol=1e-12, atol=1e-12, **options).value ** 3)
+
+    p = {"y0": [1.2, 0.3], "g": 2.0, "drag": 0.2, "t1": 2.0, "ts": [0.21, 1.3, 1.97]}
+    p = jax.tree.map(jnp.asarray, p, is_leaf=lambda leaf: isinstance(leaf, list))
+    verdict = adjoint.verify_gradient(g, p)
+    assert verdict.trusted, str(verdict)
+    result = adjoint.taylor_test(g, p)
+    assert result.passed, str(result)
+
+
+# (order, steps): few enough that the error of the finer solve stands far above rounding.
+ORDERS = {
+    **{name: (2, 40) for name in ("Heun", "Midpoint", "Ralston")},
+    **{name: (3, 40) for name in ("Bosh3", "Kvaerno3")},
+    **{name: (5, 40) for name in ("Tsit5", "Dopri5", "Kvaerno5")},
+    **{"Dopri8": (8, 10), "Kvaerno4": (4, 40)},
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["Heun", "Dopri5", "Kvaerno4", *slow("Midpoint", "Ralston", "Bosh3", "Tsit5", "Dopri8", "Kvaerno3", "Kvaerno5")]
+)
+def test_halving_the_steps_divides_the_error_by_two_to_the_order(name):
+    """Up to one power more, where the leading error is small."""
+    order, steps = ORDERS[name]
+    solver, case = getattr(diffrax, name)(), coupled()
+    exact_end = exact_states(case, jnp.array([4.3]))[0]
+
+    def distance(steps):
+        options = {"solver": solver, "steps": steps, "rtol": 1e-13, "atol": 1e-14}
+        return np.linalg.norm(adjoint.ode_solve(coupling(0.4), case.y0, case.p, 0.3, 4.3, **options).value - exact_end)
+
+    assert order - 0.25 < np.log2(distance(steps) / distance(2 * steps)) < order + 1
+
+
+def test_float32():
+    case, options = coupled(), {"rtol": 1e-5, "atol": 1e-6}
+    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), case)
+    found = jax.jit(jax.value_and_grad(lambda case: solved(adjoint.ode_solve, "mixed", case, **options)))(single)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(found)} == {"float32"}
+    assert error(found, jax.value_and_grad(lambda case: exact("mixed", case))(case)) < 1e-3
+
+
+def test_one_compilation_for_each_f():
+    case, traces = coupled(), []
+
+    def counted(t, y, p):
+        traces.append(1)
+        return coupling(0.0)(t, y, p)
+
+    for scale in (1.0, 2.0, 3.0):
+        before = len(traces)
+        end = adjoint.require(adjoint.ode_solve(counted, scale * case.y0, case.p, 0.0, 1.0))
+        there = case._replace(y0=scale * case.y0, drive=0.0, t0=0.0)
+        np.testing.assert_allclose(end, exact_states(there, jnp.ones(1))[0], rtol=1e-5)
+    # The shape of what f returns is looked at in every call.
+    assert len(traces) - before <= 1
