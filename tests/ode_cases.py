@@ -145,7 +145,14 @@ def exponential(A: Any, b: Any, c: Any, y0: Any, w: Any, t0: float, t1: float) -
     flow, M_bar = scipy.linalg.expm_frechet(M.T * T, np.outer(w, z0) * T)
     z0_bar = flow @ w
     rate = w @ M @ flow.T @ z0
-    bars = {"A": M_bar[:n, :n], "b": M_bar[:n, n + 1], "c": M_bar[:n, n], "y0": z0_bar[:n], "t0": z0_bar[n] - rate, "t1": rate}
+    bars = {
+        "A": M_bar[:n, :n],
+        "b": M_bar[:n, n + 1],
+        "c": M_bar[:n, n],
+        "y0": z0_bar[:n],
+        "t0": z0_bar[n] - rate,
+        "t1": rate,
+    }
     return z0_bar @ z0, bars
 
 

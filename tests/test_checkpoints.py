@@ -64,7 +64,9 @@ def test_store_all_equals_the_gradient_by_jax():
         return jax.lax.scan(body, x0, jnp.arange(MOST))[0] @ jnp.array([1.0, 2.0])
 
     for count, found in zip(STEPS, gradients("all"), strict=True):
-        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14), found, expected(count, X0, P))
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14), found, expected(count, X0, P)
+        )
 
 
 @pytest.mark.parametrize("name", [name for name in SCHEDULES if name != "all"])

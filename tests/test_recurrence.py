@@ -117,7 +117,9 @@ def test_what_diverges_or_is_not_finite_is_nan_in_value_and_gradient(checkpoints
 
     def evaluate(x0, p):
         def run(x0, p):
-            solution = adjoint.recurrence(lambda _, x, p: p["a"] * x**2 + 0.0 * p["b"], x0, p, 20, checkpoints=checkpoints)
+            solution = adjoint.recurrence(
+                lambda _, x, p: p["a"] * x**2 + 0.0 * p["b"], x0, p, 20, checkpoints=checkpoints
+            )
             return solution.value, solution.status
 
         return jax.value_and_grad(run, (0, 1), has_aux=True)(x0, p)
@@ -148,11 +150,15 @@ def test_no_steps_return_the_start():
         ({"steps": -1}, ValueError, "steps = -1, expected an integer of at least 0"),
         ({"steps": 2.0}, ValueError, "steps = 2.0, expected an integer"),
         ({"checkpoints": 0}, ValueError, "checkpoints = 0, expected at least 1"),
-        ({"mode": "forward"}, ValueError, "mode = 'forward', expected \"reverse\" or \"both\""),
+        ({"mode": "forward"}, ValueError, 'mode = \'forward\', expected "reverse" or "both"'),
         ({"x0": jnp.array([1, 2])}, TypeError, "x0 with int64, expected floating-point"),
         ({"x0": {"a": jnp.ones(2), "b": jnp.ones(2, jnp.float32)}}, TypeError, "x0 with float32 and float64, expected"),
         ({"x0": {}}, TypeError, "x0 with no arrays, expected floating-point"),
-        ({"f": lambda _, x, __: x[:1]}, ValueError, r"f that returns \(\(1,\), 'float64'\), expected \(\(2,\), 'float64'\)"),
+        (
+            {"f": lambda _, x, __: x[:1]},
+            ValueError,
+            r"f that returns \(\(1,\), 'float64'\), expected \(\(2,\), 'float64'\)",
+        ),
         ({"f": lambda _, x, __: x.astype(jnp.float32)}, ValueError, "f that returns .*float32.*, expected .*float64"),
         ({"f": lambda _, x, __: {"x": x}}, ValueError, "f that returns {'x': .*expected .*as x0"),
     ],

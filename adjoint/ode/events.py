@@ -86,11 +86,12 @@ class _Segment(NamedTuple):
     found: Array
     which: Array
     stuck: Array
+    largest: Array
 
 
 # Inside each step the condition is looked at so many times: two crossings between two looks are missed.
 LOOKS = 8
-# At an event c must change at this share of the rate that its slopes allow; below it the trajectory touches c = 0 only.
+# At an event c must fall at this share of its largest value in the time since the last event, or it touches zero only.
 TOUCH = 1e-6
 
 
@@ -217,7 +218,7 @@ class _Arrived(NamedTuple):
 def _segment(request: _Request, unravel: Any, p: PyTree, t1: Array, t: Array, y: Array) -> _Arrived:
     """From t to the next event and through it, or to t1."""
     fixed = jax.lax.stop_gradient((p, t1, t, y))
-    tau, which, code, steps = _find(request, unravel, *fixed)
+    tau, which, code, steps, rate_of_touch = _find(request, unravel, *fixed)
     happens = which >= 0
     tau = jnp.where(happens, tau, t1)
     # tau is a number when there is an event, and t1 with its derivative when there is none.
@@ -239,20 +240,16 @@ def _segment(request: _Request, unravel: Any, p: PyTree, t1: Array, t: Array, y:
         return y_tau + d * slope + d * d / 2 * curvature
 
     d = jnp.zeros_like(tau)
+    c_dot = d
     for _ in range(2):
         c, c_dot = jax.jvp(lambda d: condition(tau + d, near(d)), (d,), (jnp.ones_like(d),))
         d = d - jnp.where(happens, c, 0) / jnp.where(happens & (c_dot != 0), c_dot, 1)
-    code = jnp.where((code == 0) & happens & _only_touches(condition, tau, y_tau, slope), Status.DEGENERATE.code, code)
+    touches = happens & ~(jnp.abs(c_dot) > rate_of_touch)
+    code = jnp.where((code == 0) & touches, Status.DEGENERATE.code, code)
     before = near(d)
     jumps = [partial(_jump, event, unravel) for event in request.events]
     after = jax.lax.switch(i, jumps, tau + d, before, p)
     return _Arrived(tau + d, jnp.where(happens, after, before), code.astype(jnp.int32), which, steps)
-
-
-def _only_touches(condition: Any, t: Array, y: Array, slope: Array) -> Array:
-    t, y, slope = jax.lax.stop_gradient((t, y, slope))
-    c_t, c_y = jax.grad(condition, argnums=(0, 1))(t, y)
-    return jnp.abs(c_t + c_y @ slope) <= TOUCH * (jnp.abs(c_t) + jnp.linalg.norm(c_y) * jnp.linalg.norm(slope))
 
 
 def _jump(event: Event, unravel: Any, t: Array, y: Array, p: PyTree) -> Array:
@@ -271,8 +268,8 @@ def _integrator(request: _Request, problem: Problem) -> Integrator:
 
 def _find(
     request: _Request, unravel: Any, p: PyTree, t1: Array, t: Array, y: Array
-) -> tuple[Array, Array, Array, Array]:
-    """When the first event happens and which it is (-1 for none), a status code, and the number of steps."""
+) -> tuple[Array, Array, Array, Array, Array]:
+    """When the first event happens and which it is (-1 for none), a status code, the number of steps, the rate of a touch."""
     problem = pose(request.f, None, unravel(y), p, (t, t1), (False, False), None)
     integrator, zero = _integrator(request, problem), jnp.zeros((), y.dtype)
     start = State(y, integrator.field(zero, y, problem.p))
@@ -294,22 +291,26 @@ def _find(
         def inside(s: Array) -> Array:
             return integrator.method.interpolate((now.s, s1), now.state.y, step.y, step.stages, s)
 
-        found, which = _first_crossing(conditions, inside, now.s, s1)
+        found, which, size = _first_crossing(conditions, inside, now.s, s1)
         state = jax.tree.map(lambda new, old: jnp.where(keep, new, old), State(step.y, step.slope), now.state)
         stuck = ~keep & ((now.s + h <= now.s) | (h < jnp.finfo(h.dtype).tiny ** 0.5))
         which = jnp.where(keep, which, -1)
-        return _Segment(jnp.where(keep, s1, now.s), h, state, now.steps + 1, found, which, stuck)
+        largest = jnp.where(keep, jnp.maximum(now.largest, size), now.largest)
+        return _Segment(jnp.where(keep, s1, now.s), h, state, now.steps + 1, found, which, stuck, largest)
 
     count = jnp.zeros((), jnp.int32)
-    begin = _Segment(zero, first_step(integrator, start, problem.p), start, count, zero, count - 1, jnp.array(False))
+    h, largest = first_step(integrator, start, problem.p), jnp.zeros(len(request.events), y.dtype)
+    begin = _Segment(zero, h, start, count, zero, count - 1, jnp.array(False), largest)
     end = jax.lax.while_loop(proceed, body, begin)
     failure = jnp.where(end.stuck, Status.STEP_UNDERFLOW.code, Status.MAX_STEPS.code)
     code = jnp.where((end.s < 1) & (end.which < 0), failure, Status.SUCCESS.code)
-    return time(end.found), end.which, code, end.steps
+    tau = time(end.found)
+    rate_of_touch = TOUCH * end.largest[jnp.maximum(end.which, 0)] / jnp.abs(tau - t)
+    return tau, end.which, code, end.steps, rate_of_touch
 
 
-def _first_crossing(conditions: Any, inside: Any, s0: Array, s1: Array) -> tuple[Array, Array]:
-    """Where in a step the first condition falls through zero, and which (-1 for none)."""
+def _first_crossing(conditions: Any, inside: Any, s0: Array, s1: Array) -> tuple[Array, Array, Array]:
+    """Where in a step the first condition falls through zero, which (-1 for none), and how large they all become."""
     looks = jnp.linspace(s0, s1, LOOKS + 1)
     c = jax.vmap(lambda s: conditions(s, inside(s)))(looks)
     falls = (c[:-1] > 0) & (c[1:] <= 0)
@@ -328,7 +329,8 @@ def _first_crossing(conditions: Any, inside: Any, s0: Array, s1: Array) -> tuple
         which = jnp.argmax(falls[first] & (conditions(right, inside(right)) <= 0))
         return (left + right) / 2, which.astype(jnp.int32)
 
-    return jax.lax.cond(jnp.any(falls), locate, lambda: (s1, jnp.full((), -1, jnp.int32)))
+    found, which = jax.lax.cond(jnp.any(falls), locate, lambda: (s1, jnp.full((), -1, jnp.int32)))
+    return found, which, jnp.max(jnp.abs(c), axis=0)
 
 
 def _require_events(events: tuple[Event, ...], max_events: int, t: Array, y0: PyTree, p: PyTree) -> None:
