@@ -20,6 +20,7 @@ from adjoint.ode.discrete import DiscreteAdjoint
 from adjoint.ode.events import Event, Hybrid, hybrid_solve
 from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.recurrence import recurrence
+from adjoint.ode.shadowing import shadowing_sensitivity
 from adjoint.ode.solve import ode_solve
 from adjoint.ode.steady_state import steady_state
 from adjoint.optimize.optimality_criteria import OC, OCState
@@ -74,6 +75,7 @@ __all__ = [
     "recurrence",
     "require",
     "root",
+    "shadowing_sensitivity",
     "steady_state",
     "symmetry_test",
     "taylor_test",

@@ -101,16 +101,16 @@ class _VariationalField:
     """The slopes of y and of the columns of S, as rows of one flat vector."""
 
     field: VectorField
+    n: int
 
     def __call__(self, s: Array, rows: Array, directions: _Directions) -> Float[Array, " rows*n"]:
         p = directions.p
-        count = 1 + directions.varying_dot[0].shape[0] if directions.varying_dot else 1
-        y, *_ = rows = rows.reshape(count, -1)
+        rows = rows.reshape(-1, self.n)
 
         def F(y: Array, varying: list[Array]) -> Array:
             return self.field(s, y, Parameters(varying, p.constant))
 
-        slope, tangent = jax.linearize(F, y, p.varying)
+        slope, tangent = jax.linearize(F, rows[0], p.varying)
         return jnp.concatenate([slope[None], jax.vmap(tangent)(rows[1:], directions.varying_dot)]).ravel()
 
 
@@ -136,7 +136,7 @@ def _controlled(
     unit = jax.lax.stop_gradient(jnp.where(flat == 0, 1, jnp.abs(flat)))
     y0_dot, varying_dot = jax.vmap(unravel)(jnp.diag(unit))
     n, count = y0.size, 1 + flat.size
-    field: Any = _VariationalField(integrator.field)
+    field = _VariationalField(integrator.field, n)
     tolerances = _VariationalTolerances(integrator.tolerances.rtol, integrator.tolerances.atol, n)
     joint = replace(integrator, field=field, tolerances=tolerances)
     start = jnp.concatenate([y0[None], y0_dot]).ravel()

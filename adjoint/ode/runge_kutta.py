@@ -206,6 +206,8 @@ def _iterate(
 ) -> tuple[Array, Array]:
     """Y by simplified Newton steps with the factors of this step, and whether they converged."""
     start, c, p = jax.lax.stop_gradient((start, c, p))
+    # In single precision the tolerance itself may be close to rounding.
+    enough = max(KAPPA, 4 * float(jnp.finfo(y.dtype).eps) / tolerances.rtol)
 
     def proceed(carry: Any) -> Array:
         _, _, converged, diverged, count = carry
@@ -219,9 +221,9 @@ def _iterate(
         rate = size / previous
         # The error left is at most rate / (1 - rate) of the last change; the first change has no rate yet.
         left = jnp.where(count > 0, rate / (1 - rate), 1) * size
-        diverged = ((count > 0) & (rate >= 1) & (size > KAPPA)) | ~jnp.isfinite(size)
+        diverged = ((count > 0) & (rate >= 1) & (size > enough)) | ~jnp.isfinite(size)
         # Changes at the level of rounding have no rate.
-        converged = ((left < KAPPA) & (rate < 1)) | (size < 1e-2 * KAPPA)
+        converged = ((left < enough) & (rate < 1)) | (size < 1e-2 * enough)
         return Y - change, size, converged, diverged, count + 1
 
     infinite = jnp.asarray(jnp.inf, start.dtype)

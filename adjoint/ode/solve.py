@@ -304,6 +304,9 @@ def require_problem(
         remedy = "Convert them; write complex states as real and imaginary parts."
         refuse(where, f"y0 with {names}", "real floating-point arrays of one dtype", remedy, TypeError)
     (dtype,) = dtypes
+    if rtol < 4 * float(jnp.finfo(dtype).eps):
+        least = f"at least {4 * float(jnp.finfo(dtype).eps):.1e}, four roundings of {dtype}"
+        refuse(where, f"rtol = {rtol}", least, "Loosen rtol, or enable 64-bit numbers.")
     y0, p = jax.tree.map(jnp.asarray, (y0, p))
     rate = jax.eval_shape(f, jnp.zeros((), dtype), y0, p)
     given, expected = (jax.tree.map(lambda leaf: tuple(jnp.shape(leaf)), tree) for tree in (rate, y0))

@@ -20,7 +20,7 @@ from adjoint.solution import Solution
 
 
 @dataclass(frozen=True)
-class _LongTime:
+class LongTime:
     """A solver of roots: integrate y' = F(y, p) for a long time, then take Newton steps."""
 
     time: float
@@ -115,7 +115,7 @@ def steady_state(
 
         solver = diffrax.Kvaerno5()
     method = runge_kutta("steady_state", solver, None)
-    long_time = _LongTime(float(time), method, Tolerances(rtol, atol), max_steps)
+    long_time = LongTime(float(time), method, Tolerances(rtol, atol), max_steps)
 
     def rest(y: PyTree, p: PyTree) -> PyTree:
         leaf = jax.tree.leaves(y)[0]
