@@ -272,9 +272,10 @@ def run(settings: Settings, record: Record) -> Ending:
                 "gradients.png", _gradients_png(rows, verdict), "Plain gradients and shadowing over the time T."
             )
     worst = max(abs(row["plain"]) for row in rows)
+    published = f", published {PUBLISHED}" if settings.rho == PUBLISHED_RHO else ""
     sentence = (
-        f"d<z>/drho is {verdict.shadowing:.4f} by shadowing, {verdict.ensemble:.4f} by averages"
-        f"{f', published {PUBLISHED}' if settings.rho == PUBLISHED_RHO else ''}; plain gradients reach {worst:.1e}."
+        f"d<z>/drho is {verdict.shadowing:.4f} by shadowing, {verdict.ensemble:.4f} +- {verdict.ensemble_error:.4f} by averages"
+        f"{published}; plain gradients reach {worst:.1e}."
     )
     is_published = settings.rho != PUBLISHED_RHO or abs(verdict.shadowing - PUBLISHED) <= 0.02
     return Ending(Outcome.DONE if is_published else Outcome.NOT_CONVERGED, sentence)

@@ -67,7 +67,7 @@ def energy(y: State, p: Pendulum) -> Float[Array, ""]:
 
 def joints(angles: Float[Array, "... 2"], lengths: Float[Array, " 2"]) -> Float[Array, "... 2 2"]:
     """Where both masses are: (x, y) of the upper one and of the lower one, the tip, in m; y points up, the pivot is (0, 0)."""
-    rods = jnp.expand_dims(lengths, -1) * jnp.stack([jnp.sin(angles), -jnp.cos(angles)], axis=-1)
+    rods = jnp.einsum("...jk,j->...jk", jnp.stack([jnp.sin(angles), -jnp.cos(angles)], axis=-1), lengths)
     return jnp.cumsum(rods, axis=-2)
 
 
@@ -82,7 +82,7 @@ def normal_modes(p: Pendulum) -> tuple[Float[Array, " 2"], Float[Array, "2 2"]]:
     # With b = K^(1/2) a, b = omega^2 K^(-1/2) M K^(-1/2) b is symmetric.
     inverse_squares, b = jnp.linalg.eigh(masses_by_angle(jnp.zeros(2), p) / jnp.outer(root, root))
     angles = b[:, ::-1] / root[:, None]
-    return 1 / jnp.sqrt(inverse_squares[::-1]), angles / angles[0]
+    return 1 / jnp.sqrt(inverse_squares[::-1]), angles / angles[:1]
 
 
 def broken_laws(t: float, now: State, d: Everything, of: Everything) -> dict[str, Float[Array, ""]]:
@@ -128,10 +128,10 @@ def broken_laws(t: float, now: State, d: Everything, of: Everything) -> dict[str
     ]
     sizes = [jnp.linalg.det(masses_by_angle(y.angles, p)) for y in (start, now)]
     return {
-        "mass": share(*(by_p.masses * p.masses).T),
-        "length": share(*(by_p.lengths * p.lengths).T, by_gravity),
-        "time": share(t * f_now, *(-by_start.velocities * start.velocities).T, -2 * by_gravity, later),
-        "shift": share(*(S * f_start).T, -f_now),
+        "mass": share(*(by_p.masses.T * p.masses[:, None])),
+        "length": share(*(by_p.lengths.T * p.lengths[:, None]), by_gravity),
+        "time": share(t * f_now, *(-by_start.velocities.T * start.velocities[:, None]), -2 * by_gravity, later),
+        "shift": share(*(S.T * f_start[:, None]), -f_now),
         "energy": share(flat[0], flat[1], -flat[2]),
         "volume": jnp.abs(jnp.linalg.det(S) * sizes[1] / sizes[0] - 1),
     }

@@ -75,4 +75,43 @@ RULES: tuple[Rule, ...] = (
         ("test_external.py", "test_implicit_mutants.py"),
         ("external: second derivative zero",),
     ),
+    Rule(
+        "ode/solve.py",
+        "_solve",
+        ("test_ode_solve.py", "test_ode_adjoints.py", "test_ode_faults.py", "test_ode_mutants.py"),
+        (
+            "discrete: stale slope",
+            "discrete: lam 1.001 times too large",
+            "discrete: samples at t0 dropped",
+            "continuous: F_y lam",
+            "continuous: sign of lam'",
+            "continuous: jump missing",
+            "continuous: no quadrature",
+            "backsolve: sign of lam'",
+            "solve: not poisoned",
+        ),
+    ),
+    Rule(
+        "ode/forward.py",
+        "_Tangent",
+        ("test_ode_solve.py", "test_ode_faults.py", "test_ode_mutants.py"),
+        ("both modes: samples do not move", "variational equation: no F_p", "variational equation: wrong unit"),
+    ),
+    Rule(
+        "ode/runge_kutta.py",
+        "_StageDerivative",
+        ("test_ode_solve.py", "test_ode_adjoints.py", "test_mass_matrix.py", "test_ode_mutants.py"),
+        ("implicit stage: F_y transposed", "implicit stage: sign of F_p", "implicit stage: sign of F_y"),
+    ),
+    Rule(
+        "ode/recurrence.py",
+        "_recur",
+        ("test_recurrence.py", "test_checkpoints.py", "test_ode_mutants.py"),
+        (
+            "recurrence: lam 1.001 times too large",
+            "recurrence: p_bar of one step only",
+            "recurrence: stored one step late",
+            "recurrence: not poisoned",
+        ),
+    ),
 )

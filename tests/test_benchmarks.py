@@ -315,7 +315,7 @@ def test_an_interrupted_run_writes_nothing(tmp_path, monkeypatch, capsys):
     [
         ([], "list | run | report"),
         (["run"], "NAME"),
-        (["run", "linaer"], "there is no benchmark 'linaer'; the benchmarks are implicit, linear"),
+        (["run", "linaer"], "there is no benchmark 'linaer'; the benchmarks are implicit, linear, ode"),
         (["run", "linear", "--sizes", "10"], "'10' is not a list of numbers from 100 to 1e7"),
         (["run", "linear", "--sizes", "many"], "'many' is not a list"),
         (["run", "linear", "--limit", "-1"], "'-1' is not a number of seconds"),
@@ -363,4 +363,4 @@ def test_what_a_result_was_made_with_names_no_place():
 def test_list_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "benchmarks", "list"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["implicit", "linear"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["implicit", "linear", "ode"]

@@ -107,7 +107,7 @@ def fewest(steps, slots):
 
 
 def test_the_fewest_solve_the_equation_of_bellman():
-    """F(l, s) = min over m of m + F(l - m, s - 1) + F(m, s): m steps to the next checkpoint, then what is right, then what is left."""
+    """F(l, s) = min over m of m + F(l - m, s - 1) + F(m, s): m steps on, then what is right of there, then what is left."""
     for slots in range(2, 6):
         for steps in range(2, 30):
             ways = [m + fewest(steps - m, slots - 1) + fewest(m, slots) for m in range(1, steps)]

@@ -313,7 +313,7 @@ class TestEveryFault:
         assert_failed(solution, fault.statuses)
         assert_all_nan(gradient)
 
-    @_rows(FAULTS, {"sparse Newton", "Picard"})
+    @_rows(FAULTS, {"sparse Newton", "Picard", "Anderson"})
     def test_jit_of_grad(self, fault: Fault) -> None:
         solution, gradient = compiled_gradient(fault.form)(*fault.spoiled)
         assert_failed(solution, fault.statuses)
@@ -335,7 +335,7 @@ class TestEveryFault:
 
 
 @pytest.mark.parametrize(
-    "form", [pytest.param(f, marks=pytest.mark.slow if f in ("sparse Newton", "Picard") else []) for f in FORMS]
+    "form", [pytest.param(f, marks=pytest.mark.slow if f in ("sparse Newton", *FIXED_POINTS) else []) for f in FORMS]
 )
 def test_healthy_problems_are_solved(form: str) -> None:
     """The value by the equations that it is to fulfil, the gradient by dx/db."""

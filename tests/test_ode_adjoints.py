@@ -39,7 +39,7 @@ def found(kind, case, **options):
 
 FAST = [
     *(("Tsit5", name, "mixed") for name in SENSITIVITIES),
-    *(("Kvaerno5", name, "mixed") for name in ("discrete", "Gauss")),
+    ("Kvaerno5", "discrete", "mixed"),
 ]
 SLOW = [case for s in SOLVERS for name in SENSITIVITIES for kind in KINDS if (case := (s, name, kind)) not in FAST]
 
@@ -51,19 +51,10 @@ def test_the_gradient_is_that_of_the_closed_form(solver, name, kind):
     assert error(found(kind, coupled(), **options), expected(kind)) < GRADIENT_ERROR[solver]
 
 
-@pytest.mark.parametrize(
-    ("solver", "name"),
-    [
-        ("Tsit5", "Gauss"),
-        *(
-            pytest.param(s, n, marks=pytest.mark.slow)
-            for s in SOLVERS
-            for n in SENSITIVITIES
-            if (s, n) != ("Tsit5", "Gauss")
-        ),
-    ],
-)
-def test_time_may_run_backwards(solver, name):
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("name", SENSITIVITIES)
+def test_time_may_run_backwards(name, solver):
     options = {"sensitivity": SENSITIVITIES[name], "solver": SOLVERS[solver], **TIGHT}
     assert error(found("mixed", coupled(backwards=True), **options), expected("mixed", True)) < GRADIENT_ERROR[solver]
 
@@ -79,9 +70,10 @@ def test_checkpoints_change_nothing(solver, name, checkpoints):
     assert error(*results) < 1e-13
 
 
-@pytest.mark.parametrize("name", ["Gauss", pytest.param("interpolating", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Gauss", "interpolating"])
 def test_a_small_cotangent_has_as_good_a_gradient(name):
-    """Tolerances of the adjoint are relative to its size, or a cotangent of 1e-13 would be below atol and integrated in one step."""
+    """Tolerances of the adjoint are relative to its size, or one of 1e-13 would be below atol and left to chance."""
 
     @jax.jit
     def gradient(case, scale):
@@ -92,7 +84,7 @@ def test_a_small_cotangent_has_as_good_a_gradient(name):
     assert error(jax.tree.map(lambda leaf: 1e13 * leaf, small), gradient(coupled(), 1.0)) < 1e-12
 
 
-def stiff(t, y, p):
+def stiff(_, y, p):
     """Robertson's kinetics, its rates in units of their usual values."""
     k1, k2, k3 = 0.04 * p[0], 3e7 * p[1], 1e4 * p[2]
     made = k2 * y[1] ** 2
@@ -147,12 +139,12 @@ class TestTrust:
         assert short.stats["gradient_digits"] > 3
         gradient = jax.grad(lambda y0: end(y0, 20.0).value[0])(y0)
         assert np.all(np.isnan(gradient))
-        with pytest.raises(adjoint.SolveError, match="UNTRUSTED.*growth"):
+        with pytest.raises(adjoint.SolveError, match=r"UNTRUSTED.*growth"):
             adjoint.require(long)
 
     @pytest.mark.slow
     def test_at_the_stability_limit_the_default_is_right_and_says_so(self):
-        """The Brusselator on 16 x 16 points by an explicit solver: reference by an implicit one at tight tolerances."""
+        """The Brusselator on 16 x 16 points. Reference: equal steps of a quarter of what stability allows, by their exact gradient."""
         f, y0, p = brusselator(16)
 
         def gradient(**options):
@@ -163,8 +155,7 @@ class TestTrust:
             bar, solution = jax.jit(jax.grad(g, has_aux=True))(y0)
             return np.asarray(bar), solution
 
-        tight = {"solver": diffrax.Kvaerno5(), "rtol": 1e-9, "atol": 1e-11, "sensitivity": adjoint.DiscreteAdjoint()}
-        reference, _ = gradient(**tight)
+        reference, _ = gradient(steps=20_000, sensitivity=adjoint.DiscreteAdjoint())
         (default, solution), (discrete, other) = gradient(), gradient(sensitivity=adjoint.DiscreteAdjoint())
         norm = np.linalg.norm(reference)
         assert np.linalg.norm(default - reference) < 1e-3 * norm
@@ -173,11 +164,11 @@ class TestTrust:
         assert bool(other.stats["at_stability_limit"])
 
 
-def _pull(t, y, p):
+def _pull(_, y, p):
     return p * y
 
 
-def double_pendulum(t, y, g):
+def double_pendulum(_, y, g):
     """Angles and angular velocities of two unit masses on unit rods."""
     a, b, u, v = y
     d = a - b
@@ -196,7 +187,7 @@ def brusselator(n):
         neighbours = sum(jnp.roll(z, shift, axis) for shift in (1, -1) for axis in (0, 1))
         return (neighbours - 4 * z) * (n - 1) ** 2
 
-    def f(t, y, p):
+    def f(_, y, p):
         u, v = y.reshape(2, n, n)
         du = p * laplacian(u) + 1 + u**2 * v - 4.4 * u
         dv = p * laplacian(v) + 3.4 * u - u**2 * v

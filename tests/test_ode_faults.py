@@ -33,7 +33,7 @@ def field(t, y, p):
     return jnp.stack([p["square"] * y[0] ** 2 + p["rate"] * y[0], y[0] - y[1] + 1e-3 * jnp.sqrt(p["hole"] - t)])
 
 
-def cost(t, y, p):
+def cost(_, y, p):
     return p["rate"] * y[1] ** 2
 
 
@@ -171,7 +171,7 @@ def _products():
     return jax.jit(lambda d, dots: jax.jvp(gradient, (d,), (dots,)))
 
 
-def pole(t, y, p):
+def pole(_, y, p):
     return p * y**2
 
 
@@ -202,12 +202,12 @@ def test_fixed_steps_over_a_pole_diverge(name, solver):
 
 def test_an_implicit_stage_that_does_not_converge_is_a_failure():
     """y' = 1000 (cos 20 y - y) stays in [-1, 1]; with two steps its stages have many roots and the iteration finds none."""
-    wild = lambda t, y, p: p * (jnp.cos(20 * y) - y)  # noqa: E731
+    wild = lambda _, y, p: p * (jnp.cos(20 * y) - y)  # noqa: E731
     solution = adjoint.ode_solve(wild, jnp.ones(1), jnp.asarray(1e3), 0.0, 1.0, steps=2, solver=diffrax.Kvaerno3())
     assert not bool(solution.status.ok) or abs(solution.value[0]) <= 1
 
 
-def relay(t, y, p):
+def relay(_, y, p):
     """y' = -p sign(y): at rest at 0 in theory, across it with every step in practice."""
     return -p * jnp.sign(y)
 
@@ -274,8 +274,8 @@ class NoErrorEstimate(diffrax.Heun):
         ({"y0": jnp.array([1j, 2])}, TypeError, "y0 with complex128.*real and imaginary parts"),
         ({"y0": (jnp.ones(1), jnp.ones(1, jnp.float32))}, TypeError, "y0 with float32 and float64"),
         ({"y0": ()}, TypeError, "y0 with no arrays"),
-        ({"f": lambda t, y, p: y[:1]}, ValueError, r"f that returns \(1,\), expected \(2,\), as y0"),
-        ({"f": lambda t, y, p: (y,)}, ValueError, r"f that returns \(\(2,\),\), expected \(2,\)"),
+        ({"f": lambda _t, y, _p: y[:1]}, ValueError, r"f that returns \(1,\), expected \(2,\), as y0"),
+        ({"f": lambda _t, y, _p: (y,)}, ValueError, r"f that returns \(\(2,\),\), expected \(2,\)"),
         ({"solver": diffrax.Euler()}, TypeError, "expected an explicit Runge-Kutta solver of diffrax"),
         ({"solver": diffrax.KenCarp4()}, TypeError, "expected an explicit Runge-Kutta solver of diffrax"),
         ({"solver": "Tsit5"}, TypeError, "solver = 'Tsit5', expected"),
@@ -283,7 +283,7 @@ class NoErrorEstimate(diffrax.Heun):
     ],
 )
 def test_what_is_no_problem_is_refused(change, error, message):
-    given = {"f": lambda t, y, p: -p * y, "y0": jnp.ones(2), "p": 1.0, "t0": 0.0, "t1": 1.0} | change
+    given = {"f": lambda _, y, p: -p * y, "y0": jnp.ones(2), "p": 1.0, "t0": 0.0, "t1": 1.0} | change
     with pytest.raises(error, match="ode_solve: .*" + message):
         adjoint.ode_solve(**given)
 

@@ -35,8 +35,8 @@ def slow(*cases):
 @pytest.mark.parametrize(
     ("n", "name"),
     [
-        *((n, "chosen") for n in (1, 7, 50)),
-        *slow(*((n, name) for n in (2, 7) for name in SENSITIVITIES if name != "chosen"), (50, "Gauss")),
+        *((n, "chosen") for n in (1, 50)),
+        *slow((7, "chosen"), *((n, name) for n in (2, 7) for name in SENSITIVITIES if name != "chosen"), (50, "Gauss")),
     ],
 )
 def test_a_linear_functional_has_the_gradient_of_the_exponential(n, name):
@@ -202,7 +202,7 @@ def test_the_taylor_remainders_of_fixed_steps_shrink():
 
 def pendulum(solver, sensitivity=None, mode="reverse"):
     def swing(t, y, p):
-        return jnp.stack([y[1], -p["g"] * jnp.sin(y[0]) - 0.2 * y[1] * jnp.abs(y[1]) + jnp.cos(t)])
+        return jnp.stack([y[1], -p["g"] * jnp.sin(y[0]) - 0.1 * y[1] ** 3 + jnp.cos(t)])
 
     @jax.jit
     def g(p):
@@ -216,9 +216,9 @@ def pendulum(solver, sensitivity=None, mode="reverse"):
 
 # (order, steps): few enough that the error of the finer solve stands far above rounding.
 ORDERS = {
-    **{name: (2, 40) for name in ("Heun", "Midpoint", "Ralston")},
-    **{name: (3, 40) for name in ("Bosh3", "Kvaerno3")},
-    **{name: (5, 40) for name in ("Tsit5", "Dopri5", "Kvaerno5")},
+    **dict.fromkeys(("Heun", "Midpoint", "Ralston"), (2, 40)),
+    **dict.fromkeys(("Bosh3", "Kvaerno3"), (3, 40)),
+    **dict.fromkeys(("Tsit5", "Dopri5", "Kvaerno5"), (5, 40)),
     **{"Dopri8": (8, 10), "Kvaerno4": (4, 40)},
 }
 

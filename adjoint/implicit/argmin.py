@@ -51,8 +51,8 @@ class _Problem(NamedTuple):
             return self.f(x, p) + at.multipliers @ self.c(x, p)
 
         c = self.c(at.x, p)
-        slack = self.may_be_slack & (at.multipliers + c <= 0)
-        return _KKTPoint(jax.grad(lagrangian)(at.x), jnp.where(slack, at.multipliers, c))
+        slack = jnp.asarray(self.may_be_slack & (at.multipliers + c <= 0), c.dtype)
+        return _KKTPoint(jax.grad(lagrangian)(at.x), slack * at.multipliers + (1 - slack) * c)
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,5 @@ def jacobian(F: TracedFunction, x: Array, p: PyTree, linear_solver: Any, pattern
         products = jax.vmap(push)(jnp.asarray(columns.seeds, x.dtype))
         return Sparse(products[columns.group_of_entry, pattern.rows], pattern)
     if isinstance(linear_solver, LU | Cholesky):
-        # By rows: a residual may itself contain solvers that only know the reverse mode.
         return Dense(jax.jacrev(lambda x: F(x, p))(x))
     return JacobianAction(F, x, p)

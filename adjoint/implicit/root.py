@@ -114,8 +114,9 @@ def _examine(problem: RootProblem, x: Array, x0: Array, p: PyTree) -> _Examinati
     push = J.matvec(step)
     push_size = jnp.linalg.norm(push)
     push = jnp.where(push_size > 0, push_size, 1) / jnp.linalg.norm(direction) * jnp.flip(direction)
-    solve = jax.vmap(lambda b: linear_solver.solve(factor, J, b))
-    (correction, response), outcome = solve(jnp.stack([-F_of_x, push]))
+    # An iterative solver by turns, so that one basis is stored at a time.
+    each = jax.lax.map if isinstance(linear_solver, Krylov) else lambda f, b: jax.vmap(f)(b)
+    (correction, response), outcome = each(lambda b: linear_solver.solve(factor, J, b), jnp.stack([-F_of_x, push]))
     left_over = jnp.linalg.norm(correction) / jnp.where(size > 0, size, 1)
     departure = jnp.linalg.norm(F(x + response, p) - F_of_x - push) / jnp.linalg.norm(push)
     # Over a correction that is not mere rounding F_x must not change either; at a double root it changes by half. By products
@@ -128,10 +129,12 @@ def _examine(problem: RootProblem, x: Array, x0: Array, p: PyTree) -> _Examinati
     code = jnp.where((code == 0) & ~(departure <= NONLINEARITY), Status.DEGENERATE.code, code)
     # A solver that ran away: what it made must not pass for an input.
     code = jnp.where(code == Status.NONFINITE_INPUT.code, Status.NOT_CONVERGED.code, code)
-    inputs = [leaf for leaf in jax.tree.leaves((F.captured, p, x0)) if _inexact(leaf)]
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in inputs]))
-    code = jnp.where(finite, code, Status.NONFINITE_INPUT.code)
+    code = jnp.where(_all_finite((F.captured, p, x0)), code, Status.NONFINITE_INPUT.code)
     return _Examination(factor, code.astype(jnp.int32), jnp.linalg.norm(F_of_x), left_over, departure)
+
+
+def _all_finite(inputs: PyTree) -> Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(inputs) if _inexact(leaf)]))
 
 
 def _inexact(leaf: Any) -> bool:
@@ -223,14 +226,18 @@ def find_root(
     linear_solver = _linear_solver(where, linear_solver, solver, pattern, start.size)
     fixed_F, fixed_p, fixed_start = jax.lax.stop_gradient((F, p, start))
     problem = RootProblem(fixed_F, unravel, linear_solver, pattern)
-    x, steps = solver.find(problem, fixed_start, fixed_p)
+    # From a NaN no iteration goes on.
+    begin = poison(fixed_start, _all_finite((fixed_F.captured, fixed_p)))
+    x, steps = solver.find(problem, begin, fixed_p)
     found = _examine(problem, x, fixed_start, fixed_p)
     if getattr(linear_solver, "preconditioner", None) is not None:
         # From here on it is a leaf of the factor; the rule must stay hashable and free of traced values.
         linear_solver = replace(linear_solver, preconditioner=None)
     rule: Any = _root if mode == "reverse" else tangent_root
-    x = rule(linear_solver, found.factor, F, x, p)
     status = Status(found.code)
+    # p and not x alone: a select in the residual would answer a NaN with a clean zero.
+    F, p = poison((F, p), status.ok)
+    x = rule(linear_solver, found.factor, F, x, p)
     stats = {
         "iterations": steps,
         "residual": found.residual,

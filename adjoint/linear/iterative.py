@@ -326,7 +326,8 @@ class GMRES(Krylov):
         V, R, _, g, steps, _ = jax.lax.while_loop(proceed, advance, start)
         used = jnp.where(jnp.arange(m) < steps, g[:m], 0)
         y = jax.scipy.linalg.solve_triangular(R, used)
-        return M(y @ V[:m]), steps
+        # V whole: a slice of it would be a second basis in memory.
+        return M(jnp.append(y, 0) @ V), steps
 
 
 def _rotate(h: Array, i: Any, c: Array, s: Array) -> Array:

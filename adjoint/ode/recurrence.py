@@ -67,6 +67,8 @@ def _recur_bwd(plan: _Plan, residuals: Any, x_bar: Array) -> tuple[Array, list[A
 
     lam = _Sweep(x_bar, [jnp.zeros_like(v) for v in p.varying])
     lam = sweep_back(plan.schedule, advance, pull, kept, plan.steps, lam)
+    # A select in f answers a NaN with a clean zero; after a failure every number must be NaN.
+    lam = poison(lam, jnp.all(jnp.isfinite(x_bar)))
     return lam.x, lam.varying, None
 
 

@@ -89,7 +89,7 @@ def _explicit_step(tableau: Any, field: VectorField, s: tuple[Array, Array], y: 
     k, Y = [h * slope], [y]
     for a, c in zip(tableau.a_lower, tableau.c, strict=True):
         Y.append(y + _combination(a, k))
-        k.append(h * field(s[1] if c == 1 else s[0] + c * h, Y[-1], p))
+        k.append(h * field(s[1] if c == 1 else s[0] + float(c) * h, Y[-1], p))
     if tableau.fsal:
         y1, slope1 = Y[-1], k[-1] / h
     else:

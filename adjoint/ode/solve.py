@@ -55,6 +55,9 @@ def _solve_bwd(plan: Plan, residuals: Any, bars: Any) -> Any:
     memory, y0, p, s = residuals
     y1_bar, samples_bar, _ = bars
     gradient: Gradient = plan.sensitivity.pull_back(plan.integrator, memory, y0, p, s, Bars(y1_bar, samples_bar))
+    # A select in f answers a NaN with a clean zero; after a failed solve every number must be NaN.
+    finite = jnp.all(jnp.isfinite(y1_bar)) & jnp.all(jnp.isfinite(samples_bar))
+    gradient = poison(gradient, finite)
     return gradient.y0, gradient.varying, gradient.s, None
 
 
@@ -161,7 +164,7 @@ def ode_solve(
     **Status**: `MAX_STEPS`, `STEP_UNDERFLOW` (blow-up, NaN, a discontinuity), `DIVERGED` (with `steps`), `NONFINITE_INPUT`,
     `OUT_OF_RANGE` (ts), `UNTRUSTED`. Then the value is NaN, and so is every derivative.
 
-    **Cost**: the solve, and for a gradient 2 to 4 more; about 4 more for a certificate. Called outside `jax.jit` it is compiled
+    **Cost**: the solve, and for a gradient 2 to 4 more; some 10 more for a certificate. Called outside `jax.jit` it is compiled
     once for each f: define f once, not anew for every call.
 
     Source: Y. Cao, S. Li, L. Petzold, R. Serban, SIAM J. Sci. Comput. 24, 2003; A. Griewank, A. Walther, Evaluating

@@ -142,9 +142,7 @@ def _diffrax_tuned(case: Case) -> Solve:
     """As many checkpoints as steps, which its documentation advises where memory suffices, and hardly more steps than needed."""
     y0, p = case.split(jnp.ones(case.parameters))
     count = jax.jit(
-        lambda y0, p: (
-            _diffrax_solution(case, y0, p, diffrax.ForwardMode(), case.max_steps).stats["num_steps"]
-        )
+        lambda y0, p: _diffrax_solution(case, y0, p, diffrax.ForwardMode(), case.max_steps).stats["num_steps"]
     )(y0, jnp.asarray(p))
     most = min(int(ROOM * int(count)) + 10, case.max_steps)
 
@@ -168,7 +166,8 @@ def _odeint(case: Case) -> Solve:
     return solve
 
 
-OUR_DEFAULT, DIFFRAX_DEFAULT = "adjoint, default", "diffrax RecursiveCheckpointAdjoint"
+OUR_DEFAULT = "adjoint, default"
+DIFFRAX_DEFAULT, DIFFRAX_TUNED = "diffrax RecursiveCheckpointAdjoint", "diffrax RecursiveCheckpointAdjoint, tuned"
 ODEINT, CASADI = "jax odeint", "CasADi with CVODES"
 
 SOLVERS: tuple[Solver, ...] = (
@@ -189,7 +188,7 @@ SOLVERS: tuple[Solver, ...] = (
     Solver("adjoint GaussAdjoint", _ours(adjoint.GaussAdjoint()), ours=True),
     Solver("adjoint ForwardSensitivity", _ours(adjoint.ForwardSensitivity()), ours=True, problems=FEW_PARAMETERS),
     Solver(DIFFRAX_DEFAULT, _diffrax(diffrax.RecursiveCheckpointAdjoint()), package="diffrax"),
-    Solver(f"{DIFFRAX_DEFAULT}, tuned", by_jax(_diffrax_tuned), package="diffrax"),
+    Solver(DIFFRAX_TUNED, by_jax(_diffrax_tuned), package="diffrax"),
     Solver("diffrax BacksolveAdjoint", _diffrax(diffrax.BacksolveAdjoint()), package="diffrax"),
     Solver(ODEINT, by_jax(_odeint), problems=EXPLICIT),
     Solver(CASADI, casadi_peer.functions, package="casadi"),

@@ -50,7 +50,9 @@ def _misfit(case: Case, factors: Any) -> Any:
     p = torch.tensor(case.p) * factors[n:]
     times = torch.tensor(np.append(0.0, case.ts))
     options = {"max_num_steps": case.max_steps}
-    ys = odeint(lambda _, y: rate(case, y, p), y0, times, rtol=case.rtol, atol=case.atol, method="dopri5", options=options)
+    ys = odeint(
+        lambda _, y: rate(case, y, p), y0, times, rtol=case.rtol, atol=case.atol, method="dopri5", options=options
+    )
     return 0.5 * (((ys[1:] - torch.tensor(case.data)) / torch.tensor(case.scale)) ** 2).mean()
 
 

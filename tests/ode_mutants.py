@@ -1,0 +1,163 @@
+"""Deliberate mutants of the rules for differential equations and recurrences, as `mutants.py` has them for linear solves."""
+
+from mutants import Mutant
+
+_FIELD = "ode/vector_field.py"
+_STEP = "ode/runge_kutta.py"
+_CHECKPOINTS = "ode/checkpoints.py"
+_RECURRENCE = "ode/recurrence.py"
+_DISCRETE = "ode/discrete.py"
+_FORWARD = "ode/forward.py"
+_CONTINUOUS = "ode/continuous.py"
+_BACKSOLVE = "ode/backsolve.py"
+_CERTIFICATE = "ode/certificate.py"
+_SOLVE = "ode/solve.py"
+
+ODE_MUTANTS: tuple[Mutant, ...] = (
+    # s = (t - t0) / (t1 - t0), dy/ds = (t1 - t0) f.
+    Mutant(
+        "field: time's share in t1 dropped",
+        _FIELD,
+        "t0 + s * (t1 - t0), unravel",
+        "t0 + s * jax.lax.stop_gradient(t1 - t0), unravel",
+        "discrete",
+    ),
+    Mutant(
+        "field: the length of the interval held constant",
+        _FIELD,
+        "return (t1 - t0) * jnp.concatenate(slopes)",
+        "return jax.lax.stop_gradient(t1 - t0) * jnp.concatenate(slopes)",
+        "discrete",
+    ),
+    # x[k+1] = advance(k, x[k]), lam[k] = pull(k, x[k], lam[k+1]).
+    Mutant(
+        "two levels: one step too far",
+        _CHECKPOINTS,
+        "advance(first + i, state)",
+        "advance(first + i + 1, state)",
+        "chains",
+    ),
+    Mutant(
+        "two levels: a segment too short",
+        _CHECKPOINTS,
+        "(count - first, schedule.spacing)",
+        "(count - first - 1, schedule.spacing)",
+        "chains",
+    ),
+    Mutant(
+        "binomial: the state after the checkpoint", _CHECKPOINTS, "at[top], k + 1)", "at[top] + 1, k + 1)", "chains"
+    ),
+    Mutant("recurrence: stored one step late", _RECURRENCE, "k % spacing == 0", "k % spacing == 1", "recurrences"),
+    Mutant(
+        "recurrence: lam 1.001 times too large", _RECURRENCE, "adjoint(lam.x)", "adjoint(1.001 * lam.x)", "recurrences"
+    ),
+    Mutant(
+        "recurrence: p_bar of one step only", _RECURRENCE, "[total + new for", "[0 * total + new for", "recurrences"
+    ),
+    Mutant(
+        "recurrence: not poisoned", _RECURRENCE, "z = poison(z, code == 0)", "z = poison(z, code == code)", "failures"
+    ),
+    # lam[k] = (dPhi_k/dx)' lam[k+1] + what the samples inside step k add.
+    Mutant(
+        "discrete: stale slope",
+        _DISCRETE,
+        "State(inside.y1, lam.state.slope)",
+        "State(inside.y1, 0 * lam.state.slope)",
+        "discrete",
+    ),
+    Mutant(
+        "discrete: first slope dropped",
+        _DISCRETE,
+        "lam.state.y + y0_bar + at_start",
+        "lam.state.y + 0 * y0_bar + at_start",
+        "discrete",
+    ),
+    Mutant(
+        "discrete: lam 1.001 times too large", _DISCRETE, "(State(inside.y1,", "(State(1.001 * inside.y1,", "discrete"
+    ),
+    Mutant(
+        "discrete: samples dropped at the stages",
+        _DISCRETE,
+        "inside.stages + stages_bar",
+        "inside.stages + 0 * stages_bar",
+        "discrete",
+    ),
+    Mutant("discrete: samples at t0 dropped", _DISCRETE, "+ at_start.sum(0)", "+ 0 * at_start.sum(0)", "discrete"),
+    Mutant("discrete: sign of s_bar", _DISCRETE, ".set(at_bar)", ".set(-at_bar)", "discrete"),
+    # dS/ds = F_y S + F_p.
+    Mutant(
+        "variational equation: no F_p",
+        _FORWARD,
+        "(rows[1:], directions.varying_dot)",
+        "(rows[1:], jax.tree.map(jnp.zeros_like, directions.varying_dot))",
+        "forward",
+    ),
+    Mutant("variational equation: wrong unit", _FORWARD, "/ unit[:, None]", "/ unit[:, None] ** 2", "forward"),
+    Mutant(
+        "tangents of steps: p_dot dropped",
+        _FORWARD,
+        "(y0_dot, varying_dot, jnp.full_like",
+        "(y0_dot, jax.tree.map(jnp.zeros_like, varying_dot), jnp.full_like",
+        "tangents",
+    ),
+    Mutant("both modes: samples do not move", _FORWARD, ".add(moved.ravel())", ".add(0 * moved.ravel())", "both_modes"),
+    # (M - h a F_y) dY = dc + h a F_p dp.
+    Mutant("implicit stage: F_y transposed", _STEP, "Y) - ha * F_y, c_dot", "Y) - ha * F_y.T, c_dot", "implicit"),
+    Mutant("implicit stage: sign of F_p", _STEP, "c_dot + ha * F_p_dot", "c_dot - ha * F_p_dot", "implicit"),
+    Mutant("implicit stage: sign of F_y", _STEP, "Y) - ha * F_y, c_dot", "Y) + ha * F_y, c_dot", "implicit"),
+    Mutant("implicit stage: ends too early", _STEP, "KAPPA = 1e-3", "KAPPA = 1e3", "stages"),
+    # lam' = -F_y' lam, lam(s_j - 0) = lam(s_j + 0) + y_j_bar, p_bar = integral of F_p' lam ds.
+    Mutant(
+        "continuous: F_y lam",
+        _CONTINUOUS,
+        "_, adjoint = jax.vjp(lambda y: self.forward.field(s, y, along.p), self.u(s, along))\n        return -adjoint(lam)[0]",
+        "return -jax.jvp(lambda y: self.forward.field(s, y, along.p), (self.u(s, along),), (lam,))[1]",
+        "continuous",
+    ),
+    Mutant("continuous: sign of lam'", _CONTINUOUS, "return -adjoint(lam)[0]", "return adjoint(lam)[0]", "continuous"),
+    Mutant(
+        "continuous: jump missing",
+        _CONTINUOUS,
+        "c[0] + bars.samples[c[1]]",
+        "c[0] + 0 * bars.samples[c[1]]",
+        "continuous",
+    ),
+    Mutant(
+        "continuous: jump at t0 missing",
+        _CONTINUOUS,
+        "sweep.lam + at_start.sum(0)",
+        "sweep.lam + 0 * at_start.sum(0)",
+        "continuous",
+    ),
+    Mutant("continuous: no quadrature", _CONTINUOUS, "[old + new for", "[old + 0 * new for", "continuous"),
+    Mutant("Gauss: sign of the quadrature", _CONTINUOUS, "(-h * both[0],", "(h * both[0],", "continuous"),
+    Mutant(
+        "interpolating: lam held constant over a step",
+        _CONTINUOUS,
+        "@ step.stages\n",
+        "@ (0 * step.stages)\n",
+        "interpolating",
+    ),
+    Mutant("backsolve: sign of lam'", _BACKSOLVE, "[F, -adjoint(lam)[0]]", "[F, adjoint(lam)[0]]", "backsolve"),
+    Mutant(
+        "backsolve: reconstruction not checked",
+        _BACKSOLVE,
+        "stop_gradient(came_back), scale, jnp.nan)",
+        "stop_gradient(came_back), scale, scale)",
+        "decay",
+    ),
+    Mutant(
+        "certificate: growth ignored",
+        _CERTIFICATE,
+        "disagreement + growth *",
+        "disagreement + 0 * growth *",
+        "unstable",
+    ),
+    Mutant(
+        "solve: not poisoned",
+        _SOLVE,
+        "poison((y1, samples), code == 0)",
+        "poison((y1, samples), code == code)",
+        "failures",
+    ),
+)

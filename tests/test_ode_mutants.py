@@ -1,0 +1,194 @@
+"""Every mutant of the rules for differential equations and recurrences is killed, and the healthy library passes all checks.
+
+Gradients are compared with closed forms (`ode_cases.py`), to what a few steps are worth: a mutant's error is a thousandth at least.
+"""
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from mutants import COPY, Mutant, library
+from ode_cases import coupled, error, exact, solved
+from ode_mutants import ODE_MUTANTS
+
+CHECKS: dict[str, Callable[[], None]] = {}
+
+
+def module(name: str) -> Any:
+    """A module of the copied `adjoint/ode`, while there is one."""
+    return importlib.import_module(f"{COPY}.ode.{name}")
+
+
+def check(function: Callable[[], None]) -> Callable[[], None]:
+    CHECKS[function.__name__] = function
+    return function
+
+
+@functools.cache
+def expected(kind: str) -> Any:
+    return jax.jit(jax.value_and_grad(functools.partial(exact, kind)))(coupled())
+
+
+def compare(kind: str, sensitivity: Any, tolerance: float = 2e-4, **options: Any) -> None:
+    g = functools.partial(solved, module("solve").ode_solve, kind, sensitivity=sensitivity, **options)
+    assert error(jax.jit(jax.value_and_grad(g))(coupled()), expected(kind)) < tolerance
+
+
+@check
+def discrete() -> None:
+    compare("samples", module("discrete").DiscreteAdjoint(), steps=4)
+
+
+@check
+def forward() -> None:
+    compare("terminal", module("forward").ForwardSensitivity())
+
+
+@check
+def tangents() -> None:
+    compare("terminal", module("forward").ForwardSensitivity(), steps=4)
+
+
+@check
+def both_modes() -> None:
+    case = coupled()
+    g = functools.partial(solved, module("solve").ode_solve, "samples", mode="both")
+    dots = jax.tree.map(jnp.zeros_like, case)._replace(ts=jnp.array([0.0, 1.0, 2.0, 0.0]))
+    _, bars = expected("samples")
+    assert error(jax.jit(lambda case: jax.jvp(g, (case,), (dots,))[1])(case), bars.ts[1] + 2 * bars.ts[2]) < 1e-4
+
+
+@check
+def implicit() -> None:
+    compare("terminal", module("discrete").DiscreteAdjoint(), solver=diffrax.Kvaerno5(), steps=3)
+
+
+@check
+def continuous() -> None:
+    compare("samples", module("continuous").GaussAdjoint(), steps=4)
+
+
+@check
+def interpolating() -> None:
+    compare("terminal", module("continuous").InterpolatingAdjoint(), steps=2)
+
+
+@check
+def backsolve() -> None:
+    compare("terminal", module("backsolve").BacksolveAdjoint(), steps=4)
+
+
+@check
+def decay() -> None:
+    """Running back exp(-100) tells nothing of where it began."""
+    options = {
+        "sensitivity": module("backsolve").BacksolveAdjoint(),
+        "solver": diffrax.Kvaerno3(),
+        "rtol": 1e-3,
+        "atol": 1e-6,
+    }
+    fall = lambda _, y, p: -p * (y - 1)  # noqa: E731
+    end = lambda p: module("solve").ode_solve(fall, jnp.zeros(1), p, 0.0, 1.0, **options).value[0]  # noqa: E731
+    assert np.isnan(jax.grad(end)(jnp.asarray(100.0)))
+
+
+@check
+def unstable() -> None:
+    """An upside-down pendulum on its way to the top: what disturbs it grows by exp(6) in every unit of time."""
+    fall = lambda _, y, p: jnp.stack([y[1], p * y[0]])  # noqa: E731
+    solution = module("solve").ode_solve(fall, jnp.array([1.0, -3.0]), jnp.asarray(9.0), 0.0, 2.6, certificate=True)
+    assert solution.status.name == "UNTRUSTED"
+
+
+@check
+def failures() -> None:
+    """y' = y^2 and x[k+1] = x[k]^2 leave the numbers; a solve that ran out of steps is finite, and not to be shown."""
+    solution = module("solve").ode_solve(lambda _, y, p: p * y, jnp.ones(1), 1.0, 0.0, 50.0, max_steps=3)
+    assert np.all(np.isnan(solution.value))
+    recurrence, infinite = module("recurrence").recurrence, jnp.asarray(np.inf)
+    assert np.isnan(recurrence(lambda _, x, p: p * jnp.ones_like(x), infinite, 1.0, 2).value)
+
+
+@check
+def stages() -> None:
+    """Two steps of Kvaerno3 on y' = -10 y^3, the roots of its stages by bisection; iterations leave a thousandth of 1e-3."""
+    tableau, h, y = diffrax.Kvaerno3.tableau, 0.02, 1.0
+    for _ in range(2):
+        slopes = [-10 * y**3]
+        for row in tableau.a_lower:
+            known, a = y + h * np.dot(row, slopes), tableau.a_diagonal[-1]
+            low, high = 0.0, 2.0
+            for _ in range(60):
+                middle = (low + high) / 2
+                low, high = (middle, high) if middle + 10 * h * a * middle**3 < known else (low, middle)
+            slopes.append(-10 * low**3)
+        y = low
+    options = {"solver": diffrax.Kvaerno3(), "steps": 2, "rtol": 1e-3, "atol": 1e-3}
+    found = module("solve").ode_solve(lambda _, y, p: -p * y**3, jnp.ones(1), 10.0, 0.0, 0.04, **options).value[0]
+    assert abs(found - y) < 1e-5
+
+
+@check
+def chains() -> None:
+    """x[k+1] = x[k] + k + 1, so that step k starts from k (k + 1) / 2; all steps are pulled back once, from last to first."""
+    schedules, pulled = module("checkpoints"), []
+
+    def pull(k: Any, x: Any, adjoint: Any) -> Any:
+        assert int(x) == int(k) * (int(k) + 1) // 2
+        pulled.append(int(k))
+        return adjoint + 1
+
+    for schedule in (schedules.Schedule(1), schedules.Schedule(3), schedules.Schedule(8, 2)):
+        starts = jnp.arange(0, 8, schedule.spacing)
+        with jax.disable_jit():
+            schedules.sweep_back(schedule, lambda k, x: x + k + 1, pull, starts * (starts + 1) // 2, 8, jnp.asarray(0))
+        assert pulled == list(range(8))[::-1]
+        pulled.clear()
+
+
+@check
+def recurrences() -> None:
+    """x[k+1] = p x[k] + k from 1: x[5] = p^5 + p^3 + 2 p^2 + 3 p + 4."""
+    step = lambda k, x, p: p * x + k  # noqa: E731
+    end = lambda x0, p: module("recurrence").recurrence(step, x0, p, 5, checkpoints=3).value  # noqa: E731
+    found = jax.value_and_grad(lambda z: end(z[0], z[1]))(jnp.array([1.0, 2.0]))
+    np.testing.assert_allclose(found[0], 32 + 8 + 8 + 6 + 4, rtol=1e-12)
+    np.testing.assert_allclose(found[1], [32, 80 + 12 + 8 + 3], rtol=1e-12)
+    many = lambda x0, p: module("recurrence").recurrence(step, x0, p, 9, checkpoints=6).value  # noqa: E731
+    np.testing.assert_allclose(jax.grad(many)(jnp.asarray(1.0), jnp.asarray(2.0)), 2.0**9, rtol=1e-12)
+
+
+# One of each rule; the others take longer than they add.
+FAST = {
+    "two levels: one step too far",
+    "binomial: the state after the checkpoint",
+    "recurrence: stored one step late",
+    "recurrence: p_bar of one step only",
+    "discrete: stale slope",
+    "variational equation: no F_p",
+    "implicit stage: F_y transposed",
+    "implicit stage: ends too early",
+    "continuous: F_y lam",
+    "solve: not poisoned",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_healthy_library_passes(name: str) -> None:
+    with library(None):
+        CHECKS[name]()
+
+
+@pytest.mark.parametrize(
+    "mutant", [m if m.name in FAST else pytest.param(m, marks=pytest.mark.slow) for m in ODE_MUTANTS], ids=str
+)
+def test_the_mutant_is_killed(mutant: Mutant) -> None:
+    with library(mutant), pytest.raises(AssertionError):
+        CHECKS[mutant.killed_by]()
