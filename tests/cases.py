@@ -150,7 +150,6 @@ _FORMS: dict[str, Callable[[np.ndarray], tuple[Any, Any, Any]]] = {
 }
 
 
-# ruff: noqa: ARG005 (the modes share one signature)
 # Each mode: f, arguments, direction, step -> derivative. Those in FORWARD_MODES use bare forward mode, which needs mode="both".
 def along(f: Any, at: Any, step: Any) -> Callable[[Any], Any]:
     """f on the plane spanned by `step` and `at` itself: two real parameters for all arguments."""

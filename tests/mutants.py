@@ -77,8 +77,8 @@ class _Library:
     """`.solve` is the copy of `adjoint/linear/solve.py`, and so on; imported when it is asked for."""
 
     def __getattr__(self, name: str) -> Any:
-        (path,) = HOME.glob(f"*/{name}.py")
-        return importlib.import_module(f"{COPY}.{path.parent.name}.{name}")
+        (folder,) = (folder for folder in ("linear", "implicit") if (HOME / folder / f"{name}.py").exists())
+        return importlib.import_module(f"{COPY}.{folder}.{name}")
 
 
 @contextmanager

@@ -68,7 +68,7 @@ WEIGHTS = np.array([[0.7, -1.3], [1.1, 0.4], [-0.5, 2.0], [1.9, 0.8]])
 
 def objective(states: Any = None, integrals: Any = None) -> Any:
     """A number that is curved in all that it is given, and different in each."""
-    total = jnp.zeros(())
+    total: Any = 0.0
     if states is not None:
         states = jnp.atleast_2d(states)
         total += jnp.sum(WEIGHTS[-states.shape[0] :].astype(states.dtype) * jnp.sin(states))

@@ -68,8 +68,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "discrete: first slope dropped",
         _DISCRETE,
-        "lam.state.y + y0_bar + at_start",
-        "lam.state.y + 0 * y0_bar + at_start",
+        "from_slope = Gradient(y0_bar,",
+        "from_slope = Gradient(0 * y0_bar,",
         "discrete",
     ),
     Mutant(
@@ -82,7 +82,7 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "inside.stages + 0 * stages_bar",
         "discrete",
     ),
-    Mutant("discrete: samples at t0 dropped", _DISCRETE, "+ at_start.sum(0)", "+ 0 * at_start.sum(0)", "discrete"),
+    Mutant("discrete: samples at t0 dropped", _DISCRETE, "is_first = s <= 0", "is_first = s < 0", "discrete"),
     Mutant("discrete: sign of s_bar", _DISCRETE, ".set(at_bar)", ".set(-at_bar)", "discrete"),
     # dS/ds = F_y S + F_p.
     Mutant(
@@ -118,15 +118,15 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "continuous: jump missing",
         _CONTINUOUS,
-        "c[0] + bars.samples[c[1]]",
-        "c[0] + 0 * bars.samples[c[1]]",
+        "lam + lam_bar, varying_bar",
+        "lam + 0 * lam_bar, varying_bar",
         "continuous",
     ),
     Mutant(
         "continuous: jump at t0 missing",
         _CONTINUOUS,
-        "sweep.lam + at_start.sum(0)",
-        "sweep.lam + 0 * at_start.sum(0)",
+        "scale * lam + first.y0",
+        "scale * lam + 0 * first.y0",
         "continuous",
     ),
     Mutant("continuous: no quadrature", _CONTINUOUS, "[old + new for", "[old + 0 * new for", "continuous"),
@@ -159,5 +159,19 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "poison((y1, samples), code == 0)",
         "poison((y1, samples), code == code)",
         "failures",
+    ),
+    Mutant(
+        "shadowing: derivatives of the result let through",
+        "ode/shadowing.py",
+        "_undifferentiated.defvjp(_refuse_derivative,",
+        "_undifferentiated.defvjp(lambda x: (x, None),",
+        "shadow",
+    ),
+    Mutant(
+        "continuous: a sample at the end of a step does not move",
+        _CONTINUOUS,
+        "bar + ds * u_bar",
+        "bar + 0 * ds * u_bar",
+        "continuous_hessian",
     ),
 )

@@ -104,6 +104,12 @@ RULES: tuple[Rule, ...] = (
         ("implicit stage: F_y transposed", "implicit stage: sign of F_p", "implicit stage: sign of F_y"),
     ),
     Rule(
+        "ode/shadowing.py",
+        "_undifferentiated",
+        ("test_shadowing.py", "test_ode_mutants.py"),
+        ("shadowing: derivatives of the result let through",),
+    ),
+    Rule(
         "ode/recurrence.py",
         "_recur",
         ("test_recurrence.py", "test_checkpoints.py", "test_ode_mutants.py"),

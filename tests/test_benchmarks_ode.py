@@ -48,7 +48,7 @@ def test_the_network_turns_small_states():
     layers = case.f.layers(case.p)
     assert sum(W.size + b.size for W, b in layers) == case.p.size
     without_bias = np.concatenate([np.append(W, 0 * b) for W, b in layers])
-    J = jax.jacobian(lambda y: case.f(0.0, y, jnp.asarray(without_bias)))(jnp.zeros(6))
+    J = jax.jacobian(lambda y: case.f(0.0, y, case.arranged(jnp.asarray(without_bias))))(jnp.zeros(6))
     np.testing.assert_allclose(J, -J.T, atol=1e-14)
     np.testing.assert_array_equal(J[:3, 3:], 0)
 
@@ -72,7 +72,7 @@ def test_the_equations_in_the_symbols_of_casadi_are_those_of_jax(problem):
     equation = casadi_peer.equation(case)
     found = casadi.Function("f", [equation["x"], equation["p"]], [equation["ode"]])(y, p)
     np.testing.assert_allclose(
-        found.full().ravel(), case.f(0.0, jnp.asarray(y), jnp.asarray(p)), rtol=1e-13, atol=1e-14
+        found.full().ravel(), case.f(0.0, jnp.asarray(y), case.arranged(jnp.asarray(p))), rtol=1e-13, atol=1e-14
     )
 
 
@@ -81,8 +81,10 @@ def test_the_equations_in_torch_are_those_of_jax(problem):
     torch = pytest.importorskip("torch")
     case, generator = TINY[problem], np.random.default_rng(1)
     y, p = generator.uniform(0.2, 0.9, case.n), case.p * generator.uniform(0.8, 1.2, case.p.size)
-    found = torch_peer.rate(case, torch.tensor(y), torch.tensor(p)).numpy()
-    np.testing.assert_allclose(found, case.f(0.0, jnp.asarray(y), jnp.asarray(p)), rtol=1e-13, atol=1e-14)
+    found = torch_peer.rate(case, torch.tensor(y), case.arranged(torch.tensor(p))).numpy()
+    np.testing.assert_allclose(
+        found, case.f(0.0, jnp.asarray(y), case.arranged(jnp.asarray(p))), rtol=1e-13, atol=1e-14
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,15 +119,12 @@ def test_an_error_in_either_part_is_seen():
     assert gradient_error(case, right * np.nan, right) == np.inf
 
 
-def assert_agrees(case, solver, measure, expected):
+def assert_agrees(case, solver, expected):
     if solver.obstacle(case):
         pytest.skip(solver.obstacle(case))
     factors = drawn(case)
-    function = solver.functions(case)[measure][0]
+    function = solver.functions(case)[GRADIENT][0]
     found = jax.block_until_ready(jax.jit(function)(factors, factors, ()))
-    if measure == VALUE:
-        assert float(found) == pytest.approx(expected.value, rel=1e-3)
-        return
     assert float(found[0]) == pytest.approx(expected.value, rel=1e-3)
     assert gradient_error(case, found[1], expected.gradient) < 3e-3
 
@@ -136,18 +135,21 @@ QUICK_ONES = (OUR_DEFAULT, "adjoint DiscreteAdjoint", DIFFRAX_DEFAULT, ODEINT, C
 
 @pytest.mark.parametrize("solver", [s for s in SOLVERS if s.name in QUICK_ONES], ids=lambda s: s.name)
 def test_gradients_agree_with_the_reference(solver, right_answers):
-    assert_agrees(TINY["Lotka-Volterra"], solver, GRADIENT, right_answers("Lotka-Volterra"))
+    assert_agrees(TINY["Lotka-Volterra"], solver, right_answers("Lotka-Volterra"))
 
 
-# Robertson's problem cannot be integrated backwards.
-ALL = [(p, s) for p in TINY for s in SOLVERS if p in s.problems if ("Backsolve" not in s.name or p != "Robertson")]
+# What integrates the state backwards fails where it decays fast, as its documentation says.
+BACKWARDS, DECAYING = (
+    ("diffrax BacksolveAdjoint", ODEINT),
+    ("Robertson", "Brusselator, explicit", "Brusselator, implicit"),
+)
+ALL = [(p, s) for p in TINY for s in SOLVERS if p in s.problems and not (s.name in BACKWARDS and p in DECAYING)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("measure", [VALUE, GRADIENT])
 @pytest.mark.parametrize(("problem", "solver"), ALL, ids=lambda given: getattr(given, "name", given))
-def test_everybody_agrees_with_the_reference(problem, solver, measure, right_answers):
-    assert_agrees(TINY[problem], solver, measure, right_answers(problem))
+def test_everybody_agrees_with_the_reference(problem, solver, right_answers):
+    assert_agrees(TINY[problem], solver, right_answers(problem))
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +273,7 @@ def test_bars():
     assert found[f"error of the gradient, {ours_to_theirs}"] == ("pass", pytest.approx(0.1), 1.0)
     assert found["value and gradient / value, Lotka-Volterra, default"] == ("pass", 2.0, 4.0)
     (memory,) = (value for promise, value in found.items() if promise.startswith("memory"))
-    assert memory == ("pass", 1 / 16, 0.25)
+    assert memory == ("pass", 1 / 16, 1 / 3)
     assert len(bars) == 2 + 2 + 2 + 2 + 1
 
 
@@ -317,7 +319,8 @@ def test_which_problems_are_measured_and_how(monkeypatch):
     assert [problem for problem, *_ in asked] == list(comparison.QUICK.problems)
     assert not any(own for *_, own in asked)
     assert swept == [("Lotka-Volterra", 3)]
-    asked.clear(), swept.clear()
+    asked.clear()
+    swept.clear()
     comparison.run(replace(comparison.FULL, sizes=(3, 160, 512)), lambda _: None)
     assert asked == [
         ("neural ODE", 0, False),

@@ -144,7 +144,7 @@ class TestTrust:
 
     @pytest.mark.slow
     def test_at_the_stability_limit_the_default_is_right_and_says_so(self):
-        """The Brusselator on 16 x 16 points. Reference: equal steps of a quarter of what stability allows, by their exact gradient."""
+        """The Brusselator on 16 x 16 points. Reference: the exact gradient of equal steps well inside stability."""
         f, y0, p = brusselator(16)
 
         def gradient(**options):

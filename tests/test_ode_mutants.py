@@ -75,6 +75,21 @@ def continuous() -> None:
 
 
 @check
+def continuous_hessian() -> None:
+    """By t1 and the last sample time, which lies at t1."""
+    case = coupled()
+    g = functools.partial(solved, module("solve").ode_solve, "samples")
+    found, wanted = (
+        jax.jit(jax.jacfwd(lambda ts, f=f: jax.grad(f)(case._replace(ts=ts)).p))(case.ts)
+        for f in (
+            functools.partial(g, sensitivity=module("continuous").GaussAdjoint()),
+            functools.partial(exact, "samples"),
+        )
+    )
+    assert error(found, wanted) < 1e-3
+
+
+@check
 def interpolating() -> None:
     compare("terminal", module("continuous").InterpolatingAdjoint(), steps=2)
 
@@ -164,8 +179,25 @@ def recurrences() -> None:
     np.testing.assert_allclose(jax.grad(many)(jnp.asarray(1.0), jnp.asarray(2.0)), 2.0**9, rtol=1e-12)
 
 
+@check
+def shadow() -> None:
+    def average(p: jax.Array) -> jax.Array:
+        find = module("shadowing").shadowing_sensitivity
+        return find(
+            lambda t, y, p: -p * y, 1.0, p, 0.0, 2.0, running_cost=lambda t, y, p: y, transient=1.0, segments=64
+        ).value[0]
+
+    try:
+        jax.eval_shape(jax.grad(average), 1.0)
+    except (TypeError, ValueError) as refusal:
+        assert "The gradient is part of the result" in str(refusal)  # noqa: PT017
+    else:
+        raise AssertionError("a derivative of the result was let through")
+
+
 # One of each rule; the others take longer than they add.
 FAST = {
+    "shadowing: derivatives of the result let through",
     "two levels: one step too far",
     "binomial: the state after the checkpoint",
     "recurrence: stored one step late",

@@ -9,7 +9,9 @@ from jaxtyping import Array, Float
 
 from adjoint.ode.continuous import (
     Sweep,
+    assemble,
     integrate_back,
+    moved,
     own_tolerances,
     pull_parameters,
     rule_of_stages,
@@ -44,6 +46,12 @@ class BacksolveField:
         u, lam = jnp.split(z, 2)
         F, adjoint = jax.vjp(lambda u: self.forward.field(s, u, along.p), u)
         return jnp.concatenate([F, -adjoint(lam)[0]])
+
+    def jump(self, s: Array, ds: Array, z: Array, bar: Array, along: Backward) -> tuple[Array, list[Array]]:
+        """z and the gradient by p after the cotangent of a sample at s + ds."""
+        u, lam = jnp.split(z, 2)
+        lam_bar, varying_bar = moved(self.forward, s, ds, u, bar, along.p)
+        return jnp.concatenate([u, lam + lam_bar]), varying_bar
 
     def pull_parameters(self, s: Array, weights: Array, z: Array, along: Backward) -> list[Array]:
         """The sum of w_i F_p(s_i, u_i)' lam_i."""
@@ -102,17 +110,11 @@ class BacksolveAdjoint:
         backward = replace(integrator, field=BacksolveField(integrator), tolerances=tolerances, steps=None)
         zero, one = jnp.zeros((), y0.dtype), jnp.ones((), y0.dtype)
         z = jnp.concatenate([y1, bars.y1 / scale])
-        jumps = Bars(z, jnp.concatenate([jnp.zeros_like(samples), bars.samples / scale], axis=1))
+        jumps = Bars(z, bars.samples / scale)
         zeros = [jnp.zeros_like(v) for v in p.varying]
         sweep = Sweep(z, zeros, jnp.asarray(s.size - 1), one, jnp.zeros((), jnp.int32))
         sweep = integrate_back(backward, rule_of_stages, Backward((zero, one), p), s, jumps, sweep)
         u, lam = jnp.split(sweep.lam, 2)
         came_back = jnp.max(jnp.abs(u - y0)) <= self.reconstruction * jnp.max(jnp.abs(y0))
         scale = jnp.where(jax.lax.stop_gradient(came_back), scale, jnp.nan)
-        at_start = (s <= 0)[:, None] * bars.samples
-        rates = jax.vmap(lambda s, y: integrator.field(s, y, p))(s, samples) if s.size else samples
-        return Gradient(
-            scale * lam + at_start.sum(0),
-            [scale * total for total in sweep.varying],
-            jnp.sum(bars.samples * rates, axis=1),
-        )
+        return assemble(integrator, scale, lam, sweep.varying, samples, y0, p, s, bars)

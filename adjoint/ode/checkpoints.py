@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from adjoint.inputs import refuse
+
 Adjoint = TypeVar("Adjoint")
 Advance = Callable[[Array, PyTree], PyTree]
 Pull = Callable[[Array, PyTree, Adjoint], Adjoint]
@@ -59,7 +61,15 @@ def sweep_back(
         start = jax.tree.map(lambda a: a[q], kept)
         length = jnp.minimum(count - first, schedule.spacing)
         if schedule.slots is not None:
-            return _binomial(schedule.slots, schedule.spacing, advance, pull, start, length, adjoint)
+            return _binomial(
+                schedule.slots,
+                schedule.spacing,
+                lambda k, x: advance(first + k, x),
+                lambda k, x, lam: pull(first + k, x, lam),
+                start,
+                length,
+                adjoint,
+            )
         states = _all_states(advance, start, first, length, schedule.spacing)
         return _back_through(pull, states, first, length, adjoint)
 
@@ -91,8 +101,14 @@ def _all_states(advance: Advance, start: PyTree, first: Array | int, length: Any
     return states
 
 
+def require_checkpoints(where: str, checkpoints: int | None) -> None:
+    """Refuse a number of checkpoints that is none."""
+    if checkpoints is not None and (not isinstance(checkpoints, int) or checkpoints < 1):
+        refuse(where, f"checkpoints = {checkpoints!r}", "at least 1, or None", "None chooses by size.")
+
+
 def _reach(slots: int, most: int) -> np.ndarray:
-    """reach[s, r]: how many steps can be reversed with s states beside the first and r runs forward, C(s + r, s)."""
+    """reach[s, r]: how many steps can be reversed with s states, the first among them, and r runs forward, C(s + r, s)."""
     runs = 1
     while math.comb(slots + runs, slots) < most:
         runs += 1
@@ -103,16 +119,16 @@ def _binomial(
     slots: int, most: int, advance: Advance, pull: Pull[Adjoint], start: PyTree, length: Any, adjoint: Adjoint
 ) -> Adjoint:
     """One step forward or backward at a time; the states at `at` are the stack, slot 0 holding the start."""
-    free_at_most = max(slots - 1, 0)
-    reach = jnp.asarray(_reach(free_at_most, most) if free_at_most else np.ones((1, 2), np.int32))
+    reach = jnp.asarray(_reach(slots, most))
 
     def next_checkpoint(k: Array, end: Array, top: Array) -> Array:
         """Where to store next on the way from k to end, or -1 for not at all."""
-        free, steps = free_at_most - top, end - k
-        # With r the fewest runs that so many steps need, C(s + r - 1, s) of them may be left of the checkpoint.
-        runs = jnp.sum(reach[free] < steps)
-        left = jnp.clip(reach[free, jnp.maximum(runs - 1, 0)], 1, jnp.maximum(steps - 1, 1))
-        return jnp.where((free > 0) & (steps > 1), k + left, -1)
+        s, steps = slots - top, end - k
+        # With r the fewest runs that so many steps need: C(s + r - 1, s) of them at most to the left of the checkpoint, and
+        # C(s + r - 2, s - 1) to the right if there are as many.
+        runs = jnp.sum(reach[s] < steps)
+        left = jnp.minimum(reach[s, jnp.maximum(runs - 1, 0)], steps - reach[s - 1, jnp.maximum(runs - 1, 0)])
+        return jnp.where((s > 1) & (steps > 1), k + jnp.clip(left, 1, jnp.maximum(steps - 1, 1)), -1)
 
     def proceed(carry: Any) -> Array:
         return carry[0] > 0
@@ -142,7 +158,7 @@ def _binomial(
 
     end = jnp.asarray(length, jnp.int32)
     zero = jnp.zeros((), jnp.int32)
-    at = jnp.zeros(max(slots, 1), jnp.int32)
-    states = jax.tree.map(lambda a: jnp.zeros((max(slots, 1), *a.shape), a.dtype).at[0].set(a), start)
+    at = jnp.zeros(slots, jnp.int32)
+    states = jax.tree.map(lambda a: jnp.zeros((slots, *a.shape), a.dtype).at[0].set(a), start)
     carry = (end, zero, at, states, zero, start, next_checkpoint(zero, end, zero), adjoint)
     return jax.lax.while_loop(proceed, act, carry)[-1]

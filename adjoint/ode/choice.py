@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from adjoint.ode.continuous import GaussAdjoint
+from adjoint.ode.continuous import InterpolatingAdjoint
 from adjoint.ode.discrete import Bars, DiscreteAdjoint, Gradient
 from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.integrate import Integrator, Outcome
@@ -15,7 +15,7 @@ from adjoint.ode.vector_field import Parameters
 
 # Up to so many numbers in y0 and p together all tangents at once cost less than a run back.
 FEW = 16
-# From so many parameters per state the quadrature of the continuous adjoint costs less than the transposes of implicit stages.
+# From so many parameters per state the continuous adjoint costs less than the transposes of implicit stages.
 MANY_PER_STATE, MANY = 10, 100
 # The share of steps at the stability limit from which the steps no longer stand for the solution.
 SHARE_AT_LIMIT = 0.1
@@ -27,6 +27,10 @@ class Chosen:
 
     sensitivity: Any
     why: str
+
+    def may_change(self, integrator: Integrator) -> bool:
+        """Whether the continuous adjoint takes over when the steps turn out to be at the stability limit."""
+        return isinstance(self.sensitivity, DiscreteAdjoint) and shows_its_limit(integrator)
 
     def remember(
         self, integrator: Integrator, y0: Array, p: Parameters, s: Array
@@ -47,9 +51,9 @@ class Chosen:
 
         def continuous(bars: Bars) -> Gradient:
             # Both go back through the same record.
-            return GaussAdjoint().pull_back(integrator, (memory, samples), y0, p, s, bars)
+            return InterpolatingAdjoint().pull_back(integrator, (memory, samples), y0, p, s, bars)
 
-        if not isinstance(self.sensitivity, DiscreteAdjoint) or not shows_its_limit(integrator):
+        if not self.may_change(integrator):
             return as_chosen(bars)
         return jax.lax.cond(is_at_limit, continuous, as_chosen, bars)
 
@@ -73,5 +77,5 @@ def choose(integrator: Integrator, y0: Array, p: Parameters, samples: int) -> Ch
     if n + n_p <= FEW:
         return Chosen(ForwardSensitivity(), f"{n} states and {n_p} parameters are few")
     if integrator.method.is_implicit and n_p > max(MANY_PER_STATE * n, MANY) and samples <= 1:
-        return Chosen(GaussAdjoint(), f"a stiff solver and {n_p} parameters for {n} states")
+        return Chosen(InterpolatingAdjoint(), f"a stiff solver and {n_p} parameters for {n} states")
     return Chosen(DiscreteAdjoint(), f"{n_p} parameters for {n} states and {samples} samples")

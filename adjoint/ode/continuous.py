@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from adjoint.ode.checkpoints import Schedule, sweep_back
-from adjoint.ode.discrete import Bars, Gradient
+from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
+from adjoint.ode.discrete import Bars, Gradient, pull_start
 from adjoint.ode.integrate import Integrator, Outcome, Record, State, accept, integrate
 from adjoint.ode.runge_kutta import Step, Tolerances
 from adjoint.ode.vector_field import Parameters
@@ -60,10 +60,26 @@ class AdjointField:
         _, adjoint = jax.vjp(lambda y: self.forward.field(s, y, along.p), self.u(s, along))
         return -adjoint(lam)[0]
 
+    def jump(self, s: Array, ds: Array, lam: Array, bar: Array, along: Along) -> tuple[Array, list[Array]]:
+        """lam and the gradient by p after the cotangent of a sample at s + ds; ds is 0 but for its derivative."""
+        lam_bar, varying_bar = moved(self.forward, s, ds, self.u(s, along), bar, along.p)
+        return lam + lam_bar, varying_bar
+
     def pull_parameters(self, s: Array, weights: Array, lam: Array, along: Along) -> list[Array]:
         """The sum of w_i F_p(s_i, u(s_i))' lam_i."""
         u = jax.vmap(lambda s_i: self.u(s_i, along))(s)
         return pull_parameters(self.forward, s, u, weights[:, None] * lam, along.p)
+
+
+def moved(forward: Integrator, s: Array, ds: Array, u: Array, bar: Array, p: Parameters) -> tuple[Array, list[Array]]:
+    """The cotangent of y(s + ds) as one of y(s) and p, to first order in ds."""
+
+    def F(u: Array, varying: list[Array]) -> Array:
+        return forward.field(s, u, Parameters(varying, p.constant))
+
+    _, adjoint = jax.vjp(F, u, p.varying)
+    u_bar, varying_bar = adjoint(bar)
+    return bar + ds * u_bar, [ds * v for v in varying_bar]
 
 
 def pull_parameters(forward: Integrator, s: Array, u: Array, lam: Array, p: Parameters) -> list[Array]:
@@ -81,42 +97,46 @@ def rule_of_stages(
 ) -> tuple[list[Array], list[Array]]:
     """The integral of F_p' lam over a step and its error, by the weights of the Runge-Kutta method at its own stages."""
     tableau = integrator.method.tableau
-    h = s[1] - s[0]
+    increment, error = (_at_stages(integrator, s, lam, step, along, w) for w in (tableau.b_sol, tableau.b_error))
+    return increment, error
+
+
+def _at_stages(
+    integrator: Integrator, s: tuple[Array, Array], lam: Array, step: Step, along: Any, weights: np.ndarray
+) -> list[Array]:
+    """The weighted sum of F_p' lam over the stages of a step."""
+    tableau, h = integrator.method.tableau, s[1] - s[0]
     a = np.zeros((tableau.num_stages, tableau.num_stages))
     for i, row in enumerate(tableau.a_lower, start=1):
         a[i, :i] = row
     if tableau.a_diagonal is not None:
         a += np.diag(tableau.a_diagonal)
-    c = jnp.asarray(np.concatenate([[tableau.c1], tableau.c]), lam.dtype)
+    at = s[0] + jnp.asarray(np.concatenate([[tableau.c1], tableau.c]), lam.dtype) * h
     stages = lam[None, :] + jnp.asarray(a, lam.dtype) @ step.stages
-    at = s[0] + c * h
-    return _integrals(integrator, at, (-h * tableau.b_sol, -h * tableau.b_error), stages, along)
+    return integrator.field.pull_parameters(at, -h * jnp.asarray(weights, lam.dtype), stages, along)
 
 
-# Gauss and Kronrod nodes and weights on [-1, 1] for 3 and 7 points: Kronrod, Nodes and Weights of Quadrature Formulas, 1965.
+# Nodes (those not negative) and weights on [-1, 1] of the rule with 7 points: Kronrod, Nodes and Weights of Quadrature
+# Formulas, 1965.
 KRONROD_NODES = np.array([0.0, 0.4342437493468026, 0.7745966692414834, 0.9604912687080202])
 KRONROD_WEIGHTS = np.array([0.4509165386584741, 0.4013974147759622, 0.2684880898683334, 0.1046562260264673])
-GAUSS_WEIGHTS = np.array([0.8888888888888888, 0.0, 0.5555555555555556, 0.0])
 
 
 def rule_of_gauss(
     integrator: Integrator, s: tuple[Array, Array], lam: Array, step: Step, along: Any
 ) -> tuple[list[Array], list[Array]]:
-    """The integral of F_p' lam over a step and its error, by Gauss and Kronrod on the interpolant of lam."""
+    """The integral of F_p' lam over a step by 7 points on the interpolant of lam, and its error.
+
+    The error is the difference to the rule of the stages, which does not use the interpolant: for a stiff step that may be poor.
+    """
     nodes = np.concatenate([-KRONROD_NODES[:0:-1], KRONROD_NODES])
-    both = [np.concatenate([w[:0:-1], w]) / 2 for w in (KRONROD_WEIGHTS, GAUSS_WEIGHTS)]
+    weights = np.concatenate([KRONROD_WEIGHTS[:0:-1], KRONROD_WEIGHTS]) / 2
     h = s[1] - s[0]
     at = s[0] + jnp.asarray((1 + nodes) / 2, lam.dtype) * h
     inside = jax.vmap(lambda s_i: integrator.method.interpolate(s, lam, step.y, step.stages, s_i))(at)
-    return _integrals(integrator, at, (-h * both[0], -h * (both[0] - both[1])), inside, along)
-
-
-def _integrals(
-    integrator: Integrator, s: Array, weights: tuple[Array, Array], lam: Array, along: Any
-) -> tuple[list[Array], list[Array]]:
-    """The increment of the gradient by p, and its error, from the adjoint at the nodes."""
-    increment, error = (integrator.field.pull_parameters(s, w.astype(lam.dtype), lam, along) for w in weights)
-    return increment, error
+    increment = integrator.field.pull_parameters(at, -h * jnp.asarray(weights, lam.dtype), inside, along)
+    of_stages = _at_stages(integrator, s, lam, step, along, integrator.method.tableau.b_sol)
+    return increment, [new - other for new, other in zip(increment, of_stages, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -124,6 +144,9 @@ class _ContinuousAdjoint:
     rtol: float | None = None
     atol: float | None = None
     checkpoints: int | None = None
+
+    def __post_init__(self) -> None:
+        require_checkpoints(type(self).__name__, self.checkpoints)
 
     def rule(self, *arguments: Any) -> tuple[list[Array], list[Array]]:
         """How the gradient by p is integrated over a step of the adjoint."""
@@ -163,16 +186,32 @@ class _ContinuousAdjoint:
         whole = jnp.ones((), y0.dtype)
         sweep = Sweep(unit.y1, zeros, jnp.asarray(s.size - 1), whole, jnp.zeros((), jnp.int32))
         sweep = sweep_back(self._schedule(integrator, y0), advance, pull, record.states, record.count, sweep)
-        at_start = (s <= 0)[:, None] * bars.samples
-        rates = jax.vmap(lambda s, y: integrator.field(s, y, p))(s, samples) if s.size else samples
-        return Gradient(
-            scale * sweep.lam + at_start.sum(0),
-            [scale * total for total in sweep.varying],
-            jnp.sum(bars.samples * rates, axis=1),
-        )
+        return assemble(integrator, scale, sweep.lam, sweep.varying, samples, y0, p, s, bars)
 
     def _schedule(self, integrator: Integrator, y0: Array) -> Schedule:
         return Schedule.of(self.checkpoints, integrator.most_steps, 2 * y0.size * y0.dtype.itemsize)
+
+
+def assemble(
+    integrator: Integrator,
+    scale: Array,
+    lam: Array,
+    varying: list[Array],
+    samples: Array,
+    y0: Array,
+    p: Parameters,
+    s: Array,
+    bars: Bars,
+) -> Gradient:
+    """The gradient from the scaled adjoint at s = 0, with the samples there and the derivatives by all sample points."""
+    first = pull_start(integrator, y0, p, s, bars)
+    inside = jnp.where((s <= 0)[:, None], 0, bars.samples)
+    rates = jax.vmap(lambda s, y: integrator.field(s, y, p))(s, samples) if s.size else samples
+    return Gradient(
+        scale * lam + first.y0,
+        [scale * total + new for total, new in zip(varying, first.varying, strict=True)],
+        jnp.sum(inside * rates, axis=1) + first.s,
+    )
 
 
 def own_tolerances(integrator: Integrator, rtol: float | None, atol: float | None) -> Tolerances:
@@ -231,9 +270,9 @@ class GaussAdjoint(_ContinuousAdjoint):
 
     Notes
     -----
-    **Cost**: 3 to 5 solves, more with many samples, each of which is a stop. The quadrature of F_p' lam takes 7 nodes of each
-    step, whose error is controlled with that of lam; it is what `sensitivity=None` takes for many parameters and a stiff
-    solver, and at the stability limit of an explicit one.
+    **Cost**: 3 to 5 solves, more with many samples, each of which is a stop; much more where the interpolant of a stiff step is
+    poor: there `InterpolatingAdjoint` is the faster one. The quadrature of F_p' lam takes 7 nodes of each step, and its difference
+    to the quadrature at the stages is kept below the tolerance.
 
     The gradient of the *solution* to about its tolerances, as of `InterpolatingAdjoint`.
 
@@ -269,7 +308,7 @@ def integrate_back(backward: Integrator, rule: Any, along: Any, samples: Array, 
         return (inner.s > start) & going
 
     def body(inner: _Inner) -> _Inner:
-        sweep = _jump(inner.s, samples, bars, inner.sweep)
+        sweep = _jump(backward, along, inner.s, samples, bars, inner.sweep)
         return _attempt(backward, rule, along, samples, inner._replace(sweep=sweep))
 
     inner = jax.lax.while_loop(proceed, body, _Inner(end, sweep, jnp.zeros((), jnp.int32)))
@@ -278,17 +317,22 @@ def integrate_back(backward: Integrator, rule: Any, along: Any, samples: Array, 
     return inner.sweep._replace(lam=lam)
 
 
-def _jump(s: Array, samples: Array, bars: Bars, sweep: Sweep) -> Sweep:
+def _jump(backward: Integrator, along: Any, s: Array, samples: Array, bars: Bars, sweep: Sweep) -> Sweep:
     """Add the cotangents of the samples at s."""
     if samples.size == 0:
         return sweep
 
     def is_here(carry: Any) -> Array:
-        _, j = carry
+        j = carry[-1]
         return (j >= 0) & (samples[jnp.maximum(j, 0)] >= s)
 
-    lam, j = jax.lax.while_loop(is_here, lambda c: (c[0] + bars.samples[c[1]], c[1] - 1), (sweep.lam, sweep.j))
-    return sweep._replace(lam=lam, j=j)
+    def add(carry: Any) -> Any:
+        lam, varying, j = carry
+        lam, new = backward.field.jump(s, samples[j] - s, lam, bars.samples[j], along)
+        return lam, [total + part for total, part in zip(varying, new, strict=True)], j - 1
+
+    lam, varying, j = jax.lax.while_loop(is_here, add, (sweep.lam, sweep.varying, sweep.j))
+    return sweep._replace(lam=lam, varying=varying, j=j)
 
 
 def _attempt(backward: Integrator, rule: Any, along: Any, samples: Array, inner: _Inner) -> _Inner:
@@ -297,7 +341,7 @@ def _attempt(backward: Integrator, rule: Any, along: Any, samples: Array, inner:
     stop = first = along.ends[0]
     if samples.size:
         sample = samples[jnp.maximum(sweep.j, 0)]
-        stop = jnp.where(sweep.j >= 0, jnp.maximum(first, sample), first)
+        stop = jnp.where((sweep.j >= 0) & (sample > first), sample, first)
     target = jnp.where(s - 1.01 * sweep.h <= stop, stop, s - sweep.h)
     span = (s, target)
     slope = backward.field(s, sweep.lam, along)

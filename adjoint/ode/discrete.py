@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from adjoint.inputs import refuse
-from adjoint.ode.checkpoints import Schedule, sweep_back
+from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
 from adjoint.ode.integrate import Integrator, Outcome, Record, State, integrate
 from adjoint.ode.vector_field import Parameters
 
@@ -58,7 +57,8 @@ class DiscreteAdjoint:
     -----
     **Cost**: one more run of the steps with their transposes, 2 to 4 times the solve; the memory of the checkpoints.
 
-    At an explicit solver's stability limit the gradient of the *steps* is no gradient of the *solution*; take `GaussAdjoint` there.
+    At an explicit solver's stability limit the gradient of the *steps* is no gradient of the *solution*; take
+    `InterpolatingAdjoint` there.
 
     Source: A. Griewank, A. Walther, Algorithm 799: revolve, ACM Trans. Math. Softw. 26, 2000.
 
@@ -74,10 +74,7 @@ class DiscreteAdjoint:
     checkpoints: int | None = None
 
     def __post_init__(self) -> None:
-        if self.checkpoints is not None and self.checkpoints < 1:
-            refuse(
-                "DiscreteAdjoint", f"checkpoints = {self.checkpoints}", "at least 1, or None", "None chooses by size."
-            )
+        require_checkpoints("DiscreteAdjoint", self.checkpoints)
 
     def remember(
         self, integrator: Integrator, y0: Array, p: Parameters, s: Array
@@ -179,11 +176,23 @@ def finish_at_start(integrator: Integrator, y0: Array, p: Parameters, s: Array, 
     def first_slope(y0: Array, varying: list[Array]) -> Array:
         return integrator.field(jnp.zeros_like(y0[0]), y0, Parameters(varying, p.constant))
 
+    at_start = pull_start(integrator, y0, p, s, bars)
     _, adjoint_of_slope = jax.vjp(first_slope, y0, p.varying)
     y0_bar, varying_bar = adjoint_of_slope(lam.state.slope)
-    at_start = (s <= 0)[:, None] * bars.samples
-    return Gradient(
-        lam.state.y + y0_bar + at_start.sum(0),
-        [total + new for total, new in zip(lam.varying, varying_bar, strict=True)],
-        lam.s + at_start @ integrator.rate(jnp.zeros_like(y0[0]), y0, p),
-    )
+    along_steps = Gradient(lam.state.y, lam.varying, lam.s)
+    from_slope = Gradient(y0_bar, varying_bar, jnp.zeros_like(s))
+    return jax.tree.map(lambda *parts: sum(parts[1:], start=parts[0]), along_steps, from_slope, at_start)
+
+
+def pull_start(integrator: Integrator, y0: Array, p: Parameters, s: Array, bars: Bars) -> Gradient:
+    """What the samples at s = 0 give."""
+    if s.size == 0:
+        return Gradient(jnp.zeros_like(y0), [jnp.zeros_like(v) for v in p.varying], s)
+    is_first = s <= 0
+
+    def samples(y0: Array, varying: list[Array], s: Array) -> Array:
+        here = Parameters(varying, p.constant)
+        return jax.vmap(lambda s: integrator.near_start(s, y0, here))(jnp.where(is_first, s, 0))
+
+    _, adjoint_of_samples = jax.vjp(samples, y0, p.varying, s)
+    return Gradient(*adjoint_of_samples(is_first[:, None] * bars.samples))

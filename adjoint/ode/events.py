@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from adjoint.inputs import refuse
 from adjoint.ode.discrete import DiscreteAdjoint
 from adjoint.ode.forward import ForwardSensitivity
-from adjoint.ode.integrate import Integrator, State, first_step, judge
+from adjoint.ode.integrate import Integrator, State, first_step, is_nothing, judge
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.solve import Plan, require_problem, runge_kutta, solve_plan
 from adjoint.ode.vector_field import Problem, pose
@@ -188,13 +188,13 @@ def _compiled(request: _Request, y0: PyTree, p: PyTree, ends: tuple[Array, Array
     flat, unravel = ravel_pytree(y0)
 
     def segment(carry: Any, _: None) -> Any:
-        t, y, code = carry
-        arrived = _segment(request, unravel, p, ends[1], t, y)
+        t, y, code, last = carry
+        arrived = _segment(request, unravel, p, ends[1], t, y, last)
         code = jnp.where(code == 0, arrived.code, code)
-        return (arrived.t, arrived.y, code), arrived
+        return (arrived.t, arrived.y, code, arrived.which), arrived
 
-    start = (ends[0], flat, jnp.zeros((), jnp.int32))
-    (_, y, code), all = jax.lax.scan(segment, start, None, length=request.max_events + 1)
+    start = (ends[0], flat, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
+    (_, y, code, _), all = jax.lax.scan(segment, start, None, length=request.max_events + 1)
     code = jnp.where((code == 0) & (all.which[-1] >= 0), Status.MAX_EVENTS.code, code)
     inputs = [leaf for leaf in jax.tree.leaves((y0, p, ends)) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in inputs]))
@@ -215,10 +215,10 @@ class _Arrived(NamedTuple):
     steps: Array
 
 
-def _segment(request: _Request, unravel: Any, p: PyTree, t1: Array, t: Array, y: Array) -> _Arrived:
+def _segment(request: _Request, unravel: Any, p: PyTree, t1: Array, t: Array, y: Array, last: Array) -> _Arrived:
     """From t to the next event and through it, or to t1."""
     fixed = jax.lax.stop_gradient((p, t1, t, y))
-    tau, which, code, steps, rate_of_touch = _find(request, unravel, *fixed)
+    tau, which, code, steps, rate_of_touch = _find(request, unravel, *fixed, last)
     happens = which >= 0
     tau = jnp.where(happens, tau, t1)
     # tau is a number when there is an event, and t1 with its derivative when there is none.
@@ -267,7 +267,7 @@ def _integrator(request: _Request, problem: Problem) -> Integrator:
 
 
 def _find(
-    request: _Request, unravel: Any, p: PyTree, t1: Array, t: Array, y: Array
+    request: _Request, unravel: Any, p: PyTree, t1: Array, t: Array, y: Array, last: Array
 ) -> tuple[Array, Array, Array, Array, Array]:
     """When the first event happens and which it is (-1 for none), a status code, the number of steps, the rate of a touch."""
     problem = pose(request.f, None, unravel(y), p, (t, t1), (False, False), None)
@@ -291,9 +291,9 @@ def _find(
         def inside(s: Array) -> Array:
             return integrator.method.interpolate((now.s, s1), now.state.y, step.y, step.stages, s)
 
-        found, which, size = _first_crossing(conditions, inside, now.s, s1)
+        found, which, size = _first_crossing(conditions, inside, now.s, s1, last)
         state = jax.tree.map(lambda new, old: jnp.where(keep, new, old), State(step.y, step.slope), now.state)
-        stuck = ~keep & ((now.s + h <= now.s) | (h < jnp.finfo(h.dtype).tiny ** 0.5))
+        stuck = ~keep & is_nothing(h, now.s)
         which = jnp.where(keep, which, -1)
         largest = jnp.where(keep, jnp.maximum(now.largest, size), now.largest)
         return _Segment(jnp.where(keep, s1, now.s), h, state, now.steps + 1, found, which, stuck, largest)
@@ -309,10 +309,12 @@ def _find(
     return tau, end.which, code, end.steps, rate_of_touch
 
 
-def _first_crossing(conditions: Any, inside: Any, s0: Array, s1: Array) -> tuple[Array, Array, Array]:
+def _first_crossing(conditions: Any, inside: Any, s0: Array, s1: Array, last: Array) -> tuple[Array, Array, Array]:
     """Where in a step the first condition falls through zero, which (-1 for none), and how large they all become."""
     looks = jnp.linspace(s0, s1, LOOKS + 1)
     c = jax.vmap(lambda s: conditions(s, inside(s)))(looks)
+    # Right after an event its condition is zero but for rounding, and must rise before it can fall again.
+    c = c.at[0].set(jnp.where((s0 == 0) & (jnp.arange(c.shape[1]) == last), 0, c[0]))
     falls = (c[:-1] > 0) & (c[1:] <= 0)
     first = jnp.argmax(jnp.any(falls, axis=1))
 
@@ -330,7 +332,9 @@ def _first_crossing(conditions: Any, inside: Any, s0: Array, s1: Array) -> tuple
         return (left + right) / 2, which.astype(jnp.int32)
 
     found, which = jax.lax.cond(jnp.any(falls), locate, lambda: (s1, jnp.full((), -1, jnp.int32)))
-    return found, which, jnp.max(jnp.abs(c), axis=0)
+    # What lies beyond the event is no part of the solution.
+    is_before = (jnp.arange(LOOKS + 1) <= first) | ~jnp.any(falls)
+    return found, which, jnp.max(jnp.where(is_before[:, None], jnp.abs(c), 0), axis=0)
 
 
 def _require_events(events: tuple[Event, ...], max_events: int, t: Array, y0: PyTree, p: PyTree) -> None:

@@ -33,6 +33,17 @@ class Integrator:
         slope = self.field(s, y, p)
         return slope if self.mass is None else self.mass.rate(self.field, s, y, slope, p)
 
+    def near_start(self, s: Array, y0: Array, p: Parameters) -> Float[Array, " n"]:
+        """y for s near 0, with its derivatives up to the second: what a sample at the start is, and how it moves."""
+
+        def rate(s: Array, y: Array) -> Array:
+            return self.rate(s, y, p)
+
+        zero = jnp.zeros_like(s)
+        slope = rate(zero, y0)
+        _, curvature = jax.jvp(rate, (zero, y0), (jnp.ones_like(s), slope))
+        return y0 + s * slope + s * s / 2 * curvature
+
     def step(self, s: tuple[Array, Array], state: "State", p: Parameters) -> Step:
         return self.method.step(self.field, self.tolerances, s, state.y, state.slope, p, self.mass)
 
@@ -97,7 +108,9 @@ def integrate(
     samples = jnp.zeros((s_of_samples.size, y0.size), y0.dtype)
     # Samples at the very start belong to no step.
     at_start = s_of_samples <= 0
-    samples = jnp.where(at_start[:, None], y0[None, :], samples)
+    if s_of_samples.size:
+        first = jax.vmap(lambda s: integrator.near_start(s, y0, p))(jnp.where(at_start, s_of_samples, 0))
+        samples = jnp.where(at_start[:, None], first, samples)
     sampled = jnp.sum(at_start, dtype=jnp.int32)
     loop = _Loop(zero, h, start, count, count, count, jnp.array(False), samples, sampled, grid, kept)
 
@@ -135,9 +148,9 @@ def _advance(integrator: Integrator, p: Parameters, s_of_samples: Array, spacing
         kept = jax.tree.map(lambda all, new: all.at[loop.count // spacing].set(new), kept, _every(spacing, loop))
     samples, sampled = _sample(integrator, s_of_samples, s, step, keep, loop)
     state = jax.tree.map(lambda new, old: jnp.where(keep, new, old), State(step.y, step.slope), loop.state)
-    stuck = ~keep & ((loop.s + h <= loop.s) | (h < jnp.finfo(h.dtype).tiny ** 0.5))
+    stuck = ~keep & is_nothing(h, loop.s)
     if integrator.steps is not None:
-        stuck = ~jnp.all(jnp.isfinite(state.y))
+        stuck = ~step.converged | ~jnp.all(jnp.isfinite(state.y))
     return _Loop(
         jnp.where(keep, s1, loop.s),
         h,
@@ -190,6 +203,12 @@ def judge(integrator: Integrator, y: Array, step: Step, h: Array, h_tried: Array
     error = integrator.tolerances.scaled(*jax.lax.stop_gradient((step.error, y, step.y)))
     error = jnp.where(step.converged & jnp.all(jnp.isfinite(step.slope)), error, jnp.inf)
     return accept(error, integrator.method.order, h)
+
+
+def is_nothing(h: Array, s: Array) -> Array:
+    """Whether a step is so small that s + h is mostly rounding (Hairer and Wanner's codes stop there, too)."""
+    precision = jnp.finfo(h.dtype)
+    return h <= jnp.maximum(10 * precision.eps * s, precision.tiny**0.5)
 
 
 def accept(error: Array, order: int, h: Array) -> tuple[Array, Array]:

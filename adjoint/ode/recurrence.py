@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
 from adjoint.inputs import refuse
-from adjoint.ode.checkpoints import Schedule, sweep_back
+from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
 from adjoint.ode.vector_field import Parameters, VectorField
 from adjoint.solution import Solution, Status, poison
 
@@ -28,6 +28,10 @@ class _Plan:
     steps: int
     schedule: Schedule
 
+    def advance(self, k: Any, x: Array, p: Parameters) -> Array:
+        """x[k + 1]; the loops of JAX count in the widest integers, and f was traced with these."""
+        return self.field(jnp.asarray(k, jnp.int32), x, p)
+
 
 class _Sweep(NamedTuple):
     x: Array
@@ -37,7 +41,7 @@ class _Sweep(NamedTuple):
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _recur(plan: _Plan, x0: Array, varying: list[Array], constant: list[Array]) -> Array:
     p = Parameters(varying, constant)
-    return jax.lax.fori_loop(0, plan.steps, lambda k, x: plan.field(k, x, p), x0)
+    return jax.lax.fori_loop(0, plan.steps, lambda k, x: plan.advance(k, x, p), x0)
 
 
 def _recur_fwd(plan: _Plan, x0: Array, varying: list[Array], constant: list[Array]) -> tuple[Array, Any]:
@@ -47,7 +51,7 @@ def _recur_fwd(plan: _Plan, x0: Array, varying: list[Array], constant: list[Arra
         x, kept = carry
         slot = k // spacing
         is_kept = k % spacing == 0
-        return plan.field(k, x, p), kept.at[slot].set(jnp.where(is_kept, x, kept[slot]))
+        return plan.advance(k, x, p), kept.at[slot].set(jnp.where(is_kept, x, kept[slot]))
 
     kept = jnp.zeros((max(-(-plan.steps // spacing), 1), x0.size), x0.dtype)
     x, kept = jax.lax.fori_loop(0, plan.steps, advance, (x0, kept))
@@ -58,10 +62,10 @@ def _recur_bwd(plan: _Plan, residuals: Any, x_bar: Array) -> tuple[Array, list[A
     kept, p = residuals
 
     def advance(k: Array, x: Array) -> Array:
-        return plan.field(k, x, p)
+        return plan.advance(k, x, p)
 
     def pull(k: Array, x: Array, lam: _Sweep) -> _Sweep:
-        _, adjoint = jax.vjp(lambda x, varying: plan.field(k, x, Parameters(varying, p.constant)), x, p.varying)
+        _, adjoint = jax.vjp(lambda x, varying: plan.advance(k, x, Parameters(varying, p.constant)), x, p.varying)
         x_bar, varying_bar = adjoint(lam.x)
         return _Sweep(x_bar, [total + new for total, new in zip(lam.varying, varying_bar, strict=True)])
 
@@ -157,10 +161,11 @@ def recurrence(
     start = jnp.concatenate([flat, costs])
     field, parameters = VectorField.of(advance, jnp.zeros((), jnp.int32), start, p)
     schedule = Schedule.of(checkpoints, max(steps, 1), start.size * start.dtype.itemsize)
+    plan = _Plan(field, steps, schedule)
     if mode == "both":
-        z: Any = jax.lax.fori_loop(0, steps, lambda k, z: field(k, z, parameters), start)
+        z: Any = jax.lax.fori_loop(0, steps, lambda k, z: plan.advance(k, z, parameters), start)
     else:
-        z: Any = _recur(_Plan(field, steps, schedule), start, parameters.varying, parameters.constant)
+        z: Any = _recur(plan, start, parameters.varying, parameters.constant)
     code = _code(start, parameters, z)
     z = poison(z, code == 0)
     x = unravel(z[: flat.size])
@@ -177,8 +182,7 @@ def _code(start: Array, p: Parameters, end: Array) -> Array:
 def _check(steps: int, checkpoints: int | None, mode: str) -> None:
     if not isinstance(steps, int) or steps < 0:
         refuse("recurrence", f"steps = {steps!r}", "an integer of at least 0", "It must be known when tracing.")
-    if checkpoints is not None and checkpoints < 1:
-        refuse("recurrence", f"checkpoints = {checkpoints}", "at least 1, or None", "None chooses by size.")
+    require_checkpoints("recurrence", checkpoints)
     if mode not in ("reverse", "both"):
         refuse("recurrence", f"mode = {mode!r}", '"reverse" or "both"', 'Use "both" for plain jvp or jacfwd.')
 

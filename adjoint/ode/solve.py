@@ -121,7 +121,8 @@ def ode_solve(
     t0, t1
         The ends; t1 may lie before t0. Derivatives are taken where they are JAX arrays, not Python numbers.
     ts
-        Times between t0 and t1, in the direction of time, at which to return y.
+        Times between t0 and t1, in the direction of time, at which to return y, by the interpolant of the solver: of order 4 for
+        ``Tsit5``, of order 3 for stiff solvers, whose samples are less accurate than y(t1).
     running_cost
         g(t, y, p), a number or a pytree, to be integrated from t0 to t1, under the same error control.
     solver
@@ -138,7 +139,8 @@ def ode_solve(
         stiff solver only. y0 need not be consistent: M y0 is kept, the rest of it is a guess for `root`.
     sensitivity
         How derivatives are computed: `DiscreteAdjoint`, `InterpolatingAdjoint`, `GaussAdjoint`, `BacksolveAdjoint`,
-        `ForwardSensitivity`; None chooses by sizes, and takes `GaussAdjoint` where an explicit solver is at its stability limit.
+        `ForwardSensitivity`; None chooses by sizes, and takes `InterpolatingAdjoint` where an explicit solver is at its
+        stability limit.
     mode
         ``"reverse"``, or ``"both"`` for plain forward mode too, by `ForwardSensitivity`.
     certificate
@@ -183,8 +185,9 @@ def ode_solve(
     dtype = require_problem("ode_solve", f, y0, p, t0, t1, rtol, atol, max_steps, mode)
     if steps is not None and (not isinstance(steps, int) or steps < 1):
         refuse("ode_solve", f"steps = {steps!r}", "a positive integer", "It must be known when tracing.")
-    if ts is not None and (jnp.ndim(ts) != 1 or jnp.size(ts) == 0):
-        refuse("ode_solve", f"ts of shape {jnp.shape(ts)}", "a list of times", "Pass a one-dimensional array.")
+    times = None if ts is None else jnp.asarray(ts, dtype)
+    if times is not None and (times.ndim != 1 or times.size == 0):
+        refuse("ode_solve", f"ts of shape {times.shape}", "a list of times", "Pass a one-dimensional array.")
     y0, p = jax.tree.map(jnp.asarray, (y0, p))
     ends = (jnp.asarray(t0, dtype), jnp.asarray(t1, dtype))
     method = runge_kutta("ode_solve", solver, steps)
@@ -205,7 +208,7 @@ def ode_solve(
         certificate,
         (isinstance(t0, jax.Array), isinstance(t1, jax.Array)),
     )
-    return _compiled(request, y0, p, ends, None if ts is None else jnp.asarray(ts, dtype))
+    return _compiled(request, y0, p, ends, times)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -244,7 +247,8 @@ def _sensitivity(request: _Request, integrator: Integrator, problem: Problem) ->
     if request.sensitivity is not None:
         return request.sensitivity, f"{type(request.sensitivity).__name__}: as asked"
     chosen = choose(integrator, problem.y0, problem.p, problem.s.size)
-    return chosen, f"{type(chosen.sensitivity).__name__}: {chosen.why}"
+    instead = "; InterpolatingAdjoint where at_stability_limit" if chosen.may_change(integrator) else ""
+    return chosen, f"{type(chosen.sensitivity).__name__}: {chosen.why}{instead}"
 
 
 def _with_costs(mass: MassMatrix | None, problem: Problem) -> MassMatrix | None:

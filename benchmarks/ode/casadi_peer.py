@@ -55,7 +55,12 @@ def _settings(case: Case) -> dict[str, Any]:
 
     Multistep methods take more and cheaper steps, so they are allowed more.
     """
-    settings = {"reltol": case.rtol, "abstol": case.atol, "max_num_steps": 10 * case.max_steps}
+    settings = {
+        "reltol": case.rtol,
+        "abstol": case.atol,
+        "max_num_steps": 10 * case.max_steps,
+        "show_eval_warnings": False,
+    }
     if case.is_stiff or isinstance(case.f, Brusselator):
         return settings
     return settings | {"linear_multistep_method": "adams", "nonlinear_solver_iteration": "functional"}

@@ -33,7 +33,7 @@ class Case:
     problem
         Its name in `PROBLEMS`.
     f
-        f(t, y, p), the rate of y.
+        f(t, y, p), the rate of y; p as `arranged` gives it.
     y0, p
         The nominal initial state at t = 0, and the nominal parameters.
     by_start
@@ -88,10 +88,14 @@ class Case:
         return jnp.asarray(np.repeat(drawn, self.drawn_alike))
 
     def split(self, factors: Any) -> tuple[Any, Any]:
-        """The initial state and the parameters, of an array of NumPy or of JAX."""
+        """The initial state and the parameters as f takes them, of an array of NumPy or of JAX."""
         if not self.by_start:
-            return jnp.asarray(self.y0), self.p * factors
-        return self.y0 * factors[: self.n], self.p * factors[self.n :]
+            return jnp.asarray(self.y0), self.arranged(self.p * factors)
+        return self.y0 * factors[: self.n], self.arranged(self.p * factors[self.n :])
+
+    def arranged(self, p: Any) -> Any:
+        """Parameters as f takes them: those of a network by layer, as they usually are, all others as they are."""
+        return self.f.layers(p) if isinstance(self.f, Network) else p
 
     def parts(self, gradient: np.ndarray) -> list[np.ndarray]:
         """The gradient by the initial state, where it is differentiated, and by the parameters."""
@@ -143,7 +147,7 @@ def _pendulum(t: Any, y: Array, p: Array) -> Array:
 
 @dataclass(frozen=True)
 class Network:
-    """y' = W_3 tanh(W_2 tanh(W_1 y + b_1) + b_2) + b_3 of each of a batch; p holds W_1, b_1, W_2, ... row by row."""
+    """y' = W_3 tanh(W_2 tanh(W_1 y + b_1) + b_2) + b_3 of each of a batch; W_1, b_1, W_2, ... lie in p row by row."""
 
     features: int
     width: int
@@ -164,8 +168,8 @@ class Network:
             first = middle + rows
         return found
 
-    def __call__(self, t: Any, y: Array, p: Array) -> Array:
-        (W_1, b_1), (W_2, b_2), (W_3, b_3) = self.layers(p)
+    def __call__(self, t: Any, y: Array, layers: list[tuple[Array, Array]]) -> Array:
+        (W_1, b_1), (W_2, b_2), (W_3, b_3) = layers
         h = jnp.tanh(y.reshape(self.batch, self.features) @ W_1.T + b_1[None, :])
         h = jnp.tanh(h @ W_2.T + b_2[None, :])
         return (h @ W_3.T + b_3[None, :]).ravel()

@@ -30,9 +30,10 @@ def times_figure(rows: list[dict[str, Any]]) -> Figure:
         axis.invert_yaxis()
         axis.set_xscale("log")
         if measured:
-            # Room on the right for the text.
-            smallest, largest = axis.get_xlim()
-            axis.set_xlim(smallest, largest * (largest / smallest) ** 0.35)
+            # From one power of ten to another, and room on the right for the text.
+            medians = [1e3 * Spread.of(row["seconds"][GRADIENT]).median for row in measured]
+            left, right = np.floor(np.log10(0.9 * min(medians))), np.ceil(np.log10(max(medians)))
+            axis.set_xlim(10.0**left, 10.0 ** (right + 0.25 * (right - left)))
         axis.set_title(problem)
         axis.set_xlabel("value and gradient in ms (red: wrong)")
         axis.grid(alpha=0.3, axis="x")

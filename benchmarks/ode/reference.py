@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from benchmarks.answers import relative_error
@@ -59,7 +60,7 @@ def by_variational_equations(case: Case, factors: Any) -> Right:
     def rate(t: Array, z: Array) -> Array:
         y, S = z[: case.n], z[case.n :].reshape(factors.size, case.n)
 
-        def along(s: Array, p_dot: Array) -> tuple[Array, Array]:
+        def along(s: Array, p_dot: Any) -> tuple[Array, Array]:
             return jax.jvp(lambda y, p: case.f(t, y, p), (y, p), (s, p_dot))
 
         f, S_rate = jax.vmap(along, out_axes=(None, 0))(S, tangents[1])
@@ -82,8 +83,9 @@ def by_variational_equations(case: Case, factors: Any) -> Right:
 def by_adjoint_equations(case: Case, factors: Any) -> Right:
     """lam' = -f_y' lam, mu' = -f_p' lam, backwards from the last datum; lam jumps by dg/dy at each. y is DOP853's interpolant."""
     factors = jnp.asarray(factors)
-    y0, p = case.split(factors)
-    f = jax.jit(lambda t, y: case.f(t, y, p))
+    y0, parameters = case.split(factors)
+    p, unravel = ravel_pytree(parameters)
+    f = jax.jit(lambda t, y: case.f(t, y, parameters))
     times = [0.0, *case.ts]
     legs = _integrate(f, np.asarray(y0), times, "DOP853", dense_output=True)
     ys = np.array([leg.y[:, -1] for leg in legs])
@@ -91,7 +93,7 @@ def by_adjoint_equations(case: Case, factors: Any) -> Right:
 
     @jax.jit
     def backward(t: Array, y: Array, z: Array) -> Array:
-        _, pull = jax.vjp(lambda y, p: case.f(t, y, p), y, p)
+        _, pull = jax.vjp(lambda y, p: case.f(t, y, unravel(p)), y, p)
         return -jnp.concatenate(pull(z[: case.n]))
 
     z = np.zeros(case.n + p.size)
@@ -100,7 +102,7 @@ def by_adjoint_equations(case: Case, factors: Any) -> Right:
         (back,) = _integrate(lambda t, z, y=leg.sol: backward(t, y(t), z), z, [t1, t0], "DOP853")
         z = back.y[:, -1]
     _, pull = jax.vjp(case.split, factors)
-    return Right(float(value), np.asarray(pull((jnp.asarray(z[: case.n]), jnp.asarray(z[case.n :])))[0]))
+    return Right(float(value), np.asarray(pull((jnp.asarray(z[: case.n]), unravel(jnp.asarray(z[case.n :]))))[0]))
 
 
 def _by_factors(case: Case, factors: Array) -> Any:

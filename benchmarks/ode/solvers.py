@@ -21,7 +21,7 @@ from benchmarks.machine import installed_version
 from benchmarks.ode import casadi_peer, torch_peer
 from benchmarks.ode.cases import PROBLEMS, Case
 
-Solve = Callable[[Array, Array], Array]
+Solve = Callable[[Array, Any], Array]
 
 EXPLICIT = tuple(problem for problem, make in PROBLEMS.items() if problem not in ("Robertson", "Brusselator, implicit"))
 FEW_PARAMETERS = ("Lotka-Volterra", "double pendulum", "Robertson")
@@ -89,7 +89,7 @@ def _method(case: Case) -> Any:
 
 def _ours(sensitivity: Any) -> Callable[[Case], dict[str, tuple[Function, ...]]]:
     def make(case: Case) -> Solve:
-        def solve(y0: Array, p: Array) -> Array:
+        def solve(y0: Array, p: Any) -> Array:
             return adjoint.ode_solve(
                 case.f,
                 y0,
@@ -109,7 +109,7 @@ def _ours(sensitivity: Any) -> Callable[[Case], dict[str, tuple[Function, ...]]]
     return by_jax(make)
 
 
-def _diffrax_solution(case: Case, y0: Array, p: Array, rule: Any, max_steps: int) -> Any:
+def _diffrax_solution(case: Case, y0: Array, p: Any, rule: Any, max_steps: int) -> Any:
     return diffrax.diffeqsolve(
         diffrax.ODETerm(case.f),  # pyright: ignore[reportArgumentType]
         _method(case),
@@ -128,7 +128,7 @@ def _diffrax_solution(case: Case, y0: Array, p: Array, rule: Any, max_steps: int
 
 def _diffrax(rule: Any) -> Callable[[Case], dict[str, tuple[Function, ...]]]:
     def make(case: Case) -> Solve:
-        def solve(y0: Array, p: Array) -> Array:
+        def solve(y0: Array, p: Any) -> Array:
             states = _diffrax_solution(case, y0, p, rule, case.max_steps).ys
             assert states is not None
             return states
@@ -143,10 +143,10 @@ def _diffrax_tuned(case: Case) -> Solve:
     y0, p = case.split(jnp.ones(case.parameters))
     count = jax.jit(
         lambda y0, p: _diffrax_solution(case, y0, p, diffrax.ForwardMode(), case.max_steps).stats["num_steps"]
-    )(y0, jnp.asarray(p))
+    )(y0, p)
     most = min(int(ROOM * int(count)) + 10, case.max_steps)
 
-    def solve(y0: Array, p: Array) -> Array:
+    def solve(y0: Array, p: Any) -> Array:
         states = _diffrax_solution(case, y0, p, diffrax.RecursiveCheckpointAdjoint(checkpoints=most), most).ys
         assert states is not None
         return states
@@ -157,7 +157,7 @@ def _diffrax_tuned(case: Case) -> Solve:
 def _odeint(case: Case) -> Solve:
     times = jnp.concatenate([jnp.zeros(1), jnp.asarray(case.ts)])
 
-    def solve(y0: Array, p: Array) -> Array:
+    def solve(y0: Array, p: Any) -> Array:
         found: Any = odeint(
             lambda y, t, p: case.f(t, y, p), y0, times, p, rtol=case.rtol, atol=case.atol, mxstep=case.max_steps
         )

@@ -47,7 +47,7 @@ def _misfit(case: Case, factors: Any) -> Any:
     n = case.n if case.by_start else 0
     y0 = torch.tensor(case.y0)
     y0 = y0 * factors[:n] if case.by_start else y0
-    p = torch.tensor(case.p) * factors[n:]
+    p = case.arranged(torch.tensor(case.p) * factors[n:])
     times = torch.tensor(np.append(0.0, case.ts))
     options = {"max_num_steps": case.max_steps}
     ys = odeint(
@@ -57,11 +57,11 @@ def _misfit(case: Case, factors: Any) -> Any:
 
 
 def rate(case: Case, y: Any, p: Any) -> Any:
-    """f(y, p) in PyTorch."""
+    """f(y, p) in PyTorch, with p as arranged."""
     import torch  # pyright: ignore[reportMissingImports]
 
     if isinstance(case.f, Network):
-        (W_1, b_1), (W_2, b_2), (W_3, b_3) = case.f.layers(p)
+        (W_1, b_1), (W_2, b_2), (W_3, b_3) = p
         h = torch.tanh(y.reshape(case.f.batch, case.f.features) @ W_1.T + b_1)
         return (torch.tanh(h @ W_2.T + b_2) @ W_3.T + b_3).reshape(-1)
     meet = y[0] * y[1]
