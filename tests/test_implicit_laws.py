@@ -185,7 +185,7 @@ def minimized_under_constraints(c: Any, S: Any, b: Any) -> Any:
 
 
 @few
-@given(seeds, st.floats(0.1, 10.0), st.floats(-3, 2))
+@given(seeds, st.floats(0.1, 10.0), st.floats(-6, 6))
 def test_a_constant_in_front_of_a_constrained_objective_does_not_matter(
     seed: int, force: float, exponent: float
 ) -> None:

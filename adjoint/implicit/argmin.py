@@ -209,6 +209,10 @@ def _constrained(
 ) -> Solution[PyTree]:
     """The first k of the constraints are equations."""
     flat, unravel = ravel_pytree(x0)
+    # In units of its slope at the start the objective has multipliers of the size of the constraints' units, whatever its own.
+    slope = jnp.linalg.norm(ravel(jax.grad(problem.f)(*jax.lax.stop_gradient((x0, p)))))
+    unit = jnp.where(jnp.isfinite(slope) & (slope > 0), slope, 1)
+    problem = problem._replace(f=lambda x, p, f=problem.f: f(x, p) / unit)
     start = _KKTPoint(x0, jnp.zeros(problem.may_be_slack.size, flat.dtype))
     descend = _DescendUnder(solver, problem, unravel, flat.size)
     found = find_root("argmin", problem.conditions, start, p, descend, linear_solver, None, mode)
@@ -216,8 +220,8 @@ def _constrained(
     verdict = _examine(problem, at, x0, fixed_p, unravel)
     status = Status(jnp.where(found.status.ok, verdict.code, found.status.code))
     stats = {
-        "equality_multipliers": at.multipliers[:k],
-        "inequality_multipliers": at.multipliers[k:],
+        "equality_multipliers": unit * at.multipliers[:k],
+        "inequality_multipliers": unit * at.multipliers[k:],
         "active": verdict.active[k:],
     }
     return Solution(poison(found.value.x, status.ok), status, found.stats | stats, found.origin)
