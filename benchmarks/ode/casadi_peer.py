@@ -37,7 +37,7 @@ def functions(case: Case) -> dict[str, tuple[Function, ...]]:
 
 
 def _program(case: Case, measure: str) -> Any:
-    import casadi as ca
+    import casadi as ca  # pyright: ignore[reportMissingImports]
 
     factors = ca.MX.sym("factors", case.parameters)
     n = case.n if case.by_start else 0
@@ -68,7 +68,7 @@ def _settings(case: Case) -> dict[str, Any]:
 
 def equation(case: Case) -> dict[str, Any]:
     """y' = f(t, y, p) in CasADi's symbols; its scalar ones except for networks, which are products of matrices."""
-    import casadi as ca
+    import casadi as ca  # pyright: ignore[reportMissingImports]
 
     symbol: Any = ca.MX.sym if isinstance(case.f, Network) else ca.SX.sym
     y, p = symbol("y", case.n), symbol("p", case.p.size)
@@ -86,7 +86,7 @@ def _prey_and_predator(y: list[Any], p: list[Any]) -> list[Any]:
 
 
 def _pendulum(y: list[Any], p: list[Any]) -> list[Any]:
-    import casadi as ca
+    import casadi as ca  # pyright: ignore[reportMissingImports]
 
     a_1, a_2, w_1, w_2 = y
     m_1, m_2, l_1, l_2, g = p
@@ -112,7 +112,7 @@ _FEW_STATES: dict[str, Callable[[list[Any], list[Any]], list[Any]]] = {
 
 def _network(network: Network, y: Any, p: Any) -> Any:
     """Columns are those of the batch: CasADi's matrices lie column by column, JAX's row by row."""
-    import casadi as ca
+    import casadi as ca  # pyright: ignore[reportMissingImports]
 
     first = 0
     h = ca.reshape(y, network.features, network.batch)
@@ -126,7 +126,7 @@ def _network(network: Network, y: Any, p: Any) -> Any:
 
 
 def _brusselator(field: Brusselator, y: Any, p: Any) -> Any:
-    import casadi as ca
+    import casadi as ca  # pyright: ignore[reportMissingImports]
 
     n, node = field.N**2, np.arange(field.N**2).reshape(field.N, field.N)
     around = [np.roll(node, shift, axis).ravel().tolist() for shift in (1, -1) for axis in (0, 1)]

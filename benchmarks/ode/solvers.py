@@ -25,6 +25,8 @@ Solve = Callable[[Array, Any], Array]
 
 EXPLICIT = tuple(problem for problem, make in PROBLEMS.items() if problem not in ("Robertson", "Brusselator, implicit"))
 FEW_PARAMETERS = ("Lotka-Volterra", "double pendulum", "Robertson")
+# There the default is DiscreteAdjoint, and each of these calls takes seconds.
+NOT_LARGE_AND_STIFF = tuple(problem for problem in PROBLEMS if problem != "Brusselator, implicit")
 MANY_STEPS = ("long neural ODE", "Brusselator, explicit")
 # About twice the square root of the 4096 steps there may be, and far fewer.
 TWO_LEVELS, A_FEW = 128, 16
@@ -172,7 +174,7 @@ ODEINT, CASADI = "jax odeint", "CasADi with CVODES"
 
 SOLVERS: tuple[Solver, ...] = (
     Solver(OUR_DEFAULT, _ours(None), ours=True),
-    Solver("adjoint DiscreteAdjoint", _ours(adjoint.DiscreteAdjoint()), ours=True),
+    Solver("adjoint DiscreteAdjoint", _ours(adjoint.DiscreteAdjoint()), ours=True, problems=NOT_LARGE_AND_STIFF),
     Solver(
         f"adjoint DiscreteAdjoint, {TWO_LEVELS} checkpoints",
         _ours(adjoint.DiscreteAdjoint(TWO_LEVELS)),
@@ -185,7 +187,8 @@ SOLVERS: tuple[Solver, ...] = (
         ours=True,
         problems=MANY_STEPS,
     ),
-    Solver("adjoint GaussAdjoint", _ours(adjoint.GaussAdjoint()), ours=True),
+    Solver("adjoint InterpolatingAdjoint", _ours(adjoint.InterpolatingAdjoint()), ours=True),
+    Solver("adjoint GaussAdjoint", _ours(adjoint.GaussAdjoint()), ours=True, problems=NOT_LARGE_AND_STIFF),
     Solver("adjoint ForwardSensitivity", _ours(adjoint.ForwardSensitivity()), ours=True, problems=FEW_PARAMETERS),
     Solver(DIFFRAX_DEFAULT, _diffrax(diffrax.RecursiveCheckpointAdjoint()), package="diffrax"),
     Solver(DIFFRAX_TUNED, by_jax(_diffrax_tuned), package="diffrax"),
