@@ -151,6 +151,7 @@ def test_unknowns_and_constraints_may_be_pytrees() -> None:
     np.testing.assert_allclose(x["b"], 2.0, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_any_minimizer_of_scipy_serves() -> None:
     def solve(_: Any, p: Any) -> Any:
         result = scipy.optimize.minimize(

@@ -68,6 +68,7 @@ class TestBouncingBall:
         found = jax.jit(jax.jacfwd(jax.grad(lambda p: functional(ball(HEIGHT, p, END)))))(P)
         np.testing.assert_allclose(found, jax.hessian(lambda p: functional(ball_exact(HEIGHT, p, END)))(P), rtol=1e-7)
 
+    @pytest.mark.slow
     def test_batch(self) -> None:
         heights = jnp.array([1.9, 2.0, 2.1])
         found = jax.vmap(jax.grad(lambda h: ball(h, P, END)[0]))(heights)

@@ -94,6 +94,7 @@ class TestAlgebraicEquations:
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(found[1], expected[1], rtol=1e-3, atol=1e-4)
 
+    @pytest.mark.slow
     def test_forward_and_reverse_agree(self) -> None:
         reverse = jax.jit(jax.jacrev(lambda p: algebraic(p, TIMES, adjoint.DiscreteAdjoint())))(P)
         forward = jax.jit(jax.jacfwd(lambda p: algebraic(p, TIMES, mode="both")))(P)

@@ -46,6 +46,7 @@ def test_the_errors_and_their_derivatives_have_the_closed_form(p: np.ndarray) ->
     np.testing.assert_allclose(jax.jit(jax.hessian(log_error))(p), jax.hessian(closed_form)(p), rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_run_ends_at_a_minimum(tmp_path: Path) -> None:
     assert main(["run", "ridge_bilevel", "--out", str(tmp_path / "run")]) == 0
     report = (tmp_path / "run" / "report.html").read_text()

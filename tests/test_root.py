@@ -147,6 +147,7 @@ def test_the_root_and_its_derivative_do_not_depend_on_the_start_or_on_the_scale_
         np.testing.assert_allclose(derivative(start, scale), [1 / 13], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_nested_roots_obey_the_chain_rule():
     def inner(p):
         return adjoint.root(lambda y, p: y**3 + y - p, jnp.array([1.0]), p).value

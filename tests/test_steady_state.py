@@ -36,6 +36,10 @@ def solve(p: Array, mode: Any = "reverse") -> adjoint.Solution[Array]:
 def test_value_and_derivatives() -> None:
     np.testing.assert_allclose(solve(P).value, limit(P), rtol=1e-12)
     np.testing.assert_allclose(jax.jacrev(lambda p: solve(p).value)(P), jax.jacfwd(limit)(P), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_second_derivatives_and_forward_mode() -> None:
     found = jax.jit(jax.jacfwd(jax.grad(lambda p: solve(p).value @ jnp.array([1.0, 2.0, 3.0]))))(P)
     expected = jax.hessian(lambda p: limit(p) @ jnp.array([1.0, 2.0, 3.0]))(P)
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
