@@ -177,7 +177,7 @@ def _implicit_step(
     k = jnp.zeros((count, y.size), dtype).at[0].set(h * slope)
     rows = (jnp.asarray(lower[1:], dtype), jnp.asarray(predictor[1:], dtype), jnp.asarray(c_of_stage[1:], dtype))
     (k, converged, _), Y = jax.lax.scan(stage, (k, jnp.array(True), 1), rows)
-    # Not damped by the factors, as codes do that want few steps: it is the accuracy of diffrax at the same tolerance.
+    # Not damped by the factors, as in codes that want few steps: the raw estimate errs on the safe side.
     error = jax.lax.stop_gradient(jnp.asarray(tableau.b_error, dtype) @ k)
     if mass is not None:
         # Slopes are no rates: the factors make them so (Hairer and Wanner, Solving ODEs II, IV.8, eq. 8.20).
