@@ -327,6 +327,5 @@ def test_which_problems_are_measured_and_how(monkeypatch):
         ("long neural ODE", 3, True),
         ("Robertson", 3, False),
         ("Brusselator, explicit", 0, True),
-        ("Brusselator, implicit", 0, False),
     ]
     assert swept == [("Robertson", 7)]
