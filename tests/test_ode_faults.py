@@ -270,6 +270,8 @@ class NoErrorEstimate(diffrax.Heun):
         ({"mode": "forward"}, ValueError, 'mode = \'forward\', expected "reverse" or "both"'),
         ({"rtol": 0.0}, ValueError, "rtol = 0.0, expected a positive number"),
         ({"atol": -1.0}, ValueError, "atol = -1.0, expected a positive number"),
+        ({"sensitivity": "discrete"}, TypeError, "sensitivity = 'discrete'"),
+        ({"sensitivity": adjoint.DiscreteAdjoint}, TypeError, "expected DiscreteAdjoint"),
         ({"max_steps": 0}, ValueError, "max_steps = 0, expected a positive integer"),
         ({"max_steps": 1e3}, ValueError, "max_steps = 1000.0, expected a positive integer"),
         ({"steps": 0}, ValueError, "steps = 0, expected a positive integer"),
@@ -293,6 +295,20 @@ def test_what_is_no_problem_is_refused(change, error, message):
     given = {"f": lambda _, y, p: -p * y, "y0": jnp.ones(2), "p": 1.0, "t0": 0.0, "t1": 1.0} | change
     with pytest.raises(error, match="ode_solve: .*" + message):
         adjoint.ode_solve(**given)
+
+
+def test_a_field_that_holds_arrays_is_taken():
+    class Decay:
+        def __init__(self, rate):
+            self.rate = rate
+
+        __hash__ = None
+
+        def __call__(self, t, y, p):
+            return -self.rate * p * y
+
+    found = jax.grad(lambda p: adjoint.ode_solve(Decay(jnp.array(2.0)), 1.0, p, 0.0, 1.0, rtol=1e-9).value)(0.5)
+    np.testing.assert_allclose(found, -2 * np.exp(-1.0), rtol=1e-7)
 
 
 def test_checkpoints_that_cannot_be_are_refused():

@@ -112,7 +112,7 @@ class BacksolveAdjoint:
         z = jnp.concatenate([y1, bars.y1 / scale])
         jumps = Bars(z, bars.samples / scale)
         zeros = [jnp.zeros_like(v) for v in p.varying]
-        sweep = Sweep(z, zeros, jnp.asarray(s.size - 1), one, jnp.zeros((), jnp.int32))
+        sweep = Sweep(z, zeros, jnp.asarray(s.size - 1), one)
         sweep = integrate_back(backward, rule_of_stages, Backward((zero, one), p), s, jumps, sweep)
         u, lam = jnp.split(sweep.lam, 2)
         came_back = jnp.max(jnp.abs(u - y0)) <= self.reconstruction * jnp.max(jnp.abs(y0))

@@ -127,7 +127,7 @@ def _invariants(
         return sweep, invariants.at[k].set(size * (sweep.lam @ tangents[k] + by_p))
 
     zeros = [jnp.zeros_like(v) for v in p.varying]
-    sweep = Sweep(bars.y1, zeros, jnp.asarray(-1), jnp.ones((), functional.dtype), jnp.zeros((), jnp.int32))
+    sweep = Sweep(bars.y1, zeros, jnp.asarray(-1), jnp.ones((), functional.dtype))
     invariants = jnp.zeros(integrator.most_steps + 1, functional.dtype)
     invariants = invariants.at[record.count].set(functional @ tangents[record.count])
     _, invariants = jax.lax.fori_loop(0, record.count, retreat, (sweep, invariants))

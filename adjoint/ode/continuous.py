@@ -34,7 +34,6 @@ class Sweep(NamedTuple):
     varying: list[Array]
     j: Int[Array, ""]
     h: Float[Array, ""]
-    steps: Int[Array, ""]
 
 
 class Along(NamedTuple):
@@ -184,7 +183,7 @@ class _ContinuousAdjoint:
 
         zeros = [jnp.zeros_like(v) for v in p.varying]
         whole = jnp.ones((), y0.dtype)
-        sweep = Sweep(unit.y1, zeros, jnp.asarray(s.size - 1), whole, jnp.zeros((), jnp.int32))
+        sweep = Sweep(unit.y1, zeros, jnp.asarray(s.size - 1), whole)
         sweep = sweep_back(self._schedule(integrator, y0), advance, pull, record.states, record.count, sweep)
         return assemble(integrator, scale, sweep.lam, sweep.varying, samples, y0, p, s, bars)
 
@@ -353,8 +352,8 @@ def _attempt(backward: Integrator, rule: Any, along: Any, samples: Array, inner:
     keep, h = accept(size, backward.method.order, s - target)
     # A step that was cut short says nothing against the size that was planned.
     h = jnp.where(keep, jnp.maximum(h, sweep.h), h)
-    after = Sweep(step.y, total, sweep.j, h, sweep.steps + 1)
-    before = sweep._replace(h=h, steps=sweep.steps + 1)
+    after = Sweep(step.y, total, sweep.j, h)
+    before = sweep._replace(h=h)
     kept = jax.tree.map(lambda new, old: jnp.where(keep, new, old), after, before)
     return _Inner(jnp.where(keep, target, s), kept, inner.attempts + 1)
 

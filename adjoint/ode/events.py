@@ -15,7 +15,7 @@ from adjoint.ode.discrete import DiscreteAdjoint
 from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.integrate import Integrator, State, first_step, is_nothing, judge
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
-from adjoint.ode.solve import Plan, require_problem, runge_kutta, solve_plan
+from adjoint.ode.solve import Plan, hashable, require_problem, require_sensitivity, runge_kutta, solve_plan
 from adjoint.ode.vector_field import Problem, pose
 from adjoint.solution import Solution, Status, poison
 
@@ -164,10 +164,11 @@ def hybrid_solve(
     flat, _ = ravel_pytree(y0)
     ends = (jnp.asarray(t0, flat.dtype), jnp.asarray(t1, flat.dtype))
     _require_events(events, max_events, ends[0], y0, p)
+    require_sensitivity("hybrid_solve", sensitivity)
     sensitivity = DiscreteAdjoint() if sensitivity is None else sensitivity
     sensitivity = ForwardSensitivity() if mode == "both" else sensitivity
     method = runge_kutta("hybrid_solve", solver, None)
-    request = _Request(f, events, max_events, method, Tolerances(rtol, atol), max_steps, sensitivity, mode)
+    request = _Request(hashable(f), events, max_events, method, Tolerances(rtol, atol), max_steps, sensitivity, mode)
     return _compiled(request, y0, p, ends)
 
 

@@ -70,7 +70,6 @@ class Outcome(NamedTuple):
     accepted: Int[Array, ""]
     rejected: Int[Array, ""]
     stiff: Int[Array, ""]
-    reached: Float[Array, ""]
 
 
 class _Loop(NamedTuple):
@@ -127,7 +126,7 @@ def integrate(
     record = None
     if spacing is not None:
         record = Record(jax.lax.stop_gradient(loop.grid), loop.kept, loop.count)
-    outcome = Outcome(code, loop.count, loop.rejected, loop.stiff, loop.s)
+    outcome = Outcome(code, loop.count, loop.rejected, loop.stiff)
     return loop.state.y, loop.samples, record, jax.lax.stop_gradient(outcome)
 
 

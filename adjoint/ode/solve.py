@@ -12,8 +12,10 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
 from adjoint.inputs import refuse
+from adjoint.ode.backsolve import BacksolveAdjoint
 from adjoint.ode.certificate import ENOUGH_DIGITS, certify
 from adjoint.ode.choice import at_stability_limit, choose
+from adjoint.ode.continuous import GaussAdjoint, InterpolatingAdjoint
 from adjoint.ode.discrete import Bars, DiscreteAdjoint, Gradient
 from adjoint.ode.forward import ForwardSensitivity, solve_in_both_modes
 from adjoint.ode.integrate import Integrator, Outcome, integrate
@@ -188,6 +190,7 @@ def ode_solve(
     times = None if ts is None else jnp.asarray(ts, dtype)
     if times is not None and (times.ndim != 1 or times.size == 0):
         refuse("ode_solve", f"ts of shape {times.shape}", "a list of times", "Pass a one-dimensional array.")
+    require_sensitivity("ode_solve", sensitivity)
     y0, p = jax.tree.map(jnp.asarray, (y0, p))
     ends = (jnp.asarray(t0, dtype), jnp.asarray(t1, dtype))
     method = runge_kutta("ode_solve", solver, steps)
@@ -196,8 +199,8 @@ def ode_solve(
         mass = MassMatrix.of("ode_solve", mass_matrix, ravel_pytree(y0)[0].size, dtype)
         _require_fit(method, sensitivity, certificate)
     request = _Request(
-        f,
-        running_cost,
+        hashable(f),
+        hashable(running_cost),
         method,
         Tolerances(rtol, atol),
         max_steps,
@@ -320,6 +323,25 @@ def require_problem(
     if given != expected:
         refuse(where, f"f that returns {given}", f"{expected}, as y0", "Return a rate for each number of y.")
     return dtype
+
+
+def hashable(function: Any) -> Any:
+    """The function, or, for an object that holds arrays and so cannot be found again among compiled ones, a new one of it."""
+    try:
+        hash(function)
+    except TypeError:
+        return lambda *arguments: function(*arguments)
+    return function
+
+
+def require_sensitivity(where: str, sensitivity: Any) -> None:
+    """Refuse what is no sensitivity, a class of them in place of an object among it."""
+    kinds = DiscreteAdjoint | ForwardSensitivity | InterpolatingAdjoint | GaussAdjoint | BacksolveAdjoint
+    if sensitivity is not None and not isinstance(sensitivity, kinds):
+        expected = (
+            "DiscreteAdjoint(), ForwardSensitivity(), InterpolatingAdjoint(), GaussAdjoint() or BacksolveAdjoint()"
+        )
+        refuse(where, f"sensitivity = {sensitivity!r}", expected, "Leave it out for the default.", TypeError)
 
 
 def runge_kutta(where: str, solver: Any, steps: int | None) -> RungeKutta:
