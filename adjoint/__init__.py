@@ -7,6 +7,7 @@ from adjoint.implicit.host_solver import HostSolver
 from adjoint.implicit.minimizer import QuasiNewton
 from adjoint.implicit.newton import Newton, NewtonKrylov
 from adjoint.implicit.root import root
+from adjoint.inner_products import Euclidean, Sobolev, Weighted
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.linear.factor_cache import factor_cache
 from adjoint.linear.host_call import count_solves
@@ -23,7 +24,11 @@ from adjoint.ode.recurrence import recurrence
 from adjoint.ode.shadowing import shadowing_sensitivity
 from adjoint.ode.solve import ode_solve
 from adjoint.ode.steady_state import steady_state
+from adjoint.optimize.bfgs import BFGS, LBFGS
+from adjoint.optimize.driver import Step
+from adjoint.optimize.minimize import minimize
 from adjoint.optimize.optimality_criteria import OC, OCState
+from adjoint.optimize.steepest_descent import SteepestDescent
 from adjoint.second_order import hvp
 from adjoint.solution import Solution, SolveError, Status, require
 from adjoint.verify.gradient import Verdict, verify_gradient
@@ -31,8 +36,10 @@ from adjoint.verify.taylor import taylor_test
 from adjoint.verify.transpose import definiteness_test, dot_product_test, symmetry_test
 
 __all__ = [
+    "BFGS",
     "CG",
     "GMRES",
+    "LBFGS",
     "LU",
     "MINRES",
     "OC",
@@ -40,6 +47,7 @@ __all__ = [
     "BacksolveAdjoint",
     "Cholesky",
     "DiscreteAdjoint",
+    "Euclidean",
     "Event",
     "ForwardSensitivity",
     "GaussAdjoint",
@@ -52,14 +60,18 @@ __all__ = [
     "OCState",
     "Picard",
     "QuasiNewton",
+    "Sobolev",
     "Solution",
     "SolveError",
     "Sparse",
     "SparseDirect",
     "SparsePattern",
     "Status",
+    "SteepestDescent",
+    "Step",
     "TransposedIteration",
     "Verdict",
+    "Weighted",
     "argmin",
     "count_solves",
     "definiteness_test",
@@ -71,6 +83,7 @@ __all__ = [
     "hvp",
     "hybrid_solve",
     "linear_solve",
+    "minimize",
     "ode_solve",
     "recurrence",
     "require",

@@ -53,6 +53,15 @@ class Status:
     OUT_OF_RANGE: ClassVar["Status"]
     MAX_EVENTS: ClassVar["Status"]
     UNTRUSTED: ClassVar["Status"]
+    NOISE_FLOOR: ClassVar["Status"]
+    STALLED: ClassVar["Status"]
+    MAX_EVALUATIONS: ClassVar["Status"]
+    TIME_LIMIT: ClassVar["Status"]
+    UNBOUNDED: ClassVar["Status"]
+    INFEASIBLE: ClassVar["Status"]
+    NONFINITE_OBJECTIVE: ClassVar["Status"]
+    UNTRUSTED_GRADIENT: ClassVar["Status"]
+    INTERRUPTED: ClassVar["Status"]
 
     _explanations: ClassVar[tuple[tuple[str, str], ...]] = (
         ("SUCCESS", "the solve succeeded"),
@@ -120,6 +129,43 @@ class Status:
             "the solution may be right but its derivative is not to be believed; (a) the problem may be chaotic: shorten the "
             "time interval or tighten rtol and atol, (b) an explicit solver may be at its stability limit",
         ),
+        (
+            "NOISE_FLOOR",
+            "a minimizer as far as can be seen: what is left to gain is lost in the noise or the rounding of the objective, which "
+            "counts as a success; to get closer (a) tighten the tolerances of the solver inside, (b) use float64",
+        ),
+        (
+            "STALLED",
+            "no step along a descent direction decreases the objective, although its gradient is right; (a) the objective may "
+            "have a kink or a jump, (b) give its noise=, (c) use another method",
+        ),
+        (
+            "MAX_EVALUATIONS",
+            "the evaluations ran out before the tolerance was reached; raise max_evaluations, or start closer",
+        ),
+        ("TIME_LIMIT", "the time ran out before the tolerance was reached; raise max_seconds, or go on from the value"),
+        (
+            "UNBOUNDED",
+            "the objective falls without end; (a) a sign may be wrong, (b) give bounds, or a constraint that is missing",
+        ),
+        (
+            "INFEASIBLE",
+            "no point within the constraints was found; (a) they may contradict each other, (b) start where they hold",
+        ),
+        (
+            "NONFINITE_OBJECTIVE",
+            "the objective or its gradient is NaN or Inf at the start; (a) start elsewhere, (b) find where it enters by running "
+            "with JAX_DEBUG_NANS=1 in the environment",
+        ),
+        (
+            "UNTRUSTED_GRADIENT",
+            "the gradient is not the derivative of the objective: differences of values along the last direction disagree "
+            "with it; find out where with adjoint.verify_gradient",
+        ),
+        (
+            "INTERRUPTED",
+            "stopped by a signal or by the callback after a whole step; the value is the best point so far",
+        ),
     )
 
     def __init__(self, code: Any):
@@ -135,8 +181,8 @@ class Status:
 
     @property
     def ok(self) -> Bool[Array, "..."]:
-        """True where the solve succeeded."""
-        return jnp.asarray(self.code == 0)
+        """True where the solve succeeded: `SUCCESS`, or `NOISE_FLOOR` of `minimize`."""
+        return jnp.asarray((self.code == Status.SUCCESS.code) | (self.code == Status.NOISE_FLOOR.code))
 
     @property
     def name(self) -> str:
@@ -189,6 +235,21 @@ class Words(str):
         return cls(text)
 
 
+@jax.tree_util.register_pytree_node_class
+class Columns(dict[str, Any]):
+    """A table among the stats: one array per column, one row per step."""
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        return tuple(self.values()), tuple(self)
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], columns: Iterable[Any]) -> Self:
+        return cls(zip(names, columns, strict=True))
+
+    def __repr__(self) -> str:
+        return f"Columns({', '.join(self)}; {len(next(iter(self.values()), ()))} rows)"
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Solution(Generic[T]):
@@ -197,7 +258,7 @@ class Solution(Generic[T]):
     Attributes
     ----------
     value
-        The solution. NaN where `status` is not `Status.SUCCESS`, and so is every derivative taken through it.
+        The solution. NaN where the solve failed, and so is every derivative taken through it; of `minimize`, the best point.
     status
         A `Status`.
     stats
@@ -261,7 +322,7 @@ def require(solution: Solution[T]) -> T:
     Raises
     ------
     SolveError
-        When a status is not `Status.SUCCESS`.
+        When a status is not a success (`Status.ok`).
     TypeError
         Inside `jit`, `vmap` or `grad`, where a status is not known yet.
 
@@ -279,7 +340,7 @@ def require(solution: Solution[T]) -> T:
             "call require on the solution that the transformed function returns."
         )
     codes = np.atleast_1d(np.asarray(solution.status.code))
-    failed = np.flatnonzero(codes.ravel() != 0)
+    failed = np.flatnonzero(~np.asarray(Status(codes.ravel()).ok))
     if failed.size == 0:
         return solution.value
     lane = int(failed[0])
@@ -288,7 +349,7 @@ def require(solution: Solution[T]) -> T:
     stats = {
         name: float(np.broadcast_to(np.asarray(v), codes.shape).ravel()[lane])
         for name, v in solution.stats.items()
-        if not isinstance(v, str) and np.ndim(v) <= np.ndim(solution.status.code)
+        if not isinstance(v, str | dict) and np.ndim(v) <= np.ndim(solution.status.code)
     }
     numbers = ", ".join(f"{name} {value:.3g}" for name, value in stats.items())
     batch = f" (lane {lane}, the first of {failed.size} that failed out of {codes.size})" if codes.size > 1 else ""

@@ -25,18 +25,20 @@ Sources = dict[str, str]
 LINEAR = "host_call factor_cache traced_function operators dense superlu pardiso sparse iterative solve".split()  # noqa: SIM905
 ODE = """vector_field mass_matrix runge_kutta integrate checkpoints discrete forward continuous backsolve certificate choice
 solve events steady_state recurrence block_tridiagonal time_average shadowing""".split()  # noqa: SIM905
+OPTIMIZE = """optimality_criteria problem line_search descent steepest_descent bfgs examination progress objective driver
+minimize""".split()  # noqa: SIM905
 IMPLICIT = "residual newton host_lanes host_solver root fixed_point minimizer argmin external".split()  # noqa: SIM905
 # A file imports only from layers above its own in this list, or from files before it in its own folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("solution", "inputs"),
     ("known_value",),
+    ("inner_products",),
     ("verify.line", "verify.differences", "verify.taylor", "verify.transpose", "verify.verdict", "verify.gradient"),
     (*(f"linear.{name}" for name in LINEAR),),
     (*(f"implicit.{name}" for name in IMPLICIT),),
     (*(f"ode.{name}" for name in ODE),),
     (
         "second_order",
-        "optimize.optimality_criteria",
         "record.figures",
         "record.film",
         "record.history",
@@ -48,6 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "record.vtk",
         "record.record",
     ),
+    (*(f"optimize.{name}" for name in OPTIMIZE),),
 )
 PLACE = {f"adjoint.{name}": (layer, i) for layer, names in enumerate(LAYERS) for i, name in enumerate(names)}
 

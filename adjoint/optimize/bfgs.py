@@ -1,0 +1,139 @@
+"""BFGS and L-BFGS: second derivatives learned from the changes of the first ones."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from adjoint.inputs import refuse
+from adjoint.optimize.descent import Descent
+from adjoint.optimize.problem import Domain, Iterate
+
+
+class _Inverse(NamedTuple):
+    """H, close to the inverse Hessian, and whether it is still what it began as."""
+
+    H: Float[Array, "n n"]
+    untouched: Bool[Array, ""]
+
+
+@dataclass(frozen=True)
+class BFGS(Descent):
+    """x <- x - t H f'(x), with H <- (1 - rho s y') H (1 - rho y s') + rho s s', rho = 1 / (s . y).
+
+    H begins as M^-1 of the inner product, scaled by (s . y) / (y' M^-1 y) before its first update. Bounds are kept by
+    projection; H is then cut down to the entries that are not at a bound.
+
+    Notes
+    -----
+    **Cost** per step: mostly one value and derivative; n^2 operations and numbers: up to a few thousand unknowns. With bounds, n^3
+    operations. Source: Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 6.1 and equations (6.17) and (6.20).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> rosenbrock = lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+    >>> x = adjoint.require(adjoint.minimize(rosenbrock, jnp.array([-1.2, 1.0]), adjoint.BFGS()))
+    >>> [round(float(v), 3) for v in x]
+    [1.0, 1.0]
+    """
+
+    def forget(self, x: Float[Array, " n"], domain: Domain) -> _Inverse:
+        return _Inverse(domain.inverse_matrix(x.dtype, x.size), jnp.ones((), bool))
+
+    def direction(self, memory: _Inverse, at: Iterate, free: Bool[Array, " n"], domain: Domain) -> Float[Array, " n"]:
+        g, H = at.derivative * free, memory.H
+        if not domain.bounded:
+            return -H @ g
+        # The inverse of the free block of H^-1 is the Schur complement of the held block of H.
+        both_held = ~free[:, None] & ~free[None, :]
+        H_g = H @ g
+        held = jnp.where(both_held, H, jnp.eye(at.x.size, dtype=H.dtype))
+        back = jnp.where(free, 0, jnp.linalg.solve(held, jnp.where(free, 0, H_g)))
+        return -jnp.where(free, H_g - H @ back, 0)
+
+    def learn(self, memory: _Inverse, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain) -> _Inverse:
+        s_y = s @ y
+        scale = jnp.where(memory.untouched, s_y / (y @ domain.gradient(y)), 1)
+        H = scale * memory.H
+        rho, H_y = 1 / s_y, H @ y
+        cross = s[:, None] * H_y[None, :]
+        H = H - rho * (cross + cross.T) + rho * (1 + rho * (y @ H_y)) * s[:, None] * s[None, :]
+        return _Inverse(H, jnp.zeros((), bool))
+
+
+class _Pairs(NamedTuple):
+    """The latest steps s and changes y of the derivative, newest last; a pair that is not there yet is zero."""
+
+    s: Float[Array, "memory n"]
+    y: Float[Array, "memory n"]
+
+
+@dataclass(frozen=True)
+class LBFGS(Descent):
+    """BFGS from the latest pairs (s, y) alone: memory of a few vectors, for any number of unknowns.
+
+    Parameters
+    ----------
+    memory
+        Number of pairs.
+
+    Raises
+    ------
+    ValueError
+        For fewer than one pair.
+
+    Notes
+    -----
+    **Cost** per step: mostly one value and derivative; 4 memory n operations, 2 memory n numbers. With bounds, only the entries of
+    the pairs that are not at a bound are used. Source: Nocedal and Wright, algorithm 7.4, with
+    H_0 = M^-1 (s . y) / (y' M^-1 y), as in equation (7.20).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> cost = lambda x: jnp.sum((x - jnp.arange(4.0)) ** 2) + jnp.sum(x) ** 4
+    >>> solution = adjoint.minimize(cost, jnp.zeros(4), adjoint.LBFGS(), bounds=(0.0, 1.0))
+    >>> [round(float(v), 4) for v in adjoint.require(solution)]
+    [0.0, 0.0, 0.0, 1.0]
+    """
+
+    memory: int = 10
+
+    def __post_init__(self) -> None:
+        if self.memory < 1:
+            refuse("LBFGS", f"memory = {self.memory}", "at least one pair", "10 is usual.")
+
+    def forget(self, x: Float[Array, " n"], domain: Domain) -> _Pairs:
+        none = jnp.zeros((self.memory, x.size), x.dtype)
+        return _Pairs(none, none)
+
+    def direction(self, memory: _Pairs, at: Iterate, free: Bool[Array, " n"], domain: Domain) -> Float[Array, " n"]:
+        s, y = memory.s * free[None, :], memory.y * free[None, :]
+        s_y = jnp.sum(s * y, axis=1)
+        usable = s_y > jnp.finfo(s.dtype).eps * jnp.linalg.norm(s, axis=1) * jnp.linalg.norm(y, axis=1)
+        rho = jnp.where(usable, 1 / jnp.where(usable, s_y, 1), 0)
+
+        def down(q: Array, pair: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+            s, y, rho = pair
+            alpha = rho * (s @ q)
+            return q - alpha * y, alpha
+
+        def up(r: Array, pair: tuple[Array, Array, Array, Array]) -> tuple[Array, None]:
+            s, y, rho, alpha = pair
+            return r + s * (alpha - rho * (y @ r)), None
+
+        q, alpha = jax.lax.scan(down, at.derivative * free, (s, y, rho), reverse=True)
+        newest = jnp.max(jnp.where(usable, jnp.arange(self.memory), -1))
+        size = y[newest] @ domain.gradient(y[newest])
+        scale = jnp.where(newest >= 0, s_y[newest] / jnp.where(size > 0, size, 1), 1)
+        r = scale * domain.gradient(q) * free
+        return -jax.lax.scan(up, r, (s, y, rho, alpha))[0]
+
+    def learn(self, memory: _Pairs, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain) -> _Pairs:
+        def append(old: Array, new: Array) -> Array:
+            return jnp.concatenate([old[1:], new[None]])
+
+        return _Pairs(append(memory.s, s), append(memory.y, y))

@@ -1,0 +1,183 @@
+"""Descent with a line search: what steepest descent, BFGS and L-BFGS have in common.
+
+A model supplies a direction from the derivative and learns from each step; here the direction is kept within the bounds (as in
+J. L. Morales, J. Nocedal, ACM Trans. Math. Softw. 38, 2011: projected, and searched along a straight line), the line is searched,
+and a model that has led astray is forgotten once before the method is stuck.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from adjoint.optimize.line_search import LineSearch, advance, begin
+from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
+
+# Length of the very first step, in the norm of the inner product: this share of |x|, or 1 where x is zero.
+FIRST_STEP = 0.1
+# A direction must make at least this angle with the level set: cos(d, -gradient) in the norm of the inner product.
+SMALLEST_COSINE = 1e-10
+
+
+class Model(Protocol):
+    """What a method knows about the second derivatives."""
+
+    def forget(self, x: Float[Array, " n"], domain: Domain) -> Any:
+        """The memory before any step."""
+        ...
+
+    def direction(self, memory: Any, at: Iterate, free: Bool[Array, " n"], domain: Domain) -> Float[Array, " n"]:
+        """-B^-1 f'(x) in the free entries, zero elsewhere; with an empty memory, any multiple of -gradient."""
+        ...
+
+    def learn(self, memory: Any, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain) -> Any:
+        """The memory after a step s that changed the derivative by y, with s . y > 0."""
+        ...
+
+
+class DescentState(NamedTuple):
+    """Where a descent stands; see `adjoint.optimize.problem.State`.
+
+    Attributes
+    ----------
+    search, memory
+        The line search in progress, and what the model has learned.
+    fresh
+        Whether the model has learned nothing.
+    size
+        The largest |x| so far, the scale of first steps.
+    """
+
+    request: Int32[Array, ""]
+    point: Float[Array, " n"]
+    direction: Float[Array, " n"]
+    at: Iterate
+    iterations: Int32[Array, ""]
+    stuck: Bool[Array, ""]
+    search: LineSearch
+    memory: Any
+    fresh: Bool[Array, ""]
+    started: Bool[Array, ""]
+    size: Float[Array, ""]
+
+    @property
+    def search_direction(self) -> Float[Array, " n"]:
+        return self.direction
+
+
+class Descent:
+    """A method made of a `Model`: its `init`, `step` and `measure`."""
+
+    requests = (Request.VALUE,)
+    handles = ("bounds",)
+
+    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> DescentState:
+        """The state that asks about x first."""
+        x = domain.project(x)
+        zero, no = jnp.zeros((), x.dtype), jnp.zeros((), bool)
+        at = Iterate(x, jnp.asarray(jnp.inf, x.dtype), jnp.zeros_like(x))
+        return DescentState(
+            request=jnp.zeros((), jnp.int32),
+            point=x,
+            direction=jnp.zeros_like(x),
+            at=at,
+            iterations=jnp.zeros((), jnp.int32),
+            stuck=no,
+            search=begin(zero, zero, jnp.zeros_like(x), zero, zero),
+            memory=self.forget(x, domain),  # pyright: ignore[reportAttributeAccessIssue]
+            fresh=jnp.ones((), bool),
+            started=no,
+            size=zero,
+        )
+
+    def step(self, state: DescentState, answer: Answer, domain: Domain) -> DescentState:
+        """The state after the answer that it asked for; pure."""
+        slope = answer.derivative @ state.direction
+        noise = domain.rounding(state.search.start.value)
+        search = advance(state.search, answer.value, slope, answer.derivative, noise)
+        first = ~state.started
+        state = state._replace(search=_where(first, state.search, search), started=jnp.ones((), bool))
+        turns = first | search.accepted | search.failed
+
+        def turn(state: DescentState) -> DescentState:
+            return self._look(self._learn(state, answer, first, domain), domain)
+
+        def go_on(state: DescentState) -> DescentState:
+            return state._replace(point=_along(state.at.x, search.t, state.direction, domain))
+
+        return jax.lax.cond(turns, turn, go_on, state)
+
+    def revive(self, state: DescentState, domain: Domain) -> DescentState:
+        """The stuck state with all forgotten that may have led astray; stuck as before where nothing had been learned."""
+        forgotten = self.forget(state.at.x, domain)  # pyright: ignore[reportAttributeAccessIssue]
+        again = self._look(
+            state._replace(memory=forgotten, fresh=jnp.ones((), bool), stuck=jnp.zeros((), bool)), domain
+        )
+        return _where(state.fresh, state, again)
+
+    def measure(self, state: DescentState, domain: Domain) -> Measure:
+        """Dual norm of the projected derivative; there are no constraints."""
+        at = state.at
+        stationarity = domain.dual_norm(domain.projected_derivative(at.x, at.derivative))
+        return Measure(stationarity, jnp.zeros_like(at.value), at.value)
+
+    def _learn(self, state: DescentState, answer: Answer, first: Bool[Array, ""], domain: Domain) -> DescentState:
+        """Move to the point that the search has found and learn from the step; where it has found none, be stuck."""
+        search = state.search
+        failed = ~first & search.failed
+        x = jnp.where(search.fell_back, _along(state.at.x, search.t, state.direction, domain), state.point)
+        value = jnp.where(search.fell_back, search.low.value, answer.value)
+        derivative = jnp.where(search.fell_back, search.low_derivative, answer.derivative)
+        at = _where(failed, state.at, Iterate(x, value, derivative))
+        s, y = at.x - state.at.x, at.derivative - state.at.derivative
+        # Where rounding or noise has turned the curvature around there is nothing to learn.
+        curved = ~first & ~failed & (s @ y > jnp.finfo(x.dtype).eps * jnp.linalg.norm(s) * jnp.linalg.norm(y))
+        s, y = (jnp.where(curved, v, jnp.ones_like(v)) for v in (s, y))
+        learned = self.learn(state.memory, s, y, domain)  # pyright: ignore[reportAttributeAccessIssue]
+        return state._replace(
+            at=at,
+            iterations=state.iterations + jnp.where(first | failed, 0, 1),
+            memory=_where(curved, learned, state.memory),
+            fresh=state.fresh & ~curved,
+            size=jnp.maximum(state.size, domain.norm(at.x)),
+            stuck=failed,
+        )
+
+    def _look(self, state: DescentState, domain: Domain) -> DescentState:
+        """Choose a direction at the iterate and the first point along it."""
+        at = state.at
+        free = domain.free(at.x, at.derivative)
+        downhill = _downhill(at, free, state.size, domain)
+        proposed = self.direction(state.memory, at, free, domain)  # pyright: ignore[reportAttributeAccessIssue]
+        proposed = jnp.where(state.fresh, downhill, domain.project(at.x + proposed) - at.x)
+        slope = at.derivative @ proposed
+        steep = -SMALLEST_COSINE * domain.dual_norm(at.derivative * free) * domain.norm(proposed)
+        # A projected direction may lead uphill; the first step's way never does.
+        direction = jnp.where((slope < steep) & jnp.all(jnp.isfinite(proposed)), proposed, downhill)
+        slope = at.derivative @ direction
+        search = begin(at.value, slope, at.derivative, jnp.ones_like(at.value), domain.longest(at.x, direction))
+        return state._replace(
+            point=_along(at.x, search.t, direction, domain),
+            direction=direction,
+            search=search,
+            stuck=state.stuck | ~(slope < 0),
+        )
+
+
+def _downhill(at: Iterate, free: Bool[Array, " n"], size: Float[Array, ""], domain: Domain) -> Float[Array, " n"]:
+    """Along minus the gradient, by the length of a first step."""
+    gradient = domain.gradient(at.derivative * free) * free
+    length = jnp.where(size > 0, FIRST_STEP * size, 1)
+    norm = domain.norm(gradient)
+    step = gradient * (length / jnp.where(norm > 0, norm, 1))
+    return domain.project(at.x - step) - at.x
+
+
+def _along(x: Array, t: Array, direction: Array, domain: Domain) -> Array:
+    """x + t d; rounding must not carry it out of the bounds."""
+    return domain.project(x + t * direction)
+
+
+def _where(condition: Bool[Array, ""], a: Any, b: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)

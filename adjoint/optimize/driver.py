@@ -1,0 +1,142 @@
+"""The one loop that runs every method: on the host, where anything can be called, watched and saved; or compiled.
+
+Both ask `Run.request` at `Run.point` of the objective and hand the answer to the same `advance`, so they take the same steps.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from adjoint.optimize.objective import Objective
+from adjoint.optimize.problem import Domain, Method
+from adjoint.optimize.progress import RUNNING, Limits, Run, advance, start
+from adjoint.solution import Status
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run, as `callback` and the history see it.
+
+    Attributes
+    ----------
+    x
+        The iterate, structured like x0.
+    iteration
+        Its number; 0 is the start.
+    value
+        f(x).
+    stationarity
+        Dual norm of the projected derivative (of the Lagrangian, with constraints), in units of f per unit of x.
+    violation
+        Largest violation of a constraint, in its unit.
+    length
+        Norm of the step that led to it, in the inner product of the run.
+    evaluations, hessians, products
+        How often f with f', f'' and f'' v have been asked for so far.
+    seconds
+        Since the start.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> seen = []
+    >>> _ = adjoint.minimize(lambda x: jnp.sum(x**2), jnp.ones(2), adjoint.BFGS(), callback=seen.append)
+    >>> [(step.iteration, round(step.value, 3)) for step in seen][0]
+    (0, 2.0)
+    """
+
+    x: PyTree
+    iteration: int
+    value: float
+    stationarity: float
+    violation: float
+    length: float
+    evaluations: int
+    hessians: int
+    products: int
+    seconds: float
+
+    def numbers(self) -> dict[str, float]:
+        """Everything but x, by name: a row of the history."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "x"}
+
+
+@partial(jax.jit, static_argnames=("objective", "method"))
+def _once(objective: Objective, method: Method, run: Run, domain: Domain, limits: Limits) -> Run:
+    return advance(method, run, objective.answer(method, run), domain, limits)
+
+
+@partial(jax.jit, static_argnames=("method",))
+def _advance(method: Method, run: Run, answer: Any, domain: Domain, limits: Limits) -> Run:
+    return advance(method, run, answer, domain, limits)
+
+
+@partial(jax.jit, static_argnames=("method", "constraints"))
+def _start(method: Method, x: Array, domain: Domain, constraints: int) -> Run:
+    return start(method, x, domain, constraints)
+
+
+def compiled(objective: Objective, method: Method, x: Float[Array, " n"], domain: Domain, limits: Limits) -> Run:
+    """The whole run inside a compiled function, for `jit` and `vmap`."""
+    begun = start(method, x, domain, objective.constraint_count(x))
+    return jax.lax.while_loop(
+        lambda run: run.code == RUNNING,
+        lambda run: advance(method, run, objective.answer(method, run), domain, limits),
+        begun,
+    )
+
+
+def on_host(
+    objective: Objective,
+    method: Method,
+    x: Float[Array, " n"],
+    domain: Domain,
+    limits: Limits,
+    max_seconds: float | None,
+    watch: Callable[[Step], bool],
+) -> Run:
+    """The run one evaluation at a time; `watch` sees every step and answers whether to stop."""
+    began = time.monotonic()
+    run = _start(method, x, domain, objective.constraint_count(x))
+    blank = objective.blank(method, x) if objective.gradient is not None else None
+    seen = -1
+    while True:
+        if blank is None:
+            run = _once(objective, method, run, domain, limits)
+        else:
+            run = _advance(method, run, objective.on_host(run.point, blank), domain, limits)
+        code, iterations = (int(v) for v in jax.device_get((run.code, run.state.iterations)))
+        stop = None
+        if iterations > seen:
+            seen = iterations
+            stop = Status.INTERRUPTED if watch(_step(run, domain, time.monotonic() - began)) else None
+        if stop is None and max_seconds is not None and time.monotonic() - began > max_seconds:
+            stop = Status.TIME_LIMIT
+        if code != RUNNING:
+            return run
+        if stop is not None:
+            return run._replace(code=jax.numpy.asarray(stop.code))
+
+
+def _step(run: Run, domain: Domain, seconds: float) -> Step:
+    x, previous, value, measure, counts = jax.device_get(
+        (run.state.at.x, run.previous.x, run.state.at.value, run.measure, run.counts)
+    )
+    return Step(
+        x=jax.tree.map(np.asarray, domain.unravel(x)),
+        iteration=int(run.state.iterations),
+        value=float(value),
+        stationarity=float(measure.stationarity),
+        violation=float(measure.violation),
+        length=float(domain.norm(x - previous)),
+        evaluations=int(counts[0]),
+        hessians=int(counts[1]),
+        products=int(counts[2]),
+        seconds=seconds,
+    )

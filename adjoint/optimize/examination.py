@@ -1,0 +1,120 @@
+"""Is the derivative that a method was given the derivative of the values it was given?
+
+Along x + t d, for t shrinking from a small share of |x| to rounding: the difference f(x + t d) - f(x) against the mean of the
+slopes at both ends (the trapezoidal rule, in error by t^3 f'''/12). With a right derivative the mismatch shrinks until it is the
+noise of f; with a wrong one it shrinks like t only. All points are on the side of x where the method may go.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int32
+
+from adjoint.optimize.problem import Answer, Domain, Iterate
+
+# The t of the evaluations: eight of them from 1 down to 5e-7, of a step of this share of |x| (or of 1, at zero).
+SHARES = 8.0 ** -np.arange(8)
+REACH = 0.01
+# A slope is wrong when it misses by this share; noise must be this far below it to tell.
+MISMATCH, CLARITY = 0.1, 0.05
+
+
+class Examination(NamedTuple):
+    """Where an examination stands.
+
+    Attributes
+    ----------
+    active
+        Whether one is going on; `count` of its evaluations have been made.
+    base, direction
+        x, f and f' there, and d scaled to its reach.
+    values, slopes
+        What was found.
+    """
+
+    active: Bool[Array, ""]
+    count: Int32[Array, ""]
+    base: Iterate
+    direction: Float[Array, " n"]
+    values: Float[Array, " 8"]
+    slopes: Float[Array, " 8"]
+
+    @property
+    def point(self) -> Float[Array, " n"]:
+        """Where to evaluate next."""
+        share = jnp.asarray(SHARES, self.base.x.dtype)[jnp.minimum(self.count, SHARES.size - 1)]
+        return self.base.x + share * self.direction
+
+
+class Finding(NamedTuple):
+    """What an examination has found.
+
+    Attributes
+    ----------
+    wrong
+        Whether the derivative is not that of the values.
+    at_floor
+        Whether what a step could still gain is lost in the noise.
+    noise
+        The noise of f, absolute.
+    """
+
+    wrong: Bool[Array, ""]
+    at_floor: Bool[Array, ""]
+    noise: Float[Array, ""]
+
+
+def idle(x: Float[Array, " n"]) -> Examination:
+    """No examination."""
+    zero, none = jnp.zeros((), x.dtype), jnp.zeros(SHARES.shape, x.dtype)
+    at = Iterate(x, zero, jnp.zeros_like(x))
+    return Examination(jnp.zeros((), bool), jnp.zeros((), jnp.int32), at, jnp.zeros_like(x), none, none)
+
+
+def begin(base: Iterate, direction: Float[Array, " n"], size: Float[Array, ""], domain: Domain) -> Examination:
+    """An examination along a direction in which the bounds leave room; size is that of x, or 0."""
+    length = domain.norm(direction)
+    reach = REACH * jnp.where(size > 0, size, 1) / jnp.where(length > 0, length, 1)
+    reach = jnp.minimum(reach, domain.longest(base.x, direction))
+    start = idle(base.x)
+    return start._replace(active=jnp.ones((), bool), base=base, direction=reach * direction)
+
+
+def record(examination: Examination, answer: Answer) -> Examination:
+    """The examination after one more evaluation."""
+    k = examination.count
+    slope = answer.derivative @ examination.direction
+    return examination._replace(
+        count=k + 1,
+        values=examination.values.at[k].set(answer.value, mode="drop"),
+        slopes=examination.slopes.at[k].set(slope, mode="drop"),
+    )
+
+
+def complete(examination: Examination) -> Bool[Array, ""]:
+    return examination.count >= SHARES.size
+
+
+def find(examination: Examination, domain: Domain) -> Finding:
+    """What the evaluations say; on a complete examination."""
+    e, t = examination, jnp.asarray(SHARES, examination.values.dtype)
+    slope = e.base.derivative @ e.direction
+    usable = jnp.isfinite(e.values) & jnp.isfinite(e.slopes)
+    values, slopes = jnp.where(usable, e.values, e.base.value), jnp.where(usable, e.slopes, slope)
+    difference, mean = (values - e.base.value) / t, (slopes + slope) / 2
+    # Just beyond a kink of f the slope there is the right one, and that of x belongs to the other side.
+    mismatch = jnp.minimum(jnp.abs(difference - mean), jnp.abs(difference - slopes))
+    # At the shortest steps the mismatch is all noise, of values and of slopes.
+    noise = jnp.maximum(domain.rounding(e.base.value), 2 * jnp.max((mismatch * t)[-2:]))
+    slope_noise = jnp.abs(slopes[-1] - slopes[-2])
+    uncertainty = 2 * noise / t + slope_noise
+    size = jnp.maximum(jnp.abs(difference), jnp.maximum(jnp.abs(slopes), jnp.abs(slope)))
+    clear = usable & (uncertainty <= CLARITY * size)
+    off = clear & (mismatch > MISMATCH * size)
+    # The mismatch of a right derivative is quadratic in t: from one t to the next it shrinks by more than this half.
+    lasting = off[:-1] & off[1:] & (mismatch[1:] > mismatch[:-1] / 2)
+    # What a Newton step would gain along d, from the curvature over the longest stretch.
+    bend = jnp.maximum((slopes[0] - slope) / t[0], 0)
+    gain = jnp.where(bend > 0, slope**2 / (2 * jnp.where(bend > 0, bend, 1)), jnp.inf)
+    return Finding(jnp.any(lasting), ~jnp.any(clear) | (gain <= 10 * noise), noise)

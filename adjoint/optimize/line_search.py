@@ -1,0 +1,140 @@
+"""A line search for the strong Wolfe conditions, one evaluation at a time.
+
+Along x + t d, with phi(t) = f(x + t d): find t with phi(t) <= phi(0) + c1 t phi'(0) and |phi'(t)| <= c2 |phi'(0)|, by bracketing
+and cubic interpolation (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithms 3.5 and 3.6, equation 3.59). Differences
+of phi below its noise decide nothing: there the slopes alone do (W. W. Hager, H. Zhang, SIAM J. Optim. 16, 2005, equation 4.1).
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+# c1 and c2 for quasi-Newton directions (Nocedal and Wright, section 3.1).
+SUFFICIENT_DECREASE, CURVATURE = 1e-4, 0.9
+# An extrapolation goes at least and at most so many times as far, an interpolation keeps this share from either end.
+SHORTEST_LEAP, LONGEST_LEAP, MARGIN = 1.5, 10.0, 0.1
+# Back from a point where f is not finite.
+RETREAT = 0.2
+# Interpolation contracts a bracket by about three a trial: 15 trials are beyond rounding.
+TRIALS = 15
+
+
+class Knot(NamedTuple):
+    """phi and phi' at t."""
+
+    t: Float[Array, ""]
+    value: Float[Array, ""]
+    slope: Float[Array, ""]
+
+
+class LineSearch(NamedTuple):
+    """Where a search stands.
+
+    Attributes
+    ----------
+    t
+        The next t to evaluate; where the search `ended` well, the t that was found.
+    start, low, high
+        t = 0; the best knot with enough decrease; the other end of the bracket, once there is one. The derivative of f at `low`
+        is `low_derivative`.
+    longest
+        The largest t allowed.
+    accepted, failed
+        How it ended: `t` was the last evaluated one, or the one of `low` where `fell_back`.
+    """
+
+    t: Float[Array, ""]
+    start: Knot
+    low: Knot
+    low_derivative: Float[Array, " n"]
+    high: Knot
+    bracketed: Bool[Array, ""]
+    longest: Float[Array, ""]
+    trials: Int32[Array, ""]
+    accepted: Bool[Array, ""]
+    fell_back: Bool[Array, ""]
+    failed: Bool[Array, ""]
+
+
+def begin(
+    value: Float[Array, ""],
+    slope: Float[Array, ""],
+    derivative: Float[Array, " n"],
+    t: Float[Array, ""],
+    longest: Float[Array, ""],
+) -> LineSearch:
+    """A search that first tries t, from phi(0) = value and phi'(0) = slope < 0."""
+    zero, no = jnp.zeros_like(value), jnp.zeros((), bool)
+    origin = Knot(zero, value, slope)
+    t = jnp.minimum(t, longest).astype(value.dtype)
+    return LineSearch(t, origin, origin, derivative, origin, no, longest, jnp.zeros((), jnp.int32), no, no, no)
+
+
+def advance(
+    search: LineSearch,
+    value: Float[Array, ""],
+    slope: Float[Array, ""],
+    derivative: Float[Array, " n"],
+    noise: Float[Array, ""],
+) -> LineSearch:
+    """The search after phi and phi' at its t; `noise` is what differences of phi below are not to be believed."""
+    t, low, start = search.t, search.low, search.start
+    finite = jnp.isfinite(value) & jnp.isfinite(slope) & jnp.all(jnp.isfinite(derivative))
+    enough = value <= start.value + SUFFICIENT_DECREASE * t * start.slope + noise
+    too_far = ~finite | ~enough | (value > low.value + noise)
+    flat = jnp.abs(slope) <= CURVATURE * jnp.abs(start.slope)
+    at_limit = (t >= search.longest) & (slope < 0)
+    accepted = ~too_far & (flat | at_limit)
+    turned = ~too_far & (slope * jnp.where(search.bracketed, search.high.t - low.t, 1) >= 0)
+
+    here = Knot(t, jnp.where(finite, value, jnp.inf), jnp.where(finite, slope, 0))
+    new_low = _choose(too_far, low, here)
+    new_high = _choose(too_far, here, _choose(turned, low, search.high))
+    bracketed = search.bracketed | too_far | turned
+    trials = search.trials + 1
+    spent = jnp.abs(new_high.t - new_low.t) <= 4 * jnp.finfo(t.dtype).eps * jnp.maximum(new_high.t, new_low.t)
+    ended = ~accepted & ((trials >= TRIALS) | (bracketed & spent))
+    # A point that is lower by more than noise is a step forward even where no slope is flat enough.
+    fell_back = ended & (new_low.value < start.value - noise)
+    following = jnp.where(bracketed, _interpolate(new_low, new_high), _extrapolate(low, here))
+    return LineSearch(
+        t=jnp.where(accepted, t, jnp.where(fell_back, new_low.t, jnp.minimum(following, search.longest))),
+        start=start,
+        low=new_low,
+        low_derivative=jnp.where(too_far, search.low_derivative, derivative),
+        high=new_high,
+        bracketed=bracketed,
+        longest=search.longest,
+        trials=trials,
+        accepted=accepted | fell_back,
+        fell_back=fell_back,
+        failed=ended & ~fell_back,
+    )
+
+
+def _choose(first: Bool[Array, ""], a: Knot, b: Knot) -> Knot:
+    return Knot(*(jnp.where(first, x, y) for x, y in zip(a, b, strict=True)))
+
+
+def _cubic_minimum(a: Knot, b: Knot) -> Float[Array, ""]:
+    """The minimizer of the cubic through two knots (equation 3.59); NaN where it has none."""
+    width = b.t - a.t
+    d1 = a.slope + b.slope - 3 * (b.value - a.value) / jnp.where(width == 0, 1, width)
+    d2 = jnp.sign(width) * jnp.sqrt(d1**2 - a.slope * b.slope)
+    denominator = b.slope - a.slope + 2 * d2
+    return b.t - width * (b.slope + d2 - d1) / jnp.where(denominator == 0, jnp.nan, denominator)
+
+
+def _interpolate(low: Knot, high: Knot) -> Float[Array, ""]:
+    width = high.t - low.t
+    t = _cubic_minimum(low, high)
+    t = jnp.where(jnp.isfinite(t), t, low.t + 0.5 * width)
+    share = jnp.clip((t - low.t) / jnp.where(width == 0, 1, width), MARGIN, 1 - MARGIN)
+    return low.t + jnp.where(jnp.isfinite(high.value), share, RETREAT) * width
+
+
+def _extrapolate(low: Knot, here: Knot) -> Float[Array, ""]:
+    t = _cubic_minimum(low, here)
+    leap = jnp.where(jnp.isfinite(t) & (t > here.t), t / here.t, LONGEST_LEAP)
+    return here.t * jnp.clip(leap, SHORTEST_LEAP, LONGEST_LEAP)

@@ -1,0 +1,131 @@
+"""The user's functions as answers to requests: traced by JAX, or called on the host with a gradient of theirs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from adjoint.optimize.problem import Answer, Method, Request
+from adjoint.optimize.progress import Run
+
+Function = Callable[[PyTree], Any]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """f and c by the structure of x; hashed by identity of the functions, so that what was compiled is found again.
+
+    Attributes
+    ----------
+    function
+        f; for least squares, its residuals.
+    constraints
+        Functions whose outputs, flat and one after the other, are c.
+    unravel
+        Makes x from a flat vector.
+    gradient
+        f', when `function` is called on the host and not by JAX.
+    """
+
+    function: Function
+    constraints: tuple[Function, ...]
+    unravel: Callable[[Array], PyTree]
+    gradient: Function | None = None
+
+    def answer(self, method: Method, run: Run) -> Answer:
+        """What the run wants to know, by JAX; to be compiled."""
+        least_squares = getattr(method, "least_squares", False)
+        value = self._least_squares if least_squares else self._value
+        kinds: dict[Request, Callable[[Run, Answer], Answer]] = {
+            Request.VALUE: lambda run, blank: value(run.point, blank),
+            Request.HESSIAN: lambda run, blank: blank._replace(hessian=self._hessian(run, least_squares)),
+            Request.PRODUCT: lambda run, blank: blank._replace(product=self._product(run, least_squares)),
+        }
+        x = run.state.point
+        blank = self.blank(method, x)
+        if method.requests == (Request.VALUE,):
+            return value(run.point, blank)
+        branches = [kinds[kind] for kind in method.requests]
+        index = jnp.searchsorted(jnp.asarray([int(kind) for kind in method.requests]), run.request)
+        return jax.lax.switch(index, branches, run, blank)
+
+    def blank(self, method: Method, x: Float[Array, " n"]) -> Answer:
+        """An answer of zeros, with a place for what the method ever asks."""
+        n, zero = x.size, jnp.zeros((), x.dtype)
+        m = self.constraint_count(x)
+        return Answer(
+            zero,
+            jnp.zeros_like(x),
+            jnp.zeros(m, x.dtype) if m else None,
+            jnp.zeros((m, n), x.dtype) if m else None,
+            jnp.zeros((n, n), x.dtype) if Request.HESSIAN in method.requests else None,
+            jnp.zeros_like(x) if Request.PRODUCT in method.requests else None,
+        )
+
+    def constraint_count(self, x: Float[Array, " n"]) -> int:
+        """m."""
+        return sum(_size(c, self.unravel, x) for c in self.constraints)
+
+    def on_host(self, x: Float[Array, " n"], blank: Answer) -> Answer:
+        """f and f' as the user's functions give them, c and c' by JAX."""
+        tree = jax.tree.map(np.asarray, self.unravel(x))
+        assert self.gradient is not None
+        value = np.asarray(self.function(tree), x.dtype)
+        derivative = ravel_pytree(self.gradient(tree))[0].astype(x.dtype)
+        return self._constrained(x, blank._replace(value=jnp.asarray(value), derivative=derivative))
+
+    def _flat(self, x: Array) -> Array:
+        return self.function(self.unravel(x))
+
+    def _residuals(self, x: Array) -> Array:
+        return ravel_pytree(self._flat(x))[0]
+
+    def _c(self, x: Array) -> Array:
+        return jnp.concatenate([ravel_pytree(c(self.unravel(x)))[0] for c in self.constraints])
+
+    def _value(self, x: Array, blank: Answer) -> Answer:
+        value, derivative = jax.value_and_grad(self._flat)(x)
+        return self._constrained(x, blank._replace(value=value, derivative=derivative))
+
+    def _constrained(self, x: Array, answer: Answer) -> Answer:
+        if not self.constraints:
+            return answer
+        c, back = jax.vjp(self._c, x)
+        jacobian = jax.vmap(lambda row: back(row)[0])(jnp.eye(c.size, dtype=c.dtype))
+        return answer._replace(constraints=c, jacobian=jacobian)
+
+    def _least_squares(self, x: Array, blank: Answer) -> Answer:
+        """f = |r|^2 / 2 and f' = r_x' r."""
+        r, back = jax.vjp(self._residuals, x)
+        return blank._replace(value=r @ r / 2, derivative=back(r)[0])
+
+    def _hessian(self, run: Run, least_squares: bool) -> Array:
+        """f'', or (f + weights . c)'', or r_x' r_x of the Gauss-Newton method."""
+        x = run.state.point
+        if least_squares:
+            J = jax.jacfwd(self._residuals)(x)
+            return J.T @ J
+        return jax.jacfwd(jax.grad(self._lagrangian(run)))(x)
+
+    def _product(self, run: Run, least_squares: bool) -> Array:
+        x, v = run.state.point, run.state.direction
+        if least_squares:
+            J_v = jax.jvp(self._residuals, (x,), (v,))[1]
+            return jax.vjp(self._residuals, x)[1](J_v)[0]
+        return jax.jvp(jax.grad(self._lagrangian(run)), (x,), (v,))[1]
+
+    def _lagrangian(self, run: Run) -> Callable[[Array], Array]:
+        if not self.constraints:
+            return self._flat
+        weights = run.state.weights
+        return lambda x: self._flat(x) + weights @ self._c(x)
+
+
+def _size(function: Function, unravel: Callable[[Array], PyTree], x: Array) -> int:
+    shapes = jax.eval_shape(lambda x: function(unravel(x)), jax.ShapeDtypeStruct(x.shape, x.dtype))
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))

@@ -1,0 +1,209 @@
+"""What a method of optimization meets: points to evaluate, answers, the box it may move in and the inner product it measures by.
+
+Methods are pure: `init` makes a state from a point, and `step` makes the next state from an answer. A state says what it wants
+to know next, by `request` and `point`; whoever runs the method asks the objective and hands the answer to `step`. So the
+objective may be anything, a step costs one evaluation, and a state is all there is to save. All vectors are flat.
+"""
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32, PyTree
+
+from adjoint.inner_products import Euclidean, InnerProduct
+
+
+class Request(enum.IntEnum):
+    """What a state wants to know at its `point`."""
+
+    VALUE = 0  # f and f', and with constraints c and c'
+    HESSIAN = 1  # f'', and with constraints that of the Lagrangian
+    PRODUCT = 2  # f'' times `direction`
+
+
+class Answer(NamedTuple):
+    """What the objective and the constraints are at a point; None for what a method never asks.
+
+    Attributes
+    ----------
+    value, derivative
+        f(x) and f'(x).
+    constraints, jacobian
+        c(x), equations first, and c'(x) of shape (m, n).
+    hessian, product
+        f''(x), or with constraints (f + weights . c)''(x), and f''(x) v.
+    """
+
+    value: Float[Array, ""]
+    derivative: Float[Array, " n"]
+    constraints: Float[Array, " m"] | None = None
+    jacobian: Float[Array, "m n"] | None = None
+    hessian: Float[Array, "n n"] | None = None
+    product: Float[Array, " n"] | None = None
+
+
+class Iterate(NamedTuple):
+    """A point with its answer, accepted by a method."""
+
+    x: Float[Array, " n"]
+    value: Float[Array, ""]
+    derivative: Float[Array, " n"]
+
+
+class Measure(NamedTuple):
+    """How far an iterate is from being a solution.
+
+    Attributes
+    ----------
+    stationarity
+        Dual norm of the projected derivative, of the Lagrangian when there are constraints; in units of f per unit of x.
+    violation
+        Largest violation of a constraint, in its unit.
+    merit
+        What the method decreases: f, or f with constraints added in.
+    """
+
+    stationarity: Float[Array, ""]
+    violation: Float[Array, ""]
+    merit: Float[Array, ""]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Domain:
+    """Where x may be and how it is measured.
+
+    Attributes
+    ----------
+    lower, upper
+        Bounds of every entry of x, or both None.
+    noise
+        The uncertainty of f, absolute, beyond rounding.
+    inner_product
+        Measures steps and derivatives.
+    unravel
+        Makes the user's structure, which inner products work on, from a flat vector.
+    equalities
+        So many of the constraints, the first ones, are equations; the others are c <= 0.
+    """
+
+    lower: Float[Array, " n"] | None
+    upper: Float[Array, " n"] | None
+    noise: Float[Array, ""]
+    inner_product: InnerProduct
+    unravel: Callable[[Array], PyTree] = field(metadata={"static": True})
+    equalities: int = field(default=0, metadata={"static": True})
+
+    @property
+    def bounded(self) -> bool:
+        return self.lower is not None
+
+    def gradient(self, derivative: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The vector that represents a derivative."""
+        if isinstance(self.inner_product, Euclidean):
+            return derivative
+        return jax.flatten_util.ravel_pytree(self.inner_product.gradient(self.unravel(derivative)))[0]
+
+    def derivative(self, gradient: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The derivative that a vector represents."""
+        if isinstance(self.inner_product, Euclidean):
+            return gradient
+        return jax.flatten_util.ravel_pytree(self.inner_product.derivative(self.unravel(gradient)))[0]
+
+    def norm(self, v: Float[Array, " n"]) -> Float[Array, ""]:
+        return jnp.sqrt(jnp.maximum(v @ self.derivative(v), 0))
+
+    def dual_norm(self, derivative: Float[Array, " n"]) -> Float[Array, ""]:
+        return jnp.sqrt(jnp.maximum(derivative @ self.gradient(derivative), 0))
+
+    def matrix(self, dtype: Any, n: int) -> Float[Array, "n n"]:
+        """M of <u, v> = u' M v."""
+        return jax.vmap(self.derivative)(jnp.eye(n, dtype=dtype))
+
+    def inverse_matrix(self, dtype: Any, n: int) -> Float[Array, "n n"]:
+        """M^-1, which makes gradients of derivatives."""
+        return jax.vmap(self.gradient)(jnp.eye(n, dtype=dtype))
+
+    def project(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The nearest point within the bounds."""
+        return jnp.clip(x, self.lower, self.upper) if self.bounded else x
+
+    def free(self, x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Bool[Array, " n"]:
+        """The entries that are not held at a bound by the derivative."""
+        if not self.bounded:
+            return jnp.ones(x.shape, bool)
+        return ~(((x <= self.lower) & (derivative > 0)) | ((x >= self.upper) & (derivative < 0)))
+
+    def projected_derivative(self, x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The derivative, cut where a bound is nearer than the step along it: zero where x is stationary in the box."""
+        if not self.bounded:
+            return derivative
+        size = jnp.maximum(self.dual_norm(derivative), jnp.finfo(x.dtype).tiny)
+        unit = self.norm(jnp.ones_like(x)) / jnp.sqrt(x.size)  # length of a step of 1 in one entry, on average
+        step = derivative / (size * unit)
+        return (x - self.project(x - step)) * (size * unit)
+
+    def longest(self, x: Float[Array, " n"], direction: Float[Array, " n"]) -> Float[Array, ""]:
+        """The largest t for which x + t direction is within the bounds."""
+        if not self.bounded:
+            return jnp.asarray(jnp.inf, x.dtype)
+        to_bound = jnp.where(direction > 0, self.upper - x, jnp.where(direction < 0, self.lower - x, jnp.inf))
+        return jnp.min(jnp.where(direction == 0, jnp.inf, to_bound / jnp.where(direction == 0, 1, direction)))
+
+    def rounding(self, value: Float[Array, ""]) -> Float[Array, ""]:
+        """What differences of f below are not to be believed: its noise, or a few units of its last place."""
+        return jnp.maximum(self.noise, 4 * jnp.finfo(value.dtype).eps * jnp.abs(value))
+
+
+class State(Protocol):
+    """What every method's state has.
+
+    Attributes
+    ----------
+    request, point, direction
+        What it wants to know next, and where; `direction` for products only.
+    at
+        The latest accepted iterate; `iterations` counts them, from 0 for the start.
+    stuck
+        Whether the method knows no way on; `search_direction` is where it tried last. When the derivative turns out to be right,
+        `Method.revive` may find another way, else it leaves the state stuck.
+    """
+
+    @property
+    def request(self) -> Int32[Array, ""]: ...
+    @property
+    def point(self) -> Float[Array, " n"]: ...
+    @property
+    def direction(self) -> Float[Array, " n"]: ...
+    @property
+    def at(self) -> Iterate: ...
+    @property
+    def iterations(self) -> Int32[Array, ""]: ...
+    @property
+    def stuck(self) -> Bool[Array, ""]: ...
+    @property
+    def search_direction(self) -> Float[Array, " n"]: ...
+
+
+class Method(Protocol):
+    """What every method has; frozen, so that it can be a static argument of compiled functions.
+
+    Attributes
+    ----------
+    requests
+        The kinds of requests that it ever makes.
+    handles
+        Of "bounds", "equality" and "inequality", those that it can honor.
+    """
+
+    requests: tuple[Request, ...]
+    handles: tuple[str, ...]
+
+    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> Any: ...
+    def step(self, state: Any, answer: Answer, domain: Domain) -> Any: ...
+    def revive(self, state: Any, domain: Domain) -> Any: ...
+    def measure(self, state: Any, domain: Domain) -> Measure: ...

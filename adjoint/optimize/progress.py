@@ -1,0 +1,238 @@
+"""A run of a method: what has been spent, the best point so far, and when and why it is over. Pure, for either loop."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from adjoint.optimize import examination
+from adjoint.optimize.examination import Examination
+from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Method, Request
+from adjoint.solution import Status
+
+RUNNING = -1
+# So many steps in a row that gain nothing end at the noise floor.
+IDLE_STEPS = 5
+# Two steps in a row whose gain misses what their slopes say by this share make the derivative suspect.
+SUSPECT = 0.1
+# A gain counts as seen when it is so many times the rounding of f.
+SEEN = 100
+
+
+class Limits(NamedTuple):
+    """When to stop; see `minimize`."""
+
+    rtol: Any
+    atol: Any
+    constraint_tolerance: Any
+    max_steps: Any
+    max_evaluations: Any
+
+
+class Best(NamedTuple):
+    """The best iterate so far: the lowest f of those within the constraints, or the least violation."""
+
+    x: Float[Array, " n"]
+    value: Float[Array, ""]
+    stationarity: Float[Array, ""]
+    violation: Float[Array, ""]
+
+
+class Run(NamedTuple):
+    """Where a run stands; all that there is to save.
+
+    Attributes
+    ----------
+    state
+        The method's.
+    previous
+        The iterate before `state.at`.
+    measure
+        Of ``state.at``; `first_measure` of the start.
+    lowest
+        The lowest stationarity so far.
+    mismatch
+        Of the last two steps whose gain could be seen: how far it misses what their slopes say, as a share.
+    examination, reason
+        Of the derivative, when one is going on, and the status to end with when it finds nothing.
+    counts
+        Requests answered, by kind.
+    idle
+        Steps in a row that gained nothing.
+    noise
+        Of f, as the latest examination has found it.
+    size
+        The largest |x| so far.
+    code
+        Of the `Status` it ended with, or `RUNNING`.
+    """
+
+    state: Any
+    previous: Iterate
+    measure: Measure
+    first_measure: Measure
+    best: Best
+    lowest: Float[Array, ""]
+    mismatch: Float[Array, " 2"]
+    examination: Examination
+    reason: Int32[Array, ""]
+    counts: Int32[Array, " 3"]
+    idle: Int32[Array, ""]
+    noise: Float[Array, ""]
+    size: Float[Array, ""]
+    code: Int32[Array, ""]
+
+    @property
+    def request(self) -> Int32[Array, ""]:
+        return jnp.where(self.examination.active, Request.VALUE, self.state.request)
+
+    @property
+    def point(self) -> Float[Array, " n"]:
+        return jnp.where(self.examination.active, self.examination.point, self.state.point)
+
+
+def start(method: Method, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> Run:
+    """A run before the first evaluation."""
+    state = method.init(x, domain, constraints)
+    infinite, zero = jnp.asarray(jnp.inf, x.dtype), jnp.zeros((), x.dtype)
+    nowhere = Measure(infinite, infinite, infinite)
+    integer = jnp.zeros((), jnp.int32)
+    return Run(
+        state=state,
+        previous=state.at,
+        measure=nowhere,
+        first_measure=nowhere,
+        best=Best(state.at.x, infinite, infinite, infinite),
+        lowest=infinite,
+        mismatch=jnp.zeros(2, x.dtype),
+        examination=examination.idle(state.at.x),
+        reason=integer,
+        counts=jnp.zeros(3, jnp.int32),
+        idle=integer,
+        noise=zero,
+        size=zero,
+        code=integer + RUNNING,
+    )
+
+
+def advance(method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
+    """The run after the answer that it asked for; pure."""
+    run = run._replace(counts=run.counts.at[run.request].add(1))
+    domain = replace(domain, noise=jnp.maximum(domain.noise, run.noise))
+    run = jax.lax.cond(
+        run.examination.active,
+        lambda run: _examine(method, run, answer, domain),
+        lambda run: _proceed(method, run, answer, domain, limits),
+        run,
+    )
+    spent = (run.code == RUNNING) & (run.counts[0] >= limits.max_evaluations)
+    return run._replace(code=jnp.where(spent, Status.MAX_EVALUATIONS.code, run.code).astype(jnp.int32))
+
+
+def _examine(method: Method, run: Run, answer: Answer, domain: Domain) -> Run:
+    """One more evaluation of an examination; after the last, end, or go on with what it has told about the noise."""
+    examined = examination.record(run.examination, answer)
+
+    def conclude(run: Run) -> Run:
+        finding = examination.find(examined, domain)
+        stuck = run.reason == Status.STALLED.code
+        revived = method.revive(run.state, replace(domain, noise=finding.noise))
+        again = stuck & ~finding.at_floor & ~revived.stuck
+        code = jnp.where(stuck & finding.at_floor, Status.NOISE_FLOOR.code, run.reason)
+        code = jnp.where(again, RUNNING, code)
+        code = jnp.where(finding.wrong, Status.UNTRUSTED_GRADIENT.code, code)
+        state = jax.tree.map(lambda a, b: jnp.where(again, a, b), revived, run.state)
+        return run._replace(
+            state=state,
+            examination=examined._replace(active=jnp.zeros((), bool)),
+            noise=finding.noise,
+            code=code.astype(jnp.int32),
+        )
+
+    return jax.lax.cond(examination.complete(examined), conclude, lambda run: run._replace(examination=examined), run)
+
+
+def _proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
+    before = run.state
+    state = method.step(before, answer, domain)
+    first = run.counts[0] + run.counts[1] == 1
+    moved = first | (state.iterations != before.iterations)
+    run = run._replace(state=state)
+    arrived = jax.lax.cond(
+        moved, lambda run: _arrive(method, run, before.at, first, domain, limits), lambda run: run, run
+    )
+    return _stop(arrived, moved, first, answer, domain, limits)
+
+
+def _arrive(method: Method, run: Run, before: Iterate, first: Bool[Array, ""], domain: Domain, limits: Limits) -> Run:
+    """Measure a new iterate and compare it with the one before and with the best."""
+    at, measure = run.state.at, method.measure(run.state, domain)
+    best, tolerance = run.best, limits.constraint_tolerance
+    feasible = jnp.maximum(measure.violation, tolerance), jnp.maximum(best.violation, tolerance)
+    better = (feasible[0] < feasible[1]) | ((feasible[0] == feasible[1]) & (at.value <= best.value))
+    here = Best(at.x, at.value, measure.stationarity, measure.violation)
+    rounding = domain.rounding(at.value)
+    gained = (run.measure.merit - measure.merit > rounding) | (measure.violation < run.measure.violation / 2)
+    gained = gained | (measure.stationarity < run.lowest / 2) | first
+    return run._replace(
+        previous=before,
+        measure=measure,
+        first_measure=jax.tree.map(lambda a, b: jnp.where(first, a, b), measure, run.first_measure),
+        best=jax.tree.map(lambda a, b: jnp.where(better, a, b), here, best),
+        lowest=jnp.minimum(run.lowest, measure.stationarity),
+        mismatch=_mismatch(run.mismatch, before, at, rounding, first),
+        size=jnp.maximum(run.size, domain.norm(at.x)),
+        idle=jnp.where(gained, 0, run.idle + 1).astype(jnp.int32),
+    )
+
+
+def _mismatch(known: Array, before: Iterate, at: Iterate, rounding: Array, first: Bool[Array, ""]) -> Array:
+    """What the step gained against the mean of the slopes at its ends, appended to what is known when it can be seen."""
+    s = at.x - before.x
+    slopes = jnp.stack([before.derivative @ s, at.derivative @ s])
+    gain = at.value - before.value
+    size = jnp.maximum(jnp.abs(gain), jnp.max(jnp.abs(slopes)))
+    share = jnp.abs(gain - jnp.mean(slopes)) / jnp.where(size > 0, size, 1)
+    seen = ~first & (size > SEEN * rounding) & jnp.isfinite(share)
+    return jnp.where(seen, jnp.stack([known[1], share]), known)
+
+
+def _stop(
+    run: Run, moved: Bool[Array, ""], first: Bool[Array, ""], answer: Answer, domain: Domain, limits: Limits
+) -> Run:
+    """Whether and why the run is over, or has to be examined before it may be."""
+    state, measure = run.state, run.measure
+    tolerance = jnp.maximum(limits.atol, limits.rtol * run.first_measure.stationarity)
+    within = measure.violation <= limits.constraint_tolerance
+    converged = moved & (measure.stationarity <= tolerance) & within
+    scale = jnp.maximum(jnp.abs(run.first_measure.merit), run.first_measure.stationarity)
+    bottomless = run.first_measure.merit - measure.merit > scale / jnp.finfo(scale.dtype).eps
+    finite = jnp.isfinite(answer.value) & jnp.all(jnp.isfinite(answer.derivative))
+    idle = moved & (run.idle >= IDLE_STEPS)
+    suspect = jnp.all(run.mismatch > SUSPECT)
+
+    code = jnp.asarray(RUNNING, jnp.int32)
+    code = jnp.where(moved & (state.iterations >= limits.max_steps), Status.NOT_CONVERGED.code, code)
+    code = jnp.where(state.stuck, Status.STALLED.code, code)
+    code = jnp.where(idle, jnp.where(within, Status.NOISE_FLOOR.code, Status.INFEASIBLE.code), code)
+    code = jnp.where(converged, Status.SUCCESS.code, code)
+    code = jnp.where(moved & bottomless, Status.UNBOUNDED.code, code)
+    code = jnp.where(first & ~finite, Status.NONFINITE_OBJECTIVE.code, code).astype(jnp.int32)
+
+    doubtful = (code == Status.STALLED.code) | (suspect & ((code == Status.NOISE_FLOOR.code) | converged))
+    doubtful = doubtful & (code != Status.UNBOUNDED.code) & (code != Status.NONFINITE_OBJECTIVE.code)
+    last_step = state.at.x - run.previous.x
+    direction = jnp.where(state.stuck, state.search_direction, _inward(state.at.x, last_step, domain))
+    begun = examination.begin(state.at, direction, run.size, domain)
+    return run._replace(
+        examination=jax.tree.map(lambda a, b: jnp.where(doubtful, a, b), begun, run.examination),
+        reason=jnp.where(doubtful, code, run.reason),
+        code=jnp.where(doubtful, RUNNING, code),
+    )
+
+
+def _inward(x: Float[Array, " n"], direction: Float[Array, " n"], domain: Domain) -> Float[Array, " n"]:
+    """The direction, turned around where the bounds leave no room along it."""
+    return jnp.where(domain.longest(x, direction) > 0, direction, -direction)
