@@ -10,8 +10,9 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.optimize.objective import Objective
 from adjoint.optimize.problem import Domain, Method
@@ -82,9 +83,12 @@ def _start(method: Method, x: Array, domain: Domain, constraints: int) -> Run:
     return start(method, x, domain, constraints)
 
 
-def compiled(objective: Objective, method: Method, x: Float[Array, " n"], domain: Domain, limits: Limits) -> Run:
-    """The whole run inside a compiled function, for `jit` and `vmap`."""
+def compiled(
+    objective: Objective, method: Method, x: Float[Array, " n"], domain: Domain, limits: Limits, done: Bool[Array, ""]
+) -> Run:
+    """The whole run inside a compiled function, for `jit` and `vmap`; no step of it where it is already done."""
     begun = start(method, x, domain, objective.constraint_count(x))
+    begun = begun._replace(code=jnp.where(done, Status.SUCCESS.code, begun.code).astype(jnp.int32))
     return jax.lax.while_loop(
         lambda run: run.code == RUNNING,
         lambda run: advance(method, run, objective.answer(method, run), domain, limits),

@@ -1,20 +1,21 @@
-"""minimize: the front door of the optimizers."""
+"""minimize: the front door of the optimizers, which chooses a method, runs it by one of the two loops, and says how it ended."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import reduce
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
-from adjoint.inner_products import Euclidean, InnerProduct
-from adjoint.optimize.bfgs import BFGS
+from adjoint.inner_products import InnerProduct
+from adjoint.inputs import refuse
+from adjoint.optimize.choice import as_method, choose
 from adjoint.optimize.driver import Step, compiled, on_host
-from adjoint.optimize.objective import Objective
-from adjoint.optimize.problem import Domain, Method
+from adjoint.optimize.problem import Method
 from adjoint.optimize.progress import Limits, Run
+from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
 from adjoint.solution import Columns, Solution, Status, Words
 
 
@@ -28,52 +29,185 @@ def minimize(
     inequality: Callable[[PyTree], PyTree] | None = None,
     inner_product: InnerProduct | None = None,
     gradient: Callable[[PyTree], PyTree] | None = None,
+    noise: float = 0.0,
     rtol: float = 1e-8,
     atol: float = 0.0,
     constraint_tolerance: float = 1e-8,
-    noise: float = 0.0,
     max_steps: int = 1000,
     max_evaluations: int = 100_000,
     max_seconds: float | None = None,
     callback: Callable[[Step], Any] | None = None,
 ) -> Solution[PyTree]:
-    """Minimize f(x) subject to lower <= x <= upper, g(x) = 0 and h(x) <= 0."""
-    x, unravel = ravel_pytree(jax.tree.map(jnp.asarray, x0))
-    constraints = tuple(c for c in (equality, inequality) if c is not None)
-    function = Objective(objective, constraints, unravel, gradient)
-    lower, upper = (None, None) if bounds is None else (_bound(b, x0, x) for b in bounds)
-    domain = Domain(
-        lower, upper, jnp.asarray(noise, x.dtype), inner_product or Euclidean(), unravel, _equalities(equality, x0)
-    )
-    limits = Limits(*(jnp.asarray(v, x.dtype) for v in (rtol, atol, constraint_tolerance)), max_steps, max_evaluations)
-    method = method or BFGS()
-    if isinstance(x, jax.core.Tracer):
-        return _solution(compiled(function, method, x, domain, limits), domain, method)
-    history: list[dict[str, float]] = []
+    """Minimize f(x) subject to lower <= x <= upper, g(x) = 0 and h(x) <= 0, and say honestly how it ended.
 
-    def watch(step: Step) -> bool:
-        history.append(step.numbers())
-        return bool(callback(step)) if callback is not None else False
+    Parameters
+    ----------
+    objective
+        f, a real scalar of x, written in JAX (what JAX cannot trace goes through `external`, or comes with its `gradient`).
+    x0
+        Where to start: an array or a pytree of real arrays of one dtype. A start outside of the bounds is projected; by how
+        much is in ``stats["start_outside"]``.
+    method
+        `SteepestDescent`, `BFGS`, `LBFGS`, `Newton`, `NewtonKrylov`, `GaussNewton`, ...; None chooses by size, bounds,
+        constraints and derivatives, and ``stats["method"]`` says what and why.
+    bounds
+        (lower, upper), each a number or structured like x0; infinite where there is none.
+    equality, inequality
+        g and h, functions of x that return arrays.
+    inner_product
+        Measures steps and derivatives, and makes gradients of derivatives: `Euclidean` (default), `Weighted`, `Sobolev`.
+    gradient
+        f' as a function of x. With it, objective and gradient are called on the host with NumPy arrays.
+    noise
+        Uncertainty of f, absolute; estimated when progress stops and this is zero.
+    rtol, atol
+        Stop when the dual norm of the projected derivative (of the Lagrangian, with constraints) is at most rtol times that at
+        the start, or atol, in units of f per unit of x.
+    constraint_tolerance
+        Largest violation of a constraint, in its unit, that counts as none.
+    max_steps, max_evaluations, max_seconds
+        Limits; the last one is looked at between evaluations, outside of `jit` only.
+    callback
+        Called with a `Step` after each step, outside of `jit` only. A true answer ends the run.
 
-    run = on_host(function, method, x, domain, limits, max_seconds, watch)
-    solution = _solution(run, domain, method)
-    columns = Columns((name, np.array([row[name] for row in history])) for name in history[0])
+    Returns
+    -------
+    solution
+        `Solution` with ``value``, the best point found, structured like x0 (never NaN in place of it: the status tells whether it
+        is a minimizer), ``status``, and ``stats``: ``value`` of f, ``stationarity``, ``violation``, ``iterations``,
+        ``evaluations`` (of f with f'), ``hessians``, ``products`` (f'' v), ``noise``, ``start_outside``, ``method``, with
+        constraints ``multipliers``, and, outside of `jit`, ``history``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For what makes no problem, and for a method that cannot honor what was given, naming those that can.
+
+    Notes
+    -----
+    **Derivative**: none; `argmin` differentiates minimizers.
+
+    **Status**: `SUCCESS`; `NOISE_FLOOR`, a success of its own kind; `NOT_CONVERGED`, `MAX_EVALUATIONS` or `TIME_LIMIT` at a limit;
+    `STALLED`; `UNTRUSTED_GRADIENT`, when differences of f contradict f'; `UNBOUNDED`; `INFEASIBLE`; `NONFINITE_OBJECTIVE`;
+    `INTERRUPTED`. At a minimum only the derivative is known to vanish: it may be a local one.
+
+    **Cost**: evaluations as counted, and on the host less than a millisecond around each. Under `jit` and `vmap` the same steps
+    run in one compiled loop.
+
+    Source: Nocedal and Wright, Numerical Optimization, 2nd ed., Springer (2006).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> rosenbrock = lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+    >>> solution = adjoint.minimize(rosenbrock, jnp.array([-1.2, 1.0]), adjoint.BFGS(), bounds=(-2.0, 0.5))
+    >>> [round(float(v), 4) for v in adjoint.require(solution)], solution.status
+    ([0.5, 0.25], Status.SUCCESS)
+    """
+    statement = state(objective, x0, bounds, equality, inequality, inner_product, gradient, noise)
+    methods, why = _methods(method, statement, equality, inequality)
+    limits = _limits(statement.x.dtype, rtol, atol, constraint_tolerance, max_steps, max_evaluations)
+    if statement.traced:
+        _refuse_on_host_only(max_seconds=max_seconds, callback=callback)
+        return _solution(_compiled_stages(statement, methods, limits), statement, methods, why)
+    stages, columns = _host_stages(statement, methods, limits, max_seconds, callback)
+    solution = _solution(stages, statement, methods, why)
     return Solution(solution.value, solution.status, solution.stats | {"history": columns}, solution.origin)
 
 
-def _bound(bound: PyTree, x0: PyTree, x: Array) -> Array:
-    if np.ndim(bound) == 0 and not isinstance(bound, dict | list | tuple):
-        return jnp.full_like(x, bound)
-    return ravel_pytree(jax.tree.map(lambda b, v: jnp.broadcast_to(b, v.shape), bound, x0))[0].astype(x.dtype)
+class _Stage(NamedTuple):
+    """How one method of a chain ended."""
+
+    x: Array
+    stats: dict[str, Any]
+    code: Array
 
 
-def _equalities(equality: Any, x0: PyTree) -> int:
-    return 0 if equality is None else sum(v.size for v in jax.tree.leaves(jax.eval_shape(equality, x0)))
+def _methods(method: Any, statement: Statement, equality: Any, inequality: Any) -> tuple[tuple[Method, ...], str]:
+    """The methods to try in turn, and why these."""
+    given = {"bounds": statement.domain.bounded, "equality": equality is not None, "inequality": inequality is not None}
+    if method is None:
+        traceable = statement.objective.gradient is None
+        methods, why = choose(statement.x.size, given["bounds"], given["equality"], given["inequality"], traceable)
+    else:
+        methods, why = (as_method(method),), "as asked"
+    for chosen in methods:
+        missing = [name for name, is_given in given.items() if is_given and name not in chosen.handles]
+        if missing:
+            refuse(
+                f"minimize with {type(chosen).__name__}",
+                " and ".join(missing),
+                f"none, as this method cannot honor {'it' if len(missing) == 1 else 'them'}",
+                "Take a method that can: AugmentedLagrangian for all three, MMA for bounds and inequality.",
+            )
+        require_scalar(statement, chosen)
+    return methods, why
 
 
-def _solution(run: Run, domain: Domain, method: Method) -> Solution[PyTree]:
+def _limits(dtype: Any, rtol: float, atol: float, constraint_tolerance: float, max_steps: int, most: int) -> Limits:
+    for name, value in (("rtol", rtol), ("atol", atol), ("constraint_tolerance", constraint_tolerance)):
+        if not isinstance(value, jax.core.Tracer) and not value >= 0:
+            refuse("minimize", f"{name} = {value}", "a number that is not negative", f"Leave {name} out.")
+    for name, value in (("max_steps", max_steps), ("max_evaluations", most)):
+        if not isinstance(value, jax.core.Tracer) and value < 1:
+            refuse("minimize", f"{name} = {value}", "a positive integer", f"Leave {name} out.")
+    # In float32 a derivative that is smaller than the first one by 1e-8 is all rounding.
+    rtol = jnp.maximum(jnp.asarray(rtol, dtype), 32 * jnp.finfo(dtype).eps if rtol else 0)
+    return Limits(rtol, jnp.asarray(atol, dtype), jnp.asarray(constraint_tolerance, dtype), max_steps, most)
+
+
+def _refuse_on_host_only(**given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            refuse(
+                "minimize", f"{name} inside jit or vmap", "a call outside of them", f"Leave {name} out, or do not jit."
+            )
+
+
+def _compiled_stages(statement: Statement, methods: tuple[Method, ...], limits: Limits) -> list[_Stage]:
+    stages: list[_Stage] = []
+    x, done, spent = statement.x, jnp.zeros((), bool), jnp.zeros((), jnp.int32)
+    for method in methods:
+        left = limits._replace(max_evaluations=limits.max_evaluations - spent)
+        stage = _stage(compiled(statement.objective, method, x, statement.domain, left, done))
+        stages.append(stage)
+        x, done, spent = stage.x, done | _final(stage.code), spent + stage.stats["evaluations"]
+    return stages
+
+
+def _host_stages(
+    statement: Statement,
+    methods: tuple[Method, ...],
+    limits: Limits,
+    max_seconds: float | None,
+    callback: Callable[[Step], Any] | None,
+) -> tuple[list[_Stage], Columns]:
+    stages: list[_Stage] = []
+    rows: list[dict[str, float]] = []
+    x, spent = statement.x, 0
+
+    def watch(step: Step) -> bool:
+        rows.append(step.numbers())
+        return bool(callback(step)) if callback is not None else False
+
+    for method in methods:
+        seconds = None if max_seconds is None else max_seconds - (rows[-1]["seconds"] if rows else 0.0)
+        left = limits._replace(max_evaluations=limits.max_evaluations - spent)
+        stages.append(_stage(on_host(statement.objective, method, x, statement.domain, left, seconds, watch)))
+        x, spent = stages[-1].x, spent + int(stages[-1].stats["evaluations"])
+        if bool(_final(stages[-1].code)):
+            break
+    return stages, Columns((name, np.array([row[name] for row in rows])) for name in rows[0])
+
+
+def _final(code: Array) -> Array:
+    """Whether a stage has ended so that no other method could do better."""
+    retry = (Status.STALLED, Status.NOT_CONVERGED)
+    return ~reduce(jnp.logical_or, [code == status.code for status in retry])
+
+
+def _stage(run: Run) -> _Stage:
     finished = run.code == Status.SUCCESS.code
-    x = jnp.where(finished, run.state.at.x, run.best.x)
     stats = {
         "value": jnp.where(finished, run.state.at.value, run.best.value),
         "stationarity": jnp.where(finished, run.measure.stationarity, run.best.stationarity),
@@ -83,6 +217,24 @@ def _solution(run: Run, domain: Domain, method: Method) -> Solution[PyTree]:
         "hessians": run.counts[1],
         "products": run.counts[2],
         "noise": run.noise,
-        "method": Words(type(method).__name__),
     }
-    return Solution(domain.unravel(x), Status(run.code), stats, f"minimize with {type(method).__name__}")
+    if hasattr(run.state, "multipliers"):
+        stats["multipliers"] = run.state.multipliers
+    return _Stage(jnp.where(finished, run.state.at.x, run.best.x), stats, run.code)
+
+
+_ADD_UP = ("iterations", "evaluations", "hessians", "products")
+
+
+def _solution(stages: list[_Stage], statement: Statement, methods: tuple[Method, ...], why: str) -> Solution[PyTree]:
+    """The last stage that ran, with the counts of all."""
+    x, stats, code = stages[0]
+    for stage in stages[1:]:
+        keep = _final(code)
+        counts = {name: stats[name] + jnp.where(keep, 0, stage.stats[name]) for name in _ADD_UP}
+        x, stats, code = jax.tree.map(lambda a, b, keep=keep: jnp.where(keep, a, b), (x, stats, code), tuple(stage))
+        stats |= counts
+    names = [type(method).__name__ for method in methods[: len(stages)]]
+    said = Words(f"{', then '.join(names)}: {why}")
+    stats |= {"start_outside": start_outside(statement), "method": said}
+    return Solution(statement.domain.unravel(x), Status(code), stats, f"minimize with {names[-1]}")
