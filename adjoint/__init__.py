@@ -29,6 +29,7 @@ from adjoint.optimize.driver import Step
 from adjoint.optimize.minimize import minimize
 from adjoint.optimize.optimality_criteria import OC, OCState
 from adjoint.optimize.steepest_descent import SteepestDescent
+from adjoint.record.checkpoint import Checkpoint
 from adjoint.second_order import hvp
 from adjoint.solution import Solution, SolveError, Status, require
 from adjoint.verify.gradient import Verdict, verify_gradient
@@ -45,6 +46,7 @@ __all__ = [
     "OC",
     "Anderson",
     "BacksolveAdjoint",
+    "Checkpoint",
     "Cholesky",
     "DiscreteAdjoint",
     "Euclidean",

@@ -3,6 +3,7 @@
 Both ask `Run.request` at `Run.point` of the objective and hand the answer to the same `advance`, so they take the same steps.
 """
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from adjoint.optimize.continuation import Continuation, History
 from adjoint.optimize.objective import Objective
 from adjoint.optimize.problem import Domain, Method
 from adjoint.optimize.progress import RUNNING, Limits, Run, advance, start
+from adjoint.record.checkpoint import Checkpoint
+from adjoint.record.interruption import Interruption
 from adjoint.solution import Status
 
 
@@ -103,29 +107,70 @@ def on_host(
     domain: Domain,
     limits: Limits,
     max_seconds: float | None,
-    watch: Callable[[Step], bool],
+    callback: Callable[[Step], Any] | None,
+    history: History,
+    checkpoint: Checkpoint | None = None,
+    stage: int = 0,
 ) -> Run:
-    """The run one evaluation at a time; `watch` sees every step and answers whether to stop."""
-    began = time.monotonic()
-    run = _start(method, x, domain, objective.constraint_count(x))
+    """The run one evaluation at a time, or the rest of the one in the checkpoint.
+
+    `history` is filled; what it holds already belongs to the stages before this one, and so do its seconds. `callback` sees
+    every step and answers whether to stop.
+    """
+    files = None if checkpoint is None else Continuation(checkpoint, stage, objective, method, x, domain, limits)
+    begin = partial(_start, method, x, domain, objective.constraint_count(x))
+    saved = None if files is None else files.load(jax.eval_shape(begin))
+    if saved is None:
+        run, seen, seconds = begin(), -1, history[-1]["seconds"] if history else 0.0
+    else:
+        run, history[:], seconds = saved
+        seen = int(run.state.iterations)
+    watch = _Watch(domain, max_seconds, callback, history, files, time.monotonic() - seconds, seen)
     blank = objective.blank(method, x) if objective.gradient is not None else None
-    seen = -1
-    while True:
-        if blank is None:
-            run = _once(objective, method, run, domain, limits)
-        else:
-            run = _advance(method, run, objective.on_host(run.point, blank), domain, limits)
+    signals = () if callback is None and files is None else (signal.SIGINT, signal.SIGTERM)
+    stop = watch.out_of_time()
+    with Interruption(signals) as interruption, interruption.deferred():
+        while int(run.code) == RUNNING and stop is None:
+            if blank is None:
+                run = _once(objective, method, run, domain, limits)
+            else:
+                run = _advance(method, run, objective.on_host(run.point, blank), domain, limits)
+            stop = watch.look(run, interruption)
+    # A failure after a wish to stop must not lead to another attempt; the checkpoint tells of it.
+    stopped = int(run.code) == RUNNING or (stop is Status.INTERRUPTED and not Status(run.code).ok)
+    return run if stop is None or not stopped else run._replace(code=jnp.asarray(stop.code))
+
+
+@dataclass
+class _Watch:
+    """What happens after each evaluation: a new step is noted, shown and saved; and whether to stop, and why."""
+
+    domain: Domain
+    max_seconds: float | None
+    callback: Callable[[Step], Any] | None
+    history: History
+    files: Continuation | None
+    began: float
+    seen: int
+
+    def look(self, run: Run, interruption: Interruption) -> Status | None:
         code, iterations = (int(v) for v in jax.device_get((run.code, run.state.iterations)))
-        stop = None
-        if iterations > seen:
-            seen = iterations
-            stop = Status.INTERRUPTED if watch(_step(run, domain, time.monotonic() - began)) else None
-        if stop is None and max_seconds is not None and time.monotonic() - began > max_seconds:
-            stop = Status.TIME_LIMIT
-        if code != RUNNING:
-            return run
-        if stop is not None:
-            return run._replace(code=jax.numpy.asarray(stop.code))
+        moved, wish = iterations > self.seen, False
+        if moved:
+            self.seen = iterations
+            step = _step(run, self.domain, time.monotonic() - self.began)
+            self.history.append(step.numbers())
+            wish = self.callback is not None and bool(self.callback(step))
+        stop = Status.INTERRUPTED if wish or interruption.requested else self.out_of_time()
+        if self.files is not None:
+            due = moved and iterations % self.files.every == 0
+            if due or stop is not None or code != RUNNING:
+                self.files.save(run, self.history, time.monotonic() - self.began)
+        return stop
+
+    def out_of_time(self) -> Status | None:
+        late = self.max_seconds is not None and time.monotonic() - self.began > self.max_seconds
+        return Status.TIME_LIMIT if late else None
 
 
 def _step(run: Run, domain: Domain, seconds: float) -> Step:

@@ -16,6 +16,7 @@ from adjoint.optimize.driver import Step, compiled, on_host
 from adjoint.optimize.problem import Method
 from adjoint.optimize.progress import Limits, Run
 from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
+from adjoint.record.checkpoint import Checkpoint
 from adjoint.solution import Columns, Solution, Status, Words
 
 
@@ -37,6 +38,7 @@ def minimize(
     max_evaluations: int = 100_000,
     max_seconds: float | None = None,
     callback: Callable[[Step], Any] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Solution[PyTree]:
     """Minimize f(x) subject to lower <= x <= upper, g(x) = 0 and h(x) <= 0, and say honestly how it ended.
 
@@ -69,6 +71,9 @@ def minimize(
         Limits; the last one is looked at between evaluations, outside of `jit` only.
     callback
         Called with a `Step` after each step, outside of `jit` only. A true answer ends the run.
+    checkpoint
+        Where to save the run and to go on from, outside of `jit` only. With it or a `callback`, Ctrl-C and SIGTERM let the
+        evaluation in progress finish and end the run as `INTERRUPTED`; a second one is a `KeyboardInterrupt` at once.
 
     Returns
     -------
@@ -108,9 +113,9 @@ def minimize(
     methods, why = _methods(method, statement, equality, inequality)
     limits = _limits(statement.x.dtype, rtol, atol, constraint_tolerance, max_steps, max_evaluations)
     if statement.traced:
-        _refuse_on_host_only(max_seconds=max_seconds, callback=callback)
+        _refuse_on_host_only(max_seconds=max_seconds, callback=callback, checkpoint=checkpoint)
         return _solution(_compiled_stages(statement, methods, limits), statement, methods, why)
-    stages, columns = _host_stages(statement, methods, limits, max_seconds, callback)
+    stages, columns = _host_stages(statement, methods, limits, max_seconds, callback, checkpoint)
     solution = _solution(stages, statement, methods, why)
     return Solution(solution.value, solution.status, solution.stats | {"history": columns}, solution.origin)
 
@@ -181,19 +186,17 @@ def _host_stages(
     limits: Limits,
     max_seconds: float | None,
     callback: Callable[[Step], Any] | None,
+    checkpoint: Checkpoint | None,
 ) -> tuple[list[_Stage], Columns]:
     stages: list[_Stage] = []
     rows: list[dict[str, float]] = []
     x, spent = statement.x, 0
-
-    def watch(step: Step) -> bool:
-        rows.append(step.numbers())
-        return bool(callback(step)) if callback is not None else False
-
-    for method in methods:
-        seconds = None if max_seconds is None else max_seconds - (rows[-1]["seconds"] if rows else 0.0)
+    for number, method in enumerate(methods):
         left = limits._replace(max_evaluations=limits.max_evaluations - spent)
-        stages.append(_stage(on_host(statement.objective, method, x, statement.domain, left, seconds, watch)))
+        run = on_host(
+            statement.objective, method, x, statement.domain, left, max_seconds, callback, rows, checkpoint, number
+        )
+        stages.append(_stage(run))
         x, spent = stages[-1].x, spent + int(stages[-1].stats["evaluations"])
         if bool(_final(stages[-1].code)):
             break

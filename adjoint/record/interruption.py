@@ -7,7 +7,8 @@ into a host callback. So inside an iteration the signal only leaves a mark, whic
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import Self, TypeVar
 
@@ -15,15 +16,20 @@ T = TypeVar("T")
 
 
 class Interruption:
-    """The answer to Ctrl-C (SIGINT) for as long as the ``with`` block lasts.
+    """The answer to Ctrl-C (SIGINT) or other signals for as long as the ``with`` block lasts.
 
-    In `between` it waits for the end of the current step; elsewhere, and the second time, it is a `KeyboardInterrupt`
-    at once. Outside the main thread, where Python has no signals, nothing changes.
+    In `between` it waits for the end of the current step, in `deferred` for whoever reads `requested`; elsewhere, and the second
+    time, it is a `KeyboardInterrupt` at once. Outside the main thread, where Python has no signals, nothing changes.
+
+    Parameters
+    ----------
+    signals
+        Those that are answered.
 
     Attributes
     ----------
     requested
-        Whether Ctrl-C was pressed.
+        Whether one of them has come.
 
     Examples
     --------
@@ -33,19 +39,18 @@ class Interruption:
     (6, False)
     """
 
-    def __init__(self):
+    def __init__(self, signals: Sequence[signal.Signals] = (signal.SIGINT,)):
         self.requested = False
         self._waiting = False
-        self._in_main_thread = threading.current_thread() is threading.main_thread()
+        self._signals = signals if threading.current_thread() is threading.main_thread() else ()
 
     def __enter__(self) -> Self:
-        if self._in_main_thread:
-            self._previous = signal.signal(signal.SIGINT, self._answer)
+        self._previous = {number: signal.signal(number, self._answer) for number in self._signals}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._in_main_thread:
-            signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def between(self, steps: Iterable[T]) -> Iterator[T]:
         """Yield the steps; after a Ctrl-C, raise `KeyboardInterrupt` once the current step has been dealt with.
@@ -55,12 +60,18 @@ class Interruption:
         steps
             Any iterable, such as the iterations of an optimization.
         """
-        self._waiting = True
-        try:
+        with self.deferred():
             for step in steps:
                 yield step
                 if self.requested:
                     raise KeyboardInterrupt
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """For as long as this ``with`` block lasts, the first signal only sets `requested`."""
+        self._waiting = True
+        try:
+            yield
         finally:
             self._waiting = False
 
