@@ -97,7 +97,9 @@ def _problem(
         "x": f"{x.dtype}[{x.size}] as {jax.tree.map(lambda v: v.shape, jax.eval_shape(objective.unravel, shape))}",
         "start": _digest([x]),
         "inner product": type(domain.inner_product).__name__,
-        "bounds, noise and weights": _digest(jax.tree.leaves(domain)),
+        "bounds, noise and weights": _digest(
+            [*jax.tree.leaves(domain), _without_addresses(repr(domain.inner_product))]
+        ),
         "tolerances": ", ".join(f"{float(v):.17g}" for v in limits[:3]),
         "functions": ", ".join(getattr(f, "__qualname__", type(f).__qualname__) for f in named),
         "objective's program": _digest([_program(lambda v, f=f: f(objective.unravel(v)), shape) for f in traced]),
@@ -117,6 +119,8 @@ def _digest(things: list[Any]) -> str:
     """Of texts and arrays, a few letters of their SHA-256."""
     digest = hashlib.sha256()
     for thing in jax.tree.leaves(things):
+        if jnp.issubdtype(getattr(thing, "dtype", np.uint8), jax.dtypes.prng_key):
+            thing = jax.random.key_data(thing)
         array = np.asarray(thing.encode() if isinstance(thing, str) else thing)
         digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
     return digest.hexdigest()[:16]

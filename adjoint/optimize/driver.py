@@ -136,6 +136,7 @@ def on_host(
             else:
                 run = _advance(method, run, objective.on_host(run.point, blank), domain, limits)
             stop = watch.look(run, interruption)
+    stop = Status.INTERRUPTED if interruption.requested else stop
     # A failure after a wish to stop must not lead to another attempt; the checkpoint tells of it.
     stopped = int(run.code) == RUNNING or (stop is Status.INTERRUPTED and not Status(run.code).ok)
     return run if stop is None or not stopped else run._replace(code=jnp.asarray(stop.code))

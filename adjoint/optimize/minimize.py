@@ -5,6 +5,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
@@ -157,8 +158,10 @@ def _limits(dtype: Any, rtol: float, atol: float, constraint_tolerance: float, m
         if not isinstance(value, jax.core.Tracer) and value < 1:
             refuse("minimize", f"{name} = {value}", "a positive integer", f"Leave {name} out.")
     # In float32 a derivative that is smaller than the first one by 1e-8 is all rounding.
-    rtol = jnp.maximum(jnp.asarray(rtol, dtype), 32 * jnp.finfo(dtype).eps if rtol else 0)
-    return Limits(rtol, jnp.asarray(atol, dtype), jnp.asarray(constraint_tolerance, dtype), max_steps, most)
+    visible = jnp.maximum(jnp.asarray(rtol, dtype), jnp.where(jnp.asarray(rtol) > 0, 32 * jnp.finfo(dtype).eps, 0))
+    return Limits(
+        visible.astype(dtype), jnp.asarray(atol, dtype), jnp.asarray(constraint_tolerance, dtype), max_steps, most
+    )
 
 
 def _refuse_on_host_only(**given: Any) -> None:
@@ -200,7 +203,7 @@ def _host_stages(
         x, spent = stages[-1].x, spent + int(stages[-1].stats["evaluations"])
         if bool(_final(stages[-1].code)):
             break
-    return stages, Columns((name, np.array([row[name] for row in rows])) for name in rows[0])
+    return stages, Columns((name, np.array([row[name] for row in rows])) for name in (rows[0] if rows else ()))
 
 
 def _final(code: Array) -> Array:

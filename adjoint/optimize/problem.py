@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int32, PyTree
 
 from adjoint.inner_products import Euclidean, InnerProduct
@@ -106,13 +107,13 @@ class Domain:
         """The vector that represents a derivative."""
         if isinstance(self.inner_product, Euclidean):
             return derivative
-        return jax.flatten_util.ravel_pytree(self.inner_product.gradient(self.unravel(derivative)))[0]
+        return ravel_pytree(self.inner_product.gradient(self.unravel(derivative)))[0]
 
     def derivative(self, gradient: Float[Array, " n"]) -> Float[Array, " n"]:
         """The derivative that a vector represents."""
         if isinstance(self.inner_product, Euclidean):
             return gradient
-        return jax.flatten_util.ravel_pytree(self.inner_product.derivative(self.unravel(gradient)))[0]
+        return ravel_pytree(self.inner_product.derivative(self.unravel(gradient)))[0]
 
     def norm(self, v: Float[Array, " n"]) -> Float[Array, ""]:
         return jnp.sqrt(jnp.maximum(v @ self.derivative(v), 0))
@@ -134,7 +135,7 @@ class Domain:
 
     def free(self, x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Bool[Array, " n"]:
         """The entries that are not held at a bound by the derivative."""
-        if not self.bounded:
+        if self.lower is None or self.upper is None:
             return jnp.ones(x.shape, bool)
         return ~(((x <= self.lower) & (derivative > 0)) | ((x >= self.upper) & (derivative < 0)))
 
@@ -149,7 +150,7 @@ class Domain:
 
     def longest(self, x: Float[Array, " n"], direction: Float[Array, " n"]) -> Float[Array, ""]:
         """The largest t for which x + t direction is within the bounds."""
-        if not self.bounded:
+        if self.lower is None or self.upper is None:
             return jnp.asarray(jnp.inf, x.dtype)
         to_bound = jnp.where(direction > 0, self.upper - x, jnp.where(direction < 0, self.lower - x, jnp.inf))
         return jnp.min(jnp.where(direction == 0, jnp.inf, to_bound / jnp.where(direction == 0, 1, direction)))
@@ -200,9 +201,10 @@ class Method(Protocol):
         Of "bounds", "equality" and "inequality", those that it can honor.
     """
 
-    requests: tuple[Request, ...]
-    handles: tuple[str, ...]
-
+    @property
+    def requests(self) -> tuple[Request, ...]: ...
+    @property
+    def handles(self) -> tuple[str, ...]: ...
     def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> Any: ...
     def step(self, state: Any, answer: Answer, domain: Domain) -> Any: ...
     def revive(self, state: Any, domain: Domain) -> Any: ...

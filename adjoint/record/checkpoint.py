@@ -9,6 +9,7 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,14 +129,12 @@ class Generations:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             RunFolder(self.path.parent).write(following.name, _encode(snapshot, self._problem, self._origin))
-            try:
-                if self._keep_newest and self.path.exists():
-                    os.replace(self.path, self.previous)
-                os.replace(following, self.path)
-            except OSError:
-                following.unlink(missing_ok=True)
-                raise
+            if self._keep_newest and self.path.exists():
+                os.replace(self.path, self.previous)
+            os.replace(following, self.path)
         except OSError as error:
+            with suppress(OSError):
+                following.unlink()
             if not self._complained:
                 warnings.warn(
                     f"checkpoint {self.path} could not be saved ({error.strerror or error}); the run goes on without, and the "
