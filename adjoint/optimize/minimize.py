@@ -51,7 +51,7 @@ def minimize(
         Where to start: an array or a pytree of real arrays of one dtype. A start outside of the bounds is projected; by how
         much is in ``stats["start_outside"]``.
     method
-        `SteepestDescent`, `BFGS`, `LBFGS`, `Newton`, `NewtonKrylov`, `GaussNewton`, ...; None chooses by size, bounds,
+        `SteepestDescent`, `BFGS` or `LBFGS`; None chooses by size, bounds,
         constraints and derivatives, and ``stats["method"]`` says what and why.
     bounds
         (lower, upper), each a number or structured like x0; infinite where there is none.
@@ -144,7 +144,7 @@ def _methods(method: Any, statement: Statement, equality: Any, inequality: Any) 
                 f"minimize with {type(chosen).__name__}",
                 " and ".join(missing),
                 f"none, as this method cannot honor {'it' if len(missing) == 1 else 'them'}",
-                "Take a method that can: AugmentedLagrangian for all three, MMA for bounds and inequality.",
+                "Leave it out: no method honors constraints yet; adjoint.argmin does.",
             )
         require_scalar(statement, chosen)
     return methods, why

@@ -92,7 +92,7 @@ def require_scalar(statement: Statement, method: Method) -> None:
             "minimize",
             f"an objective that returns {describe(shape)}",
             "a real scalar",
-            "Return one number; residuals are for method=GaussNewton().",
+            "Return one number, such as jnp.sum(residuals**2).",
             TypeError,
         )
 
