@@ -27,10 +27,11 @@ from adjoint.ode.steady_state import steady_state
 from adjoint.optimize.bfgs import BFGS, LBFGS
 from adjoint.optimize.driver import Step
 from adjoint.optimize.minimize import minimize
+from adjoint.optimize.newton import GaussNewton
 from adjoint.optimize.optimality_criteria import OC, OCState
 from adjoint.optimize.steepest_descent import SteepestDescent
 from adjoint.record.checkpoint import Checkpoint
-from adjoint.second_order import hvp
+from adjoint.second_order import gauss_newton_product, hvp
 from adjoint.solution import Solution, SolveError, Status, require
 from adjoint.verify.gradient import Verdict, verify_gradient
 from adjoint.verify.taylor import taylor_test
@@ -53,6 +54,7 @@ __all__ = [
     "Event",
     "ForwardSensitivity",
     "GaussAdjoint",
+    "GaussNewton",
     "HostSolver",
     "Hybrid",
     "InterpolatingAdjoint",
@@ -82,6 +84,7 @@ __all__ = [
     "factor_cache",
     "factorize",
     "fixed_point",
+    "gauss_newton_product",
     "hvp",
     "hybrid_solve",
     "linear_solve",

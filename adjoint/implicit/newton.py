@@ -37,7 +37,8 @@ class Newton:
     """x <- x - t F_x^-1 F, with the longest t = 1, 1/2, 1/4, ... that decreases |F| enough.
 
     Where F_x is singular, the steepest-descent (Cauchy) step of |F|^2 takes the place of the Newton step, so a singular
-    Jacobian at the start does no harm.
+    Jacobian at the start does no harm. As the method of `minimize`, F_x is the Hessian, the step is kept within a trust region, and
+    only `max_steps` counts: `minimize` has tolerances of its own.
 
     Parameters
     ----------
@@ -98,6 +99,9 @@ class Newton:
 @dataclass(frozen=True)
 class NewtonKrylov(Newton):
     """`Newton` whose steps are found by GMRES from products with F_x alone: memory of a few vectors, no Jacobian.
+
+    As the method of `minimize`, the steps are found by conjugate gradients within a trust region, preconditioned by the inner product
+    or by `preconditioner`, from products with the Hessian; `max_steps` and `forcing` count, `rtol` and `restart` do not.
 
     Parameters
     ----------

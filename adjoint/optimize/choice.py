@@ -2,25 +2,52 @@
 
 from typing import Any
 
+from adjoint.implicit.newton import Newton, NewtonKrylov
 from adjoint.inputs import describe, refuse
 from adjoint.optimize.bfgs import BFGS, LBFGS
+from adjoint.optimize.newton import TrustRegionNewton
+from adjoint.optimize.newton_krylov import TrustRegionCG
 from adjoint.optimize.problem import Method
 
+# Up to so many unknowns a Hessian costs little beside the steps that it saves.
+SMALL = 100
 # Beyond so many unknowns an n x n matrix costs more than it saves.
 DENSE = 1000
+METHODS = "SteepestDescent(), Newton(), NewtonKrylov(), GaussNewton(), BFGS() or LBFGS()"
 
 
 def as_method(method: Any) -> Method:
-    """The method that an object of the public interface stands for."""
-    if not all(hasattr(method, name) for name in ("init", "step", "measure")):
-        refuse("minimize", f"method = {describe(method)}", "SteepestDescent(), BFGS(), LBFGS(), ...", "", TypeError)
+    """The method that an object of the public interface stands for: `Newton` and `NewtonKrylov` find roots and minimizers."""
+    if isinstance(method, Newton):
+        _refuse_settings_of_roots(method)
+    if isinstance(method, NewtonKrylov):
+        return TrustRegionCG(method.max_steps, method.forcing, method.preconditioner)
+    if isinstance(method, Newton):
+        return TrustRegionNewton(method.max_steps)
+    if isinstance(method, type) or not all(hasattr(method, name) for name in ("init", "step", "measure", "revive")):
+        given = f"method = {method.__name__}, a class" if isinstance(method, type) else f"method = {describe(method)}"
+        refuse("minimize", given, METHODS, "Pass one of these objects, or None for a choice.", TypeError)
     return method
+
+
+def _refuse_settings_of_roots(method: Newton) -> None:
+    name, default = type(method).__name__, type(method)()
+    if method.rtol != default.rtol:
+        given = f"{name} with rtol = {method.rtol}, which is for roots"
+        refuse("minimize", given, "its default", "minimize has an rtol of its own, for derivatives.")
+    if isinstance(method, NewtonKrylov) and method.restart != NewtonKrylov().restart:
+        given = f"NewtonKrylov with restart = {method.restart}"
+        refuse("minimize", given, "its default", "Conjugate gradients, which minimize uses, have no restart.")
 
 
 def choose(
     n: int, bounded: bool, has_equality: bool, has_inequality: bool, traceable: bool
 ) -> tuple[tuple[Method, ...], str]:
-    """The methods to try in turn, and why."""
+    """The methods to try in turn, and why these."""
     if has_equality or has_inequality:
         refuse("minimize", "constraints without a method", "a method that honors them", "Name one.")
-    return ((BFGS() if n <= DENSE else LBFGS()),), f"{n} unknowns"
+    if traceable and n <= SMALL:
+        return (TrustRegionNewton(), BFGS()), f"{n} unknowns, at most {SMALL}, with second derivatives"
+    if n <= DENSE:
+        return (BFGS(),), f"{n} unknowns, at most {DENSE}" if traceable else f"{n} unknowns without second derivatives"
+    return (LBFGS(),), f"{n} unknowns, more than {DENSE}"

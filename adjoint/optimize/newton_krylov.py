@@ -1,0 +1,256 @@
+"""Newton's method for many unknowns: a trust region whose step is found by conjugate gradients from products f''(x) v alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from adjoint.optimize.descent import Descent
+from adjoint.optimize.problem import Answer, Domain, Iterate, Request
+from adjoint.optimize.trust_region import collapsed, judge
+
+# Without rounding n products solve a system of n equations; these are added for rounding.
+PRODUCTS_BEYOND = 10
+
+
+class Inner(NamedTuple):
+    """Where the conjugate gradients stand, for H s = -g in the free entries.
+
+    Attributes
+    ----------
+    s, H_s
+        The step so far, and H times it.
+    r, r_z
+        g + H s in the free entries, and r . M^-1 r.
+    free
+        The entries that the step may still change.
+    products
+        Made so far.
+    settling
+        Whether the product that is asked for is that with s itself, cut down to the bounds.
+    """
+
+    s: Float[Array, " n"]
+    H_s: Float[Array, " n"]
+    r: Float[Array, " n"]
+    r_z: Float[Array, ""]
+    free: Bool[Array, " n"]
+    products: Int32[Array, ""]
+    settling: Bool[Array, ""]
+
+
+class TrustRegionCGState(NamedTuple):
+    """Where the method stands; see `adjoint.optimize.problem.State` and `adjoint.optimize.newton.TrustRegionState`."""
+
+    request: Int32[Array, ""]
+    point: Float[Array, " n"]
+    direction: Float[Array, " n"]
+    at: Iterate
+    iterations: Int32[Array, ""]
+    stuck: Bool[Array, ""]
+    search_direction: Float[Array, " n"]
+    radius: Float[Array, ""]
+    inner: Inner
+    predicted: Float[Array, ""]
+    size: Float[Array, ""]
+    started: Bool[Array, ""]
+    revived: Bool[Array, ""]
+
+
+@dataclass(frozen=True)
+class TrustRegionCG:
+    """x <- x + s, where s minimizes f'(x) s + s' f''(x) s / 2 within |s| <= radius over the Krylov spaces of conjugate gradients.
+
+    They end at the relative residual `forcing`, at the radius or where f'' curves down (Steihaug and Toint). They are
+    preconditioned by M^-1 of the inner product, so their number does not grow with the mesh where f'' is M and something compact.
+    A step that is not accepted is shortened, without further products. Bounds: entries that the step would carry beyond one are
+    held there, and the conjugate gradients go on with the others. A point where f' = 0 and f'' is indefinite is not left.
+
+    Parameters
+    ----------
+    max_steps
+        Limit on the number of steps, beside that of `minimize`.
+    forcing
+        Relative residual, in the dual norm, to which each Newton system is solved.
+    preconditioner
+        v -> P v for flat vectors v, symmetric positive definite and close to f''^-1, in place of M^-1.
+
+    Notes
+    -----
+    **Cost** per step: one to a few values with derivatives, and products, each about two derivatives; memory of a few vectors.
+    Source: T. Steihaug, SIAM J. Numer. Anal. 20 (1983); J. Nocedal, Y. Yuan, in Advances in Nonlinear Programming, Kluwer (1998).
+    """
+
+    max_steps: int | None = None
+    forcing: float = 1e-4
+    preconditioner: Callable[[Array], Array] | None = None
+
+    requests = (Request.VALUE, Request.PRODUCT)
+    handles = ("bounds",)
+    measure = Descent.measure
+
+    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> TrustRegionCGState:
+        """The state that asks about x first."""
+        x = domain.project(x)
+        zero, no, nothing = jnp.zeros((), x.dtype), jnp.zeros((), bool), jnp.zeros_like(x)
+        integer = jnp.zeros((), jnp.int32)
+        length = domain.norm(x)
+        radius = jnp.where(length > 0, length, 1).astype(x.dtype)
+        return TrustRegionCGState(
+            request=integer,
+            point=x,
+            direction=nothing,
+            at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), nothing),
+            iterations=integer,
+            stuck=no,
+            search_direction=nothing,
+            radius=radius,
+            inner=Inner(nothing, nothing, nothing, zero, jnp.ones(x.shape, bool), integer, no),
+            predicted=zero,
+            size=radius,
+            started=no,
+            revived=no,
+        )
+
+    def step(self, state: TrustRegionCGState, answer: Answer, domain: Domain) -> TrustRegionCGState:
+        """The state after the answer that it asked for; pure."""
+        return jax.lax.cond(
+            state.request == Request.VALUE,
+            lambda s: self._judge(s, answer, domain),
+            lambda s: self._go_on(s, jnp.asarray(answer.product), domain),
+            state,
+        )
+
+    def revive(self, state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:
+        """The stuck state with the radius that it began with, once a step: now the noise of f is known."""
+        fresh = state._replace(radius=state.size, stuck=jnp.zeros((), bool), revived=jnp.ones((), bool))
+        again = self._begin(fresh, domain)
+        return jax.tree.map(lambda a, b: jnp.where(state.revived, a, b), state, again)
+
+    def _judge(self, state: TrustRegionCGState, answer: Answer, domain: Domain) -> TrustRegionCGState:
+        """The state that has moved and begins to solve, or that tries a shorter step."""
+        s = state.point - state.at.x
+        verdict = judge(state.at, answer, s, state.predicted, state.radius, domain)
+        first = ~state.started
+        accepted = first | verdict.accepted
+        radius = jnp.where(first, state.radius, verdict.radius)
+        size = jnp.maximum(state.size, jnp.where(accepted, domain.norm(state.point), 0))
+        here = Iterate(state.point, answer.value, answer.derivative)
+        moved = state._replace(
+            at=here,
+            iterations=state.iterations + jnp.where(first, 0, 1),
+            radius=radius,
+            size=size,
+            started=jnp.ones((), bool),
+            revived=jnp.zeros((), bool),
+        )
+        length, inner = domain.norm(s), state.inner
+        share = radius / jnp.where(length > 0, length, 1)
+        shorter = inner._replace(s=share * inner.s, H_s=share * inner.H_s)
+        stayed = _try(state._replace(radius=radius, inner=shorter), domain)
+        stayed = stayed._replace(stuck=stayed.stuck | collapsed(radius, size))
+        return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), self._begin(moved, domain), stayed)
+
+    def _begin(self, state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:
+        """The state that asks for the first product at its iterate."""
+        nothing = jnp.zeros_like(state.at.x)
+        free = domain.free(state.at.x, state.at.derivative)
+        return self._restart(state, nothing, nothing, free, jnp.zeros((), jnp.int32), domain)
+
+    def _restart(
+        self, state: TrustRegionCGState, s: Array, H_s: Array, free: Array, products: Array, domain: Domain
+    ) -> TrustRegionCGState:
+        r = (state.at.derivative + H_s) * free
+        z = self._precondition(r, free, domain)
+        r_z = r @ z
+        inner = Inner(s, H_s, r, r_z, free, products, jnp.zeros((), bool))
+        return state._replace(
+            request=jnp.full((), Request.PRODUCT, jnp.int32),
+            point=state.at.x,
+            direction=-z,
+            inner=inner,
+            search_direction=jnp.where(jnp.any(z != 0), -z, -domain.gradient(state.at.derivative)),
+            stuck=~(r_z > 0),
+        )
+
+    def _precondition(self, r: Float[Array, " n"], free: Bool[Array, " n"], domain: Domain) -> Float[Array, " n"]:
+        return (domain.gradient(r) if self.preconditioner is None else self.preconditioner(r)) * free
+
+    def _go_on(self, state: TrustRegionCGState, product: Float[Array, " n"], domain: Domain) -> TrustRegionCGState:
+        if not domain.bounded:
+            return self._iterate(state, product, domain)
+        return jax.lax.cond(
+            state.inner.settling,
+            lambda s: self._settle(s, product, domain),
+            lambda s: self._iterate(s, product, domain),
+            state,
+        )
+
+    def _iterate(self, state: TrustRegionCGState, H_d: Float[Array, " n"], domain: Domain) -> TrustRegionCGState:
+        """One step of the conjugate gradients; at their end, the state that tries what they have found."""
+        inner, d, radius = state.inner, state.direction, state.radius
+        curvature = d @ H_d
+        alpha = inner.r_z / jnp.where(curvature > 0, curvature, 1)
+        outside = ~(curvature > 0) | ~(domain.norm(inner.s + alpha * d) < radius)
+        alpha = jnp.where(outside, _to_sphere(inner.s, d, radius, domain), alpha)
+        s, H_s = inner.s + alpha * d, inner.H_s + alpha * H_d
+        r = inner.r + alpha * H_d * inner.free
+        z = self._precondition(r, inner.free, domain)
+        r_z = r @ z
+        g = state.at.derivative * inner.free
+        goal = self.forcing**2 * (g @ self._precondition(g, inner.free, domain))
+        products = inner.products + 1
+        ended = outside | ~(r_z > goal) | (products >= s.size + PRODUCTS_BEYOND)
+        following = inner._replace(s=s, H_s=H_s, r=r, r_z=r_z, products=products)
+        beta = r_z / jnp.where(inner.r_z > 0, inner.r_z, 1)
+        going = state._replace(inner=following, direction=-z + beta * d)
+        return jax.tree.map(lambda a, b: jnp.where(ended, a, b), _finish(state, following, domain), going)
+
+    def _settle(self, state: TrustRegionCGState, H_s: Float[Array, " n"], domain: Domain) -> TrustRegionCGState:
+        """After a step was cut down to the bounds: go on with the entries that are left, or try it; start again if it is none."""
+        s, inner, g = state.inner.s, state.inner, state.at.derivative
+        descends = (g @ s < 0) & (g @ s + s @ H_s / 2 < 0)
+        full = (domain.norm(s) >= 0.9 * state.radius) | (inner.products >= s.size + PRODUCTS_BEYOND)
+        tried = _try(state._replace(inner=inner._replace(H_s=H_s)), domain)
+        s, H_s = jnp.where(descends, s, 0), jnp.where(descends, H_s, 0)
+        radius = jnp.where(descends, state.radius, state.radius / 4)
+        again = self._restart(state._replace(radius=radius), s, H_s, inner.free, inner.products, domain)
+        solved = descends & (again.stuck | full)
+        return jax.tree.map(lambda a, b: jnp.where(solved, a, b), tried, again)
+
+
+def _to_sphere(s: Array, d: Array, radius: Array, domain: Domain) -> Array:
+    """The t > 0 with |s + t d| = radius."""
+    d_dual = domain.derivative(d)
+    a, b, c = d @ d_dual, s @ d_dual, jnp.maximum(radius**2 - s @ domain.derivative(s), 0)
+    root = jnp.sqrt(b**2 + a * c)
+    # Of the two forms of the root, the one without cancellation.
+    return jnp.where(b > 0, c / jnp.where(b > 0, root + b, 1), (root - b) / jnp.where(a > 0, a, 1))
+
+
+def _finish(state: TrustRegionCGState, inner: Inner, domain: Domain) -> TrustRegionCGState:
+    """The state that tries the step, or, where the bounds have cut it, asks for the product with what is left."""
+    whole = _try(state._replace(inner=inner), domain)
+    if not domain.bounded:
+        return whole
+    s = domain.project(state.at.x + inner.s) - state.at.x
+    beyond = inner.free & (jnp.abs(s - inner.s) > 4 * jnp.finfo(s.dtype).eps * state.size)
+    cut = inner._replace(s=s, free=inner.free & ~beyond, settling=jnp.ones((), bool), products=inner.products + 1)
+    asking = state._replace(inner=cut, direction=s)
+    return jax.tree.map(lambda a, b: jnp.where(jnp.any(beyond), a, b), asking, whole)
+
+
+def _try(state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:
+    """The state that asks for the value at the step; stuck where the model promises nothing."""
+    s, H_s, g = state.inner.s, state.inner.H_s, state.at.derivative
+    predicted = -(g @ s + s @ H_s / 2)
+    return state._replace(
+        request=jnp.zeros((), jnp.int32),
+        point=domain.project(state.at.x + s),
+        search_direction=jnp.where(predicted > 0, s, state.search_direction),
+        predicted=predicted,
+        stuck=~(predicted > 0),
+    )
