@@ -7,6 +7,7 @@ import random
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -69,7 +70,10 @@ class TestTheSameBits:
         assert sorted(set(seen)) == list(range(13))
         assert (len(seen) == 15) == (every == 1)
 
-    @pytest.mark.parametrize("method", [METHOD, adjoint.BFGS(), adjoint.SteepestDescent()])
+    @pytest.mark.parametrize(
+        "method",
+        [METHOD, *(pytest.param(m, marks=pytest.mark.slow) for m in (adjoint.BFGS(), adjoint.SteepestDescent()))],
+    )
     def test_after_a_stop_at_every_evaluation(self, path: Path, method: object) -> None:
         whole = run(path, method=method, checkpoint=None, max_steps=6)
         for most in range(1, int(whole.stats["evaluations"])):
@@ -121,13 +125,20 @@ class TestWhatIsDoneIsDone:
             calls.append(1)
             return float(x @ x)
 
-        def again(**given: object) -> adjoint.Solution:
+        def again(cost: Any = cost, **given: Any) -> adjoint.Solution:
             checkpoint = adjoint.Checkpoint(path)
             return adjoint.minimize(cost, START, METHOD, gradient=lambda x: 2 * x, checkpoint=checkpoint, **given)
+
+        def other(x: np.ndarray) -> float:
+            return 2 * cost(x)
 
         first, evaluations = again(), len(calls)
         assert first.status == adjoint.Status.SUCCESS
         assert same(first, again(max_steps=5000))
+        with pytest.raises(
+            ValueError, match="with functions .*cost, .*expected functions .*other, .*Name another file"
+        ):
+            again(other)
         assert len(calls) == evaluations
 
     def test_seconds_add_up_and_a_raised_limit_goes_on(self, whole: adjoint.Solution, path: Path) -> None:
