@@ -136,7 +136,7 @@ class TestWhatIsDoneIsDone:
         assert first.status == adjoint.Status.SUCCESS
         assert same(first, again(max_steps=5000))
         with pytest.raises(
-            ValueError, match="with functions .*cost, .*expected functions .*other, .*Name another file"
+            ValueError, match=r"with functions .*cost, .*expected functions .*other, .*Name another file"
         ):
             again(other)
         assert len(calls) == evaluations

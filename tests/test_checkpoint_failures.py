@@ -99,7 +99,9 @@ class TestSignals:
         assert int(stopped.stats["iterations"]) == 4
         assert "finishing this iteration" in capsys.readouterr().err
         assert signal.getsignal(number) is before
-        assert same(whole, run(path))
+        rest: list[int] = []
+        assert same(whole, run(path, callback=lambda step: rest.append(step.iteration)))
+        assert rest == list(range(5, 13))
 
     @pytest.mark.slow
     def test_a_process_that_is_told_to_end_saves_first(self, whole: adjoint.Solution, path: Path) -> None:
