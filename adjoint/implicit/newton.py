@@ -100,8 +100,8 @@ class Newton:
 class NewtonKrylov(Newton):
     """`Newton` whose steps are found by GMRES from products with F_x alone: memory of a few vectors, no Jacobian.
 
-    As the method of `minimize`, the steps are found by conjugate gradients within a trust region, preconditioned by the inner product
-    or by `preconditioner`, from products with the Hessian; `max_steps` and `forcing` count, `rtol` and `restart` do not.
+    As the method of `minimize`, the steps are found by conjugate gradients within a trust region, from products with the Hessian,
+    preconditioned by the inner product or by `preconditioner`; `max_steps` and `forcing` count, `rtol` and `restart` do not.
 
     Parameters
     ----------

@@ -54,8 +54,8 @@ class TrustRegionNewton:
     """x <- x + s, where s minimizes f'(x) s + s' f''(x) s / 2 within |s| <= radius, exactly, the hard case included.
 
     The norm is that of the inner product. The radius follows the ratio of the decrease of f to that of the model (Nocedal and
-    Wright, Numerical Optimization, 2nd ed., algorithm 4.1). Bounds are kept by projection: entries that are at a bound, or that the
-    step would carry beyond one, are held there, and the step is at least as good, by the model, as any along the projected gradient.
+    Wright, Numerical Optimization, 2nd ed., algorithm 4.1). Bounds are kept by projection: entries that are at a bound, or that
+    the step would carry beyond one, are held there, and the step is as good, by the model, as any along the projected gradient.
 
     Parameters
     ----------
@@ -127,9 +127,9 @@ class GaussNewton(TrustRegionNewton):
     Notes
     -----
     Without second derivatives of r the convergence is fast only where residuals at the solution are small or r is nearly linear.
-    **Cost** per step: the Jacobian of r, one to a few values with derivatives, one eigendecomposition for each of them. Source: J. J.
-    Moré, The Levenberg-Marquardt algorithm: implementation and theory, in Numerical Analysis, Lecture Notes in Mathematics 630,
-    Springer (1978).
+    **Cost** per step: the Jacobian of r, one to a few values with derivatives, one eigendecomposition for each of them. Source:
+    J. J. Moré, The Levenberg-Marquardt algorithm: implementation and theory, in Numerical Analysis, Lecture Notes in Mathematics
+    630, Springer (1978).
 
     Examples
     --------
@@ -168,10 +168,8 @@ def _judge(state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegi
 def _propose(state: TrustRegionState, domain: Domain) -> TrustRegionState:
     """The state that asks for the value at the trial step; stuck where the model promises nothing."""
     x, g, H = state.at.x, state.at.derivative, state.hessian
-    if domain.bounded:
-        s = _bounded_step(state, domain)
-    else:
-        s = _step(H, g, jnp.ones(x.shape, bool), state.radius, domain)
+    everything = jnp.ones(x.shape, bool)
+    s = _bounded_step(state, domain) if domain.bounded else _step(H, g, everything, state.radius, domain)
     point = domain.project(x + s)
     s = point - x
     predicted = -(g @ s + s @ (H @ s) / 2)
@@ -204,7 +202,7 @@ def _bounded_step(state: TrustRegionState, domain: Domain) -> Float[Array, " n"]
         free, s, _, k = carry
         pushed = g + H @ jnp.where(free, 0, s)
         s = jnp.where(free, _step(H, pushed, free, radius, domain), s)
-        beyond = free & ((x + s < domain.lower) | (x + s > domain.upper))
+        beyond = free & (domain.project(x + s) != x + s)
         return free & ~beyond, within(s), jnp.any(beyond), k + 1
 
     start = (free, jnp.zeros_like(x), jnp.ones((), bool), jnp.zeros((), jnp.int32))

@@ -14,6 +14,8 @@ from adjoint.optimize.trust_region import collapsed, judge
 
 # Without rounding n products solve a system of n equations; these are added for rounding.
 PRODUCTS_BEYOND = 10
+# Of the radius: a step within the bounds that is so long needs no further products.
+NEARLY = 0.9
 
 
 class Inner(NamedTuple):
@@ -29,12 +31,17 @@ class Inner(NamedTuple):
         The entries that the step may still change.
     products
         Made so far.
+    base, H_base
+        A step within the bounds from which they have begun, or, when settling, which is as far as s can be followed from there;
+        and H times it.
     settling
         Whether the product that is asked for is that with s itself, cut down to the bounds.
     """
 
     s: Float[Array, " n"]
     H_s: Float[Array, " n"]
+    base: Float[Array, " n"]
+    H_base: Float[Array, " n"]
     r: Float[Array, " n"]
     r_z: Float[Array, ""]
     free: Bool[Array, " n"]
@@ -108,7 +115,7 @@ class TrustRegionCG:
             stuck=no,
             search_direction=nothing,
             radius=radius,
-            inner=Inner(nothing, nothing, nothing, zero, jnp.ones(x.shape, bool), integer, no),
+            inner=Inner(nothing, nothing, nothing, nothing, nothing, zero, jnp.ones(x.shape, bool), integer, no),
             predicted=zero,
             size=radius,
             started=no,
@@ -166,7 +173,7 @@ class TrustRegionCG:
         r = (state.at.derivative + H_s) * free
         z = self._precondition(r, free, domain)
         r_z = r @ z
-        inner = Inner(s, H_s, r, r_z, free, products, jnp.zeros((), bool))
+        inner = Inner(s, H_s, s, H_s, r, r_z, free, products, jnp.zeros((), bool))
         return state._replace(
             request=jnp.full((), Request.PRODUCT, jnp.int32),
             point=state.at.x,
@@ -210,16 +217,24 @@ class TrustRegionCG:
         return jax.tree.map(lambda a, b: jnp.where(ended, a, b), _finish(state, following, domain), going)
 
     def _settle(self, state: TrustRegionCGState, H_s: Float[Array, " n"], domain: Domain) -> TrustRegionCGState:
-        """After a step was cut down to the bounds: go on with the entries that are left, or try it; start again if it is none."""
-        s, inner, g = state.inner.s, state.inner, state.at.derivative
-        descends = (g @ s < 0) & (g @ s + s @ H_s / 2 < 0)
-        full = (domain.norm(s) >= 0.9 * state.radius) | (inner.products >= s.size + PRODUCTS_BEYOND)
-        tried = _try(state._replace(inner=inner._replace(H_s=H_s)), domain)
-        s, H_s = jnp.where(descends, s, 0), jnp.where(descends, H_s, 0)
-        radius = jnp.where(descends, state.radius, state.radius / 4)
-        again = self._restart(state._replace(radius=radius), s, H_s, inner.free, inner.products, domain)
-        solved = descends & (again.stuck | full)
-        return jax.tree.map(lambda a, b: jnp.where(solved, a, b), tried, again)
+        """After a step was cut down to the bounds: go on from it, or from where the first bound was met if that is better."""
+        inner, g = state.inner, state.at.derivative
+
+        def model(s: Array, H_s: Array) -> Array:
+            return g @ s + s @ H_s / 2
+
+        projected = model(inner.s, H_s) < model(inner.base, inner.H_base)
+        s, H_s = jnp.where(projected, inner.s, inner.base), jnp.where(projected, H_s, inner.H_base)
+        # An entry that is held stays where the step has it; those that the shorter step leaves within the bounds are free again.
+        there = state.at.x + s
+        rounding = 4 * jnp.finfo(s.dtype).eps * state.size
+        below, above = there - rounding, there + rounding
+        met = ((domain.project(below) != below) | (domain.project(above) != above)) & ~inner.free
+        free = jnp.where(projected, inner.free, domain.free(state.at.x, g) & ~met)
+        full = (domain.norm(s) >= NEARLY * state.radius) | (inner.products >= s.size + PRODUCTS_BEYOND)
+        again = self._restart(state, s, H_s, free, inner.products, domain)
+        tried = _try(state._replace(inner=inner._replace(s=s, H_s=H_s)), domain)
+        return jax.tree.map(lambda a, b: jnp.where(again.stuck | full, a, b), tried, again)
 
 
 def _to_sphere(s: Array, d: Array, radius: Array, domain: Domain) -> Array:
@@ -238,7 +253,16 @@ def _finish(state: TrustRegionCGState, inner: Inner, domain: Domain) -> TrustReg
         return whole
     s = domain.project(state.at.x + inner.s) - state.at.x
     beyond = inner.free & (jnp.abs(s - inner.s) > 4 * jnp.finfo(s.dtype).eps * state.size)
-    cut = inner._replace(s=s, free=inner.free & ~beyond, settling=jnp.ones((), bool), products=inner.products + 1)
+    ahead = inner.s - inner.base
+    share = jnp.clip(domain.longest(state.at.x + inner.base, ahead), 0, 1)
+    cut = inner._replace(
+        s=s,
+        base=domain.project(state.at.x + inner.base + share * ahead) - state.at.x,
+        H_base=inner.H_base + share * (inner.H_s - inner.H_base),
+        free=inner.free & ~beyond,
+        products=inner.products + 1,
+        settling=jnp.ones((), bool),
+    )
     asking = state._replace(inner=cut, direction=s)
     return jax.tree.map(lambda a, b: jnp.where(jnp.any(beyond), a, b), asking, whole)
 

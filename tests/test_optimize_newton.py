@@ -1,0 +1,236 @@
+"""Newton's methods of minimize: the exact subproblem, minimizers, bounds, both loops, and independence of the mesh."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+
+import adjoint
+from adjoint import (
+    BFGS,
+    LBFGS,
+    GaussNewton,
+    Newton,
+    NewtonKrylov,
+    Sobolev,
+    SteepestDescent,
+    Weighted,
+    minimize,
+    require,
+)
+from adjoint.inner_products import Euclidean
+from adjoint.optimize.choice import as_method, choose
+from adjoint.optimize.newton import TrustRegionNewton
+from adjoint.optimize.newton_krylov import TrustRegionCG
+from adjoint.optimize.problem import Domain, Iterate
+from adjoint.optimize.trust_region import Judgement, eigenbasis, judge, minimize_in_ball
+
+METHODS = (Newton(), NewtonKrylov())
+
+
+def rosenbrock(x: Array) -> Array:
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+def unconstrained(metric: Any = None) -> Domain:
+    return Domain(None, None, jnp.zeros(()), metric if metric is not None else Euclidean(), lambda x: x)
+
+
+def assert_optimal(H: np.ndarray, g: np.ndarray, M: np.ndarray, radius: float) -> None:
+    """(H + lam M) s = -g, H + lam M semidefinite, lam (radius - |s|) = 0: Nocedal and Wright, theorem 4.1."""
+    n = g.size
+    basis = eigenbasis(jnp.asarray(H), jnp.ones(n, bool), unconstrained(Weighted(jnp.asarray(M))))
+    y, lam = minimize_in_ball(basis.values, basis.vectors.T @ g, jnp.asarray(radius))
+    s, lam = np.asarray(basis.vectors @ y), float(lam)
+    length, size = float(np.sqrt(s @ M @ s)), np.linalg.norm(H) + lam * np.linalg.norm(M)
+    # Backward errors: those of an eigendecomposition, a few n units of rounding.
+    assert np.linalg.norm((H + lam * M) @ s + g) <= 1e-12 * (size * np.linalg.norm(s) + np.linalg.norm(g))
+    assert np.linalg.eigvalsh(H + lam * M)[0] >= -1e-12 * size
+    assert lam >= 0
+    assert length <= radius * (1 + 1e-12)
+    assert lam * (radius - length) <= 1e-12 * size * radius
+
+
+class TestTheSubproblem:
+    @pytest.mark.parametrize("n", [1, 2, 7, 50])
+    @pytest.mark.parametrize("radius", [1e-3, 1.0, 1e3])
+    def test_is_solved(self, n: int, radius: float) -> None:
+        rng = np.random.default_rng(n)
+        A, B, g = rng.normal(size=(n, n)), rng.normal(size=(n, n)), rng.normal(size=n)
+        M = B @ B.T / n + np.eye(n)
+        assert_optimal(A @ A.T / n + 0.1 * np.eye(n), g, np.eye(n), radius)
+        assert_optimal((A + A.T) / 2, g, M, radius)
+        assert_optimal(-np.eye(n), g, M, radius)
+
+    @pytest.mark.parametrize("n", [1, 2, 7, 50])
+    @pytest.mark.parametrize("part", [0.0, 1e-18, 1e-12, 1e-6])
+    def test_is_solved_in_the_hard_case(self, n: int, part: float) -> None:
+        """g has no part, or nearly none, along the lowest eigenvector, and the others do not fill the ball."""
+        rng = np.random.default_rng(n)
+        Q = np.linalg.qr(rng.normal(size=(n, n)))[0]
+        w = np.concatenate([[-2.0], np.linspace(-1.0, 3.0, n - 1)])
+        g = Q @ np.concatenate([[part], rng.normal(size=n - 1)])
+        assert_optimal(Q @ np.diag(w) @ Q.T, g, np.eye(n), 100.0)
+
+    def test_fills_the_ball_where_the_derivative_vanishes(self) -> None:
+        y, lam = minimize_in_ball(jnp.array([-3.0, 1.0]), jnp.zeros(2), jnp.asarray(0.5))
+        assert (y.tolist(), float(lam)) == ([0.5, 0.0], 3.0)
+
+    def test_takes_no_step_along_the_null_space(self) -> None:
+        """Of a singular H the shortest minimizer: H^+ g, not one at the end of the ball."""
+        J = np.array([[1.0, 2.0, 3.0]])
+        basis = eigenbasis(jnp.asarray(J.T @ J), jnp.ones(3, bool), unconstrained())
+        y, _ = minimize_in_ball(basis.values, basis.vectors.T @ jnp.asarray(J[0]), jnp.asarray(10.0))
+        np.testing.assert_allclose(basis.vectors @ y, -np.linalg.pinv(J)[:, 0], rtol=1e-12)
+
+
+class TestJudging:
+    """f = x^2 / 2 at x = 1, and the step to 0: value, model and slopes agree."""
+
+    def judged(self, value: float, slope: float, level: float = 0.0) -> Judgement:
+        at = Iterate(jnp.ones(1), jnp.asarray(0.5 + level), jnp.ones(1))
+        answer = adjoint.optimize.problem.Answer(jnp.asarray(value + level), jnp.full(1, slope))
+        return judge(at, answer, -jnp.ones(1), jnp.asarray(0.5), jnp.asarray(1.0), unconstrained())
+
+    @pytest.mark.parametrize(
+        ("value", "accepted", "radius"),
+        # Beyond 3/4 of the promise the radius grows by 3; through 1.5 the parabola 0.5 - t + 2 t^2 has its minimum at 1/4.
+        [(0.0, True, 3.0), (0.3, True, 1.0), (1.5, False, 0.25), (np.nan, False, 0.1), (np.inf, False, 0.1)],
+    )
+    def test_by_values(self, value: float, accepted: bool, radius: float) -> None:
+        verdict = self.judged(value, 0.0)
+        assert (bool(verdict.accepted), round(float(verdict.radius), 12)) == (accepted, radius)
+
+    @pytest.mark.parametrize(("slope", "accepted"), [(0.0, True), (-2.0, False)])
+    def test_by_slopes_where_values_are_blurred(self, slope: float, accepted: bool) -> None:
+        """At f = 1e16 a decrease of 1/2 is rounding: the mean slope, -1/2 or 1/2 along the step, decides."""
+        assert bool(self.judged(0.0, slope, 1e16).accepted) == accepted
+
+
+class TestMinimizers:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_of_rosenbrock(self, method: Newton) -> None:
+        solution = minimize(rosenbrock, jnp.array([-1.2, 1.0]), method)
+        np.testing.assert_allclose(require(solution), np.ones(2), atol=1e-8)
+        # The curved valley takes 20 to 30 steps, of any trust region.
+        assert int(solution.stats["evaluations"]) <= 35
+
+    def test_beyond_a_saddle(self) -> None:
+        """x^4 - x^2 + y^2 from x = 0, where f' has no part along x: minima at x = +-1/sqrt 2."""
+        x = require(minimize(lambda x: x[0] ** 4 - x[0] ** 2 + x[1] ** 2, jnp.array([0.0, 1.0]), Newton()))
+        np.testing.assert_allclose(jnp.abs(x), [np.sqrt(0.5), 0.0], atol=1e-8)
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_to_the_last_digits_where_values_are_blurred(self, method: Newton) -> None:
+        """f = 1e8 + cosh: within 1e-4 of the minimizer f is constant but for rounding."""
+        solution = minimize(lambda x: 1e8 + jnp.sum(jnp.cosh(x - 1)), jnp.zeros(3), method, rtol=1e-12)
+        np.testing.assert_allclose(require(solution), np.ones(3), atol=1e-11)
+        assert int(solution.stats["evaluations"]) <= 8
+
+    def test_of_a_quadratic_in_one_step(self) -> None:
+        """min sum k (x_k - k)^2 / 2 is at x_k = k; the first radius, |x|, contains the step."""
+        k = jnp.arange(1.0, 6.0)
+        solution = minimize(lambda x: jnp.sum(k * (x - k) ** 2) / 2, 10 * jnp.ones(5), Newton())
+        np.testing.assert_allclose(require(solution), k, rtol=1e-14)
+        assert [int(solution.stats[name]) for name in ("iterations", "evaluations", "hessians")] == [1, 2, 1]
+
+    def test_in_one_unknown(self) -> None:
+        x = require(minimize(lambda x: x[0] - jnp.log(x[0]), jnp.array([3.0]), Newton()))
+        np.testing.assert_allclose(x, [1.0], atol=1e-8)
+
+    def test_do_not_depend_on_units_with_the_matching_inner_product(self) -> None:
+        """x = D u with <u, v>_u = <D u, D v>: the same steps in other units."""
+        D = jnp.array([1e3, 1e-2])
+        plain = minimize(rosenbrock, jnp.array([-1.2, 1.0]), Newton())
+        scaled = minimize(
+            lambda u: rosenbrock(D * u), jnp.array([-1.2, 1.0]) / D, Newton(), inner_product=Weighted(D**2)
+        )
+        np.testing.assert_allclose(D * require(scaled), require(plain), rtol=1e-9)
+        assert int(scaled.stats["evaluations"]) == int(plain.stats["evaluations"])
+
+
+class TestBounds:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_of_rosenbrock(self, method: Newton) -> None:
+        """x <= 1/2: there f = 100 (y - 1/4)^2 + 1/4, so y = 1/4."""
+        x = require(minimize(rosenbrock, jnp.array([-1.2, 1.0]), method, bounds=(-2.0, 0.5)))
+        np.testing.assert_allclose(x, [0.5, 0.25], atol=1e-9)
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_meet_the_conditions_of_karush_kuhn_tucker(self, method: Newton) -> None:
+        """f' = 0 between the bounds, f' >= 0 at the lower and f' <= 0 at the upper ones; convex, so this is the minimum."""
+        rng = np.random.default_rng(0)
+        A, b = rng.normal(size=(20, 20)), jnp.asarray(rng.normal(size=20))
+        Q = jnp.asarray(A @ A.T / 20 + 0.01 * np.eye(20))
+        x = require(minimize(lambda x: x @ Q @ x / 2 - b @ x, jnp.zeros(20), method, bounds=(-0.3, 0.4)))
+        g, lower, upper = np.asarray(Q @ x - b), np.asarray(x) == -0.3, np.asarray(x) == 0.4
+        assert lower.sum() >= 3
+        assert upper.sum() >= 3
+        assert (~lower & ~upper).sum() >= 3
+        np.testing.assert_allclose(g[~lower & ~upper], 0, atol=1e-8 * np.linalg.norm(b))
+        assert np.all(g[lower] > 0)
+        assert np.all(g[upper] < 0)
+
+
+class TestBothLoops:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_take_the_same_steps(self, method: Newton) -> None:
+        def run(x: Array) -> tuple[Array, Array]:
+            solution = minimize(rosenbrock, x, method, max_steps=8)
+            return solution.value, solution.stats["evaluations"]
+
+        starts = jnp.array([[-1.2, 1.0], [2.0, -1.0]])
+        values, counts = jax.jit(jax.vmap(run))(starts)
+        for x0, value, count in zip(starts, values, counts, strict=True):
+            on_host = run(x0)
+            assert int(count) == int(on_host[1])
+            # Eight steps amplify differences in rounding between compiled programs.
+            np.testing.assert_allclose(value, on_host[0], rtol=1e-9)
+
+
+class TestMeshes:
+    def membrane(self, n: int, metric: bool) -> Any:
+        """min of integral u'^2 / 2 + exp u over (0, 1), u = 0 at the ends, on n points."""
+        h = 1 / (n + 1)
+
+        def energy(u: Array) -> Array:
+            slope = jnp.diff(jnp.pad(u, 1)) / h
+            return h * (jnp.sum(slope**2) / 2 + jnp.sum(jnp.exp(u)))
+
+        inner_product = Sobolev(1.0, h, "fixed") if metric else None
+        return minimize(energy, jnp.zeros(n), NewtonKrylov(), inner_product=inner_product)
+
+    def test_do_not_add_products_in_the_metric(self) -> None:
+        coarse, fine, euclidean = self.membrane(50, True), self.membrane(200, True), self.membrane(200, False)
+        counts = [int(solution.stats["products"]) for solution in (coarse, fine, euclidean)]
+        assert abs(counts[1] - counts[0]) <= 1
+        assert 10 * counts[1] < counts[2]
+        np.testing.assert_allclose(require(fine), require(euclidean), atol=1e-7)
+
+
+class TestTheChoice:
+    def test_of_methods(self) -> None:
+        assert as_method(Newton(max_steps=7)) == TrustRegionNewton(7)
+        assert as_method(NewtonKrylov(max_steps=7, forcing=0.1)) == TrustRegionCG(7, 0.1)
+        for method in (BFGS(), LBFGS(), SteepestDescent(), GaussNewton()):
+            assert as_method(method) is method
+
+    def test_for_a_problem(self) -> None:
+        assert choose(100, True, False, False, True)[0] == (TrustRegionNewton(), BFGS())
+        assert choose(100, False, False, False, False)[0] == choose(1000, False, False, False, True)[0] == (BFGS(),)
+        assert choose(1001, False, False, False, True)[0] == (LBFGS(),)
+        with pytest.raises(ValueError, match="constraints"):
+            choose(2, False, True, False, True)
+
+    @pytest.mark.parametrize("method", [3, "newton", Newton, adjoint.CG()])
+    def test_is_between_methods(self, method: Any) -> None:
+        with pytest.raises(TypeError, match="expected SteepestDescent"):
+            as_method(method)
+
+    @pytest.mark.parametrize("method", [Newton(rtol=1e-3), NewtonKrylov(rtol=1e-3), NewtonKrylov(restart=5)])
+    def test_refuses_what_only_roots_have(self, method: Newton) -> None:
+        with pytest.raises(ValueError, match="its default"):
+            as_method(method)
