@@ -17,6 +17,7 @@ _LOOKS = {
     "dashed": {"linestyle": "--", "linewidth": 1.0, "color": "tab:green"},
     "dotted": {"linestyle": ":", "linewidth": 1.2, "color": "tab:red"},
     "dots": {"linestyle": "", "marker": "o", "markersize": 4, "color": "tab:blue"},
+    "crosses": {"linestyle": "", "marker": "x", "markersize": 6, "color": "tab:red"},
     "faint dots": {"linestyle": "", "marker": "o", "markersize": 2.5, "color": "silver"},
 }
 
@@ -58,7 +59,7 @@ class Curve:
     label: str
     x: Float[np.ndarray, " points"]
     y: Float[np.ndarray, " points"]
-    look: Literal["line", "dashed", "dotted", "dots", "faint dots"] = "line"
+    look: Literal["line", "dashed", "dotted", "dots", "crosses", "faint dots"] = "line"
 
 
 @dataclass(frozen=True)
