@@ -62,8 +62,8 @@ class Checkpoint:
     >>> import pathlib, tempfile, jax.numpy as jnp, adjoint
     >>> checkpoint = adjoint.Checkpoint(pathlib.Path(tempfile.mkdtemp()) / "bowl.checkpoint", every=5)
     >>> cost = lambda x: jnp.sum((x - 1) ** 4)
-    >>> first = adjoint.minimize(cost, jnp.zeros(2), max_steps=3, checkpoint=checkpoint)
-    >>> second = adjoint.minimize(cost, jnp.zeros(2), checkpoint=checkpoint)
+    >>> first = adjoint.minimize(cost, jnp.zeros(2), adjoint.BFGS(), max_steps=3, checkpoint=checkpoint)
+    >>> second = adjoint.minimize(cost, jnp.zeros(2), adjoint.BFGS(), checkpoint=checkpoint)
     >>> int(first.stats["iterations"]), second.status
     (3, Status.SUCCESS)
     """
