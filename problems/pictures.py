@@ -63,6 +63,15 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Contours:
+    """Lines of equal height behind curves; ``heights[i, j]`` belongs to x[i] and y[j]."""
+
+    x: Float[np.ndarray, " x"]
+    y: Float[np.ndarray, " y"]
+    heights: Float[np.ndarray, "x y"]
+
+
+@dataclass(frozen=True)
 class Plot:
     """Curves over common axes, which are labeled with quantity and unit."""
 
@@ -71,6 +80,7 @@ class Plot:
     y_label: str
     curves: Sequence[Curve]
     scale: Literal["linear", "log"] = "linear"
+    background: Contours | None = None
 
 
 def maps_png(maps: Sequence[Map], x_label: str, y_label: str) -> bytes:
@@ -86,11 +96,17 @@ def maps_png(maps: Sequence[Map], x_label: str, y_label: str) -> bytes:
 
 
 def plots_png(plots: Sequence[Plot]) -> bytes:
-    """Plots side by side as PNG."""
+    """Plots side by side as PNG, more than four of them in rows of three."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5 if len(plots) == 1 else 5.6 * len(plots), 4.8), layout="constrained")
-    for axis, plot in zip(figure.subplots(1, len(plots), squeeze=False)[0], plots, strict=True):
+    columns = len(plots) if len(plots) <= 4 else 3
+    rows = -(-len(plots) // columns)
+    figure = Figure(figsize=(7.5 if len(plots) == 1 else 5.6 * columns, 4.8 * rows), layout="constrained")
+    for number, plot in enumerate(plots, start=1):
+        axis = figure.add_subplot(rows, columns, number)
+        if plot.background is not None:
+            field = plot.background
+            axis.contour(field.x, field.y, field.heights.T, levels=12, cmap="Greys", linewidths=0.6)
         for curve in plot.curves:
             axis.plot(curve.x, curve.y, label=curve.label or None, **_LOOKS[curve.look])
         axis.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.y_label, xscale=plot.scale, yscale=plot.scale)
