@@ -27,6 +27,7 @@ from adjoint.ode.steady_state import steady_state
 from adjoint.optimize.bfgs import BFGS, LBFGS
 from adjoint.optimize.driver import Step
 from adjoint.optimize.minimize import minimize
+from adjoint.optimize.mma import MMA
 from adjoint.optimize.newton import GaussNewton
 from adjoint.optimize.optimality_criteria import OC, OCState
 from adjoint.optimize.steepest_descent import SteepestDescent
@@ -44,6 +45,7 @@ __all__ = [
     "LBFGS",
     "LU",
     "MINRES",
+    "MMA",
     "OC",
     "Anderson",
     "BacksolveAdjoint",

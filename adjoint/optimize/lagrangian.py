@@ -1,0 +1,70 @@
+"""How far an iterate with multipliers is from the conditions of Karush, Kuhn and Tucker; shared by all methods for constraints."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from adjoint.optimize.problem import Answer, Domain, Iterate, Measure
+
+
+class Constraints(NamedTuple):
+    """Constraints and their derivatives at an iterate."""
+
+    value: Float[Array, " m"]
+    jacobian: Float[Array, "m n"]
+
+
+def no_constraints(x: Float[Array, " n"], count: int) -> Constraints:
+    """Room for so many."""
+    return Constraints(jnp.zeros(count, x.dtype), jnp.zeros((count, x.size), x.dtype))
+
+
+def of_answer(answer: Answer) -> Constraints:
+    """Those of an answer, none where it has none."""
+    if answer.constraints is None or answer.jacobian is None:
+        return no_constraints(answer.derivative, 0)
+    return Constraints(answer.constraints, answer.jacobian)
+
+
+def finite(answer: Answer) -> Bool[Array, ""]:
+    """Whether all of an answer is numbers."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(answer)]))
+
+
+def violations(constraints: Float[Array, " m"], domain: Domain) -> Float[Array, " m"]:
+    """|g| of the equations and the positive part of h <= 0."""
+    is_equation = jnp.arange(constraints.size) < domain.equalities
+    return jnp.where(is_equation, jnp.abs(constraints), jnp.maximum(constraints, 0))
+
+
+def row_norms(jacobian: Float[Array, "m n"], domain: Domain) -> Float[Array, " m"]:
+    """The dual norm of every constraint's derivative."""
+    return jax.vmap(domain.dual_norm)(jacobian)
+
+
+def measure(
+    at: Iterate,
+    constraints: Constraints,
+    multipliers: Float[Array, " m"],
+    weights: Float[Array, " m"],
+    domain: Domain,
+) -> Measure:
+    """Stationarity and complementarity in one norm, the largest violation, and f + weights . violations.
+
+    The multiplier of an inequality counts as much of the stationarity as the constraint is away from zero, in lengths of x up to
+    1: by the same measure `Domain.projected_derivative` takes bounds.
+    """
+    derivative = at.derivative + multipliers @ constraints.jacobian
+    projected = domain.projected_derivative(at.x, derivative)
+    sizes = row_norms(constraints.jacobian, domain)
+    is_equation = jnp.arange(constraints.value.size) < domain.equalities
+    away = jnp.where(is_equation, 0, jnp.maximum(-constraints.value, 0))
+    slack = jnp.abs(multipliers) * jnp.minimum(sizes, away)
+    violated = violations(constraints.value, domain)
+    return Measure(
+        jnp.sqrt(domain.dual_norm(projected) ** 2 + slack @ slack),
+        jnp.max(violated, initial=0.0),
+        at.value + weights @ violated,
+    )

@@ -1,0 +1,170 @@
+"""The subproblem of the method of moving asymptotes, solved by a primal-dual interior point iteration.
+
+Minimize g_0(h) + d sum(y + y^2 / 2) subject to g_i(h) <= y_i, lower <= h <= upper and y >= 0, where
+
+    g_i(h) = r_i + sum_j p_ij (1 / (1 - h_j) - 1) + q_ij (1 / (1 + h_j) - 1),  p, q >= 0, r_0 = 0.
+
+All g are convex and separable, so that a Newton step costs a system in the multipliers alone. The y make every subproblem
+feasible. The barrier falls as in A. Waechter, L. T. Biegler, Math. Program. 106, 25-57 (2006), equations (6) to (8).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+# Newton steps, and halvings of one, until the subproblem is given up; 20 to 40 and none are usual.
+MAX_STEPS, MAX_HALVINGS = 100, 10
+# A step may go this share of the way to the boundary.
+TO_BOUNDARY = 0.995
+
+
+class Separable(NamedTuple):
+    """The data of a subproblem; row 0 of p, q and r is the objective.
+
+    Attributes
+    ----------
+    penalty
+        d, the price of a violation.
+    """
+
+    p: Float[Array, "1+m n"]
+    q: Float[Array, "1+m n"]
+    r: Float[Array, "1+m"]
+    lower: Float[Array, " n"]
+    upper: Float[Array, " n"]
+    penalty: Float[Array, ""]
+
+    def values(self, h: Float[Array, " n"]) -> Float[Array, "1+m"]:
+        """g(h)."""
+        return self.r + self.p @ (h / (1 - h)) - self.q @ (h / (1 + h))
+
+    def slopes(self, h: Float[Array, " n"]) -> Float[Array, "1+m n"]:
+        """g'(h)."""
+        return self.p / (1 - h)[None, :] ** 2 - self.q / (1 + h)[None, :] ** 2
+
+    def curvature(self, h: Float[Array, " n"], weights: Float[Array, "1+m"]) -> Float[Array, " n"]:
+        """The diagonal of (weights . g)''(h)."""
+        return 2 * (weights @ self.p) / (1 - h) ** 3 + 2 * (weights @ self.q) / (1 + h) ** 3
+
+
+class Point(NamedTuple):
+    """The unknowns: h, y, slacks of the constraints, and the multipliers of these, of h >= lower, h <= upper and y >= 0."""
+
+    h: Float[Array, " n"]
+    y: Float[Array, " m"]
+    slack: Float[Array, " m"]
+    multipliers: Float[Array, " m"]
+    at_lower: Float[Array, " n"]
+    at_upper: Float[Array, " n"]
+    at_zero: Float[Array, " m"]
+
+
+class _Iteration(NamedTuple):
+    point: Point
+    barrier: Float[Array, ""]
+    count: Int32[Array, ""]
+
+
+def solve(problem: Separable) -> Point:
+    """The solution, to a complementarity of eps^0.7."""
+    last = jnp.asarray(jnp.finfo(problem.r.dtype).eps ** 0.7, problem.r.dtype)
+
+    def unfinished(iteration: _Iteration) -> Bool[Array, ""]:
+        error = _error(problem, iteration.point, iteration.barrier)
+        done = (iteration.barrier <= last) & (error <= 10 * iteration.barrier)
+        return ~done & (iteration.count < MAX_STEPS)
+
+    def advance(iteration: _Iteration) -> _Iteration:
+        point, barrier = iteration.point, iteration.barrier
+        lower = jnp.maximum(last, jnp.minimum(0.2 * barrier, barrier**1.5))
+        barrier = jnp.where(_error(problem, point, barrier) <= 10 * barrier, lower, barrier)
+        step = _newton_step(problem, point, barrier)
+        return _Iteration(_along(problem, point, step, barrier), barrier, iteration.count + 1)
+
+    begun = _Iteration(_start(problem), jnp.full((), 0.1, last.dtype), jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(unfinished, advance, begun).point
+
+
+def _start(problem: Separable) -> Point:
+    h = (problem.lower + problem.upper) / 2
+    one = jnp.ones_like(problem.r[1:])
+    room = jnp.ones_like(h)
+    slack = jnp.maximum(1 - problem.values(h)[1:], 1)
+    return Point(h, one, slack, one, room, room, problem.penalty * one)
+
+
+def _residual(problem: Separable, point: Point, barrier: Float[Array, ""]) -> Point:
+    """What the conditions of optimality leave, with every complementarity product equal to the barrier."""
+    weights = _weights(point)
+    return Point(
+        weights @ problem.slopes(point.h) - point.at_lower + point.at_upper,
+        problem.penalty * (1 + point.y) - point.multipliers - point.at_zero,
+        problem.values(point.h)[1:] - point.y + point.slack,
+        point.slack * point.multipliers - barrier,
+        (point.h - problem.lower) * point.at_lower - barrier,
+        (problem.upper - point.h) * point.at_upper - barrier,
+        point.y * point.at_zero - barrier,
+    )
+
+
+def _weights(point: Point) -> Float[Array, "1+m"]:
+    return jnp.concatenate([jnp.ones(1, point.h.dtype), point.multipliers])
+
+
+def _error(problem: Separable, point: Point, barrier: Float[Array, ""]) -> Float[Array, ""]:
+    residual = _residual(problem, point, barrier)
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(part), initial=0.0) for part in residual]))
+
+
+def _newton_step(problem: Separable, point: Point, barrier: Float[Array, ""]) -> Point:
+    """The step to first order, by elimination of all but the multipliers."""
+    h, y, slack, multipliers, at_lower, at_upper, at_zero = point
+    residual = _residual(problem, point, barrier)
+    to_lower, to_upper = h - problem.lower, problem.upper - h
+    G = problem.slopes(h)[1:]
+    H = problem.curvature(h, _weights(point)) + at_lower / to_lower + at_upper / to_upper
+    right_h = -residual.h - residual.at_lower / to_lower + residual.at_upper / to_upper
+    D = problem.penalty + at_zero / y
+    right_y = -residual.y - residual.at_zero / y
+    # G dh - dy + dslack = -residual.slack, where dh, dy and dslack are linear in the step of the multipliers.
+    right = residual.slack - residual.multipliers / multipliers + G @ (right_h / H) - right_y / D
+    matrix = (G / H[None, :]) @ G.T + jnp.diag(1 / D + slack / multipliers)
+    d_multipliers = jnp.linalg.solve(matrix, right)
+    d_h = (right_h - d_multipliers @ G) / H
+    d_y = (right_y + d_multipliers) / D
+    return Point(
+        d_h,
+        d_y,
+        -(residual.multipliers + slack * d_multipliers) / multipliers,
+        d_multipliers,
+        -(residual.at_lower + at_lower * d_h) / to_lower,
+        -(residual.at_upper - at_upper * d_h) / to_upper,
+        -(residual.at_zero + at_zero * d_y) / y,
+    )
+
+
+def _along(problem: Separable, point: Point, step: Point, barrier: Float[Array, ""]) -> Point:
+    """As far along the step as everything stays positive and the residual falls."""
+    room = (*point[1:], point.h - problem.lower, problem.upper - point.h)
+    rates = (*step[1:], step.h, -step.h)
+    t = TO_BOUNDARY / jnp.max(
+        jnp.stack([jnp.max(-rate / size, initial=TO_BOUNDARY) for size, rate in zip(room, rates, strict=True)])
+    )
+    before = _size(_residual(problem, point, barrier))
+
+    def moved(t: Float[Array, ""]) -> Point:
+        return jax.tree.map(lambda a, b: a + t * b, point, step)
+
+    def too_far(search: tuple[Array, Array]) -> Bool[Array, ""]:
+        t, halvings = search
+        after = _size(_residual(problem, moved(t), barrier))
+        return ~(after <= (1 - 0.01 * t) * before) & (halvings < MAX_HALVINGS)
+
+    t, _ = jax.lax.while_loop(too_far, lambda search: (search[0] / 2, search[1] + 1), (t, jnp.zeros((), jnp.int32)))
+    return moved(t)
+
+
+def _size(residual: Point) -> Float[Array, ""]:
+    return jnp.sqrt(sum((part @ part for part in residual), jnp.zeros((), residual.h.dtype)))

@@ -1,0 +1,127 @@
+"""MMA: published optima with their multipliers, in every mode, laws, faults and bad input."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import adjoint
+from adjoint import MMA, Status, minimize
+
+
+class Case(NamedTuple):
+    """A problem with its published optimum."""
+
+    f: Callable[[Any], Any]
+    h: Callable[[Any], Any]
+    start: list[float]
+    bounds: tuple[Any, Any]
+    value: float
+    x: list[float]
+    digits: float  # half a unit of the last published place, of x
+
+
+BEAM = jnp.array([61.0, 37.0, 19.0, 7.0, 1.0])
+
+
+def truss_stresses(x: Any) -> Any:
+    """Of the two bars, less their limit; area x_0, half of the distance of the supports x_1."""
+    length = 0.124 * jnp.sqrt(1 + x[1] ** 2)
+    return jnp.stack([length * (8 / x[0] + 1 / (x[0] * x[1])) - 1, length * (8 / x[0] - 1 / (x[0] * x[1])) - 1])
+
+
+def rosen_suzuki(x: Any) -> Any:
+    return x[0] ** 2 + x[1] ** 2 + 2 * x[2] ** 2 + x[3] ** 2 - 5 * x[0] - 5 * x[1] - 21 * x[2] + 7 * x[3]
+
+
+def rosen_suzuki_limits(x: Any) -> Any:
+    squares = x**2
+    return jnp.stack(
+        [
+            jnp.sum(squares) + x[0] - x[1] + x[2] - x[3] - 8,
+            squares @ jnp.array([1.0, 2.0, 1.0, 2.0]) - x[0] - x[3] - 10,
+            squares @ jnp.array([2.0, 1.0, 1.0, 0.0]) + 2 * x[0] - x[1] - x[3] - 5,
+        ]
+    )
+
+
+def hs76(x: Any) -> Any:
+    squares = x**2 @ jnp.array([1.0, 0.5, 1.0, 0.5])
+    return squares - x[0] * x[2] + x[2] * x[3] - x @ jnp.array([1.0, 3.0, -1.0, 1.0])
+
+
+def hs76_limits(x: Any) -> Any:
+    A = jnp.array([[1.0, 2.0, 1.0, 1.0], [3.0, 1.0, 2.0, -1.0], [0.0, -1.0, -4.0, 0.0]])
+    return A @ x - jnp.array([5.0, 4.0, -1.5])
+
+
+def hs35(x: Any) -> Any:
+    return 9 - 8 * x[0] - 6 * x[1] - 4 * x[2] + 2 * x[0] ** 2 + 2 * x[1] ** 2 + x[2] ** 2 + 2 * x[0] * (x[1] + x[2])
+
+
+# The beam and the truss: Svanberg (1987), sections 6.1 and 6.2. HS: W. Hock, K. Schittkowski, Test Examples for Nonlinear
+# Programming Codes (1981), at their starts; the bounds, where theirs are infinite, are far from the optimum.
+CASES = {
+    "beam": Case(
+        lambda x: 0.0624 * jnp.sum(x),
+        lambda x: jnp.sum(BEAM / x**3) - 1,
+        [5.0] * 5,
+        (1.0, 10.0),
+        1.339956,
+        [6.016, 5.309, 4.494, 3.502, 2.153],
+        6e-4,
+    ),
+    "truss": Case(
+        lambda x: x[0] * jnp.sqrt(1 + x[1] ** 2),
+        truss_stresses,
+        [1.5, 0.5],
+        (jnp.array([0.2, 0.1]), jnp.array([4.0, 1.6])),
+        1.51,
+        [1.41, 0.38],
+        5e-3,
+    ),
+    "HS35": Case(hs35, lambda x: x[0] + x[1] + 2 * x[2] - 3, [0.5] * 3, (0.0, 3.0), 1 / 9, [4 / 3, 7 / 9, 4 / 9], 1e-6),
+    "HS43": Case(rosen_suzuki, rosen_suzuki_limits, [0.0] * 4, (-5.0, 5.0), -44.0, [0.0, 1.0, 2.0, -1.0], 1e-6),
+    "HS76": Case(hs76, hs76_limits, [0.5] * 4, (0.0, 5.0), -4.681818181, [3 / 11, 23 / 11, 0.0, 6 / 11], 1e-6),
+}
+ACTIVE = {
+    "beam": [True],
+    "truss": [True, False],
+    "HS35": [True],
+    "HS43": [True, False, True],
+    "HS76": [True, False, False],
+}
+
+
+def solve(case: Case, method: Any = None, **options: Any) -> Any:
+    start = jnp.asarray(case.start)
+    return minimize(case.f, start, method or MMA(), bounds=case.bounds, inequality=case.h, **options)
+
+
+def assert_optimal(case: Case, solution: Any, active: list[bool]) -> None:
+    """The published optimum, and the conditions of optimality with the multipliers (Nocedal and Wright, theorem 12.1)."""
+    x, multipliers = adjoint.require(solution), np.asarray(solution.stats["multipliers"])
+    np.testing.assert_allclose(x, case.x, rtol=0, atol=case.digits)
+    assert solution.status == Status.SUCCESS
+    assert float(solution.stats["violation"]) <= 1e-8
+    c, J = np.atleast_1d(case.h(x)), np.atleast_2d(jax.jacrev(case.h)(x))
+    assert np.all(c <= 1e-8)
+    np.testing.assert_array_equal(multipliers > 0, active)
+    np.testing.assert_array_equal(multipliers[~np.array(active)], 0)
+    gradient = np.asarray(jax.grad(case.f)(x)) + multipliers @ J
+    lower, upper = (np.broadcast_to(np.asarray(b), gradient.shape) for b in case.bounds)
+    held = ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
+    np.testing.assert_allclose(gradient[~held], 0, rtol=0, atol=1e-6)
+
+
+class TestPublishedOptima:
+    @pytest.mark.parametrize("name", CASES)
+    def test_optimum_and_multipliers(self, name: str) -> None:
+        case = CASES[name]
+        solution = solve(case)
+        assert_optimal(case, solution, ACTIVE[name])
+        last_place = {"truss": 5e-3, "beam": 6e-7}.get(name, 1e-7)
+        assert float(solution.stats["value"]) == pytest.approx(case.value, abs=last_place)
