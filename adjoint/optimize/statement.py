@@ -45,6 +45,7 @@ def state(
 ) -> Statement:
     """The statement of minimize's arguments."""
     x, unravel = ravel_pytree(_numbers(x0))
+    x = x.astype(x.dtype)  # a weak type, as of jnp.full(3, 1.0), would make the first step compile twice
     lower, upper = _bounds(bounds, x0, x)
     constraints = tuple(c for c in (equality, inequality) if c is not None)
     captured = [*jax.tree.leaves((x, lower, upper, inner_product, noise))]
