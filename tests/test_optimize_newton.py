@@ -213,8 +213,10 @@ class TestMeshes:
 
 class TestTheChoice:
     def test_of_methods(self) -> None:
-        assert as_method(Newton(max_steps=7)) == TrustRegionNewton(7)
-        assert as_method(NewtonKrylov(max_steps=7, forcing=0.1)) == TrustRegionCG(7, 0.1)
+        assert as_method(Newton()) == TrustRegionNewton()
+        assert as_method(NewtonKrylov(forcing=0.1)) == TrustRegionCG(0.1)
+        with pytest.raises(ValueError, match="max_steps"):
+            as_method(Newton(max_steps=7))
         for method in (BFGS(), LBFGS(), SteepestDescent(), GaussNewton()):
             assert as_method(method) is method
 

@@ -38,7 +38,7 @@ class Newton:
 
     Where F_x is singular, the steepest-descent (Cauchy) step of |F|^2 takes the place of the Newton step, so a singular
     Jacobian at the start does no harm. As the method of `minimize`, F_x is the Hessian, the step is kept within a trust region, and
-    only `max_steps` counts: `minimize` has tolerances of its own.
+    `minimize` has a tolerance and a limit of its own.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class NewtonKrylov(Newton):
     """`Newton` whose steps are found by GMRES from products with F_x alone: memory of a few vectors, no Jacobian.
 
     As the method of `minimize`, the steps are found by conjugate gradients within a trust region, from products with the Hessian,
-    preconditioned by the inner product or by `preconditioner`; `max_steps` and `forcing` count, `rtol` and `restart` do not.
+    preconditioned by the inner product or by `preconditioner`; of the settings, these two and `forcing` count.
 
     Parameters
     ----------

@@ -1,10 +1,12 @@
 """Which method: the one that was named, or one for the size of the problem and what is known of it."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from adjoint.implicit.newton import Newton, NewtonKrylov
 from adjoint.inputs import describe, refuse
 from adjoint.optimize.bfgs import BFGS, LBFGS
+from adjoint.optimize.mma import MMA
 from adjoint.optimize.newton import TrustRegionNewton
 from adjoint.optimize.newton_krylov import TrustRegionCG
 from adjoint.optimize.problem import Method
@@ -13,7 +15,14 @@ from adjoint.optimize.problem import Method
 SMALL = 100
 # Beyond so many unknowns an n x n matrix costs more than it saves.
 DENSE = 1000
-METHODS = "SteepestDescent(), Newton(), NewtonKrylov(), GaussNewton(), BFGS() or LBFGS()"
+METHODS = "SteepestDescent(), Newton(), NewtonKrylov(), GaussNewton(), BFGS(), LBFGS() or MMA()"
+
+
+def honoring(given: Iterable[str]) -> list[str]:
+    """Names of the methods that honor what was given, of "bounds", "equality" and "inequality"."""
+    needed = set(given)
+    known = {"BFGS()": BFGS(), "LBFGS()": LBFGS(), "MMA()": MMA()}
+    return [name for name, method in known.items() if needed <= set(method.handles)]
 
 
 def as_method(method: Any) -> Method:
@@ -21,9 +30,9 @@ def as_method(method: Any) -> Method:
     if isinstance(method, Newton):
         _refuse_settings_of_roots(method)
     if isinstance(method, NewtonKrylov):
-        return TrustRegionCG(method.max_steps, method.forcing, method.preconditioner)
+        return TrustRegionCG(method.forcing, method.preconditioner)
     if isinstance(method, Newton):
-        return TrustRegionNewton(method.max_steps)
+        return TrustRegionNewton()
     if isinstance(method, type) or not all(hasattr(method, name) for name in ("init", "step", "measure", "revive")):
         given = f"method = {method.__name__}, a class" if isinstance(method, type) else f"method = {describe(method)}"
         refuse("minimize", given, METHODS, "Pass one of these objects, or None for a choice.", TypeError)
@@ -32,9 +41,12 @@ def as_method(method: Any) -> Method:
 
 def _refuse_settings_of_roots(method: Newton) -> None:
     name, default = type(method).__name__, type(method)()
-    if method.rtol != default.rtol:
-        given = f"{name} with rtol = {method.rtol}, which is for roots"
-        refuse("minimize", given, "its default", "minimize has an rtol of its own, for derivatives.")
+    for setting in ("rtol", "max_steps"):
+        if (value := getattr(method, setting)) != getattr(default, setting):
+            given = f"{name} with {setting} = {value}, which is for roots"
+            refuse(
+                "minimize", given, "its default", f"minimize has {setting} of its own: minimize(..., {setting}=...)."
+            )
     if isinstance(method, NewtonKrylov) and method.restart != NewtonKrylov().restart:
         given = f"NewtonKrylov with restart = {method.restart}"
         refuse("minimize", given, "its default", "Conjugate gradients, which minimize uses, have no restart.")

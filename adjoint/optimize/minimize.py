@@ -12,9 +12,9 @@ from jaxtyping import Array, PyTree
 
 from adjoint.inner_products import InnerProduct
 from adjoint.inputs import refuse
-from adjoint.optimize.choice import as_method, choose
+from adjoint.optimize.choice import as_method, choose, honoring
 from adjoint.optimize.driver import Step, compiled, on_host
-from adjoint.optimize.problem import Method
+from adjoint.optimize.problem import Method, Request
 from adjoint.optimize.progress import Limits, Run
 from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
 from adjoint.record.checkpoint import Checkpoint
@@ -51,7 +51,7 @@ def minimize(
         Where to start: an array or a pytree of real arrays of one dtype. A start outside of the bounds is projected; by how
         much is in ``stats["start_outside"]``.
     method
-        `SteepestDescent`, `BFGS` or `LBFGS`; None chooses by size, bounds,
+        `SteepestDescent`, `BFGS`, `LBFGS`, `Newton`, `NewtonKrylov` or `GaussNewton`; None chooses by size, bounds,
         constraints and derivatives, and ``stats["method"]`` says what and why.
     bounds
         (lower, upper), each a number or structured like x0; infinite where there is none.
@@ -144,8 +144,19 @@ def _methods(method: Any, statement: Statement, equality: Any, inequality: Any) 
                 f"minimize with {type(chosen).__name__}",
                 " and ".join(missing),
                 f"none, as this method cannot honor {'it' if len(missing) == 1 else 'them'}",
-                "Leave it out: no method honors constraints yet; adjoint.argmin does.",
+                f"Use {' or '.join(honoring(name for name, is_given in given.items() if is_given) or ['adjoint.argmin'])}.",
             )
+        if statement.objective.gradient is not None and (
+            chosen.requests != (Request.VALUE,) or getattr(chosen, "least_squares", False)
+        ):
+            refuse(
+                f"minimize with {type(chosen).__name__}",
+                "gradient=, which leaves second derivatives unknown",
+                "an objective that JAX can trace",
+                "Take BFGS(), LBFGS() or SteepestDescent(); or wrap the objective in adjoint.external.",
+            )
+        if hasattr(chosen, "require"):
+            chosen.require(statement.domain)  # pyright: ignore[reportAttributeAccessIssue]
         require_scalar(statement, chosen)
     return methods, why
 

@@ -57,18 +57,11 @@ class TrustRegionNewton:
     Wright, Numerical Optimization, 2nd ed., algorithm 4.1). Bounds are kept by projection: entries that are at a bound, or that
     the step would carry beyond one, are held there, and the step is as good, by the model, as any along the projected gradient.
 
-    Parameters
-    ----------
-    max_steps
-        Limit on the number of steps, beside that of `minimize`.
-
     Notes
     -----
     **Cost** per step: one Hessian, one to a few values with derivatives, one eigendecomposition for each of them (about 10 n^3
     operations): up to 500 unknowns.
     """
-
-    max_steps: int | None = None
 
     requests = (Request.VALUE, Request.HESSIAN)
     handles = ("bounds",)
@@ -118,11 +111,6 @@ class GaussNewton(TrustRegionNewton):
 
     In `minimize` with this method the objective returns the residuals r, an array or a pytree of arrays, and not |r|^2. The
     multiplier of the radius is the damping of the Levenberg-Marquardt method. Bounds are kept by projection.
-
-    Parameters
-    ----------
-    max_steps
-        Limit on the number of steps, beside that of `minimize`.
 
     Notes
     -----

@@ -78,8 +78,6 @@ class TrustRegionCG:
 
     Parameters
     ----------
-    max_steps
-        Limit on the number of steps, beside that of `minimize`.
     forcing
         Relative residual, in the dual norm, to which each Newton system is solved.
     preconditioner
@@ -91,7 +89,6 @@ class TrustRegionCG:
     Source: T. Steihaug, SIAM J. Numer. Anal. 20 (1983); J. Nocedal, Y. Yuan, in Advances in Nonlinear Programming, Kluwer (1998).
     """
 
-    max_steps: int | None = None
     forcing: float = 1e-4
     preconditioner: Callable[[Array], Array] | None = None
 

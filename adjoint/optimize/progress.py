@@ -17,6 +17,8 @@ RUNNING = -1
 IDLE_STEPS = 5
 # Two steps in a row whose gain misses what their slopes say by this share make the derivative suspect.
 SUSPECT = 0.1
+# The last step before the end gains at most this share of f, or of all that was gained since a start that may be far up.
+SETTLED, SETTLED_SINCE_START = 1e-6, 1e-14
 # A gain counts as seen when it is so many times the rounding of f.
 SEEN = 100
 
@@ -206,16 +208,17 @@ def _stop(
     state, measure = run.state, run.measure
     tolerance = jnp.maximum(limits.atol, limits.rtol * run.first_measure.stationarity)
     within = measure.violation <= limits.constraint_tolerance
-    converged = moved & (measure.stationarity <= tolerance) & within
+    converged = moved & (measure.stationarity <= tolerance) & within & _settled(run, limits, domain)
     scale = jnp.maximum(jnp.abs(run.first_measure.merit), run.first_measure.stationarity)
     bottomless = run.first_measure.merit - measure.merit > scale / jnp.finfo(scale.dtype).eps
-    finite = jnp.isfinite(answer.value) & jnp.all(jnp.isfinite(answer.derivative))
+    asked = (answer.value, answer.derivative, answer.constraints, answer.jacobian)
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in asked if part is not None]))
     idle = moved & (run.idle >= IDLE_STEPS)
     suspect = jnp.all(run.mismatch > SUSPECT)
 
     code = jnp.asarray(RUNNING, jnp.int32)
     code = jnp.where(moved & (state.iterations >= limits.max_steps), Status.NOT_CONVERGED.code, code)
-    code = jnp.where(state.stuck, Status.STALLED.code, code)
+    code = jnp.where(state.stuck, jnp.where(within, Status.STALLED.code, Status.INFEASIBLE.code), code)
     code = jnp.where(idle, jnp.where(within, Status.NOISE_FLOOR.code, Status.INFEASIBLE.code), code)
     code = jnp.where(converged, Status.SUCCESS.code, code)
     code = jnp.where(moved & bottomless, Status.UNBOUNDED.code, code)
@@ -231,6 +234,17 @@ def _stop(
         reason=jnp.where(doubtful, code, run.reason),
         code=jnp.where(doubtful, RUNNING, code),
     )
+
+
+def _settled(run: Run, limits: Limits, domain: Domain) -> Bool[Array, ""]:
+    """Whether the last step has left f as it was, or the derivative is small whatever the first one.
+
+    A steep start makes rtol times the first derivative a large number, which says nothing about the end.
+    """
+    value, stationarity = run.state.at.value, run.measure.stationarity
+    gain, total = jnp.abs(run.previous.value - value), jnp.abs(run.first_measure.merit - run.measure.merit)
+    settled = gain <= SETTLED * jnp.abs(value) + SETTLED_SINCE_START * total + domain.rounding(value)
+    return settled | (stationarity <= limits.atol) | (stationarity == 0)
 
 
 def _inward(x: Float[Array, " n"], direction: Float[Array, " n"], domain: Domain) -> Float[Array, " n"]:
