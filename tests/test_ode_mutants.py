@@ -65,6 +65,11 @@ def both_modes() -> None:
 
 
 @check
+def implicit_samples() -> None:
+    compare("samples", module("discrete").DiscreteAdjoint(), solver=diffrax.Kvaerno5(), steps=3)
+
+
+@check
 def implicit() -> None:
     compare("terminal", module("discrete").DiscreteAdjoint(), solver=diffrax.Kvaerno5(), steps=3)
 

@@ -1,7 +1,7 @@
 """DiscreteAdjoint: the exact gradient of the steps that were taken."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -116,22 +116,28 @@ def _pull_step(
         return State(result.y, result.slope), result.stages
 
     (after, stages), adjoint_of_step = jax.vjp(step, state, p.varying)
-    inside = _Inside(jnp.zeros_like(state.y), lam.state.y, jnp.zeros_like(stages), lam.j, lam.s)
+    none = jax.tree.map(jnp.zeros_like, (state, stages))
+    inside = _Inside(none[0], lam.varying, lam.state.y, none[1], lam.j, lam.s)
     if samples.size:
-        inside = _pull_samples(integrator, s, state.y, after.y, stages, samples, bars, inside)
+        inside = _pull_samples(integrator, s, state, after.y, stages, p, samples, bars, inside)
     state_bar, varying_bar = adjoint_of_step((State(inside.y1, lam.state.slope), inside.stages))
     return Sweep(
-        State(state_bar.y + inside.y0, state_bar.slope),
-        [total + new for total, new in zip(lam.varying, varying_bar, strict=True)],
+        _sum(inside.state, state_bar),
+        _sum(inside.varying, varying_bar),
         inside.j,
         inside.s,
     )
 
 
-class _Inside(NamedTuple):
-    """Cotangents that the samples inside a step have left at its ends and slopes."""
+def _sum(*trees: Any) -> Any:
+    return jax.tree.map(lambda *parts: sum(parts[1:], start=parts[0]), *trees)
 
-    y0: Array
+
+class _Inside(NamedTuple):
+    """Cotangents that the samples inside a step have left at its start, its parameters, its end and its slopes."""
+
+    state: State
+    varying: list[Array]
     y1: Array
     stages: Array
     j: Array
@@ -141,9 +147,10 @@ class _Inside(NamedTuple):
 def _pull_samples(
     integrator: Integrator,
     s: tuple[Array, Array],
-    y0: Array,
+    state: State,
     y1: Array,
     stages: Array,
+    p: Parameters,
     samples: Array,
     bars: Bars,
     inside: _Inside,
@@ -154,18 +161,12 @@ def _pull_samples(
     def pull(inside: _Inside) -> _Inside:
         j = inside.j
 
-        def sample(y0: Array, y1: Array, stages: Array, at: Array) -> Array:
-            return integrator.method.interpolate(s, y0, y1, stages, at)
+        def sample(state: State, varying: list[Array], y1: Array, stages: Array, at: Array) -> Array:
+            return integrator.sample(s, state, y1, stages, at, Parameters(varying, p.constant))[0]
 
-        _, adjoint_of_sample = jax.vjp(sample, y0, y1, stages, samples[j])
-        y0_bar, y1_bar, stages_bar, at_bar = adjoint_of_sample(bars.samples[j])
-        return _Inside(
-            inside.y0 + y0_bar,
-            inside.y1 + y1_bar,
-            inside.stages + stages_bar,
-            j - 1,
-            inside.s.at[j].set(at_bar),
-        )
+        _, adjoint_of_sample = jax.vjp(sample, state, p.varying, y1, stages, samples[j])
+        *of_step, at_bar = adjoint_of_sample(bars.samples[j])
+        return _Inside(*_sum(list(inside[:4]), of_step), j - 1, inside.s.at[j].set(at_bar))
 
     return jax.lax.while_loop(is_inside, pull, inside)
 
@@ -181,7 +182,7 @@ def finish_at_start(integrator: Integrator, y0: Array, p: Parameters, s: Array, 
     y0_bar, varying_bar = adjoint_of_slope(lam.state.slope)
     along_steps = Gradient(lam.state.y, lam.varying, lam.s)
     from_slope = Gradient(y0_bar, varying_bar, jnp.zeros_like(s))
-    return jax.tree.map(lambda *parts: sum(parts[1:], start=parts[0]), along_steps, from_slope, at_start)
+    return _sum(along_steps, from_slope, at_start)
 
 
 def pull_start(integrator: Integrator, y0: Array, p: Parameters, s: Array, bars: Bars) -> Gradient:
@@ -192,7 +193,7 @@ def pull_start(integrator: Integrator, y0: Array, p: Parameters, s: Array, bars:
 
     def samples(y0: Array, varying: list[Array], s: Array) -> Array:
         here = Parameters(varying, p.constant)
-        return jax.vmap(lambda s: integrator.near_start(s, y0, here))(jnp.where(is_first, s, 0))
+        return jax.vmap(lambda s: integrator.near(jnp.zeros_like(s), y0, s, here))(jnp.where(is_first, s, 0))
 
     _, adjoint_of_samples = jax.vjp(samples, y0, p.varying, s)
     return Gradient(*adjoint_of_samples(is_first[:, None] * bars.samples))

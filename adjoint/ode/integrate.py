@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Step, Tolerances
@@ -33,19 +33,32 @@ class Integrator:
         slope = self.field(s, y, p)
         return slope if self.mass is None else self.mass.rate(self.field, s, y, slope, p)
 
-    def near_start(self, s: Array, y0: Array, p: Parameters) -> Float[Array, " n"]:
-        """y for s near 0, with its derivatives up to the second: what a sample at the start is, and how it moves."""
+    def near(self, s: Array, y: Array, at: Array, p: Parameters) -> Float[Array, " n"]:
+        """The solution through (s, y) at a point near s, with its derivatives up to the second: how a sample at s moves."""
 
         def rate(s: Array, y: Array) -> Array:
             return self.rate(s, y, p)
 
-        zero = jnp.zeros_like(s)
-        slope = rate(zero, y0)
-        _, curvature = jax.jvp(rate, (zero, y0), (jnp.ones_like(s), slope))
-        return y0 + s * slope + s * s / 2 * curvature
+        ds = at - s
+        slope = rate(s, y)
+        _, curvature = jax.jvp(rate, (s, y), (jnp.ones_like(s), slope))
+        return y + ds * slope + ds * ds / 2 * curvature
 
     def step(self, s: tuple[Array, Array], state: "State", p: Parameters) -> Step:
         return self.method.step(self.field, self.tolerances, s, state.y, state.slope, p, self.mass)
+
+    def sample(
+        self, s: tuple[Array, Array], state: "State", y1: Array, stages: Array, at: Array, p: Parameters
+    ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
+        """The state inside a step, and whether it could be found.
+
+        Implicit methods of order 5 come with cubics, whose error is a hundred times that of the step: they make a shorter step.
+        """
+        if not self.method.is_implicit:
+            return self.method.interpolate(s, state.y, y1, stages, at), jnp.array(True)
+        end = jax.lax.stop_gradient(at)
+        step = self.step((s[0], end), state, p)
+        return self.near(end, step.y, at, p), step.converged
 
 
 class State(NamedTuple):
@@ -108,7 +121,7 @@ def integrate(
     # Samples at the very start belong to no step.
     at_start = s_of_samples <= 0
     if s_of_samples.size:
-        first = jax.vmap(lambda s: integrator.near_start(s, y0, p))(jnp.where(at_start, s_of_samples, 0))
+        first = jax.vmap(lambda s: integrator.near(zero, y0, s, p))(jnp.where(at_start, s_of_samples, 0))
         samples = jnp.where(at_start[:, None], first, samples)
     sampled = jnp.sum(at_start, dtype=jnp.int32)
     loop = _Loop(zero, h, start, count, count, count, jnp.array(False), samples, sampled, grid, kept)
@@ -145,11 +158,14 @@ def _advance(integrator: Integrator, p: Parameters, s_of_samples: Array, spacing
         # What a rejected step writes is overwritten by the next one.
         grid = grid.at[loop.count + 1].set(s1)
         kept = jax.tree.map(lambda all, new: all.at[loop.count // spacing].set(new), kept, _every(spacing, loop))
-    samples, sampled = _sample(integrator, s_of_samples, s, step, keep, loop)
+    samples, sampled, found = _sample(integrator, p, s_of_samples, s, step, keep, loop)
+    # A step that cannot be sampled is made anew, shorter; so are its samples.
+    keep, h = keep & found, jnp.where(found, h, h_tried / 2)
+    sampled = jnp.where(found, sampled, loop.sampled)
     state = jax.tree.map(lambda new, old: jnp.where(keep, new, old), State(step.y, step.slope), loop.state)
     stuck = ~keep & is_nothing(h, loop.s)
     if integrator.steps is not None:
-        stuck = ~step.converged | ~jnp.all(jnp.isfinite(state.y))
+        stuck = ~step.converged | ~found | ~jnp.all(jnp.isfinite(state.y))
     return _Loop(
         jnp.where(keep, s1, loop.s),
         h,
@@ -175,24 +191,29 @@ def _every(spacing: int, loop: _Loop) -> Any:
 
 
 def _sample(
-    integrator: Integrator, s_of_samples: Array, s: tuple[Array, Array], step: Step, keep: Array, loop: _Loop
-) -> tuple[Array, Array]:
-    """Fill in the samples inside this step, if it is kept."""
+    integrator: Integrator,
+    p: Parameters,
+    s_of_samples: Array,
+    s: tuple[Array, Array],
+    step: Step,
+    keep: Array,
+    loop: _Loop,
+) -> tuple[Array, Array, Array]:
+    """Fill in the samples inside this step, if it is kept; how many there are now, and whether all could be found."""
     last = s_of_samples.size
     if last == 0:
-        return loop.samples, loop.sampled
+        return loop.samples, loop.sampled, jnp.array(True)
 
     def is_inside(carry: Any) -> Array:
-        _, j = carry
+        _, j, _ = carry
         return keep & (j < last) & (s_of_samples[jnp.minimum(j, last - 1)] <= s[1])
 
     def fill(carry: Any) -> Any:
-        samples, j = carry
-        return samples.at[j].set(
-            integrator.method.interpolate(s, loop.state.y, step.y, step.stages, s_of_samples[j])
-        ), j + 1
+        samples, j, found = carry
+        y, is_good = integrator.sample(s, loop.state, step.y, step.stages, s_of_samples[j], p)
+        return samples.at[j].set(y), j + 1, found & is_good
 
-    return jax.lax.while_loop(is_inside, fill, (loop.samples, loop.sampled))
+    return jax.lax.while_loop(is_inside, fill, (loop.samples, loop.sampled, jnp.array(True)))
 
 
 def judge(integrator: Integrator, y: Array, step: Step, h: Array, h_tried: Array) -> tuple[Array, Array]:

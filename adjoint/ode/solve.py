@@ -123,15 +123,15 @@ def ode_solve(
     t0, t1
         The ends; t1 may lie before t0. Derivatives are taken where they are JAX arrays, not Python numbers.
     ts
-        Times between t0 and t1, in the direction of time, at which to return y, by the interpolant of the solver: of order 4 for
-        ``Tsit5``, of order 3 for stiff solvers, whose samples are less accurate than y(t1).
+        Times between t0 and t1, in the direction of time, at which to return y: by the interpolant of an explicit solver, of order
+        4 for ``Tsit5``; of a stiff solver by a step to each of them, as accurate as y(t1), at the cost of that step.
     running_cost
         g(t, y, p), a number or a pytree, to be integrated from t0 to t1, under the same error control.
     solver
         An explicit or diagonally implicit Runge-Kutta solver of diffrax: ``diffrax.Tsit5()`` (default), ``Dopri5``, ``Dopri8``,
         ``Bosh3``, ``Heun``, ``Midpoint``, ``Ralston``; for stiff problems ``Kvaerno5``, ``Kvaerno4``, ``Kvaerno3``.
     rtol, atol
-        The error of a step is kept below atol + rtol |y|.
+        The error of a step is kept below atol + rtol |y|; of a stiff solver's step below a hundredth of that.
     max_steps
         At most so many attempts at a step.
     steps
