@@ -62,9 +62,21 @@ class Point(NamedTuple):
 
 
 class _Iteration(NamedTuple):
+    """`residual` is what the conditions of optimality leave, with no barrier."""
+
     point: Point
+    residual: Point
     barrier: Float[Array, ""]
     count: Int32[Array, ""]
+
+
+class _Search(NamedTuple):
+    """A step of length t, and the residual after it."""
+
+    t: Float[Array, ""]
+    residual: Point
+    falls: Bool[Array, ""]
+    halvings: Int32[Array, ""]
 
 
 def solve(problem: Separable) -> Point:
@@ -72,18 +84,21 @@ def solve(problem: Separable) -> Point:
     last = jnp.asarray(jnp.finfo(problem.r.dtype).eps ** 0.7, problem.r.dtype)
 
     def unfinished(iteration: _Iteration) -> Bool[Array, ""]:
-        error = _error(problem, iteration.point, iteration.barrier)
+        error = _error(_with_barrier(iteration.residual, iteration.barrier))
         done = (iteration.barrier <= last) & (error <= 10 * iteration.barrier)
         return ~done & (iteration.count < MAX_STEPS)
 
     def advance(iteration: _Iteration) -> _Iteration:
-        point, barrier = iteration.point, iteration.barrier
+        point, residual, barrier, count = iteration
         lower = jnp.maximum(last, jnp.minimum(0.2 * barrier, barrier**1.5))
-        barrier = jnp.where(_error(problem, point, barrier) <= 10 * barrier, lower, barrier)
-        step = _newton_step(problem, point, barrier)
-        return _Iteration(_along(problem, point, step, barrier), barrier, iteration.count + 1)
+        reached = _error(_with_barrier(residual, barrier)) <= 10 * barrier
+        barrier = jnp.where(reached, lower, barrier)
+        step = _newton_step(problem, point, _with_barrier(residual, barrier))
+        search = _search(problem, point, step, residual, barrier)
+        return _Iteration(_moved(point, step, search.t), search.residual, barrier, count + 1)
 
-    begun = _Iteration(_start(problem), jnp.full((), 0.1, last.dtype), jnp.zeros((), jnp.int32))
+    start = _start(problem)
+    begun = _Iteration(start, _residual(problem, start), jnp.full((), 0.1, last.dtype), jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(unfinished, advance, begun).point
 
 
@@ -95,33 +110,35 @@ def _start(problem: Separable) -> Point:
     return Point(h, one, slack, one, room, room, problem.penalty * one)
 
 
-def _residual(problem: Separable, point: Point, barrier: Float[Array, ""]) -> Point:
-    """What the conditions of optimality leave, with every complementarity product equal to the barrier."""
-    weights = _weights(point)
+def _residual(problem: Separable, point: Point) -> Point:
+    """What the conditions of optimality leave."""
     return Point(
-        weights @ problem.slopes(point.h) - point.at_lower + point.at_upper,
+        _weights(point) @ problem.slopes(point.h) - point.at_lower + point.at_upper,
         problem.penalty * (1 + point.y) - point.multipliers - point.at_zero,
         problem.values(point.h)[1:] - point.y + point.slack,
-        point.slack * point.multipliers - barrier,
-        (point.h - problem.lower) * point.at_lower - barrier,
-        (problem.upper - point.h) * point.at_upper - barrier,
-        point.y * point.at_zero - barrier,
+        point.slack * point.multipliers,
+        (point.h - problem.lower) * point.at_lower,
+        (problem.upper - point.h) * point.at_upper,
+        point.y * point.at_zero,
     )
+
+
+def _with_barrier(residual: Point, barrier: Float[Array, ""]) -> Point:
+    """What is left when every product of a multiplier and its distance is to be the barrier."""
+    return Point(*residual[:3], *(part - barrier for part in residual[3:]))
 
 
 def _weights(point: Point) -> Float[Array, "1+m"]:
     return jnp.concatenate([jnp.ones(1, point.h.dtype), point.multipliers])
 
 
-def _error(problem: Separable, point: Point, barrier: Float[Array, ""]) -> Float[Array, ""]:
-    residual = _residual(problem, point, barrier)
+def _error(residual: Point) -> Float[Array, ""]:
     return jnp.max(jnp.stack([jnp.max(jnp.abs(part), initial=0.0) for part in residual]))
 
 
-def _newton_step(problem: Separable, point: Point, barrier: Float[Array, ""]) -> Point:
+def _newton_step(problem: Separable, point: Point, residual: Point) -> Point:
     """The step to first order, by elimination of all but the multipliers."""
     h, y, slack, multipliers, at_lower, at_upper, at_zero = point
-    residual = _residual(problem, point, barrier)
     to_lower, to_upper = h - problem.lower, problem.upper - h
     G = problem.slopes(h)[1:]
     H = problem.curvature(h, _weights(point)) + at_lower / to_lower + at_upper / to_upper
@@ -145,25 +162,26 @@ def _newton_step(problem: Separable, point: Point, barrier: Float[Array, ""]) ->
     )
 
 
-def _along(problem: Separable, point: Point, step: Point, barrier: Float[Array, ""]) -> Point:
+def _search(problem: Separable, point: Point, step: Point, residual: Point, barrier: Float[Array, ""]) -> _Search:
     """As far along the step as everything stays positive and the residual falls."""
     room = (*point[1:], point.h - problem.lower, problem.upper - point.h)
     rates = (*step[1:], step.h, -step.h)
-    t = TO_BOUNDARY / jnp.max(
-        jnp.stack([jnp.max(-rate / size, initial=TO_BOUNDARY) for size, rate in zip(room, rates, strict=True)])
-    )
-    before = _size(_residual(problem, point, barrier))
+    most = [jnp.max(-rate / size, initial=TO_BOUNDARY) for size, rate in zip(room, rates, strict=True)]
+    t = TO_BOUNDARY / jnp.max(jnp.stack(most))
+    before = _size(_with_barrier(residual, barrier))
 
-    def moved(t: Float[Array, ""]) -> Point:
-        return jax.tree.map(lambda a, b: a + t * b, point, step)
+    def halve(search: _Search) -> _Search:
+        t = search.t / 2
+        after = _residual(problem, _moved(point, step, t))
+        falls = _size(_with_barrier(after, barrier)) <= (1 - 0.01 * t) * before
+        return _Search(t, after, falls, search.halvings + 1)
 
-    def too_far(search: tuple[Array, Array]) -> Bool[Array, ""]:
-        t, halvings = search
-        after = _size(_residual(problem, moved(t), barrier))
-        return ~(after <= (1 - 0.01 * t) * before) & (halvings < MAX_HALVINGS)
+    begun = _Search(2 * t, residual, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(lambda search: ~search.falls & (search.halvings <= MAX_HALVINGS), halve, begun)
 
-    t, _ = jax.lax.while_loop(too_far, lambda search: (search[0] / 2, search[1] + 1), (t, jnp.zeros((), jnp.int32)))
-    return moved(t)
+
+def _moved(point: Point, step: Point, t: Float[Array, ""]) -> Point:
+    return jax.tree.map(lambda a, b: a + t * b, point, step)
 
 
 def _size(residual: Point) -> Float[Array, ""]:
