@@ -164,7 +164,7 @@ class Status:
         ),
         (
             "INTERRUPTED",
-            "stopped by a signal or by the callback after a whole step; the value is the best point so far",
+            "stopped by a signal or by the callback; the value is the best point so far, and a checkpoint goes on from here",
         ),
     )
 
