@@ -1,6 +1,6 @@
 """The one loop that runs every method: on the host, where anything can be called, watched and saved; or compiled.
 
-Both ask `Run.request` at `Run.point` of the objective and hand the answer to the same `advance`, so they take the same steps.
+Both ask `Run.request` at `Run.point` of the objective and hand the answer to `advance`, so they take the same steps.
 """
 
 import signal
@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from adjoint.optimize.continuation import Continuation, History
 from adjoint.optimize.objective import Objective
 from adjoint.optimize.problem import Domain, Method
-from adjoint.optimize.progress import RUNNING, Limits, Run, advance, start
+from adjoint.optimize.progress import RUNNING, Limits, Run, advance, examine, proceed, start
 from adjoint.record.checkpoint import Checkpoint
 from adjoint.record.interruption import Interruption
 from adjoint.solution import Status
@@ -72,14 +72,15 @@ class Step:
         return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "x"}
 
 
-@partial(jax.jit, static_argnames=("objective", "method"))
-def _once(objective: Objective, method: Method, run: Run, domain: Domain, limits: Limits) -> Run:
-    return advance(method, run, objective.answer(method, run), domain, limits)
+# On the host it is known which half of `advance` comes next: most runs never need, and never compile, `examine`.
+@partial(jax.jit, static_argnames=("half", "objective", "method"))
+def _once(half: Any, objective: Objective, method: Method, run: Run, domain: Domain, limits: Limits) -> Run:
+    return half(method, run, objective.answer(method, run), domain, limits)
 
 
-@partial(jax.jit, static_argnames=("method",))
-def _advance(method: Method, run: Run, answer: Any, domain: Domain, limits: Limits) -> Run:
-    return advance(method, run, answer, domain, limits)
+@partial(jax.jit, static_argnames=("half", "method"))
+def _answered(half: Any, method: Method, run: Run, answer: Any, domain: Domain, limits: Limits) -> Run:
+    return half(method, run, answer, domain, limits)
 
 
 @partial(jax.jit, static_argnames=("method", "constraints"))
@@ -131,10 +132,11 @@ def on_host(
     stop = watch.out_of_time()
     with Interruption(signals) as interruption, interruption.deferred():
         while int(run.code) == RUNNING and stop is None:
+            half = examine if run.examination.active else proceed
             if blank is None:
-                run = _once(objective, method, run, domain, limits)
+                run = _once(half, objective, method, run, domain, limits)
             else:
-                run = _advance(method, run, objective.on_host(run.point, blank), domain, limits)
+                run = _answered(half, method, run, objective.on_host(run.point, blank), domain, limits)
             stop = watch.look(run, interruption)
     stop = Status.INTERRUPTED if interruption.requested else stop
     # A failure after a wish to stop must not lead to another attempt; the checkpoint tells of it.

@@ -121,20 +121,30 @@ def start(method: Method, x: Float[Array, " n"], domain: Domain, constraints: in
 
 def advance(method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
     """The run after the answer that it asked for; pure."""
-    run = run._replace(counts=run.counts.at[run.request].add(1))
-    domain = replace(domain, noise=jnp.maximum(domain.noise, run.noise))
-    run = jax.lax.cond(
+    return jax.lax.cond(
         run.examination.active,
-        lambda run: _examine(method, run, answer, domain),
-        lambda run: _proceed(method, run, answer, domain, limits),
+        lambda run: examine(method, run, answer, domain, limits),
+        lambda run: proceed(method, run, answer, domain, limits),
         run,
     )
+
+
+def _counted(run: Run) -> Run:
+    return run._replace(counts=run.counts.at[run.request].add(1))
+
+
+def _limited(run: Run, limits: Limits) -> Run:
     spent = (run.code == RUNNING) & (run.counts[0] >= limits.max_evaluations)
     return run._replace(code=jnp.where(spent, Status.MAX_EVALUATIONS.code, run.code).astype(jnp.int32))
 
 
-def _examine(method: Method, run: Run, answer: Answer, domain: Domain) -> Run:
+def _as_noisy(domain: Domain, run: Run) -> Domain:
+    return replace(domain, noise=jnp.maximum(domain.noise, run.noise))
+
+
+def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
     """One more evaluation of an examination; after the last, end, or go on with what it has told about the noise."""
+    run, domain = _counted(run), _as_noisy(domain, run)
     examined = examination.record(run.examination, answer)
 
     def conclude(run: Run) -> Run:
@@ -153,10 +163,13 @@ def _examine(method: Method, run: Run, answer: Answer, domain: Domain) -> Run:
             code=code.astype(jnp.int32),
         )
 
-    return jax.lax.cond(examination.complete(examined), conclude, lambda run: run._replace(examination=examined), run)
+    over = examination.complete(examined)
+    return _limited(jax.lax.cond(over, conclude, lambda run: run._replace(examination=examined), run), limits)
 
 
-def _proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
+def proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
+    """One more step of the method, and whether it is the last."""
+    run, domain = _counted(run), _as_noisy(domain, run)
     before = run.state
     state = method.step(before, answer, domain)
     first = run.counts[0] + run.counts[1] == 1
@@ -165,7 +178,7 @@ def _proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: L
     arrived = jax.lax.cond(
         moved, lambda run: _arrive(method, run, before.at, first, domain, limits), lambda run: run, run
     )
-    return _stop(arrived, moved, first, answer, domain, limits)
+    return _limited(_stop(arrived, moved, first, answer, domain, limits), limits)
 
 
 def _arrive(method: Method, run: Run, before: Iterate, first: Bool[Array, ""], domain: Domain, limits: Limits) -> Run:
