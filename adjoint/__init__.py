@@ -24,8 +24,10 @@ from adjoint.ode.recurrence import recurrence
 from adjoint.ode.shadowing import shadowing_sensitivity
 from adjoint.ode.solve import ode_solve
 from adjoint.ode.steady_state import steady_state
+from adjoint.optimize.augmented_lagrangian import AugmentedLagrangian
 from adjoint.optimize.bfgs import BFGS, LBFGS
 from adjoint.optimize.driver import Step
+from adjoint.optimize.gcmma import GCMMA
 from adjoint.optimize.minimize import minimize
 from adjoint.optimize.mma import MMA
 from adjoint.optimize.newton import GaussNewton
@@ -41,6 +43,7 @@ from adjoint.verify.transpose import definiteness_test, dot_product_test, symmet
 __all__ = [
     "BFGS",
     "CG",
+    "GCMMA",
     "GMRES",
     "LBFGS",
     "LU",
@@ -48,6 +51,7 @@ __all__ = [
     "MMA",
     "OC",
     "Anderson",
+    "AugmentedLagrangian",
     "BacksolveAdjoint",
     "Checkpoint",
     "Cholesky",

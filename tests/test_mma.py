@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import adjoint
-from adjoint import MMA, Status, minimize
+from adjoint import GCMMA, MMA, Status, minimize
 
 
 class Case(NamedTuple):
@@ -125,3 +125,85 @@ class TestPublishedOptima:
         assert_optimal(case, solution, ACTIVE[name])
         last_place = {"truss": 5e-3, "beam": 6e-7}.get(name, 1e-7)
         assert float(solution.stats["value"]) == pytest.approx(case.value, abs=last_place)
+
+    @pytest.mark.parametrize("name", ["truss", "HS43"])
+    def test_conservative(self, name: str) -> None:
+        case = CASES[name]
+        solution = solve(case, GCMMA())
+        assert_optimal(case, solution, ACTIVE[name])
+        history = solution.stats["history"]
+        # Once within the constraints all iterates are, and f falls, up to the tolerance of the subproblem: 1e-11 of a slope of 100.
+        start = int(np.argmax(history["violation"] == 0))
+        assert np.all(history["violation"][start:] <= 1e-12)
+        assert np.all(np.diff(history["value"][start:]) <= 1e-8)
+
+    def test_bounds_alone(self) -> None:
+        target, lower = jnp.array([0.3, 0.7, -1.0]), jnp.array([0.0, 0.0, 0.25])
+        f = lambda x: jnp.sum((x - target) ** 2)  # noqa: E731
+        solution = minimize(f, jnp.full(3, 0.5), GCMMA(), bounds=(lower, 1.0))
+        np.testing.assert_allclose(adjoint.require(solution), [0.3, 0.7, 0.25], rtol=0, atol=1e-8)
+
+
+class TestLaws:
+    def test_compiled_and_host_take_the_same_steps(self) -> None:
+        case = CASES["truss"]
+
+        def solved(start: Any) -> Any:
+            solution = minimize(case.f, start, MMA(), bounds=case.bounds, inequality=case.h)
+            return solution.value, solution.stats["iterations"], solution.stats["multipliers"]
+
+        starts = jnp.array([case.start, [3.0, 1.0]])
+        in_lanes = jax.jit(jax.vmap(solved))(starts)
+        for lane, start in enumerate(starts):
+            on_host = solved(start)
+            assert int(in_lanes[1][lane]) == int(on_host[1])
+            # Batched systems are solved by another routine, which rounds otherwise.
+            np.testing.assert_allclose(in_lanes[0][lane], on_host[0], rtol=1e-9)
+            np.testing.assert_allclose(in_lanes[2][lane], on_host[2], rtol=0, atol=1e-7)
+
+    def test_a_permutation_of_the_unknowns_permutes_the_iterates(self) -> None:
+        order, iterates = np.array([3, 0, 4, 2, 1]), []
+        for weights in (BEAM, BEAM[order]):
+            seen: list[Any] = []
+            bend = lambda x, weights=weights: jnp.sum(weights / x**3) - 1  # noqa: E731
+            minimize(
+                jnp.sum, jnp.full(5, 5.0), MMA(), bounds=(1.0, 10.0), inequality=bend, callback=seen.append, max_steps=6
+            )
+            iterates.append(np.stack([step.x for step in seen]))
+        np.testing.assert_allclose(iterates[1], iterates[0][:, order], rtol=1e-9)
+
+
+class TestFaults:
+    def test_infeasible_constraints(self) -> None:
+        # x_0 <= 1 and x_0 >= 2: the least violation is 1/2, at 3/2.
+        impossible = lambda x: jnp.stack([x[0] - 1, 2 - x[0]])  # noqa: E731
+        solution = minimize(jnp.sum, jnp.full(2, 0.5), MMA(), bounds=(0.0, 3.0), inequality=impossible)
+        assert solution.status == Status.INFEASIBLE
+        assert float(solution.stats["violation"]) == pytest.approx(0.5, abs=1e-5)
+
+    def test_a_constraint_that_is_no_number(self) -> None:
+        nowhere = lambda x: jnp.sum(x) * jnp.nan  # noqa: E731
+        solution = minimize(jnp.sum, jnp.full(2, 0.5), MMA(), bounds=(0.0, 1.0), inequality=nowhere)
+        assert solution.status == Status.NONFINITE_OBJECTIVE
+        # Not a number for x < 1/2 only: the minimizer of (x - 0.6)^2 is reached by shorter steps.
+        partly = lambda x: jnp.sqrt(x[0] - 0.5) - 2  # noqa: E731
+        f = lambda x: (x[0] - 0.6) ** 2  # noqa: E731
+        solution = minimize(f, jnp.full(1, 0.9), MMA(), bounds=(0.0, 1.0), inequality=partly)
+        np.testing.assert_allclose(adjoint.require(solution), 0.6, rtol=0, atol=1e-7)
+
+    def test_a_fixed_unknown_stays(self) -> None:
+        lower, upper = jnp.array([0.5, 0.0]), jnp.array([0.5, 1.0])
+        limit = lambda x: 1 - x[0] - x[1]  # noqa: E731
+        solution = minimize(lambda x: x[0] + 2 * x[1], jnp.full(2, 0.9), MMA(), bounds=(lower, upper), inequality=limit)
+        np.testing.assert_allclose(adjoint.require(solution), [0.5, 0.5], rtol=0, atol=1e-8)
+        np.testing.assert_allclose(solution.stats["multipliers"], [2.0], rtol=0, atol=1e-7)
+
+
+class TestRefusals:
+    def test_what_it_cannot_honor(self) -> None:
+        with pytest.raises(ValueError, match="got no bounds, expected finite bounds"):
+            minimize(jnp.sum, jnp.ones(2), MMA())
+        with pytest.raises(ValueError, match="MMA: got an infinite bound"):
+            minimize(jnp.sum, jnp.ones(2), MMA(), bounds=(0.0, jnp.inf))
+        with pytest.raises(ValueError, match=r"equality.*AugmentedLagrangian\(\)"):
+            minimize(jnp.sum, jnp.ones(2), MMA(), bounds=(0.0, 1.0), equality=lambda x: x[0] - 1)

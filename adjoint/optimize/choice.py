@@ -5,7 +5,9 @@ from typing import Any
 
 from adjoint.implicit.newton import Newton, NewtonKrylov
 from adjoint.inputs import describe, refuse
+from adjoint.optimize.augmented_lagrangian import AugmentedLagrangian
 from adjoint.optimize.bfgs import BFGS, LBFGS
+from adjoint.optimize.gcmma import GCMMA
 from adjoint.optimize.mma import MMA
 from adjoint.optimize.newton import TrustRegionNewton
 from adjoint.optimize.newton_krylov import TrustRegionCG
@@ -15,13 +17,14 @@ from adjoint.optimize.problem import Method
 SMALL = 100
 # Beyond so many unknowns an n x n matrix costs more than it saves.
 DENSE = 1000
-METHODS = "SteepestDescent(), Newton(), NewtonKrylov(), GaussNewton(), BFGS(), LBFGS() or MMA()"
+METHODS = "SteepestDescent(), Newton(), NewtonKrylov(), GaussNewton(), BFGS(), LBFGS(), MMA(), GCMMA() or AugmentedLagrangian()"
 
 
 def honoring(given: Iterable[str]) -> list[str]:
     """Names of the methods that honor what was given, of "bounds", "equality" and "inequality"."""
     needed = set(given)
-    known = {"BFGS()": BFGS(), "LBFGS()": LBFGS(), "MMA()": MMA()}
+    known = {"BFGS()": BFGS(), "LBFGS()": LBFGS(), "MMA()": MMA(), "GCMMA()": GCMMA()}
+    known["AugmentedLagrangian()"] = AugmentedLagrangian()
     return [name for name, method in known.items() if needed <= set(method.handles)]
 
 

@@ -42,6 +42,10 @@ class MMAState(NamedTuple):
         Distance of the asymptotes from x.
     penalty
         The price of violations in the subproblem.
+    curvature
+        What the approximations curve beyond their asymptotes, of f and of each constraint: rho of Svanberg (2002).
+    approximations
+        Of f - f(at) and of the constraints, at `point`.
     """
 
     request: Int32[Array, ""]
@@ -56,6 +60,8 @@ class MMAState(NamedTuple):
     previous: Float[Array, "2 n"]
     width: Float[Array, " n"]
     penalty: Float[Array, ""]
+    curvature: Float[Array, "1+m"]
+    approximations: Float[Array, "1+m"]
 
     @property
     def direction(self) -> Float[Array, " n"]:
@@ -125,36 +131,30 @@ class MMA:
             previous=jnp.stack([x, x]),
             width=FIRST_WIDTH * span(domain),
             penalty=jnp.asarray(PENALTY, x.dtype),
+            curvature=jnp.zeros(1 + constraints, x.dtype),
+            approximations=jnp.zeros(1 + constraints, x.dtype),
         )
 
     def step(self, state: MMAState, answer: Answer, domain: Domain) -> MMAState:
         """The state after the answer that it asked for; pure."""
-        usable = lagrangian.finite(answer)
         first = ~state.started
+        accepted, curvature = self._judge(state, answer, domain)
 
-        def accept(state: MMAState) -> MMAState:
-            x = state.point
-            at = Iterate(x, answer.value, answer.derivative)
-            previous = jnp.where(first, jnp.stack([x, x]), jnp.stack([state.at.x, state.previous[0]]))
-            moved = state._replace(
-                at=at,
-                iterations=state.iterations + jnp.where(first, 0, 1),
-                constraints=lagrangian.of_answer(answer),
-                previous=previous,
-                width=next_width(state.width, x, previous, domain),
-            )
-            return _look(moved, domain)
+        def go_on(state: MMAState) -> MMAState:
+            at_point = _moved(state, answer, domain)
+            next_state = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), at_point, state)
+            return _look(next_state._replace(curvature=curvature), domain)
 
         def back(state: MMAState) -> MMAState:
             """Where something is not a number: half of the step; no step at all is no way on."""
             half = (state.at.x + state.point) / 2
             at = Iterate(state.point, answer.value, answer.derivative)
             at = jax.tree.map(lambda a, b: jnp.where(first, a, b), at, state.at)
-            return state._replace(
-                point=half, at=at, stuck=first | jnp.all(jnp.abs(half - state.at.x) <= smallest(half))
-            )
+            stuck = first | jnp.all(jnp.abs(half - state.at.x) <= smallest(half))
+            return state._replace(point=half, at=at, stuck=stuck)
 
-        return jax.lax.cond(usable, accept, back, state)._replace(started=jnp.ones((), bool))
+        stepped = jax.lax.cond(lagrangian.finite(answer), go_on, back, state)
+        return stepped._replace(started=jnp.ones((), bool))
 
     def revive(self, state: MMAState, domain: Domain) -> MMAState:
         """Stuck as before."""
@@ -163,6 +163,23 @@ class MMA:
     def measure(self, state: MMAState, domain: Domain) -> Measure:
         """Of the Lagrangian, with the multipliers of the latest subproblem."""
         return lagrangian.measure(state.at, state.constraints, state.multipliers, state.weights, domain)
+
+    def _judge(self, state: MMAState, answer: Answer, domain: Domain) -> tuple[Bool[Array, ""], Float[Array, "1+m"]]:
+        """Whether the point becomes an iterate, and the curvature of the next approximations."""
+        return jnp.ones((), bool), jnp.zeros_like(state.curvature)
+
+
+def _moved(state: MMAState, answer: Answer, domain: Domain) -> MMAState:
+    """With the point as the iterate."""
+    first, x = ~state.started, state.point
+    previous = jnp.where(first, jnp.stack([x, x]), jnp.stack([state.at.x, state.previous[0]]))
+    return state._replace(
+        at=Iterate(x, answer.value, answer.derivative),
+        iterations=state.iterations + jnp.where(first, 0, 1).astype(jnp.int32),
+        constraints=lagrangian.of_answer(answer),
+        previous=previous,
+        width=next_width(state.width, x, previous, domain),
+    )
 
 
 def require_finite_bounds(name: str, domain: Domain) -> None:
@@ -241,10 +258,15 @@ def propose(
     return Proposal(point, multipliers, jnp.max(found.y, initial=0.0), problem.values(h) * scale)
 
 
+def slope_sizes(at: Iterate, constraints: Constraints, width: Float[Array, " n"]) -> Float[Array, "1+m"]:
+    """By how much f and the constraints change on the way to an asymptote, to first order, on average."""
+    slopes = jnp.concatenate([at.derivative[None, :], constraints.jacobian]) * width[None, :]
+    return jnp.mean(jnp.abs(slopes), axis=1)
+
+
 def _look(state: MMAState, domain: Domain) -> MMAState:
     """The subproblem at the iterate: where to go and the multipliers here."""
-    slopes = jnp.concatenate([state.at.derivative[None, :], state.constraints.jacobian]) * state.width[None, :]
-    curvature = FLAT * jnp.mean(jnp.abs(slopes), axis=1)
+    curvature = jnp.maximum(state.curvature, FLAT * slope_sizes(state.at, state.constraints, state.width))
     proposal = propose(state.at, state.constraints, state.width, curvature, state.penalty, domain)
     still = jnp.all(jnp.abs(proposal.x - state.at.x) <= smallest(state.at.x))
     violated = proposal.excess > jnp.sqrt(jnp.finfo(state.point.dtype).eps)
@@ -253,5 +275,7 @@ def _look(state: MMAState, domain: Domain) -> MMAState:
         multipliers=proposal.multipliers,
         weights=jnp.maximum(state.weights, 2 * proposal.multipliers),
         penalty=jnp.where(violated, jnp.minimum(10 * state.penalty, LARGEST_PENALTY), state.penalty),
+        curvature=curvature,
+        approximations=proposal.approximations,
         stuck=still,
     )

@@ -1,0 +1,238 @@
+"""Augmented Lagrangians: equations and inequalities for any method that knows none."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from adjoint.inputs import describe, refuse
+from adjoint.optimize import lagrangian
+from adjoint.optimize.bfgs import BFGS
+from adjoint.optimize.lagrangian import Constraints, no_constraints
+from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Method, Request
+
+# rho_i |c_i'|^2 = FIRST_PENALTY |f'| at the start; times RAISE when the violation has not fallen to this SHARE.
+FIRST_PENALTY, RAISE, SHARE = 10.0, 10.0, 0.25
+# The inner problems' tolerance: this share of |f'(x0)|, and of the tolerance before.
+FIRST_TOLERANCE, TIGHTEN = 0.1, 0.1
+# An inner run ends after so many of its steps, converged or not.
+INNER_STEPS = 500
+# Multipliers are kept below this, in units of |f'| / |c_i'| at the start.
+LARGEST_MULTIPLIER = 1e8
+
+
+class AugmentedState(NamedTuple):
+    """Where an augmented Lagrangian stands; see `adjoint.optimize.problem.State`.
+
+    Attributes
+    ----------
+    inner
+        The state of the inner method.
+    constraints
+        Those of `at`.
+    multipliers
+        Of the constraints; those of inequalities are not negative.
+    weights
+        The largest multipliers so far, doubled: the price of violations in the merit.
+    penalties
+        rho, of each constraint.
+    scale, sizes
+        |f'| and |c_i'| at the start.
+    infeasibility
+        How far the constraints and their multipliers were from being satisfied, in lengths of x.
+    tolerance
+        Of the inner run.
+    settling
+        Whether the inner run is over, and its result to be evaluated.
+    """
+
+    request: Int32[Array, ""]
+    point: Float[Array, " n"]
+    direction: Float[Array, " n"]
+    at: Iterate
+    iterations: Int32[Array, ""]
+    stuck: Bool[Array, ""]
+    started: Bool[Array, ""]
+    inner: Any
+    constraints: Constraints
+    multipliers: Float[Array, " m"]
+    weights: Float[Array, " m"]
+    penalties: Float[Array, " m"]
+    scale: Float[Array, ""]
+    sizes: Float[Array, " m"]
+    infeasibility: Float[Array, ""]
+    tolerance: Float[Array, ""]
+    settling: Bool[Array, ""]
+
+    @property
+    def search_direction(self) -> Float[Array, " n"]:
+        return self.direction
+
+
+@dataclass(frozen=True)
+class AugmentedLagrangian:
+    """Minimize f + sum_i rho_i / 2 (c_i + lambda_i / rho_i)^2 by `inner`, then lambda <- lambda + rho c, again and again.
+
+    For inequalities c + lambda / rho and the new lambda are replaced by zero where they are negative. rho grows when the
+    violation has not fallen enough.
+
+    Parameters
+    ----------
+    inner
+        A method that asks for values with derivatives only: `BFGS`, `LBFGS` or `SteepestDescent`. Bounds are its own.
+
+    Raises
+    ------
+    ValueError
+        For an inner method that needs more, or that knows constraints itself.
+
+    Notes
+    -----
+    **Steps** of the history, of `callback` and of max_steps are those of the multipliers, mostly 5 to 15. **Cost** of each: an
+    inner run, which begins anew, and one evaluation of its result.
+
+    Source: E. G. Birgin, J. M. Martinez, Practical Augmented Lagrangian Methods, SIAM (2014), algorithm 4.1; Nocedal and Wright,
+    Numerical Optimization, 2nd ed., section 17.4.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> on_the_circle = lambda x: jnp.sum(x**2) - 2
+    >>> solution = adjoint.minimize(
+    ...     jnp.sum, jnp.array([-2.0, 1.0]), adjoint.AugmentedLagrangian(), equality=on_the_circle
+    ... )
+    >>> [round(float(v), 6) for v in adjoint.require(solution)], round(float(solution.stats["multipliers"][0]), 6)
+    ([-1.0, -1.0], 0.5)
+    """
+
+    inner: Method = field(default_factory=BFGS)
+    requests = (Request.VALUE,)
+
+    def __post_init__(self) -> None:
+        protocol = ("init", "step", "measure", "revive", "requests", "handles")
+        known = not isinstance(self.inner, type) and all(hasattr(self.inner, name) for name in protocol)
+        if not known or self.inner.requests != (Request.VALUE,) or "inequality" in self.inner.handles:
+            refuse(
+                "AugmentedLagrangian",
+                f"inner = {describe(self.inner)}",
+                "a method that asks for values with derivatives only and knows no constraints",
+                "Take BFGS(), LBFGS() or SteepestDescent().",
+            )
+
+    @property
+    def handles(self) -> tuple[str, ...]:
+        return (*self.inner.handles, "equality", "inequality")
+
+    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> AugmentedState:
+        """The state that asks about x first."""
+        x = domain.project(x)
+        none, one, no = jnp.zeros(constraints, x.dtype), jnp.ones((), x.dtype), jnp.zeros((), bool)
+        return AugmentedState(
+            request=jnp.zeros((), jnp.int32),
+            point=x,
+            direction=jnp.zeros_like(x),
+            at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), jnp.zeros_like(x)),
+            iterations=jnp.zeros((), jnp.int32),
+            stuck=no,
+            started=no,
+            inner=self.inner.init(x, domain),
+            constraints=no_constraints(x, constraints),
+            multipliers=none,
+            weights=none,
+            penalties=jnp.ones_like(none),
+            scale=one,
+            sizes=jnp.ones_like(none),
+            infeasibility=jnp.asarray(jnp.inf, x.dtype),
+            tolerance=one,
+            settling=no,
+        )
+
+    def step(self, state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedState:
+        """The state after the answer that it asked for; pure."""
+        first = ~state.started
+        concludes = first | state.settling
+        begun = state._replace(inner=self.inner.init(state.point, domain))
+        concluded = _where(first, _scaled(begun, answer, domain), _concluded(begun, answer, domain))
+        state = _where(concludes, concluded, state)
+        inner = self.inner.step(state.inner, _augmented(state, answer, domain), domain)
+        near = self.inner.measure(inner, domain).stationarity <= state.tolerance
+        over = inner.stuck | near | (inner.iterations >= INNER_STEPS)
+        # What the inner run has found may be any point of its last line search: its constraints are asked for again.
+        return state._replace(
+            inner=inner,
+            point=jnp.where(over, inner.at.x, inner.point),
+            settling=over,
+            started=jnp.ones((), bool),
+            direction=inner.at.x - state.at.x,
+        )
+
+    def revive(self, state: AugmentedState, domain: Domain) -> AugmentedState:
+        """Stuck as before."""
+        return state
+
+    def measure(self, state: AugmentedState, domain: Domain) -> Measure:
+        """Of the Lagrangian, with the latest multipliers."""
+        return lagrangian.measure(state.at, state.constraints, state.multipliers, state.weights, domain)
+
+
+def _where(condition: Bool[Array, ""], a: Any, b: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def _positive(v: Float[Array, " m"], domain: Domain) -> Float[Array, " m"]:
+    """The entries of equations, and the positive parts of those of inequalities."""
+    return jnp.where(jnp.arange(v.size) < domain.equalities, v, jnp.maximum(v, 0))
+
+
+def _augmented(state: AugmentedState, answer: Answer, domain: Domain) -> Answer:
+    """The augmented Lagrangian and its derivative."""
+    constraints = lagrangian.of_answer(answer)
+    shifted = _positive(constraints.value + state.multipliers / state.penalties, domain)
+    weights = state.penalties * shifted
+    # Less (lambda / rho)^2, so that large multipliers do not drown f.
+    squares = weights @ shifted - state.multipliers @ (state.multipliers / state.penalties)
+    return Answer(answer.value + squares / 2, answer.derivative + weights @ constraints.jacobian)
+
+
+def _scaled(state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedState:
+    """The start, with penalties and tolerances in its units."""
+    constraints = lagrangian.of_answer(answer)
+    scale, sizes = domain.dual_norm(answer.derivative), lagrangian.row_norms(constraints.jacobian, domain)
+    scale, sizes = jnp.where(scale > 0, scale, 1), jnp.where(sizes > 0, sizes, 1)
+    return state._replace(
+        at=Iterate(state.point, answer.value, answer.derivative),
+        constraints=constraints,
+        penalties=FIRST_PENALTY * scale / sizes**2,
+        scale=scale,
+        sizes=sizes,
+        tolerance=FIRST_TOLERANCE * scale,
+    )
+
+
+def _concluded(state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedState:
+    """The result of an inner run as an iterate, with its multipliers; the penalties of the next one."""
+    constraints = lagrangian.of_answer(answer)
+    is_equation = jnp.arange(constraints.value.size) < domain.equalities
+    unmet = jnp.maximum(constraints.value, -state.multipliers / state.penalties)
+    unmet = jnp.abs(jnp.where(is_equation, constraints.value, unmet)) / state.sizes
+    infeasibility = jnp.max(unmet, initial=0.0)
+    # What the inexactness of the inner run leaves is not for the penalties to mend.
+    slow = (infeasibility > SHARE * state.infeasibility) & (infeasibility > state.tolerance / state.scale)
+    raised = jnp.where(slow, RAISE, 1.0)
+    most = LARGEST_MULTIPLIER * state.scale / state.sizes
+    multipliers = _positive(state.multipliers + state.penalties * constraints.value, domain)
+    multipliers = jnp.clip(multipliers, -most, most)
+    # Below this the noise of rounding in f' ends every inner run.
+    finest = jnp.finfo(state.point.dtype).eps ** (2 / 3) * state.scale
+    return state._replace(
+        at=Iterate(state.point, answer.value, answer.derivative),
+        iterations=state.iterations + 1,
+        constraints=constraints,
+        multipliers=multipliers,
+        weights=jnp.maximum(state.weights, 2 * jnp.abs(multipliers)),
+        penalties=raised * state.penalties,
+        infeasibility=infeasibility,
+        tolerance=jnp.maximum(TIGHTEN * state.tolerance, finest),
+    )
