@@ -89,7 +89,9 @@ class TestPublishedOptima:
 
     def test_an_inactive_inequality_has_no_multiplier(self) -> None:
         limits = lambda x: jnp.stack([1 - x[0] - x[1], x[0] - 5])  # noqa: E731
-        solution = minimize(lambda x: jnp.sum(x**2), jnp.zeros(2), AugmentedLagrangian(LBFGS()), inequality=limits)
+        solution = minimize(
+            lambda x: jnp.sum(x**2), jnp.array([2.0, 0.0]), AugmentedLagrangian(LBFGS()), inequality=limits
+        )
         # 2 x = lambda (1, 1) and x_0 + x_1 = 1.
         np.testing.assert_allclose(adjoint.require(solution), [0.5, 0.5], rtol=0, atol=1e-8)
         np.testing.assert_allclose(solution.stats["multipliers"], [1.0, 0.0], rtol=0, atol=1e-7)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int32
 from adjoint.inputs import describe, refuse
 from adjoint.optimize import lagrangian
 from adjoint.optimize.bfgs import BFGS
+from adjoint.optimize.descent import DescentState
 from adjoint.optimize.lagrangian import Constraints, no_constraints
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Method, Request
 
@@ -17,8 +18,8 @@ from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Method, R
 FIRST_PENALTY, RAISE, SHARE = 10.0, 10.0, 0.25
 # The inner problems' tolerance: this share of |f'(x0)|, and of the tolerance before.
 FIRST_TOLERANCE, TIGHTEN = 0.1, 0.1
-# An inner run ends after so many of its steps, converged or not.
-INNER_STEPS = 500
+# An inner run ends after so many of its steps, or so many for each unknown, converged or not; the next one begins anew.
+INNER_STEPS, INNER_STEPS_EACH = 50, 10
 # Multipliers are kept below this, in units of |f'| / |c_i'| at the start.
 LARGEST_MULTIPLIER = 1e8
 
@@ -91,7 +92,7 @@ class AugmentedLagrangian:
     Notes
     -----
     **Steps** of the history, of `callback` and of max_steps are those of the multipliers, mostly 5 to 15. **Cost** of each: an
-    inner run, which begins anew, and one evaluation of its result.
+    inner run, which keeps what the one before has learned unless rho has grown, and one evaluation of its result.
 
     Source: E. G. Birgin, J. M. Martinez, Practical Augmented Lagrangian Methods, SIAM (2014), algorithm 4.1; Nocedal and Wright,
     Numerical Optimization, 2nd ed., section 17.4.
@@ -153,12 +154,14 @@ class AugmentedLagrangian:
         """The state after the answer that it asked for; pure."""
         first = ~state.started
         concludes = first | state.settling
-        begun = state._replace(inner=self.inner.init(state.point, domain))
-        concluded = _where(first, _scaled(begun, answer, domain), _concluded(begun, answer, domain))
+        concluded = _where(first, _scaled(state, answer, domain), _concluded(state, answer, domain))
+        same = jnp.all(concluded.penalties == state.penalties) & ~state.inner.stuck
+        same = same & (state.inner.iterations < _most_steps(state.point.size))
+        concluded = concluded._replace(inner=_anew(self.inner, state, same, domain))
         state = _where(concludes, concluded, state)
         inner = self.inner.step(state.inner, _augmented(state, answer, domain), domain)
         near = self.inner.measure(inner, domain).stationarity <= state.tolerance
-        over = inner.stuck | near | (inner.iterations >= INNER_STEPS)
+        over = inner.stuck | near | (inner.iterations >= _most_steps(state.point.size))
         # What the inner run has found may be any point of its last line search: its constraints are asked for again.
         return state._replace(
             inner=inner,
@@ -177,8 +180,22 @@ class AugmentedLagrangian:
         return lagrangian.measure(state.at, state.constraints, state.multipliers, state.weights, domain)
 
 
+def _most_steps(n: int) -> int:
+    """Of an inner run."""
+    return max(INNER_STEPS, INNER_STEPS_EACH * n)
+
+
 def _where(condition: Bool[Array, ""], a: Any, b: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def _anew(inner: Method, state: AugmentedState, same: Bool[Array, ""], domain: Domain) -> Any:
+    """The inner run begun at the point, with what the one before has learned where second derivatives are about the same."""
+    begun, before = inner.init(state.point, domain), state.inner
+    if isinstance(begun, DescentState):
+        kept = begun._replace(memory=before.memory, fresh=before.fresh, size=before.size)
+        return _where(same, kept, begun)
+    return begun
 
 
 def _positive(v: Float[Array, " m"], domain: Domain) -> Float[Array, " m"]:
