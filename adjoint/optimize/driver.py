@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.optimize.continuation import Continuation, History
 from adjoint.optimize.objective import Objective
-from adjoint.optimize.problem import Domain, Method
+from adjoint.optimize.problem import Answer, Domain, Method, Request
 from adjoint.optimize.progress import RUNNING, Limits, Run, advance, examine, proceed, start
 from adjoint.record.checkpoint import Checkpoint
 from adjoint.record.interruption import Interruption
@@ -72,14 +72,15 @@ class Step:
         return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "x"}
 
 
-# On the host it is known which half of `advance` comes next: most runs never need, and never compile, `examine`.
-@partial(jax.jit, static_argnames=("half", "objective", "method"))
-def _once(half: Any, objective: Objective, method: Method, run: Run, domain: Domain, limits: Limits) -> Run:
-    return half(method, run, objective.answer(method, run), domain, limits)
+# Two programs, so that what a method does is compiled once for all objectives of a size. On the host it is known what is asked, and
+# which half of `advance` comes next: most runs never need, and never compile, `examine`.
+@partial(jax.jit, static_argnames=("objective", "method", "request"))
+def _ask(objective: Objective, method: Method, request: Request, run: Run) -> Answer:
+    return objective.answer_to(request, method, run)
 
 
 @partial(jax.jit, static_argnames=("half", "method"))
-def _answered(half: Any, method: Method, run: Run, answer: Any, domain: Domain, limits: Limits) -> Run:
+def _go_on(half: Any, method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
     return half(method, run, answer, domain, limits)
 
 
@@ -134,9 +135,10 @@ def on_host(
         while int(run.code) == RUNNING and stop is None:
             half = examine if run.examination.active else proceed
             if blank is None:
-                run = _once(half, objective, method, run, domain, limits)
+                answer = _ask(objective, method, Request(int(run.request)), run)
             else:
-                run = _answered(half, method, run, objective.on_host(run.point, blank), domain, limits)
+                answer = objective.on_host(run.point, blank)
+            run = _go_on(half, method, run, answer, domain, limits)
             stop = watch.look(run, interruption)
     stop = Status.INTERRUPTED if interruption.requested else stop
     # A failure after a wish to stop must not lead to another attempt; the checkpoint tells of it.

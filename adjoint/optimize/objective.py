@@ -39,20 +39,22 @@ class Objective:
 
     def answer(self, method: Method, run: Run) -> Answer:
         """What the run wants to know, by JAX; to be compiled."""
-        least_squares = getattr(method, "least_squares", False)
-        value = self._least_squares if least_squares else self._value
-        kinds: dict[Request, Callable[[Run, Answer], Answer]] = {
-            Request.VALUE: lambda run, blank: value(run.point, blank),
-            Request.HESSIAN: lambda run, blank: blank._replace(hessian=self._hessian(run, least_squares)),
-            Request.PRODUCT: lambda run, blank: blank._replace(product=self._product(run, least_squares)),
-        }
-        x = run.state.point
-        blank = self.blank(method, x)
-        if method.requests == (Request.VALUE,):
-            return value(run.point, blank)
-        branches = [kinds[kind] for kind in method.requests]
+        if len(method.requests) == 1:
+            return self.answer_to(method.requests[0], method, run)
+        branches = [lambda run, kind=kind: self.answer_to(kind, method, run) for kind in method.requests]
         index = jnp.searchsorted(jnp.asarray([int(kind) for kind in method.requests]), run.request)
-        return jax.lax.switch(index, branches, run, blank)
+        return jax.lax.switch(index, branches, run)
+
+    def answer_to(self, request: Request, method: Method, run: Run) -> Answer:
+        """The answer to a request of this kind."""
+        blank, least_squares = self.blank(method, run.state.point), getattr(method, "least_squares", False)
+        match request:
+            case Request.VALUE:
+                return self._least_squares(run.point, blank) if least_squares else self._value(run.point, blank)
+            case Request.HESSIAN:
+                return blank._replace(hessian=self._hessian(run, least_squares))
+            case Request.PRODUCT:
+                return blank._replace(product=self._product(run, least_squares))
 
     def blank(self, method: Method, x: Float[Array, " n"]) -> Answer:
         """An answer of zeros, with a place for what the method ever asks."""

@@ -257,7 +257,9 @@ def _settled(run: Run, limits: Limits, domain: Domain) -> Bool[Array, ""]:
     value, stationarity = run.state.at.value, run.measure.stationarity
     gain, total = jnp.abs(run.previous.value - value), jnp.abs(run.first_measure.merit - run.measure.merit)
     settled = gain <= SETTLED * jnp.abs(value) + SETTLED_SINCE_START * total + domain.rounding(value)
-    return settled | (stationarity <= limits.atol) | (stationarity == 0)
+    # A quadratic may be solved by a single step, which leaves nothing but rounding.
+    nothing = 64 * jnp.finfo(value.dtype).eps * run.first_measure.stationarity
+    return settled | (stationarity <= limits.atol) | (stationarity <= nothing)
 
 
 def _inward(x: Float[Array, " n"], direction: Float[Array, " n"], domain: Domain) -> Float[Array, " n"]:
