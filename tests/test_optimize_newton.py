@@ -12,6 +12,8 @@ import adjoint
 from adjoint import (
     BFGS,
     LBFGS,
+    MMA,
+    AugmentedLagrangian,
     GaussNewton,
     Newton,
     NewtonKrylov,
@@ -224,8 +226,11 @@ class TestTheChoice:
         assert choose(100, True, False, False, True)[0] == (TrustRegionNewton(), BFGS())
         assert choose(100, False, False, False, False)[0] == choose(1000, False, False, False, True)[0] == (BFGS(),)
         assert choose(1001, False, False, False, True)[0] == (LBFGS(),)
-        with pytest.raises(ValueError, match="constraints"):
-            choose(2, False, True, False, True)
+        assert (
+            choose(2, True, True, False, True)[0] == choose(2, False, False, True, True)[0] == (AugmentedLagrangian(),)
+        )
+        assert choose(2, True, False, True, True)[0] == (MMA(), AugmentedLagrangian())
+        assert choose(1001, False, True, True, True)[0] == (AugmentedLagrangian(LBFGS()),)
 
     @pytest.mark.parametrize("method", [3, "newton", Newton, adjoint.CG()])
     def test_is_between_methods(self, method: Any) -> None:

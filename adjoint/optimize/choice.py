@@ -56,11 +56,14 @@ def _refuse_settings_of_roots(method: Newton) -> None:
 
 
 def choose(
-    n: int, bounded: bool, has_equality: bool, has_inequality: bool, traceable: bool
+    n: int, boxed: bool, has_equality: bool, has_inequality: bool, traceable: bool
 ) -> tuple[tuple[Method, ...], str]:
-    """The methods to try in turn, and why these."""
+    """The methods to try in turn, and why these; boxed: whether every unknown has two finite bounds."""
     if has_equality or has_inequality:
-        refuse("minimize", "constraints without a method", "a method that honors them", "Name one.")
+        augmented = AugmentedLagrangian(BFGS() if n <= DENSE else LBFGS())
+        if boxed and not has_equality:
+            return (MMA(), augmented), f"inequalities, and finite bounds for all of {n} unknowns"
+        return (augmented,), f"{'equations' if has_equality else 'inequalities'}, {n} unknowns"
     if traceable and n <= SMALL:
         return (TrustRegionNewton(), BFGS()), f"{n} unknowns, at most {SMALL}, with second derivatives"
     if n <= DENSE:

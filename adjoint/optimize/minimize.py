@@ -14,7 +14,7 @@ from adjoint.inner_products import InnerProduct
 from adjoint.inputs import refuse
 from adjoint.optimize.choice import as_method, choose, honoring
 from adjoint.optimize.driver import Step, compiled, on_host
-from adjoint.optimize.problem import Method, Request
+from adjoint.optimize.problem import Domain, Method, Request
 from adjoint.optimize.progress import Limits, Run
 from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
 from adjoint.record.checkpoint import Checkpoint
@@ -51,7 +51,8 @@ def minimize(
         Where to start: an array or a pytree of real arrays of one dtype. A start outside of the bounds is projected; by how
         much is in ``stats["start_outside"]``.
     method
-        `SteepestDescent`, `BFGS`, `LBFGS`, `Newton`, `NewtonKrylov` or `GaussNewton`; None chooses by size, bounds,
+        `SteepestDescent`, `BFGS`, `LBFGS`, `Newton`, `NewtonKrylov`, `GaussNewton`, `MMA`, `GCMMA` or
+        `AugmentedLagrangian`; None chooses by size, bounds,
         constraints and derivatives, and ``stats["method"]`` says what and why.
     bounds
         (lower, upper), each a number or structured like x0; infinite where there is none.
@@ -134,7 +135,8 @@ def _methods(method: Any, statement: Statement, equality: Any, inequality: Any) 
     given = {"bounds": statement.domain.bounded, "equality": equality is not None, "inequality": inequality is not None}
     if method is None:
         traceable = statement.objective.gradient is None
-        methods, why = choose(statement.x.size, given["bounds"], given["equality"], given["inequality"], traceable)
+        boxed = _is_boxed(statement.domain)
+        methods, why = choose(statement.x.size, boxed, given["equality"], given["inequality"], traceable)
     else:
         methods, why = (as_method(method),), "as asked"
     for chosen in methods:
@@ -159,6 +161,12 @@ def _methods(method: Any, statement: Statement, equality: Any, inequality: Any) 
             chosen.require(statement.domain)  # pyright: ignore[reportAttributeAccessIssue]
         require_scalar(statement, chosen)
     return methods, why
+
+
+def _is_boxed(domain: Domain) -> bool:
+    """Whether every unknown is known to have two finite bounds."""
+    bounds = [domain.lower, domain.upper]
+    return all(b is not None and not isinstance(b, jax.core.Tracer) and bool(jnp.all(jnp.isfinite(b))) for b in bounds)
 
 
 def _limits(dtype: Any, rtol: float, atol: float, constraint_tolerance: float, max_steps: int, most: int) -> Limits:
@@ -219,7 +227,7 @@ def _host_stages(
 
 def _final(code: Array) -> Array:
     """Whether a stage has ended so that no other method could do better."""
-    retry = (Status.STALLED, Status.NOT_CONVERGED)
+    retry = (Status.STALLED, Status.NOT_CONVERGED, Status.INFEASIBLE)
     return ~reduce(jnp.logical_or, [code == status.code for status in retry])
 
 
