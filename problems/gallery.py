@@ -6,7 +6,9 @@ A problem is a module of this folder that defines
 - ``Settings``: a frozen dataclass of int, float, str and bool fields with defaults. The metadata of a field may hold
   ``help`` (its meaning and unit), ``minimum`` and ``maximum`` (both allowed themselves) and ``choices``;
 - ``verify(settings)``: the verdict on its gradient;
-- ``run(settings, record)``: does the work, reports it to the record, and returns how it ended.
+- ``run(settings, record)``: does the work, reports it to the record, and returns how it ended. Called again in the
+  folder of a killed run, it ends in the same bits, because it is deterministic or because it goes on from what the
+  record has saved of it.
 """
 
 import dataclasses
@@ -16,7 +18,7 @@ import math
 import pkgutil
 import shlex
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -115,9 +117,14 @@ def command(name: str, settings: Any) -> str:
     Every setting is spelled out, so that the command means the same after a default has changed. The output folder is
     not part of it: a run never writes into the folder of another, so a repetition goes to a new one.
     """
-    assignments = (f"{field.name}={_text(getattr(settings, field.name))}" for field in dataclasses.fields(settings))
     words = ["python", "-m", "problems", "run", name]
-    return shlex.join([*words, *(word for assignment in assignments for word in ("--set", assignment))])
+    spelled = assignments(dataclasses.asdict(settings))
+    return shlex.join([*words, *(word for assignment in spelled for word in ("--set", assignment))])
+
+
+def assignments(settings: Mapping[str, Any]) -> list[str]:
+    """The texts from which `read_settings` makes these settings again."""
+    return [f"{name}={_text(value)}" for name, value in settings.items()]
 
 
 def _value(kind: type, text: str) -> Any:

@@ -19,7 +19,7 @@ from problems.__main__ import main
 
 ROOT = Path(__file__).parent.parent
 PICTURES = {"density.png", "iterations.gif", "convergence.png"}
-ALWAYS = {"command.txt", "result.json", "report.html"}
+ALWAYS = {"run.json", "command.txt", "result.json", "report.html"}
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,7 @@ def test_verify_says_the_verdict_and_writes_nothing(tmp_path, capsys, monkeypatc
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "list | run | verify"),
+        ([], "list | run | verify | resume"),
         (["solve"], "invalid choice: 'solve'"),
         (["run"], "which problem? The problems are "),
         (["verify"], "which problem? The problems are "),
@@ -143,7 +143,7 @@ def test_a_folder_that_holds_something_is_2_and_stays_as_it_is(tmp_path, capsys)
     assert run(out=tmp_path) == 0
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert run(out=tmp_path) == 2
-    assert "already holds command.txt, convergence.png, density.png and 4 more; give a new" in capsys.readouterr().err
+    assert "already holds command.txt, convergence.png, density.png and 5 more; give a new" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
 
 
@@ -158,18 +158,21 @@ def test_an_unwritable_folder_is_5_before_the_work_starts(below, tmp_path, capsy
     assert output.err.count("\n") == 1
 
 
-def test_a_disk_that_fills_up_is_5_and_a_sentence(tmp_path, capsys):
+def test_a_disk_that_fills_up_is_5_and_a_sentence_and_goes_on_later(tmp_path, capsys):
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # No file may grow beyond 200 bytes: the command fits, the first picture does not.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+    # No file may grow beyond 4000 bytes: the command and small pictures fit, the plot does not.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
     try:
         code = run(out=tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert code == 5
-    assert capsys.readouterr().err == f"error: {tmp_path / 'density.png'}: File too large\n"
-    assert names(tmp_path) == {"command.txt"}
+    mended = f"once that is mended: python -m problems resume {tmp_path}"
+    assert capsys.readouterr().err == f"error: {tmp_path / 'iterations.gif'}: File too large; {mended}\n"
+    assert names(tmp_path) == {"run.json", "command.txt", "density.png", "checkpoint"}
+    assert main(["resume", str(tmp_path)]) == 0
+    assert names(tmp_path) == ALWAYS | PICTURES | {"history.csv"}
 
 
 def test_not_converged_is_3_with_all_outputs(tmp_path, capsys):
@@ -196,7 +199,7 @@ def test_an_untrusted_gradient_is_4_before_the_iterations_start(tmp_path, capsys
 @pytest.mark.parametrize(("trouble", "iterations"), [("ctrl-c", 3), ("ctrl-c inside", 2)])
 def test_interrupted_is_130_with_what_there_is(trouble, iterations, tmp_path, capsys):
     assert run("--set", f"trouble={trouble}", out=tmp_path) == 130
-    assert names(tmp_path) == ALWAYS | PICTURES | {"history.csv"}
+    assert names(tmp_path) == ALWAYS | PICTURES | {"history.csv", "checkpoint"}
     assert len((tmp_path / "history.csv").read_text().splitlines()) == iterations + 1
     sentence = f"Interrupted after {iterations} iterations."
     assert sentence in capsys.readouterr().out

@@ -26,7 +26,7 @@ def record(tmp_path, stream):
 
 
 def test_the_history_on_disk_follows_the_run(record, tmp_path, monkeypatch):
-    monkeypatch.setattr(record_module, "HISTORY_PAUSE", -1.0)
+    monkeypatch.setattr(record_module, "PAUSE", -1.0)
     for k in record.follow(range(3)):
         record.iteration({"iteration": k, "x": 0.5**k})
         # What a killed run leaves: every iteration up to this one, in a whole file.

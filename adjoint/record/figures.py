@@ -67,9 +67,13 @@ def density_image(density: Float[np.ndarray, "x y"], size: int) -> "Image":
     image
         A Pillow image in gray (mode ``L``).
     """
+    return level_image(gray_levels(density), size)
+
+
+def level_image(levels: UInt8[np.ndarray, "rows columns"], size: int) -> "Image":
+    """The same from gray levels."""
     from PIL import Image
 
-    levels = gray_levels(density)
     rows, columns = levels.shape
     image = Image.fromarray(levels)
     longer = max(rows, columns)

@@ -1,12 +1,14 @@
 """A film of the iterations as GIF, with a bounded number of frames however long the run is."""
 
 import io
+import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
-from adjoint.record.figures import density_image
+from adjoint.record.figures import gray_levels, level_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -16,6 +18,8 @@ FRAME_SIZE = 600  # pixels, of the longer side
 CAPTION_HEIGHT = 26  # pixels
 FILM_LENGTH = 8000  # milliseconds, without the last frame, which stays longer
 LAST_FRAME_LENGTH = 2500  # milliseconds
+
+Frame = tuple[UInt8[np.ndarray, "rows columns"], str]
 
 
 class Film:
@@ -34,8 +38,8 @@ class Film:
     """
 
     def __init__(self):
-        self._frames: list[tuple[Image, str]] = []
-        self._latest: tuple[Image, str] | None = None
+        self._frames: list[Frame] = []
+        self._latest: Frame | None = None
         self._stride = 1
         self._count = 0
 
@@ -57,7 +61,9 @@ class Film:
         caption
             A line of text below the picture.
         """
-        frame = (density_image(density, FRAME_SIZE), caption)
+        levels = gray_levels(density)
+        # Enlarged only in the film, reduced at once.
+        frame = (levels if max(levels.shape) <= FRAME_SIZE else np.asarray(level_image(levels, FRAME_SIZE)), caption)
         self._latest = None if self._count % self._stride == 0 else frame
         if self._latest is None:
             self._frames.append(frame)
@@ -77,7 +83,7 @@ class Film:
         """
         if not self._count:
             raise ValueError("a film without a frame cannot be written; add at least one")
-        frames = [_captioned(image, caption) for image, caption in self._all()]
+        frames = [_captioned(level_image(levels, FRAME_SIZE), caption) for levels, caption in self._all()]
         # Browsers play anything shorter than 20 ms at 100 ms; 60 ms is still smooth.
         duration = min(max(FILM_LENGTH // len(frames), 60), 400)
         buffer = io.BytesIO()
@@ -91,7 +97,22 @@ class Film:
         )
         return buffer.getvalue()
 
-    def _all(self) -> "list[tuple[Image, str]]":
+    def arrays(self) -> list[np.ndarray]:
+        """Everything that `restore` needs: texts and counts as the bytes of JSON, then the frames."""
+        frames = self._all()
+        said = {"captions": self.captions, "whole": self._latest is None, "stride": self._stride, "count": self._count}
+        return [np.frombuffer(json.dumps(said).encode(), np.uint8), *(levels for levels, _ in frames)]
+
+    def restore(self, arrays: Sequence[np.ndarray]) -> int:
+        """Take the place of the film whose `arrays` these begin with; answers how many they were."""
+        said = json.loads(arrays[0].tobytes())
+        captions = said["captions"]
+        frames = list(zip(arrays[1 : 1 + len(captions)], captions, strict=True))
+        self._latest = None if said["whole"] else frames.pop()
+        self._frames, self._stride, self._count = frames, said["stride"], said["count"]
+        return 1 + len(captions)
+
+    def _all(self) -> list[Frame]:
         return self._frames + ([self._latest] if self._latest is not None else [])
 
 

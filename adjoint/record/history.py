@@ -44,6 +44,11 @@ class History:
         """The last row; empty before the first one."""
         return dict(self._rows[-1]) if self._rows else {}
 
+    @property
+    def rows(self) -> list[dict[str, Number]]:
+        """Copies of all rows."""
+        return [dict(row) for row in self._rows]
+
     def append(self, row: Mapping[str, object]) -> None:
         """Add a row.
 

@@ -1,4 +1,4 @@
-"""Ctrl-C without loss: an iteration in progress is finished, a second Ctrl-C stops at once.
+"""Ctrl-C and SIGTERM without loss: an iteration in progress is finished, a second signal stops at once.
 
 An exception raised in the middle of a compiled program surfaces as that program's error, or not at all when it falls
 into a host callback. So inside an iteration the signal only leaves a mark, which is read between two iterations.
@@ -16,10 +16,12 @@ T = TypeVar("T")
 
 
 class Interruption:
-    """The answer to Ctrl-C (SIGINT) or other signals for as long as the ``with`` block lasts.
+    """The answer to Ctrl-C (SIGINT), SIGTERM or other signals for as long as the ``with`` block lasts.
 
     In `between` it waits for the end of the current step, in `deferred` for whoever reads `requested`; elsewhere, and the second
     time, it is a `KeyboardInterrupt` at once. Outside the main thread, where Python has no signals, nothing changes.
+
+    One inside another, such as that of `minimize` in a step of `between`, answers in its place and tells it at its end.
 
     Parameters
     ----------
@@ -39,8 +41,9 @@ class Interruption:
     (6, False)
     """
 
-    def __init__(self, signals: Sequence[signal.Signals] = (signal.SIGINT,)):
+    def __init__(self, signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)):
         self.requested = False
+        self._cut_short = False
         self._waiting = False
         self._signals = signals if threading.current_thread() is threading.main_thread() else ()
 
@@ -51,9 +54,14 @@ class Interruption:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+            outer = getattr(handler, "__self__", None)
+            if self.requested and isinstance(outer, Interruption):
+                outer.requested = outer._cut_short = True
 
     def between(self, steps: Iterable[T]) -> Iterator[T]:
         """Yield the steps; after a Ctrl-C, raise `KeyboardInterrupt` once the current step has been dealt with.
+
+        A step in which an `Interruption` of its own was answered is not whole, and not yielded.
 
         Parameters
         ----------
@@ -62,6 +70,8 @@ class Interruption:
         """
         with self.deferred():
             for step in steps:
+                if self._cut_short:
+                    raise KeyboardInterrupt
                 yield step
                 if self.requested:
                     raise KeyboardInterrupt

@@ -3,8 +3,10 @@
 import enum
 import json
 import math
+import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TextIO, TypeVar
@@ -12,6 +14,7 @@ from typing import Protocol, TextIO, TypeVar
 import numpy as np
 from jaxtyping import Float
 
+from adjoint.record.checkpoint import Checkpoint, Generations, Snapshot
 from adjoint.record.film import Film
 from adjoint.record.history import History
 from adjoint.record.interruption import Interruption
@@ -22,7 +25,8 @@ from adjoint.record.run_folder import RunFolder
 
 T = TypeVar("T")
 
-HISTORY_PAUSE = 5.0  # seconds between two versions of history.csv: what a killed run may lose
+PAUSE = 5.0  # seconds between two versions of history.csv and of the state: what a killed run may lose
+CHECKPOINTS = "checkpoint"
 
 
 class Outcome(enum.IntEnum):
@@ -87,6 +91,9 @@ class Record:
     A problem reports its gradient's verdict, runs its iterations through `follow`, reports each with `iteration`, and
     adds its pictures and files; whoever runs the problem calls `close`.
 
+    A killed run goes on in its folder with a new record. A problem whose run takes seconds simply runs again. One with
+    iterations of its own hands their state to `keep` and begins with `state`; one on `minimize` gives it a `checkpoint`.
+
     Parameters
     ----------
     folder
@@ -104,6 +111,14 @@ class Record:
         One row per iteration.
     film
         One frame per iteration, thinned out.
+    state
+        The latest of `keep` or `save`, in a run that goes on the one that was saved, with its history and its film;
+        None when there is none.
+
+    Raises
+    ------
+    ValueError
+        When the saved state in the folder is damaged.
 
     Examples
     --------
@@ -135,7 +150,14 @@ class Record:
         self._files: list[tuple[str, str]] = [("command.txt", "the command that repeats this run")]
         self._began = datetime.now().astimezone()
         self._started = time.monotonic()
-        self._history_written = self._started
+        self._written = self._saved = self._started
+        self._complained = False
+        self.state: Sequence[np.ndarray] | None = None
+        self._kept = 0
+        self._generations = Generations(
+            folder.path / CHECKPOINTS / "record", {"problem": task.problem, "settings": str(dict(task.settings))}, {}
+        )
+        self._restore()
 
     def gradient(self, verdict: GradientVerdict, circumstances: str) -> None:
         """Take note of the gradient's verdict and say it; the whole table when it is not to be trusted.
@@ -155,7 +177,7 @@ class Record:
             print(f"gradient: not trusted\n{verdict}", file=self._stream, flush=True)
 
     def follow(self, iterations: Iterable[T]) -> Iterator[T]:
-        """Yield the iterations with live progress, and stop between two of them after a Ctrl-C.
+        """Yield the iterations with live progress, and stop between two of them after a Ctrl-C; then save what is kept.
 
         Raises
         ------
@@ -163,7 +185,10 @@ class Record:
             After the iteration in which Ctrl-C was pressed.
         """
         with self._progress:
-            yield from self._interruption.between(iterations)
+            try:
+                yield from self._interruption.between(iterations)
+            finally:
+                self._save()
 
     def iteration(
         self, row: Mapping[str, object], density: Float[np.ndarray, "x y"] | None = None, caption: str = ""
@@ -179,18 +204,57 @@ class Record:
         caption
             A line of text below that frame.
 
-        Raises
-        ------
-        OSError
-            When the history cannot be written.
+        Warns
+        -----
+        UserWarning
+            The first time that the history cannot be written; the run goes on.
         """
         self.history.append(row)
         self._progress.show(self.history.last)
         if density is not None:
             self.film.add(density, caption)
-        if time.monotonic() - self._history_written > HISTORY_PAUSE:
-            self._folder.write("history.csv", self.history.csv())
-            self._history_written = time.monotonic()
+        if time.monotonic() - self._written > PAUSE:
+            self._written = time.monotonic()
+            try:
+                self._folder.write("history.csv", self.history.csv())
+            except OSError as error:
+                self._complain(error)
+
+    def keep(self, state: Sequence[np.ndarray]) -> None:
+        """Take what the iterations go on from after the one just reported; saved now and then, and when `follow` ends.
+
+        Parameters
+        ----------
+        state
+            Arrays, the same kinds every time, which nobody changes afterwards.
+
+        Warns
+        -----
+        UserWarning
+            The first time that it cannot be saved; the run goes on and the last good state stays.
+        """
+        self.state = state
+        self._kept = len(self.history)
+        if time.monotonic() - self._saved > PAUSE:
+            self._save()
+
+    def save(self, state: Sequence[np.ndarray]) -> None:
+        """The same as `keep`, but saved at once: for a callback of `minimize`, which saves its own state after it."""
+        self.state = state
+        self._kept = len(self.history)
+        self._save()
+
+    def checkpoint(self, name: str, every: int = 1) -> Checkpoint:
+        """A checkpoint in this folder for `minimize`, which is removed when the run is done.
+
+        Parameters
+        ----------
+        name
+            Of the minimization, if a run has several.
+        every
+            Save every so many steps.
+        """
+        return Checkpoint(self._folder.path / CHECKPOINTS / f"minimize-{name}", every)
 
     def picture(self, name: str, content: bytes, caption: str) -> None:
         """Write a picture, which also goes into the report.
@@ -224,7 +288,7 @@ class Record:
         self._files.append((name, meaning))
 
     def close(self, ending: Ending) -> None:
-        """Write the history, ``result.json`` and ``report.html``.
+        """Write the history, ``report.html`` and at last ``result.json``; unless interrupted, remove the checkpoints.
 
         Parameters
         ----------
@@ -240,8 +304,35 @@ class Record:
         if len(self.history):
             self.file("history.csv", self.history.csv(), "the numbers of every iteration, with all digits")
         made_with = {"date": self._began.isoformat(timespec="seconds"), **provenance()}
-        self.file("result.json", self._result(ending, seconds, made_with), "this page for programs")
+        self._files.append(("result.json", "this page for programs"))
         self._folder.write("report.html", report_page(self._report(ending, seconds, made_with)))
+        self._folder.write("result.json", self._result(ending, seconds, made_with))
+        if ending.outcome != Outcome.INTERRUPTED:
+            remove_checkpoints(self._folder)
+
+    def _restore(self) -> None:
+        snapshot = self._generations.load()
+        if snapshot is None:
+            return
+        used = self.film.restore(snapshot.arrays)
+        for row in snapshot.history:
+            self.history.append(row)
+        self.state = snapshot.arrays[used:]
+        self._kept = len(self.history)
+        self._started -= snapshot.seconds
+
+    def _save(self) -> None:
+        """Unless an iteration was cut off between its report and its state."""
+        if self.state is None or self._kept != len(self.history):
+            return
+        self._saved = time.monotonic()
+        arrays = [*self.film.arrays(), *self.state]
+        self._generations.save(Snapshot(arrays, self.history.rows, self._saved - self._started))
+
+    def _complain(self, error: OSError) -> None:
+        if not self._complained:
+            warnings.warn(f"{error.filename}: {error.strerror}; the run goes on without", stacklevel=3)
+        self._complained = True
 
     def _result(self, ending: Ending, seconds: float, made_with: dict[str, str]) -> str:
         verdict = self._verdict
@@ -278,6 +369,11 @@ class Record:
             files=self._files,
             provenance={"total time": f"{seconds:.1f} s", **made_with},
         )
+
+
+def remove_checkpoints(folder: RunFolder) -> None:
+    """Of a run that is done and will not go on."""
+    shutil.rmtree(folder.path / CHECKPOINTS, ignore_errors=True)
 
 
 def _json_number(value: float) -> float | None:

@@ -5,18 +5,27 @@ folder of a running, killed or failed run finds the last good version of each fi
 """
 
 import os
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Self
+
+try:
+    import fcntl
+except ImportError:  # where there is no such lock, two processes in one folder are the user's to avoid
+    fcntl = None
 
 
 class FolderInUseError(ValueError):
-    """The folder holds something already, and a run never overwrites results."""
+    """The folder holds something already, and a run never overwrites results; or another process works in it."""
 
 
 class RunFolder:
     """An output folder that belongs to one run.
 
     Made by `claim` or `claim_new`, which both create a first file, so that a folder that cannot be written is found
-    before the work and not after it.
+    before the work and not after it; or by `take_over`. These also lock it: until `close`, the end of a ``with`` block
+    or the end of the process, however that ends, no other process gets it.
 
     Attributes
     ----------
@@ -26,6 +35,17 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self._unlock: Callable[[], object] = _nothing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others have the folder."""
+        self._unlock()
 
     @classmethod
     def claim(cls, path: Path, first_name: str, first_content: str) -> "RunFolder":
@@ -41,7 +61,7 @@ class RunFolder:
         Raises
         ------
         FolderInUseError
-            When the folder holds anything.
+            When the folder holds anything, or another process works in it.
         OSError
             When it cannot be created or written.
 
@@ -56,6 +76,8 @@ class RunFolder:
         ['command.txt', 'history.csv']
         """
         path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path)
+        folder._lock()
         present = sorted(p.name for p in path.iterdir())
         if present:
             raise FolderInUseError(f"the output folder {path} already holds {_some(present)}")
@@ -63,7 +85,6 @@ class RunFolder:
             (path / first_name).open("x").close()
         except FileExistsError:
             raise FolderInUseError(f"the output folder {path} was taken by another run just now") from None
-        folder = cls(path)
         folder.write(first_name, first_content)
         return folder
 
@@ -93,6 +114,50 @@ class RunFolder:
                 number += 1
             else:
                 return cls.claim(path, first_name, first_content)
+
+    @classmethod
+    def take_over(cls, path: Path) -> "RunFolder":
+        """The folder of a run that was stopped; what it was writing just then is removed.
+
+        Parameters
+        ----------
+        path
+            The folder.
+
+        Raises
+        ------
+        FolderInUseError
+            When another process works in it.
+        OSError
+            When there is no such folder, or it cannot be written.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp())
+        >>> RunFolder.claim(path, "command.txt", "python -m problems run beam").close()
+        >>> with RunFolder.take_over(path) as folder:
+        ...     folder.write("history.csv", "iteration,compliance").name
+        'history.csv'
+        """
+        folder = cls(path)
+        folder._lock()
+        for part in path.glob("*.part"):
+            part.unlink()
+        return folder
+
+    def _lock(self) -> None:
+        if fcntl is None:
+            return
+        number = os.open(self.path, os.O_RDONLY)
+        self._unlock = weakref.finalize(self, os.close, number)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise FolderInUseError(f"another process works in the folder {self.path} just now") from None
+        except OSError:  # a file system without locks
+            self.close()
 
     def write(self, name: str, content: str | bytes) -> Path:
         """Write one file, whole or not at all; an older version stays until the new one is complete.
@@ -127,6 +192,10 @@ class RunFolder:
             # A failed write, unlike a failed open, does not say which file it was.
             raise OSError(error.errno, error.strerror, str(path)) from error
         return path
+
+
+def _nothing() -> None:
+    """Unlocks a folder that is not locked."""
 
 
 def _some(names: list[str]) -> str:

@@ -50,10 +50,11 @@ def run(settings: Settings, record: Record) -> Ending:
     record.gradient(verdict, "Judged at x = 1.")
     if not verdict.trusted:
         return Ending(Outcome.GRADIENT_NOT_TRUSTED, "The gradient is not to be trusted.")
-    x = np.nan
+    x = 1.0 if record.state is None else float(record.state[0])
     try:
-        for k, x in record.follow(_descent(settings)):
+        for k, x in record.follow(_descent(settings, len(record.history), x)):
             record.iteration({"iteration": k, "x": x}, np.full((6, 2), abs(x)), f"iteration {k}")
+            record.keep([np.array(x)])
     finally:
         if len(record.history):
             record.picture("density.png", density_png(np.full((6, 2), abs(x))), "x as a gray level.")
@@ -67,15 +68,14 @@ def run(settings: Settings, record: Record) -> Ending:
     return Ending(Outcome.DONE, f"Converged: |x| = {abs(x):.1e}.")
 
 
-def _descent(settings: Settings) -> Iterator[tuple[int, float]]:
-    x = 1.0
-    for k in range(1, settings.steps + 1):
+def _descent(settings: Settings, done: int, x: float) -> Iterator[tuple[int, float]]:
+    for k in range(done + 1, settings.steps + 1):
+        if abs(x) < 1e-6:
+            return
         if k == 3:
             _trouble(settings.trouble)
         x -= settings.rate * x
         yield k, x
-        if abs(x) < 1e-6:
-            return
 
 
 def _trouble(kind: str) -> None:

@@ -1,0 +1,89 @@
+"""``run.json`` in the folder of a run: what it was asked to do, so that another process can go on with it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from adjoint.record.provenance import provenance
+from adjoint.record.record import Outcome, Task
+from adjoint.record.run_folder import RunFolder
+from problems.gallery import UsageError, assignments, find, read_settings
+
+NAME = "run.json"
+FORMAT = 1
+# A system or a machine of another name mostly gives the same digits.
+DECISIVE = ("adjoint", "jax", "jaxlib", "numpy", "scipy", "processor", "jax device")
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as its folder tells it.
+
+    Attributes
+    ----------
+    name, problem, settings
+        The problem, by name and as a module of the gallery, and its settings.
+    made_with
+        `provenance` when it began.
+    """
+
+    name: str
+    problem: ModuleType
+    settings: Any
+    made_with: dict[str, str]
+
+    def differences(self) -> str:
+        """What is different from then and could change the last bits, in words; empty when nothing is."""
+        now = provenance()
+        changed = [name for name in DECISIVE if self.made_with.get(name) != now[name]]
+        return ", ".join(f"{name} {self.made_with.get(name, 'unknown')} then and {now[name]} now" for name in changed)
+
+
+def stored(task: Task) -> str:
+    """The content of ``run.json``."""
+    content = {
+        "format": FORMAT,
+        "problem": task.problem,
+        "settings": dict(task.settings),
+        "command": task.command,
+        "made_with": provenance(),
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+def read(path: Path) -> StoredRun:
+    """The run in that folder.
+
+    Raises
+    ------
+    UsageError
+        When there is none, or none that this version knows how to go on with.
+    """
+    if not path.is_dir():
+        raise UsageError(f"there is no folder {path}")
+    try:
+        text = (path / NAME).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"the folder {path} holds no run: it has no {NAME}") from None
+    if not text:
+        raise UsageError(f"the run in {path} was stopped before it began; remove the folder and run again")
+    try:
+        content = json.loads(text)
+        layout, name, settings, made_with = (content[key] for key in ("format", "problem", "settings", "made_with"))
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"{path / NAME} is damaged; run again what {path / 'command.txt'} says") from None
+    if layout != FORMAT:
+        raise UsageError(f"{path / NAME} has format {layout}, expected {FORMAT}; go on with the version that wrote it")
+    problem = find(name)
+    return StoredRun(name, problem, read_settings(problem, assignments(settings)), made_with)
+
+
+def finished(folder: RunFolder) -> str | None:
+    """How the run in the folder ended, or None when it was stopped before its end."""
+    try:
+        result = json.loads((folder.path / "result.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return None if result["outcome"] == Outcome.INTERRUPTED.name else result["ending"]
