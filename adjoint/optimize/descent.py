@@ -149,8 +149,7 @@ class Descent:
         at = state.at
         free = domain.free(at.x, at.derivative)
         downhill = _downhill(at, free, state.size, domain)
-        proposed = self.direction(state.memory, at, free, domain)  # pyright: ignore[reportAttributeAccessIssue]
-        proposed = jnp.where(state.fresh, downhill, domain.project(at.x + proposed) - at.x)
+        proposed = jnp.where(state.fresh, downhill, self._within(state, free, domain))
         slope = at.derivative @ proposed
         steep = -SMALLEST_COSINE * domain.dual_norm(at.derivative * free) * domain.norm(proposed)
         # A projected direction may lead uphill; the first step's way never does.
@@ -163,6 +162,20 @@ class Descent:
             search=search,
             stuck=state.stuck | ~(slope < 0),
         )
+
+    def _within(self, state: DescentState, free: Bool[Array, " n"], domain: Domain) -> Float[Array, " n"]:
+        """The model's direction, projected; entries that would pass a bound move onto it, and the others as if these were held.
+
+        Else the others step as an entry close to its bound would have it if it could go on, and the run zigzags along that bound
+        (D. P. Bertsekas, SIAM J. Control Optim. 20, 221-246, 1982).
+        """
+        at, towards = state.at, self.direction  # pyright: ignore[reportAttributeAccessIssue]
+        target = at.x + towards(state.memory, at, free, domain)
+        if not domain.bounded:
+            return target - at.x
+        met = free & (domain.project(target) != target) & ((target - at.x) * at.derivative < 0)
+        others = at.x + towards(state.memory, at, free & ~met, domain)
+        return domain.project(jnp.where(met, target, others)) - at.x
 
 
 def _downhill(at: Iterate, free: Bool[Array, " n"], size: Float[Array, ""], domain: Domain) -> Float[Array, " n"]:
