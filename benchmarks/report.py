@@ -82,7 +82,9 @@ def bars_table(bars: Sequence[Bar]) -> Table:
         measured = bar.measured
         number = f"{measured.median:.3f}" if measured else "-"
         quartiles = f"{measured.lower_quartile:.3f} to {measured.upper_quartile:.3f}" if measured else "-"
-        loss = f", by {100 * (measured.median / bar.limit - 1):.1f} %" if measured and bar.verdict == "FAIL" else ""
+        # There is no share of a limit of zero.
+        missed = measured and bar.verdict == "FAIL" and bar.limit > 0
+        loss = f", by {100 * (measured.median / bar.limit - 1):.1f} %" if measured and missed else ""
         rows.append([bar.promise, bar.verdict + loss, number, f"{bar.limit:.2f}", quartiles])
     header = ["bar", "verdict", "median", "at most", "quartiles"]
     return Table("Bars", header, rows, list(dict.fromkeys(notes)))

@@ -1,0 +1,1 @@
+"""Unconstrained minimization: the methods of `minimize` against their peers on CUTEst problems."""
