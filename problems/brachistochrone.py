@@ -15,7 +15,6 @@ Acta Eruditorum, May 1697).
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -28,6 +27,7 @@ from adjoint.record.record import Ending, Outcome, Record
 from problems.pictures import Curve, Plot, plots_png
 
 SUMMARY = "The curve of fastest descent: steps of the Euclidean gradient grow with the grid, those of the Sobolev gradient do not."
+STEPS_SAVED = 500  # of the Euclidean descent, a second's work
 SHOWN = 5  # steps after which both descents are drawn
 
 
@@ -127,31 +127,34 @@ class Comparison(NamedTuple):
     early_euclidean: Float[np.ndarray, " inner"]
 
 
-def compare(settings: Settings, segments: int) -> Comparison:
+def compare(settings: Settings, segments: int, checkpoint: adjoint.Checkpoint | None = None) -> Comparison:
     """Descend with either inner product, and count steps until the time is within the excess of the grid's least time.
+
+    The long descent, by the Euclidean gradient, goes on from the checkpoint.
 
     Raises
     ------
     adjoint.SolveError
         When the Sobolev gradient does not end at a minimizer.
     """
-    early: dict[str, np.ndarray] = {}
-
-    def keep(name: str, step: adjoint.Step) -> None:
-        if step.iteration <= SHOWN:
-            early[name] = np.asarray(step.x)
-
-    best = descend(settings, segments, smooth(segments), rtol=1e-7, callback=partial(keep, "Sobolev"))
+    best = descend(settings, segments, smooth(segments), rtol=1e-7)
     depth, least = np.asarray(adjoint.require(best)), float(best.stats["value"])
     enough = least * (1 + settings.excess)
-
-    def watch(step: adjoint.Step) -> bool:
-        keep("Euclidean", step)
-        return step.value <= enough
-
-    rough = descend(settings, segments, adjoint.Euclidean(), rtol=0.0, max_steps=settings.max_steps, callback=watch)
+    rough = descend(
+        settings,
+        segments,
+        adjoint.Euclidean(),
+        rtol=0.0,
+        max_steps=settings.max_steps,
+        callback=lambda step: step.value <= enough,
+        checkpoint=checkpoint,
+    )
     sobolev, euclidean = (_steps(solution.stats["history"]["value"], enough) for solution in (best, rough))
-    return Comparison(segments, least, depth, sobolev, euclidean, early["Sobolev"], early["Euclidean"])
+    early = [
+        np.asarray(descend(settings, segments, inner_product, rtol=0.0, max_steps=SHOWN).value)
+        for inner_product in (smooth(segments), adjoint.Euclidean())
+    ]
+    return Comparison(segments, least, depth, sobolev, euclidean, *early)
 
 
 def _steps(values: Float[np.ndarray, " steps"], enough: float) -> float:
@@ -183,7 +186,7 @@ def run(settings: Settings, record: Record) -> Ending:
         return Ending(Outcome.GRADIENT_NOT_TRUSTED, "The gradient is not to be trusted, so nothing was minimized.")
     cycloid = closed_form(settings)
     results: list[Comparison] = []
-    for row, result in record.follow(_comparisons(settings, cycloid)):
+    for row, result in record.follow(_comparisons(settings, cycloid, record)):
         results.append(result)
         record.iteration(row)
     record.picture("steps.png", _steps_picture(settings, results), "Steps against the number of segments.")
@@ -195,9 +198,12 @@ def run(settings: Settings, record: Record) -> Ending:
     return _ending(settings, cycloid, results)
 
 
-def _comparisons(settings: Settings, cycloid: Cycloid) -> Iterator[tuple[dict[str, object], Comparison]]:
+def _comparisons(
+    settings: Settings, cycloid: Cycloid, record: Record
+) -> Iterator[tuple[dict[str, object], Comparison]]:
     for k in range(settings.grids):
-        result = compare(settings, settings.segments * 2**k)
+        segments = settings.segments * 2**k
+        result = compare(settings, segments, record.checkpoint(f"{segments}-segments", every=STEPS_SAVED))
         yield (
             {
                 "segments": result.segments,

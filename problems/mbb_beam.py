@@ -5,6 +5,9 @@
     subject to K(x) u = f            plane stress, E_e = E_min + x~_e^p (1 - E_min)     (modified SIMP)
                mean of x~ <= the volume fraction
 
+The optimality criteria method (OC) is the published one. `adjoint.minimize` takes any other that knows bounds and the volume
+constraint: MMA, or an augmented Lagrangian over LBFGS.
+
 x~ are the physical densities: x itself with the sensitivity filter, a cone average of x with the density filter. The
 derivative of c comes from `adjoint.linear_solve`, through assembly, penalization and density filter, by automatic
 differentiation; nothing of it is written by hand.
@@ -26,7 +29,7 @@ filter radius of 2.4 are 216.81 with the sensitivity filter and 233.71 with the 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +44,13 @@ from problems.fem.assembly import Elasticity
 from problems.fem.filters import ConeFilter
 from problems.fem.grid import Grid
 
-SUMMARY = "The stiffest half MBB beam from a given amount of material (SIMP, optimality criteria)."
+SUMMARY = "The stiffest half MBB beam from a given amount of material (SIMP; OC, MMA or L-BFGS)."
+# How `minimize` goes, and the share of the first gradient at which it stops if the change of the design has not stopped it before.
+METHODS: dict[str, tuple[Any, float]] = {
+    "MMA": (adjoint.MMA(), 1e-6),
+    "LBFGS": (adjoint.AugmentedLagrangian(adjoint.LBFGS()), 2e-3),
+}
+VOLUME_TOLERANCE = 1e-4  # of minimize, as a share of the volume that is allowed
 
 
 def _setting(default: Any, help: str, **limits: Any) -> Any:
@@ -58,11 +67,19 @@ class Settings:
     penalty: float = _setting(3.0, "SIMP exponent p: makes gray elements uneconomic", minimum=1.0, maximum=10.0)
     filter: str = _setting("sensitivity", "what the cone average acts on", choices=("sensitivity", "density"))
     filter_radius: float = _setting(2.4, "radius of the filter, in elements; up to 1: no filter", minimum=0.1)
-    move: float = _setting(0.2, "largest change of a density in one iteration", minimum=0.001, maximum=1.0)
+    method: str = _setting("OC", "optimizer; the others than OC need filter=density", choices=("OC", *METHODS))
+    move: float = _setting(0.2, "largest change of a density in one iteration of OC", minimum=0.001, maximum=1.0)
     change_tolerance: float = _setting(0.01, "stop when no density changes by more", minimum=0.0, maximum=1.0)
     max_iterations: int = _setting(2000, "stop after this many iterations, converged or not", minimum=1)
     minimum_stiffness: float = _setting(1e-9, "Young's modulus of an empty element", minimum=1e-12, maximum=0.1)
     poisson_ratio: float = _setting(0.3, "Poisson's ratio", minimum=-0.9, maximum=0.49)
+
+    def __post_init__(self) -> None:
+        if self.method in METHODS and self.filter == "sensitivity":
+            raise ValueError(
+                f"method={self.method} needs filter=density: it minimizes, and what the sensitivity filter makes of the derivative "
+                "is the gradient of no function"
+            )
 
 
 @dataclass(frozen=True)
@@ -87,6 +104,8 @@ class Iteration:
         Wall time of the analysis, its derivative and the update; in the first iteration with compilation.
     status
         Of the linear solve; always a success, since a failure raises.
+    following
+        The state of OC after the update.
     """
 
     iteration: int
@@ -96,6 +115,7 @@ class Iteration:
     change: float
     seconds: float
     status: adjoint.Status
+    following: adjoint.OCState
 
 
 def elasticity(settings: Settings) -> Elasticity:
@@ -136,10 +156,11 @@ def displacement(settings: Settings, density: Float[np.ndarray, "nelx nely"]) ->
     return np.asarray(beam.expand(adjoint.require(solution))).reshape(*beam.grid.nodes, 2)
 
 
-def design_iterations(settings: Settings) -> Iterator[Iteration]:
-    """Optimize, one design after the other, until no design variable changes by more than ``change_tolerance``.
+def design_iterations(settings: Settings, begin: adjoint.OCState | None = None, done: int = 0) -> Iterator[Iteration]:
+    """Optimize by OC, one design after the other, until no design variable changes by more than ``change_tolerance``.
 
-    The last iteration's ``change`` is above the tolerance when ``max_iterations`` came first.
+    Goes on from the state after so many iterations as are done, or begins. The last iteration's ``change`` is above the
+    tolerance when ``max_iterations`` came first.
 
     Raises
     ------
@@ -154,7 +175,7 @@ def design_iterations(settings: Settings) -> Iterator[Iteration]:
     analyze = _analysis(settings)
 
     @jax.jit
-    def iterate(state: Any, volume_derivative: Array) -> Any:
+    def iterate(state: adjoint.OCState, volume_derivative: Array) -> Any:
         (c, (density, solution)), derivative = jax.value_and_grad(analyze, has_aux=True)(state.x)
         new = method.step(state, to_update(state.x, derivative), volume_derivative, volume_limit)
         return new, c, density, jnp.mean(density), solution
@@ -163,16 +184,16 @@ def design_iterations(settings: Settings) -> Iterator[Iteration]:
     volume_limit = settings.volume_fraction * cone.grid.element_count
     # The filter is linear, so this holds for every x. The ones are an argument, since XLA would fold a constant slowly.
     volume_derivative = jax.jit(lambda ones: jax.vjp(to_density, x)[1](ones)[0])(jnp.ones_like(x))
-    state = method.init(x)
-    for number in range(1, settings.max_iterations + 1):
+    state = method.init(x) if begin is None else begin
+    for number in range(done + 1, settings.max_iterations + 1):
+        if float(state.change) <= settings.change_tolerance:
+            return
         start = time.perf_counter()
         state, c, density, volume, solution = jax.block_until_ready(iterate(state, volume_derivative))
         seconds = time.perf_counter() - start
         adjoint.require(solution)
         change = float(state.change)
-        yield Iteration(number, np.asarray(density), float(c), float(volume), change, seconds, solution.status)
-        if change <= settings.change_tolerance:
-            return
+        yield Iteration(number, np.asarray(density), float(c), float(volume), change, seconds, solution.status, state)
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
@@ -202,25 +223,88 @@ def run(settings: Settings, record: Record) -> Ending:
     record.gradient(verdict, "Judged at random densities, on a beam of at most 60x20 elements.")
     if not verdict.trusted:
         return Ending(Outcome.GRADIENT_NOT_TRUSTED, "The gradient is not to be trusted, so nothing was optimized.")
-    change, density = np.inf, None
     try:
-        for design in record.follow(design_iterations(settings)):
-            change, density = design.change, design.density
-            numbers = {
-                "iteration": design.iteration,
-                "compliance": design.compliance,
-                "volume": design.volume,
-                "change": change,
-                "seconds": design.seconds,
-            }
-            record.iteration(numbers, density, f"iteration {design.iteration}    compliance {design.compliance:.2f}")
+        found = _by_optimality_criteria(settings, record) if settings.method == "OC" else _by_minimize(settings, record)
     finally:
-        if density is not None:
-            _leave(settings, density, record)
-    found = f"the largest change of a density is {change:.3g}, the tolerance {settings.change_tolerance}"
-    if change > settings.change_tolerance:
-        return Ending(Outcome.NOT_CONVERGED, f"Not converged after {settings.max_iterations} iterations: {found}.")
-    return Ending(Outcome.DONE, f"Converged after {len(record.history)} iterations: {found}.")
+        if record.state is not None:
+            _leave(settings, record.state[-1], record)
+    change = record.history.last.get("change", np.inf)
+    words = f"the largest change of a density is {change:.3g}, the tolerance {settings.change_tolerance}{found.words}"
+    if found.converged or change <= settings.change_tolerance:
+        return Ending(Outcome.DONE, f"Converged after {len(record.history)} iterations: {words}.")
+    return Ending(Outcome.NOT_CONVERGED, f"Not converged after {len(record.history)} iterations: {words}.")
+
+
+class _Found(NamedTuple):
+    """What is known of the end of a run beside the last change of the design."""
+
+    converged: bool
+    words: str
+
+
+def _by_optimality_criteria(settings: Settings, record: Record) -> _Found:
+    state = None if record.state is None else adjoint.OCState(*map(jnp.asarray, record.state[:3]))
+    for design in record.follow(design_iterations(settings, state, len(record.history))):
+        _report(record, design.iteration, design.density, design.compliance, design.change, design.seconds)
+        record.keep([*map(np.asarray, design.following), design.density])
+    return _Found(False, "")
+
+
+def _by_minimize(settings: Settings, record: Record) -> _Found:
+    """Each step is an iteration; its change is that of the step that led to it."""
+    if record.history.last.get("change", np.inf) <= settings.change_tolerance:
+        return _Found(True, "")
+    (solution,) = record.follow(_minimized(settings, record))
+    status = solution.status
+    # The callback ends a run by the change of the design, and the status then does not tell more.
+    said = "" if status == adjoint.Status.INTERRUPTED else f", the status {status.name}"
+    return _Found(bool(status.ok), f", after {int(solution.stats['evaluations'])} evaluations{said}")
+
+
+def _minimized(settings: Settings, record: Record) -> Iterator[adjoint.Solution[Array]]:
+    cone = _cone(settings)
+    to_density = jax.jit(cone.density)
+    method, rtol = METHODS[settings.method]
+    start = jnp.full(cone.grid.elements, settings.volume_fraction)
+    previous, clock = np.asarray(start if record.state is None else record.state[0]), time.perf_counter()
+
+    def seen(step: adjoint.Step) -> bool:
+        nonlocal previous, clock
+        if record.reported(step.iteration):
+            return False
+        density = np.asarray(to_density(step.x))
+        change = float(np.max(np.abs(step.x - previous)))
+        now = time.perf_counter()
+        _report(record, step.iteration, density, step.value, change, now - clock)
+        previous, clock = step.x, now
+        record.save([step.x, density])
+        return change <= settings.change_tolerance
+
+    yield adjoint.minimize(
+        compliance(settings),
+        start,
+        method,
+        bounds=(0.0, 1.0),
+        inequality=lambda x: jnp.mean(cone.density(x)) / settings.volume_fraction - 1,
+        rtol=rtol,
+        constraint_tolerance=VOLUME_TOLERANCE,
+        max_steps=settings.max_iterations,
+        callback=seen,
+        checkpoint=record.checkpoint(settings.method),
+    )
+
+
+def _report(
+    record: Record, iteration: int, density: Float[np.ndarray, "nelx nely"], value: float, change: float, seconds: float
+) -> None:
+    row = {
+        "iteration": iteration,
+        "compliance": value,
+        "volume": float(np.mean(density)),
+        "change": change,
+        "seconds": seconds,
+    }
+    record.iteration(row, density, f"iteration {iteration}    compliance {value:.2f}")
 
 
 def _cone(settings: Settings) -> ConeFilter:

@@ -37,10 +37,11 @@ def run(path: Path | str, **given: Any) -> adjoint.Solution[Any]:
 class Lines:
     """Counts the lines of the watched files that are run through, and calls `arrived` before the given one."""
 
-    def __init__(self, line: int, arrived: Callable[[], None]):
+    def __init__(self, line: int, arrived: Callable[[], None], watched: tuple[str, ...] = WATCHED):
         self.count = 0
         self._line = line
         self._arrived = arrived
+        self._watched = watched
 
     def __enter__(self) -> "Lines":
         sys.settrace(self._enter)
@@ -50,7 +51,7 @@ class Lines:
         sys.settrace(None)
 
     def _enter(self, frame: FrameType, _event: str, _arg: Any) -> Any:
-        return self._next if frame.f_code.co_filename.endswith(WATCHED) else None
+        return self._next if frame.f_code.co_filename.endswith(self._watched) else None
 
     def _next(self, _frame: FrameType, event: str, _arg: Any) -> Any:
         if event == "line":

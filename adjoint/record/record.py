@@ -14,6 +14,7 @@ from typing import Protocol, TextIO, TypeVar
 import numpy as np
 from jaxtyping import Float
 
+from adjoint.inputs import refuse
 from adjoint.record.checkpoint import Checkpoint, Generations, Snapshot
 from adjoint.record.film import Film
 from adjoint.record.history import History
@@ -243,6 +244,24 @@ class Record:
         self.state = state
         self._kept = len(self.history)
         self._save()
+
+    def reported(self, number: int) -> bool:
+        """Whether the iteration `number`, from 1, has been reported, perhaps before the run was stopped.
+
+        Raises
+        ------
+        ValueError
+            When not even the one before it is there: `minimize` could save its state and the record could not.
+        """
+        rows = len(self.history)
+        if number > rows + 1:
+            refuse(
+                "Checkpoint",
+                f"iterations up to {rows} of the record and to {number - 1} of minimize",
+                "as many of both",
+                f"Delete the folder {self._folder.path / CHECKPOINTS} and resume to start anew.",
+            )
+        return number <= rows
 
     def checkpoint(self, name: str, every: int = 1) -> Checkpoint:
         """A checkpoint in this folder for `minimize`, which is removed when the run is done.

@@ -50,9 +50,10 @@ def run(settings: Settings, record: Record) -> Ending:
     record.gradient(verdict, "Judged at x = 1.")
     if not verdict.trusted:
         return Ending(Outcome.GRADIENT_NOT_TRUSTED, "The gradient is not to be trusted.")
-    x = 1.0 if record.state is None else float(record.state[0])
+    start = 1.0 if record.state is None else float(record.state[0])
+    x = start
     try:
-        for k, x in record.follow(_descent(settings, len(record.history), x)):
+        for k, x in record.follow(_descent(settings, len(record.history), start)):
             record.iteration({"iteration": k, "x": x}, np.full((6, 2), abs(x)), f"iteration {k}")
             record.keep([np.array(x)])
     finally:
