@@ -41,6 +41,7 @@ class Row:
     value: float = float("inf")
     promise: float = float("inf")
     convex: bool = False
+    strict: bool = False
     gap: float | None = None
     solved: bool | None = None
 
@@ -76,8 +77,8 @@ def _row(case: Case, solver: Solver, functions: Functions, limits: Limits, start
     row.claims, row.status = outcome.claims, outcome.status
     row.evaluations, row.hessians, row.products = outcome.evaluations, outcome.hessians, outcome.products
     value, gradient = functions.value_and_gradient(outcome.x)
-    end = ending(float(value), np.asarray(gradient), np.asarray(functions.hessian(outcome.x)))
-    row.value, row.promise, row.convex = end
+    end = ending(outcome.x, float(value), np.asarray(gradient), np.asarray(functions.hessian(outcome.x)))
+    row.value, row.promise, row.convex, row.strict = end
     return row
 
 

@@ -11,7 +11,7 @@ from benchmarks.report import Table, duration
 SOLVED, FALSE, MISSED, UNSOLVED = "solved", "false success", "missed success", "not solved"
 LEGEND = (
     "solved: within 1e-6 of the scale max(|f|, min(1, f(x0) - f)) above the lowest minimum that two libraries agree on, or at "
-    "another minimum that they agree on; a minimum is where f'' is positive semidefinite and a Newton step promises no more.",
+    "another strict minimum that two methods agree on; at a minimum f'' is semidefinite and a Newton step promises no more.",
     "false success: claimed and not solved. missed success: solved and not claimed. Medians are over what each has solved.",
     "Tolerances: ours rtol = 1e-8; gradient tolerances of the peers min(1e-5, 1e-8 of the gradient at the start); optimistix 1e-8.",
     "time: of a run after compilation, in Python for ours and SciPy's, in one compiled loop for optimistix and optax. compile: "
