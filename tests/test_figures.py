@@ -132,6 +132,24 @@ def test_the_captions_differ_so_every_kept_frame_is_in_the_file():
     assert gif.width == FRAME_SIZE
 
 
+@pytest.mark.parametrize("stopped", [0, 1, 3, MOST_FRAMES - 1, MOST_FRAMES, 2 * MOST_FRAMES + 3])
+def test_a_film_that_was_saved_goes_on_as_the_same_film(stopped):
+    whole, first, second = Film(), Film(), Film()
+    for k in range(2 * MOST_FRAMES + 20):
+        if k == stopped:
+            assert second.restore([*first.arrays(), np.zeros(2)]) == len(first) + 1
+        for film in (whole, first if k < stopped else second):
+            film.add(np.full((1, 3), k / 1000), str(k))
+    assert second.captions == whole.captions
+    assert all(np.array_equal(a, b) for a, b in zip(second.arrays(), whole.arrays(), strict=True))
+
+
+def test_frames_of_many_cells_are_kept_small():
+    film = Film()
+    film.add(np.full((3 * FRAME_SIZE, 2), 0.5), "")
+    assert film.arrays()[1].shape == (1, FRAME_SIZE)
+
+
 def test_a_film_without_frames_is_refused():
     with pytest.raises(ValueError, match="at least one"):
         Film().gif()

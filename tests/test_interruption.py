@@ -48,6 +48,39 @@ def test_pressed_twice_it_stops_at_once():
     assert seen == [0]
 
 
+def test_sigterm_is_the_same(capsys):
+    def steps():
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield 0
+
+    with Interruption() as interruption, pytest.raises(KeyboardInterrupt):
+        list(interruption.between(steps()))
+    assert "finishing this iteration" in capsys.readouterr().err
+
+
+def test_a_step_whose_own_interruption_was_answered_is_not_whole():
+    seen = []
+
+    def steps():
+        for k in range(3):
+            with Interruption() as inner, inner.deferred():
+                if k == 1:
+                    press_ctrl_c()
+            yield k
+
+    with Interruption() as outer, pytest.raises(KeyboardInterrupt):
+        seen.extend(outer.between(steps()))
+    assert seen == [0]
+    assert outer.requested
+
+
+def test_an_inner_interruption_that_saw_nothing_tells_nothing():
+    with Interruption() as outer:
+        with Interruption(), pytest.raises(ZeroDivisionError):
+            raise ZeroDivisionError
+        assert not outer.requested
+
+
 def test_after_the_steps_it_is_immediate_again():
     with Interruption() as interruption:
         assert list(interruption.between(range(3))) == [0, 1, 2]

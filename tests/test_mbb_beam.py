@@ -5,6 +5,7 @@ in MATLAB using 88 lines of code, Struct. Multidisc. Optim. 43 (2011) 1-16, at 6
 penalty 3 and filter radius 2.4.
 """
 
+import csv
 import itertools
 from dataclasses import replace
 
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 
 import adjoint
+from problems.__main__ import main
 from problems.fem.filters import ConeFilter
 from problems.mbb_beam import (
+    VOLUME_TOLERANCE,
     Settings,
     compliance,
     design_iterations,
@@ -135,3 +138,20 @@ def test_a_structure_that_falls_apart_is_an_error_and_not_a_number():
 def test_an_unknown_filter_is_refused():
     with pytest.raises(ValueError, match="'cone', expected 'sensitivity' or 'density'"):
         compliance(replace(SMALL, filter="cone"))
+
+
+def test_minimizing_with_a_filter_that_makes_no_gradient_is_refused():
+    with pytest.raises(ValueError, match=r"method=MMA needs filter=density: .*gradient of no function"):
+        Settings(method="MMA")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["MMA", "LBFGS"])
+def test_other_methods_end_at_the_compliance_of_the_published_one(method, tmp_path):
+    """A local minimizer each, of the published problem with the density filter, where OC's has 233.71."""
+    settings = ["--set", "filter=density", "--set", f"method={method}"]
+    assert main(["run", "mbb_beam", *settings, "--out", str(tmp_path / "run")]) == 0
+    last = list(csv.DictReader((tmp_path / "run" / "history.csv").open()))[-1]
+    # MMA stops by the same change of the design, L-BFGS by a share of the gradient.
+    assert float(last["compliance"]) == pytest.approx(233.71, rel={"MMA": 0.01, "LBFGS": 0.03}[method])
+    assert float(last["volume"]) <= 0.5 * (1 + VOLUME_TOLERANCE)

@@ -77,6 +77,74 @@ def test_frames_go_into_the_film(record):
     assert record.film.captions == ["frame 0", "frame 1", "frame 2"]
 
 
+def iterate(record, numbers):
+    for k in record.follow(numbers):
+        record.iteration({"iteration": k, "x": 0.1 * k, "bad": math.nan}, np.full((2, 1), 0.01 * k), f"frame {k}")
+        record.keep([np.array(0.1 * k), np.arange(k)])
+
+
+def test_a_record_goes_on_in_its_folder(tmp_path, stream):
+    with RunFolder.claim(tmp_path, "command.txt", "") as folder:
+        iterate(Record(folder, TASK, stream, Interruption()), range(1, 4))
+    with RunFolder.take_over(tmp_path) as folder:
+        second = Record(folder, TASK, stream, Interruption())
+        assert [second.reported(k) for k in (1, 3, 4)] == [True, True, False]
+        np.testing.assert_array_equal(second.state[0], 0.1 * 3)
+        np.testing.assert_array_equal(second.state[1], [0, 1, 2])
+        iterate(second, range(4, 6))
+    whole = Record(RunFolder(tmp_path / "whole"), TASK, stream, Interruption())
+    iterate(whole, range(1, 6))
+    assert second.history.csv() == whole.history.csv()
+    assert second.film.gif() == whole.film.gif()
+
+
+def test_what_is_kept_is_saved_now_and_then_and_what_is_saved_at_once(record, tmp_path, monkeypatch):
+    record.iteration({"iteration": 1})
+    record.keep([np.zeros(1)])
+    assert not (tmp_path / "checkpoint").exists()
+    record.save([np.zeros(1)])
+    first = (tmp_path / "checkpoint" / "record").read_bytes()
+    monkeypatch.setattr(record_module, "PAUSE", -1.0)
+    record.iteration({"iteration": 2})
+    record.keep([np.ones(1)])
+    assert (tmp_path / "checkpoint" / "record").read_bytes() != first
+
+
+def test_a_report_without_its_state_is_not_saved(record, tmp_path):
+    record.iteration({"iteration": 1})
+    record.save([np.zeros(1)])
+    before = (tmp_path / "checkpoint" / "record").read_bytes()
+    steps = record.follow(range(2))
+    next(steps)
+    record.iteration({"iteration": 2})
+    steps.close()
+    assert (tmp_path / "checkpoint" / "record").read_bytes() == before
+
+
+def test_the_checkpoints_are_removed_unless_the_run_goes_on(record, tmp_path):
+    checkpoint = record.checkpoint("path", every=3)
+    assert checkpoint.every == 3
+    record.save([np.zeros(1)])
+    record.close(Ending(Outcome.INTERRUPTED, "Interrupted."))
+    assert (tmp_path / "checkpoint" / "record").exists()
+    record.close(Ending(Outcome.NOT_CONVERGED, "Not converged."))
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_steps_that_the_record_has_lost_are_refused(record, tmp_path):
+    record.iteration({"iteration": 1})
+    with pytest.raises(ValueError, match=r"up to 1 of the record and to 2 of minimize.*Delete the folder .*checkpoint"):
+        record.reported(3)
+
+
+def test_the_result_comes_last(record, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(RunFolder, "write", lambda self, name, content: written.append(name))
+    record.iteration({"iteration": 1})
+    record.close(Ending(Outcome.DONE, "done"))
+    assert written == ["history.csv", "report.html", "result.json"]
+
+
 def test_progress_goes_to_the_stream(record, stream):
     for k in record.follow(range(2)):
         record.iteration({"iteration": k, "x": 0.5**k})

@@ -1,6 +1,10 @@
 """The output folder: claimed once, written whole files at a time, and a sentence where it cannot be."""
 
+import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +97,45 @@ def test_a_write_that_fails_keeps_the_old_version_and_names_the_file(tmp_path):
     assert caught.value.filename == str(tmp_path / "film.gif")
     assert (tmp_path / "film.gif").read_bytes() == b"last good one"
     assert names(tmp_path) == ["command.txt", "film.gif"]
+
+
+def test_a_folder_belongs_to_one_process_until_it_is_closed(tmp_path):
+    pytest.importorskip("fcntl")
+    with RunFolder.claim(tmp_path, "command.txt", ""):
+        for claim in (lambda: RunFolder.take_over(tmp_path), lambda: RunFolder.claim(tmp_path, "command.txt", "")):
+            with pytest.raises(FolderInUseError, match="another process works in the folder"):
+                claim()
+    with RunFolder.take_over(tmp_path) as folder:
+        assert folder.path == tmp_path
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    pytest.importorskip("fcntl")
+    code = "import sys; from pathlib import Path; from adjoint.record.run_folder import RunFolder; import os, signal\n"
+    code += "folder = RunFolder.claim(Path(sys.argv[1]), 'command.txt', ''); os.kill(os.getpid(), signal.SIGKILL)"
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, cwd=Path(__file__).parents[1])
+    assert killed.returncode == -signal.SIGKILL
+    RunFolder.take_over(tmp_path).close()
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with RunFolder.claim(tmp_path, "command.txt", ""):
+        RunFolder.take_over(tmp_path).close()
+
+
+def test_taking_over_removes_what_was_being_written(tmp_path):
+    RunFolder.claim(tmp_path, "command.txt", "").close()
+    (tmp_path / "film.gif.part").write_bytes(b"GI")
+    RunFolder.take_over(tmp_path).close()
+    assert names(tmp_path) == ["command.txt"]
+
+
+def test_there_is_nothing_to_take_over_where_there_is_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        RunFolder.take_over(tmp_path / "missing")
