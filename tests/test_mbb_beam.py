@@ -152,6 +152,6 @@ def test_other_methods_end_at_the_compliance_of_the_published_one(method, tmp_pa
     settings = ["--set", "filter=density", "--set", f"method={method}"]
     assert main(["run", "mbb_beam", *settings, "--out", str(tmp_path / "run")]) == 0
     last = list(csv.DictReader((tmp_path / "run" / "history.csv").open()))[-1]
-    # MMA stops by the same change of the design, L-BFGS by a share of the gradient.
-    assert float(last["compliance"]) == pytest.approx(233.71, rel={"MMA": 0.01, "LBFGS": 0.03}[method])
+    # OC's is the coarser minimizer: it stops by the change of the design, with a volume that fits within 1e-3.
+    assert float(last["compliance"]) == pytest.approx(233.71, rel=0.01)
     assert float(last["volume"]) <= 0.5 * (1 + VOLUME_TOLERANCE)
