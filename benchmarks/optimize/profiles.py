@@ -12,7 +12,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.optimize.solvers import ADJOINT, STEEPEST
+from benchmarks.optimize.solvers import ADJOINT, DEFAULT, STEEPEST
 
 Costs = dict[str, Float[np.ndarray, " problems"]]
 
@@ -104,6 +104,9 @@ def _curves(axis: Axes, found: Costs, rows: Sequence[dict[str, Any]], most: floa
         budgets, shares = profile(spent)
         if solver in ours:
             style: dict[str, Any] = {"color": _COLORS[solver.removeprefix("adjoint ")], "linewidth": 2.0}
+            if solver == DEFAULT:
+                # On top and with gaps: it is often the same as Newton.
+                style |= {"linestyle": (0, (3, 3)), "zorder": 3}
         else:
             color = _PEER_COLORS[peers.index(solver) % len(_PEER_COLORS)]
             style = {"color": color, "linewidth": 1.0, "linestyle": "--" if "scipy" in solver else ":"}
