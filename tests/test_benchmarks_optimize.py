@@ -81,7 +81,8 @@ def test_the_reference_needs_two_libraries_at_minima():
     alone = [row(value=1.0), row("scipy L-BFGS-B", value=1.0), row(BFGS, ADJOINT, 2.0), row("optax", OPTAX, 2.0 + 1e-7)]
     assert reference(alone) == 2.0
     assert reference([row(value=1.0), row(BFGS, ADJOINT, value=1.0 + 1e-5)]) is None
-    assert reference([row(value=1.0, promise=1e-3), row(BFGS, ADJOINT, value=1.0, convex=False)]) is None
+    assert reference([row(value=1.0, promise=1e-3), row(BFGS, ADJOINT, value=1.0)]) is None
+    assert reference([row(value=1.0, convex=False), row(BFGS, ADJOINT, value=1.0)]) is None
     # Where all values are small, so must differences be.
     assert [scale(1e-5, 1e-3), scale(3.0, 1e9), scale(0.0, 5.0), scale(-7.0, np.inf)] == [9.9e-4, 3.0, 1.0, 7.0]
 
