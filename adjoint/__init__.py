@@ -32,6 +32,7 @@ from adjoint.optimize.minimize import minimize
 from adjoint.optimize.mma import MMA
 from adjoint.optimize.newton import GaussNewton
 from adjoint.optimize.optimality_criteria import OC, OCState
+from adjoint.optimize.sqp import SQP
 from adjoint.optimize.steepest_descent import SteepestDescent
 from adjoint.record.checkpoint import Checkpoint
 from adjoint.second_order import gauss_newton_product, hvp
@@ -50,6 +51,7 @@ __all__ = [
     "MINRES",
     "MMA",
     "OC",
+    "SQP",
     "Anderson",
     "AugmentedLagrangian",
     "BacksolveAdjoint",

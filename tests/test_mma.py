@@ -96,6 +96,10 @@ ACTIVE = {
 }
 
 
+# The others are as large as none of the tests, so that all has to be compiled for them.
+FAST = ("truss", "HS76")
+
+
 def solve(case: Case, method: Any = None, **options: Any) -> Any:
     start = jnp.asarray(case.start)
     return minimize(case.f, start, method or MMA(), bounds=case.bounds, inequality=case.h, **options)
@@ -118,7 +122,7 @@ def assert_optimal(case: Case, solution: Any, active: list[bool]) -> None:
 
 
 class TestPublishedOptima:
-    @pytest.mark.parametrize("name", CASES)
+    @pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
     def test_optimum_and_multipliers(self, name: str) -> None:
         case = CASES[name]
         solution = solve(case)
@@ -126,6 +130,7 @@ class TestPublishedOptima:
         last_place = {"truss": 5e-3, "beam": 6e-7}.get(name, 1e-7)
         assert float(solution.stats["value"]) == pytest.approx(case.value, abs=last_place)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["truss", "HS43"])
     def test_conservative(self, name: str) -> None:
         case = CASES[name]
@@ -137,6 +142,7 @@ class TestPublishedOptima:
         assert np.all(history["violation"][start:] <= 1e-12)
         assert np.all(np.diff(history["value"][start:]) <= 1e-8)
 
+    @pytest.mark.slow
     def test_bounds_alone(self) -> None:
         target, lower = jnp.array([0.3, 0.7, -1.0]), jnp.array([0.0, 0.0, 0.25])
         f = lambda x: jnp.sum((x - target) ** 2)  # noqa: E731
@@ -145,6 +151,7 @@ class TestPublishedOptima:
 
 
 class TestLaws:
+    @pytest.mark.slow
     def test_compiled_and_host_take_the_same_steps(self) -> None:
         case = CASES["truss"]
 
@@ -161,6 +168,7 @@ class TestLaws:
             np.testing.assert_allclose(in_lanes[0][lane], on_host[0], rtol=1e-9)
             np.testing.assert_allclose(in_lanes[2][lane], on_host[2], rtol=0, atol=1e-7)
 
+    @pytest.mark.slow
     def test_a_permutation_of_the_unknowns_permutes_the_iterates(self) -> None:
         order, iterates = np.array([3, 0, 4, 2, 1]), []
         for weights in (BEAM, BEAM[order]):
@@ -174,6 +182,16 @@ class TestLaws:
 
 
 class TestFaults:
+    def test_a_flipped_component_of_the_gradient(self) -> None:
+        # It leads to x_1 = 1, where the derivative that is told is zero within the bounds, and f larger than at the start.
+        target, weights = np.array([0.7, 0.2]), np.array([1.0, 3.0])
+        f = lambda x: float(weights @ (x - target) ** 2)  # noqa: E731
+        wrong = lambda x: 2 * weights * (x - target) * np.array([1.0, -1.0])  # noqa: E731
+        limits = {"bounds": (-1.0, 1.0), "inequality": lambda x: jnp.stack([x[0] + x[1] - 1.5, x[0] - 2])}
+        solution = minimize(f, jnp.array([-0.3, 0.4]), MMA(), gradient=wrong, **limits)
+        assert solution.status == Status.UNTRUSTED_GRADIENT
+        assert float(solution.stats["value"]) <= f(np.array([-0.3, 0.4]))
+
     def test_infeasible_constraints(self) -> None:
         # x_0 <= 1 and x_0 >= 2: the least violation is 1/2, at 3/2.
         impossible = lambda x: jnp.stack([x[0] - 1, 2 - x[0]])  # noqa: E731

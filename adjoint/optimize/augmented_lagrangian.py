@@ -20,7 +20,7 @@ FIRST_PENALTY, RAISE, SHARE = 10.0, 10.0, 0.25
 FIRST_TOLERANCE, TIGHTEN = 0.1, 0.1
 # An inner run ends after so many of its steps, or so many for each unknown, converged or not; the next one begins anew.
 INNER_STEPS, INNER_STEPS_EACH = 50, 10
-# Multipliers are kept below this, in units of |f'| / |c_i'| at the start.
+# Multipliers are kept below this, in units of scale / |c_i'|.
 LARGEST_MULTIPLIER = 1e8
 
 
@@ -40,7 +40,7 @@ class AugmentedState(NamedTuple):
     penalties
         rho, of each constraint.
     scale, sizes
-        |f'| and |c_i'| at the start.
+        The largest |f'| of an iterate; |c_i'| at the start, or at the first iterate where f' is not zero.
     infeasibility
         How far the constraints and their multipliers were from being satisfied, in lengths of x.
     tolerance
@@ -143,7 +143,7 @@ class AugmentedLagrangian:
             multipliers=none,
             weights=none,
             penalties=jnp.ones_like(none),
-            scale=one,
+            scale=jnp.zeros((), x.dtype),
             sizes=jnp.ones_like(none),
             infeasibility=jnp.asarray(jnp.inf, x.dtype),
             tolerance=one,
@@ -154,7 +154,8 @@ class AugmentedLagrangian:
         """The state after the answer that it asked for; pure."""
         first = ~state.started
         concludes = first | state.settling
-        concluded = _where(first, _scaled(state, answer, domain), _concluded(state, answer, domain))
+        unscaled = first | ((state.scale == 0) & jnp.any(answer.derivative != 0))
+        concluded = _where(unscaled, _scaled(state, answer, domain), _concluded(state, answer, domain))
         same = jnp.all(concluded.penalties == state.penalties) & ~state.inner.stuck
         same = same & (state.inner.iterations < _most_steps(state.point.size))
         concluded = concluded._replace(inner=_anew(self.inner, state, same, domain))
@@ -172,8 +173,8 @@ class AugmentedLagrangian:
         )
 
     def revive(self, state: AugmentedState, domain: Domain) -> AugmentedState:
-        """Stuck as before."""
-        return state
+        """Stuck: it knows no other way."""
+        return state._replace(stuck=jnp.ones((), bool))
 
     def measure(self, state: AugmentedState, domain: Domain) -> Measure:
         """Of the Lagrangian, with the latest multipliers."""
@@ -214,18 +215,31 @@ def _augmented(state: AugmentedState, answer: Answer, domain: Domain) -> Answer:
 
 
 def _scaled(state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedState:
-    """The start, with penalties and tolerances in its units."""
+    """The start, with penalties and tolerances in its units; or the first iterate that has any, after a start where f' is 0.
+
+    After such a start the way to the iterate tells the second derivatives of f, which penalties are to exceed.
+    """
     constraints = lagrangian.of_answer(answer)
     scale, sizes = domain.dual_norm(answer.derivative), lagrangian.row_norms(constraints.jacobian, domain)
-    scale, sizes = jnp.where(scale > 0, scale, 1), jnp.where(sizes > 0, sizes, 1)
+    size, sizes = jnp.where(scale > 0, scale, 1), jnp.where(sizes > 0, sizes, 1)
+    length = domain.norm(state.point - state.at.x)
     return state._replace(
         at=Iterate(state.point, answer.value, answer.derivative),
+        iterations=state.iterations + jnp.where(state.started, 1, 0).astype(jnp.int32),
         constraints=constraints,
-        penalties=FIRST_PENALTY * scale / sizes**2,
+        penalties=FIRST_PENALTY * size / jnp.where(length > 0, length, 1) / sizes**2,
         scale=scale,
         sizes=sizes,
-        tolerance=FIRST_TOLERANCE * scale,
+        tolerance=FIRST_TOLERANCE * size,
     )
+
+
+def _bend(state: AugmentedState, answer: Answer, domain: Domain) -> Float[Array, ""]:
+    """How much f' has changed on the way to the point, for each length: penalties far below hold nothing back."""
+    length = domain.norm(state.point - state.at.x)
+    far = length > jnp.sqrt(jnp.finfo(length.dtype).eps) * domain.norm(state.point)
+    change = domain.dual_norm(answer.derivative - state.at.derivative)
+    return jnp.where(far, change / jnp.where(far, length, 1), 0)
 
 
 def _concluded(state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedState:
@@ -237,19 +251,21 @@ def _concluded(state: AugmentedState, answer: Answer, domain: Domain) -> Augment
     infeasibility = jnp.max(unmet, initial=0.0)
     # What the inexactness of the inner run leaves is not for the penalties to mend.
     slow = (infeasibility > SHARE * state.infeasibility) & (infeasibility > state.tolerance / state.scale)
-    raised = jnp.where(slow, RAISE, 1.0)
-    most = LARGEST_MULTIPLIER * state.scale / state.sizes
+    raised = jnp.maximum(RAISE * state.penalties, FIRST_PENALTY * _bend(state, answer, domain) / state.sizes**2)
+    scale = jnp.maximum(state.scale, domain.dual_norm(answer.derivative))
+    most = LARGEST_MULTIPLIER * scale / state.sizes
     multipliers = _positive(state.multipliers + state.penalties * constraints.value, domain)
     multipliers = jnp.clip(multipliers, -most, most)
     # Below this the noise of rounding in f' ends every inner run.
-    finest = jnp.finfo(state.point.dtype).eps ** (2 / 3) * state.scale
+    finest = jnp.finfo(state.point.dtype).eps ** (2 / 3) * scale
     return state._replace(
         at=Iterate(state.point, answer.value, answer.derivative),
         iterations=state.iterations + 1,
         constraints=constraints,
         multipliers=multipliers,
         weights=jnp.maximum(state.weights, 2 * jnp.abs(multipliers)),
-        penalties=raised * state.penalties,
+        penalties=jnp.where(slow, raised, state.penalties),
+        scale=scale,
         infeasibility=infeasibility,
         tolerance=jnp.maximum(TIGHTEN * state.tolerance, finest),
     )

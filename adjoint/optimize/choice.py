@@ -12,19 +12,23 @@ from adjoint.optimize.mma import MMA
 from adjoint.optimize.newton import TrustRegionNewton
 from adjoint.optimize.newton_krylov import TrustRegionCG
 from adjoint.optimize.problem import Method
+from adjoint.optimize.sqp import SQP
 
 # Up to so many unknowns a Hessian costs little beside the steps that it saves.
 SMALL = 100
 # Beyond so many unknowns an n x n matrix costs more than it saves.
 DENSE = 1000
-METHODS = "SteepestDescent(), Newton(), NewtonKrylov(), GaussNewton(), BFGS(), LBFGS(), MMA(), GCMMA() or AugmentedLagrangian()"
+METHODS = (
+    "SteepestDescent(), Newton(), NewtonKrylov(), GaussNewton(), BFGS(), LBFGS(), MMA(), GCMMA(), "
+    "AugmentedLagrangian() or SQP()"
+)
 
 
 def honoring(given: Iterable[str]) -> list[str]:
     """Names of the methods that honor what was given, of "bounds", "equality" and "inequality"."""
     needed = set(given)
     known = {"BFGS()": BFGS(), "LBFGS()": LBFGS(), "MMA()": MMA(), "GCMMA()": GCMMA()}
-    known["AugmentedLagrangian()"] = AugmentedLagrangian()
+    known |= {"AugmentedLagrangian()": AugmentedLagrangian(), "SQP()": SQP()}
     return [name for name, method in known.items() if needed <= set(method.handles)]
 
 

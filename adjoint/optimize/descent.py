@@ -119,8 +119,9 @@ class Descent:
     def measure(self, state: DescentState, domain: Domain) -> Measure:
         """Dual norm of the projected derivative; there are no constraints."""
         at = state.at
-        stationarity = domain.dual_norm(domain.projected_derivative(at.x, at.derivative))
-        return Measure(stationarity, jnp.zeros_like(at.value), at.value)
+        projected = domain.projected_derivative(at.x, at.derivative)
+        none = jnp.zeros_like(at.value)
+        return Measure(domain.dual_norm(projected), none, at.value, projected, none)
 
     def _learn(self, state: DescentState, answer: Answer, first: Bool[Array, ""], domain: Domain) -> DescentState:
         """Move to the point that the search has found and learn from the step; where it has found none, be stuck."""

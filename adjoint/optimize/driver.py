@@ -75,17 +75,20 @@ class Step:
 # Two programs, so that what a method does is compiled once for all objectives of a size. On the host it is known what is asked, and
 # which half of `advance` comes next: most runs never need, and never compile, `examine`.
 @partial(jax.jit, static_argnames=("objective", "method", "request"))
-def _ask(objective: Objective, method: Method, request: Request, run: Run) -> Answer:
+def ask(objective: Objective, method: Method, request: Request, run: Run) -> Answer:
+    """The answer to what the run asks."""
     return objective.answer_to(request, method, run)
 
 
 @partial(jax.jit, static_argnames=("half", "method"))
-def _go_on(half: Any, method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
+def go_on(half: Any, method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
+    """The run after the answer, by that half of `advance` whose turn it is."""
     return half(method, run, answer, domain, limits)
 
 
 @partial(jax.jit, static_argnames=("method", "constraints"))
-def _start(method: Method, x: Array, domain: Domain, constraints: int) -> Run:
+def begin(method: Method, x: Array, domain: Domain, constraints: int) -> Run:
+    """A run before the first evaluation."""
     return start(method, x, domain, constraints)
 
 
@@ -120,14 +123,14 @@ def on_host(
     every step and answers whether to stop.
     """
     files = None if checkpoint is None else Continuation(checkpoint, stage, objective, method, x, domain, limits)
-    begin = partial(_start, method, x, domain, objective.constraint_count(x))
-    saved = None if files is None else files.load(jax.eval_shape(begin))
+    begins = partial(begin, method, x, domain, objective.constraint_count(x))
+    saved = None if files is None else files.load(jax.eval_shape(begins))
     if saved is None:
-        run, seen, seconds = begin(), -1, history[-1]["seconds"] if history else 0.0
+        run, seen, seconds = begins(), -1, history[-1]["seconds"] if history else 0.0
     else:
         run, history[:], seconds = saved
         seen = int(run.state.iterations)
-    watch = _Watch(domain, max_seconds, callback, history, files, time.monotonic() - seconds, seen)
+    watch = Watch(domain, max_seconds, callback, history, files, time.monotonic() - seconds, seen)
     blank = objective.blank(method, x) if objective.gradient is not None else None
     signals = () if callback is None and files is None else (signal.SIGINT, signal.SIGTERM)
     stop = watch.out_of_time()
@@ -135,10 +138,10 @@ def on_host(
         while int(run.code) == RUNNING and stop is None:
             half = examine if run.examination.active else proceed
             if blank is None:
-                answer = _ask(objective, method, Request(int(run.request)), run)
+                answer = ask(objective, method, Request(int(run.request)), run)
             else:
                 answer = objective.on_host(run.point, blank)
-            run = _go_on(half, method, run, answer, domain, limits)
+            run = go_on(half, method, run, answer, domain, limits)
             stop = watch.look(run, interruption)
     stop = Status.INTERRUPTED if interruption.requested else stop
     # A failure after a wish to stop must not lead to another attempt; the checkpoint tells of it.
@@ -147,7 +150,7 @@ def on_host(
 
 
 @dataclass
-class _Watch:
+class Watch:
     """What happens after each evaluation: a new step is noted, shown and saved; and whether to stop, and why."""
 
     domain: Domain

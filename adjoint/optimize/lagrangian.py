@@ -56,8 +56,8 @@ def measure(
     The multiplier of an inequality counts as much of the stationarity as the constraint is away from zero, in lengths of x up to
     1: by the same measure `Domain.projected_derivative` takes bounds.
     """
-    derivative = at.derivative + multipliers @ constraints.jacobian
-    projected = domain.projected_derivative(at.x, derivative)
+    added = multipliers @ constraints.jacobian
+    projected = domain.projected_derivative(at.x, at.derivative + added)
     sizes = row_norms(constraints.jacobian, domain)
     is_equation = jnp.arange(constraints.value.size) < domain.equalities
     away = jnp.where(is_equation, 0, jnp.maximum(-constraints.value, 0))
@@ -67,4 +67,6 @@ def measure(
         jnp.sqrt(domain.dual_norm(projected) ** 2 + slack @ slack),
         jnp.max(violated, initial=0.0),
         at.value + weights @ violated,
+        projected,
+        domain.dual_norm(added),
     )

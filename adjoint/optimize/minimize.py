@@ -16,6 +16,7 @@ from adjoint.optimize.choice import as_method, choose, honoring
 from adjoint.optimize.driver import Step, compiled, on_host
 from adjoint.optimize.problem import Domain, Method, Request
 from adjoint.optimize.progress import Limits, Run
+from adjoint.optimize.sqp import SQP, sqp_on_host
 from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
 from adjoint.record.checkpoint import Checkpoint
 from adjoint.solution import Columns, Solution, Status, Words
@@ -116,6 +117,7 @@ def minimize(
     limits = _limits(statement.x.dtype, rtol, atol, constraint_tolerance, max_steps, max_evaluations)
     if statement.traced:
         _refuse_on_host_only(max_seconds=max_seconds, callback=callback, checkpoint=checkpoint)
+        _refuse_sqp(methods, equality is not None)
         return _solution(_compiled_stages(statement, methods, limits), statement, methods, why)
     stages, columns = _host_stages(statement, methods, limits, max_seconds, callback, checkpoint)
     solution = _solution(stages, statement, methods, why)
@@ -191,11 +193,28 @@ def _refuse_on_host_only(**given: Any) -> None:
             )
 
 
+# A method that has another one behind it gives up after so many steps: it may be crawling where the other one runs.
+PATIENCE = 100
+
+
+def _left(limits: Limits, spent: Any, is_last: bool) -> Limits:
+    """The limits of the next stage."""
+    steps = limits.max_steps if is_last else jnp.minimum(limits.max_steps, PATIENCE)
+    return limits._replace(max_steps=steps, max_evaluations=limits.max_evaluations - spent)
+
+
+def _refuse_sqp(methods: tuple[Method, ...], has_equality: bool) -> None:
+    """SLSQP cannot be compiled."""
+    if any(isinstance(method, SQP) for method in methods):
+        others = "AugmentedLagrangian()" if has_equality else "AugmentedLagrangian() or, with finite bounds, MMA()"
+        refuse("minimize", "SQP() inside jit or vmap", "a call outside of them", f"Take {others}, or do not jit.")
+
+
 def _compiled_stages(statement: Statement, methods: tuple[Method, ...], limits: Limits) -> list[_Stage]:
     stages: list[_Stage] = []
     x, done, spent = statement.x, jnp.zeros((), bool), jnp.zeros((), jnp.int32)
-    for method in methods:
-        left = limits._replace(max_evaluations=limits.max_evaluations - spent)
+    for number, method in enumerate(methods):
+        left = _left(limits, spent, number + 1 == len(methods))
         stage = _stage(compiled(statement.objective, method, x, statement.domain, left, done))
         stages.append(stage)
         x, done, spent = stage.x, done | _final(stage.code), spent + stage.stats["evaluations"]
@@ -214,8 +233,9 @@ def _host_stages(
     rows: list[dict[str, float]] = []
     x, spent = statement.x, 0
     for number, method in enumerate(methods):
-        left = limits._replace(max_evaluations=limits.max_evaluations - spent)
-        run = on_host(
+        left = _left(limits, spent, number + 1 == len(methods))
+        loop = sqp_on_host if isinstance(method, SQP) else on_host
+        run = loop(
             statement.objective, method, x, statement.domain, left, max_seconds, callback, rows, checkpoint, number
         )
         stages.append(_stage(run))
@@ -244,7 +264,7 @@ def _stage(run: Run) -> _Stage:
         "noise": run.noise,
     }
     if hasattr(run.state, "multipliers"):
-        stats["multipliers"] = run.state.multipliers
+        stats["multipliers"] = jnp.where(finished, run.state.multipliers, run.best.multipliers)
     return _Stage(jnp.where(finished, run.state.at.x, run.best.x), stats, run.code)
 
 

@@ -14,7 +14,7 @@ from adjoint.optimize.lagrangian import Constraints, no_constraints
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
 
 # The distance of the asymptotes, as a share of upper - lower: at first, at least, and at most.
-FIRST_WIDTH, SMALLEST_WIDTH, LARGEST_WIDTH = 0.5, 1e-9, 10.0
+FIRST_WIDTH, SMALLEST_WIDTH, LARGEST_WIDTH = 0.5, 1e-12, 10.0
 # What the distance is multiplied by where x_j has turned around and where it has gone on.
 SHRINK, GROW = 0.7, 1.2
 # A step goes at most this share of the way to the asymptotes.
@@ -157,8 +157,8 @@ class MMA:
         return stepped._replace(started=jnp.ones((), bool))
 
     def revive(self, state: MMAState, domain: Domain) -> MMAState:
-        """Stuck as before."""
-        return state
+        """Stuck: it knows no other way."""
+        return state._replace(stuck=jnp.ones((), bool))
 
     def measure(self, state: MMAState, domain: Domain) -> Measure:
         """Of the Lagrangian, with the multipliers of the latest subproblem."""

@@ -66,11 +66,18 @@ class Measure(NamedTuple):
         Largest violation of a constraint, in its unit.
     merit
         What the method decreases: f, or f with constraints added in.
+    derivative
+        The projected derivative whose dual norm (but for slack constraints) is `stationarity`.
+    scale
+        Dual norm of what the constraints add to f', multipliers . c'; zero without any. Where they cancel, stationarity is small
+        against this, whatever f' was at the start.
     """
 
     stationarity: Float[Array, ""]
     violation: Float[Array, ""]
     merit: Float[Array, ""]
+    derivative: Float[Array, " n"]
+    scale: Float[Array, ""]
 
 
 @jax.tree_util.register_dataclass

@@ -17,8 +17,11 @@ RUNNING = -1
 IDLE_STEPS = 5
 # Two steps in a row whose gain misses what their slopes say by this share make the derivative suspect.
 SUSPECT = 0.1
-# The last step before the end gains at most this share of f, or of all that was gained since a start that may be far up.
-SETTLED, SETTLED_SINCE_START = 1e-6, 1e-14
+# At the end a change of any entry by its size changes f, to first order, by no more than this share of f, or of this share of
+# all that was gained since the start (where f ends at zero).
+SETTLED, SETTLED_SINCE_START = 1e-5, 1e-8
+# At the noise floor it may be so many times the geometric mean of the noise and of f: noise hides slopes like its square root.
+AT_FLOOR = 100
 # A gain counts as seen when it is so many times the rounding of f.
 SEEN = 100
 
@@ -34,12 +37,13 @@ class Limits(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The best iterate so far: the lowest f of those within the constraints, or the least violation."""
+    """The best iterate so far: the lowest f of those within the constraints, or the least violation; with its multipliers."""
 
     x: Float[Array, " n"]
     value: Float[Array, ""]
     stationarity: Float[Array, ""]
     violation: Float[Array, ""]
+    multipliers: Float[Array, " m"]
 
 
 class Run(NamedTuple):
@@ -65,8 +69,10 @@ class Run(NamedTuple):
         Steps in a row that gained nothing.
     noise
         Of f, as the latest examination has found it.
-    size
-        The largest |x| so far.
+    revived_at
+        The merit at which the method was last revived; again only when it has gained since.
+    size, reach
+        The largest |x|, and the largest |x_i| of each entry, so far.
     code
         Of the `Status` it ended with, or `RUNNING`.
     """
@@ -83,7 +89,9 @@ class Run(NamedTuple):
     counts: Int32[Array, " 3"]
     idle: Int32[Array, ""]
     noise: Float[Array, ""]
+    revived_at: Float[Array, ""]
     size: Float[Array, ""]
+    reach: Float[Array, " n"]
     code: Int32[Array, ""]
 
     @property
@@ -99,14 +107,14 @@ def start(method: Method, x: Float[Array, " n"], domain: Domain, constraints: in
     """A run before the first evaluation."""
     state = method.init(x, domain, constraints)
     infinite, zero = jnp.asarray(jnp.inf, x.dtype), jnp.zeros((), x.dtype)
-    nowhere = Measure(infinite, infinite, infinite)
+    nowhere = Measure(infinite, infinite, infinite, jnp.zeros_like(state.at.x), zero)
     integer = jnp.zeros((), jnp.int32)
     return Run(
         state=state,
         previous=state.at,
         measure=nowhere,
         first_measure=nowhere,
-        best=Best(state.at.x, infinite, infinite, infinite),
+        best=Best(state.at.x, infinite, infinite, infinite, _multipliers(state)),
         lowest=infinite,
         mismatch=jnp.zeros(2, x.dtype),
         examination=examination.idle(state.at.x),
@@ -114,9 +122,16 @@ def start(method: Method, x: Float[Array, " n"], domain: Domain, constraints: in
         counts=jnp.zeros(3, jnp.int32),
         idle=integer,
         noise=zero,
+        revived_at=infinite,
         size=zero,
+        reach=jnp.zeros_like(state.at.x),
         code=integer + RUNNING,
     )
+
+
+def _multipliers(state: Any) -> Float[Array, " m"]:
+    """Those of a method for constraints, else none."""
+    return state.multipliers if hasattr(state, "multipliers") else jnp.zeros(0, state.at.x.dtype)
 
 
 def advance(method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
@@ -151,8 +166,10 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
         finding = examination.find(examined, domain)
         stuck = run.reason == Status.STALLED.code
         revived = method.revive(run.state, replace(domain, noise=finding.noise))
-        again = stuck & ~finding.at_floor & ~revived.stuck
-        code = jnp.where(stuck & finding.at_floor, Status.NOISE_FLOOR.code, run.reason)
+        # Constraints balance the slope of f, so that its gain says nothing.
+        at_floor = _at_floor(run, replace(domain, noise=finding.noise)) if _constrained(run) else finding.at_floor
+        again = stuck & ~at_floor & ~revived.stuck & (run.measure.merit < run.revived_at - SEEN * finding.noise)
+        code = jnp.where(stuck & at_floor, Status.NOISE_FLOOR.code, run.reason)
         code = jnp.where(again, RUNNING, code)
         code = jnp.where(finding.wrong, Status.UNTRUSTED_GRADIENT.code, code)
         state = jax.tree.map(lambda a, b: jnp.where(again, a, b), revived, run.state)
@@ -160,6 +177,8 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
             state=state,
             examination=examined._replace(active=jnp.zeros((), bool)),
             noise=finding.noise,
+            idle=jnp.where(again, 0, run.idle),
+            revived_at=jnp.where(again, run.measure.merit, run.revived_at),
             code=code.astype(jnp.int32),
         )
 
@@ -187,7 +206,7 @@ def _arrive(method: Method, run: Run, before: Iterate, first: Bool[Array, ""], d
     best, tolerance = run.best, limits.constraint_tolerance
     feasible = jnp.maximum(measure.violation, tolerance), jnp.maximum(best.violation, tolerance)
     better = (feasible[0] < feasible[1]) | ((feasible[0] == feasible[1]) & (at.value <= best.value))
-    here = Best(at.x, at.value, measure.stationarity, measure.violation)
+    here = Best(at.x, at.value, measure.stationarity, measure.violation, _multipliers(run.state))
     rounding = domain.rounding(at.value)
     gained = (run.measure.merit - measure.merit > rounding) | (measure.violation < run.measure.violation / 2)
     gained = gained | (measure.stationarity < run.lowest / 2) | first
@@ -199,6 +218,7 @@ def _arrive(method: Method, run: Run, before: Iterate, first: Bool[Array, ""], d
         lowest=jnp.minimum(run.lowest, measure.stationarity),
         mismatch=_mismatch(run.mismatch, before, at, rounding, first),
         size=jnp.maximum(run.size, domain.norm(at.x)),
+        reach=jnp.maximum(run.reach, jnp.abs(at.x)),
         idle=jnp.where(gained, 0, run.idle + 1).astype(jnp.int32),
     )
 
@@ -219,28 +239,38 @@ def _stop(
 ) -> Run:
     """Whether and why the run is over, or has to be examined before it may be."""
     state, measure = run.state, run.measure
-    tolerance = jnp.maximum(limits.atol, limits.rtol * run.first_measure.stationarity)
+    reference = _reference(run)
+    tolerance = jnp.maximum(limits.atol, limits.rtol * reference)
     within = measure.violation <= limits.constraint_tolerance
-    converged = moved & (measure.stationarity <= tolerance) & within & _settled(run, limits, domain)
-    scale = jnp.maximum(jnp.abs(run.first_measure.merit), run.first_measure.stationarity)
-    bottomless = run.first_measure.merit - measure.merit > scale / jnp.finfo(scale.dtype).eps
+    converged = moved & (measure.stationarity <= tolerance) & within & _settled(run, limits)
+    scale = jnp.maximum(jnp.abs(run.first_measure.merit), reference)
+    bottomless = (scale > 0) & (run.first_measure.merit - measure.merit > scale / jnp.finfo(scale.dtype).eps)
     asked = (answer.value, answer.derivative, answer.constraints, answer.jacobian)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in asked if part is not None]))
     idle = moved & (run.idle >= IDLE_STEPS)
+    # Without constraints an examination tells the noise floor from steps that are merely short.
+    at_floor = _at_floor(run, domain) if _constrained(run) else jnp.zeros((), bool)
+    floor = jnp.where(at_floor, Status.NOISE_FLOOR.code, Status.STALLED.code)
     suspect = jnp.all(run.mismatch > SUSPECT)
 
     code = jnp.asarray(RUNNING, jnp.int32)
     code = jnp.where(moved & (state.iterations >= limits.max_steps), Status.NOT_CONVERGED.code, code)
     code = jnp.where(state.stuck, jnp.where(within, Status.STALLED.code, Status.INFEASIBLE.code), code)
-    code = jnp.where(idle, jnp.where(within, Status.NOISE_FLOOR.code, Status.INFEASIBLE.code), code)
+    code = jnp.where(idle, jnp.where(within, floor, Status.INFEASIBLE.code), code)
     code = jnp.where(converged, Status.SUCCESS.code, code)
     code = jnp.where(moved & bottomless, Status.UNBOUNDED.code, code)
     code = jnp.where(first & ~finite, Status.NONFINITE_OBJECTIVE.code, code).astype(jnp.int32)
 
     doubtful = (code == Status.STALLED.code) | (suspect & ((code == Status.NOISE_FLOOR.code) | converged))
+    # A method that may go uphill has been led there by f', right or wrong.
+    uphill = converged & (run.best.violation <= limits.constraint_tolerance)
+    fallen = jnp.maximum(jnp.abs(state.at.value), jnp.abs(run.first_measure.merit - measure.merit))
+    uphill = uphill & (run.best.value < state.at.value - SETTLED * fallen - domain.rounding(state.at.value))
+    doubtful = doubtful | uphill
     doubtful = doubtful & (code != Status.UNBOUNDED.code) & (code != Status.NONFINITE_OBJECTIVE.code)
-    last_step = state.at.x - run.previous.x
-    direction = jnp.where(state.stuck, state.search_direction, _inward(state.at.x, last_step, domain))
+    last_step = _inward(state.at.x, state.at.x - run.previous.x, domain)
+    direction = jnp.where(converged, last_step, _doubtful_direction(run, domain))
+    direction = jnp.where(uphill, _inward(state.at.x, run.best.x - state.at.x, domain), direction)
     begun = examination.begin(state.at, direction, run.size, domain)
     return run._replace(
         examination=jax.tree.map(lambda a, b: jnp.where(doubtful, a, b), begun, run.examination),
@@ -249,16 +279,57 @@ def _stop(
     )
 
 
-def _settled(run: Run, limits: Limits, domain: Domain) -> Bool[Array, ""]:
-    """Whether the last step has left f as it was, or the derivative is small whatever the first one.
+def _reference(run: Run) -> Float[Array, ""]:
+    """What rtol is a share of: the stationarity at the start, or the forces of the constraints that balance f' by now.
+
+    A start may be a minimum of f where it is not yet within the constraints.
+    """
+    return jnp.maximum(run.first_measure.stationarity, run.measure.scale)
+
+
+def _constrained(run: Run) -> bool:
+    return hasattr(run.state, "multipliers")
+
+
+def _doubtful_direction(run: Run, domain: Domain) -> Float[Array, " n"]:
+    """Where the method got stuck, if it did, and downhill in units of the entries' sizes: what there is to gain is along it."""
+    state, unit = run.state, jnp.where(run.reach > 0, run.reach, jnp.where(run.size > 0, run.size, 1))
+
+    def normalized(v: Array) -> Array:
+        length = jnp.max(jnp.abs(v) / unit, initial=0.0)
+        return v / jnp.where(length > 0, length, 1)
+
+    downhill = normalized(-run.measure.derivative * unit**2)
+    direction = downhill + jnp.where(state.stuck, normalized(state.search_direction), 0)
+    # An entry at a bound, which would pass it at once, stays there.
+    return jnp.where(domain.free(state.at.x, -direction), direction, 0)
+
+
+def _at_floor(run: Run, domain: Domain) -> Bool[Array, ""]:
+    """Whether steps that gain nothing tell that nothing can be seen to gain, when they are within the constraints.
+
+    Where the slope is no more than noise can hide: methods for constraints may as well turn in circles.
+    """
+    value, total = run.state.at.value, jnp.abs(run.first_measure.merit - run.measure.merit)
+    return _relative_slope(run) <= AT_FLOOR * jnp.sqrt(domain.rounding(value) * jnp.maximum(jnp.abs(value), total))
+
+
+def _relative_slope(run: Run) -> Float[Array, ""]:
+    """What a change of an entry by its size changes f by, to first order, whatever the units (Dennis and Schnabel, section 7.2)."""
+    return jnp.max(jnp.abs(run.measure.derivative) * run.reach, initial=0.0)
+
+
+def _settled(run: Run, limits: Limits) -> Bool[Array, ""]:
+    """Whether the slope is small beside f, too, and not only beside that at the start.
 
     A steep start makes rtol times the first derivative a large number, which says nothing about the end.
     """
     value, stationarity = run.state.at.value, run.measure.stationarity
-    gain, total = jnp.abs(run.previous.value - value), jnp.abs(run.first_measure.merit - run.measure.merit)
-    settled = gain <= SETTLED * jnp.abs(value) + SETTLED_SINCE_START * total + domain.rounding(value)
+    eps, total = jnp.finfo(value.dtype).eps, jnp.abs(run.first_measure.merit - run.measure.merit)
+    share = jnp.maximum(SETTLED, jnp.sqrt(eps))
+    settled = _relative_slope(run) <= share * jnp.maximum(jnp.abs(value), SETTLED_SINCE_START * total)
     # A quadratic may be solved by a single step, which leaves nothing but rounding.
-    nothing = 64 * jnp.finfo(value.dtype).eps * run.first_measure.stationarity
+    nothing = 64 * eps * _reference(run)
     return settled | (stationarity <= limits.atol) | (stationarity <= nothing)
 
 

@@ -1,0 +1,72 @@
+"""SQP: published optima with their multipliers, limits, faults and what it refuses."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import adjoint
+from adjoint import SQP, Checkpoint, Status, minimize
+from tests.hock_schittkowski import CASES, Case, assert_optimal
+
+SLOW = ("HS35", "HS43", "HS76")
+
+
+def solve(case: Case, **options: Any) -> Any:
+    given = {"bounds": case.bounds, "equality": case.equality, "inequality": case.inequality}
+    return minimize(case.f, jnp.asarray(case.start), SQP(), **given, **options)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES])
+def test_optimum_and_multipliers(name: str) -> None:
+    seen: list[Any] = []
+    solution = solve(CASES[name], callback=seen.append)
+    assert_optimal(CASES[name], solution)
+    assert int(solution.stats["evaluations"]) <= 30
+    history = solution.stats["history"]
+    assert [step.iteration for step in seen] == list(range(int(solution.stats["iterations"]) + 1))
+    assert history["evaluations"][-1] == int(solution.stats["evaluations"])
+
+
+def test_limits_and_the_callback_end_it() -> None:
+    case = CASES["HS7"]
+    assert solve(case, max_steps=3).status == Status.NOT_CONVERGED
+    few = solve(case, max_evaluations=4)
+    assert few.status == Status.MAX_EVALUATIONS
+    assert int(few.stats["evaluations"]) == 4
+    assert solve(case, max_seconds=1e-9).status == Status.TIME_LIMIT
+    assert solve(case, callback=lambda step: step.iteration == 2).status == Status.INTERRUPTED
+
+
+class TestFaults:
+    def test_a_flipped_component_of_the_gradient(self) -> None:
+        right = jax.jit(jax.grad(CASES["HS7"].f))
+        wrong = lambda x: np.asarray(right(jnp.asarray(x))) * np.array([1.0, -1.0])  # noqa: E731
+        f = lambda x: float(np.log(1 + x[0] ** 2) - x[1])  # noqa: E731
+        solution = minimize(f, jnp.array([2.0, 2.0]), SQP(), equality=CASES["HS7"].equality, gradient=wrong)
+        assert not bool(solution.status.ok)
+
+    def test_infeasible_constraints(self) -> None:
+        # x_0 <= 1 and x_0 >= 2.
+        impossible = lambda x: jnp.stack([x[0] - 1, 2 - x[0]])  # noqa: E731
+        solution = minimize(lambda x: jnp.sum(x**2), jnp.full(2, 0.5), SQP(), inequality=impossible)
+        assert solution.status == Status.INFEASIBLE
+
+    def test_not_a_number(self) -> None:
+        nowhere = lambda x: jnp.sum(x) * jnp.nan  # noqa: E731
+        assert minimize(jnp.sum, jnp.ones(2), SQP(), equality=nowhere).status == Status.NONFINITE_OBJECTIVE
+        # Beyond x = 1/10 only: the minimum of -log x + 10 x, which the first step from 5 passes.
+        solution = minimize(lambda x: jnp.sum(10 * x - jnp.log(x)), jnp.array([5.0, 0.02]), SQP())
+        np.testing.assert_allclose(adjoint.require(solution), 0.1, rtol=1e-7)
+
+
+class TestRefusals:
+    def test_inside_jit(self) -> None:
+        with pytest.raises(ValueError, match=r"SQP\(\) inside jit.*AugmentedLagrangian\(\)"):
+            jax.jit(lambda x: minimize(lambda y: jnp.sum(y**2), x, SQP()).value)(jnp.ones(2))
+
+    def test_a_checkpoint(self, tmp_path: Any) -> None:
+        with pytest.raises(ValueError, match=r"SQP: got checkpoint=.*AugmentedLagrangian\(\)"):
+            solve(CASES["HS7"], checkpoint=Checkpoint(tmp_path / "run"))
