@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.inputs import refuse
@@ -189,12 +188,14 @@ class _Asked:
 
     def run_slsqp(self) -> None:
         """SLSQP from the start, and from where it ends as long as it gets anywhere, as it may be led astray by what it knows."""
+        from scipy.optimize import minimize as scipy_minimize
+
         self.answer(np.asarray(self.run.state.point))
         self.settle(accepts=True)
         start, before = np.asarray(self.run.state.at.x, float), -1
         while before < int(self.run.state.iterations):
             before = int(self.run.state.iterations)
-            ended = scipy.optimize.minimize(
+            ended = scipy_minimize(
                 lambda x: float(self.answer(x).value),
                 start,
                 jac=self.accept,
@@ -304,5 +305,7 @@ def multipliers(x: np.ndarray, answer: Answer, domain: Domain) -> np.ndarray:
     matrix = np.block([[np.concatenate(matrices, axis=1)], [slack, none]])
     right = np.concatenate([-derivative, np.zeros(c.size)])
     bounds = (np.concatenate(least), np.full(matrix.shape[1], np.inf))
-    found = scipy.optimize.lsq_linear(matrix, right, bounds=bounds, method="bvls", tol=1e-15)
+    from scipy.optimize import lsq_linear
+
+    found = lsq_linear(matrix, right, bounds=bounds, method="bvls", tol=1e-15)
     return found.x[: c.size]
