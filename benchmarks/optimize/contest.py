@@ -42,6 +42,7 @@ class Row:
     promise: float = float("inf")
     convex: bool = False
     strict: bool = False
+    saddle: bool = False
     gap: float | None = None
     solved: bool | None = None
 
@@ -78,7 +79,7 @@ def _row(case: Case, solver: Solver, functions: Functions, limits: Limits, start
     row.evaluations, row.hessians, row.products = outcome.evaluations, outcome.hessians, outcome.products
     value, gradient = functions.value_and_gradient(outcome.x)
     end = ending(outcome.x, float(value), np.asarray(gradient), np.asarray(functions.hessian(outcome.x)))
-    row.value, row.promise, row.convex, row.strict = end
+    row.value, row.promise, row.convex, row.strict, row.saddle = end
     return row
 
 
@@ -110,7 +111,7 @@ def contests(
 
 def _short(rows: list[dict[str, Any]]) -> str:
     if rows[0]["solved"] is None:
-        return "no minimum that two libraries agree on"
+        return "no minimum is known"
     failed = [row["solver"] for row in rows if not row["solved"]]
     return f"not solved by {', '.join(failed)}" if failed else "solved by all"
 

@@ -8,11 +8,12 @@ f' f''^-1 f' / 2 (the squared Newton decrement; S. Boyd, L. Vandenberghe, Convex
 in units of the unknowns in which f'' has a unit diagonal. It is **strict** when f rises visibly over changes of x as large as x
 in every direction: on a plateau without end it does not.
 
-**Reference**: the lowest value that solvers of two libraries have reached, both at a minimum, to 1e-6 of the scale. A problem
-without one counts for nobody.
+**Reference**: the lowest value at a strict minimum, whoever has found it, as f'' proves it one, or at a minimum that two methods
+agree on to 1e-6 of the scale. A problem without one counts for nobody.
 
-**Solved**: f is above the reference by at most 1e-6 of the scale, or the run has ended at a strict minimum that another method
-has found too: a local minimum is what a local method is asked for.
+**Solved**: f is above the reference by at most 1e-6 of the scale, or the run has ended at another strict minimum: that is what a
+local method is asked for. **Saddle**: a point where a Newton step promises nothing and f'' is visibly indefinite, at which a second
+library has ended, too. It is not solved, but f' cannot tell it from a minimum, so that only who sees f'' is wrong to claim it.
 """
 
 from collections.abc import Sequence
@@ -45,12 +46,15 @@ class Ending(NamedTuple):
         Whether f'' is positive semidefinite up to rounding.
     strict
         Whether f'' says that f rises visibly in every direction.
+    saddle
+        Whether it says that f falls visibly in some.
     """
 
     value: float
     promise: float
     convex: bool
     strict: bool
+    saddle: bool
 
 
 def ending(
@@ -61,11 +65,11 @@ def ending(
     Examples
     --------
     >>> ending(np.ones(2), 1.0, np.array([0.0, 2.0]), np.diag([-1.0, 2.0]))
-    Ending(value=1.0, promise=1.0, convex=False, strict=False)
+    Ending(value=1.0, promise=1.0, convex=False, strict=False, saddle=True)
     """
     finite = np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(hessian))
     if not finite:
-        return Ending(float(value) if np.isfinite(value) else np.inf, np.inf, False, False)
+        return Ending(float(value) if np.isfinite(value) else np.inf, np.inf, False, False, False)
     hessian = (hessian + hessian.T) / 2
     diagonal = np.abs(np.diag(hessian))
     unit = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1))
@@ -76,9 +80,8 @@ def ending(
     convex = bool(eigenvalues[0] >= -smallest)
     size = np.maximum(np.abs(x), SMALL * np.max(np.abs(x)))
     rise = np.linalg.eigvalsh(size[:, None] * hessian * size)[0] / 2
-    return Ending(
-        float(value), float(np.sum(slopes**2 / curvatures) / 2), convex, bool(convex and rise > PLATEAU * abs(value))
-    )
+    promise, visible = float(np.sum(slopes**2 / curvatures) / 2), PLATEAU * abs(value)
+    return Ending(float(value), promise, convex, bool(convex and rise > visible), bool(rise < -visible))
 
 
 def scale(value: float, start: float) -> float:
@@ -87,24 +90,29 @@ def scale(value: float, start: float) -> float:
 
 
 def reference(rows: Sequence[dict[str, Any]]) -> float | None:
-    """The lowest minimum of the rows of one problem that two libraries agree on."""
-    minima = [row for row in rows if _at_minimum(row)]
-    agreed = [row["value"] for row in minima if any(_same(row, o) and row["library"] != o["library"] for o in minima)]
-    return min(agreed, default=None)
+    """The lowest minimum of the rows of one problem that is strict, or that two methods agree on."""
+    minima = [row for row in rows if _stationary(row) and row["convex"]]
+    known = [
+        row["value"]
+        for row in minima
+        if row["strict"] or any(_same(row, other) and _independent(row, other) for other in minima)
+    ]
+    return min(known, default=None)
 
 
 def judge(rows: Sequence[dict[str, Any]]) -> None:
     """Note in the rows of one problem how far each is above the reference, and whether it is solved; None without one."""
     lowest = reference(rows)
-    strict = [row for row in rows if _at_minimum(row) and row["strict"]]
-    for row in rows:
+    saddles = [row for row in rows if _stationary(row) and row["saddle"]]
+    at_saddle = [any(_same(row, o) and row["library"] != o["library"] for o in saddles) for row in rows]
+    for row, there in zip(rows, at_saddle, strict=True):
+        row["saddle"] = there and row in saddles
         if lowest is None:
             row["gap"] = row["solved"] = None
             continue
         row["gap"] = row["value"] - lowest
-        global_one = row["gap"] <= TOLERANCE * scale(lowest, row["start_value"])
-        local_one = row in strict and any(_same(row, other) and _independent(row, other) for other in strict)
-        row["solved"] = bool(global_one or local_one)
+        at_reference = row["gap"] <= TOLERANCE * scale(lowest, row["start_value"])
+        row["solved"] = bool(at_reference or (_stationary(row) and row["strict"]))
 
 
 def _independent(row: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -113,8 +121,8 @@ def _independent(row: dict[str, Any], other: dict[str, Any]) -> bool:
     return row["solver"] != other["solver"] and not (ours and DEFAULT in (row["solver"], other["solver"]))
 
 
-def _at_minimum(row: dict[str, Any]) -> bool:
-    return row["convex"] and row["promise"] <= TOLERANCE * scale(row["value"], row["start_value"])
+def _stationary(row: dict[str, Any]) -> bool:
+    return row["promise"] <= TOLERANCE * scale(row["value"], row["start_value"])
 
 
 def _same(row: dict[str, Any], other: dict[str, Any]) -> bool:
