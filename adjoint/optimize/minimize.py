@@ -234,7 +234,7 @@ def _host_stages(
     x, spent = statement.x, 0
     for number, method in enumerate(methods):
         left = _left(limits, spent, number + 1 == len(methods))
-        loop = sqp_on_host if isinstance(method, SQP) else on_host
+        loop: Any = sqp_on_host if isinstance(method, SQP) else on_host
         run = loop(
             statement.objective, method, x, statement.domain, left, max_seconds, callback, rows, checkpoint, number
         )
