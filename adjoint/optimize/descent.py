@@ -5,16 +5,19 @@ J. L. Morales, J. Nocedal, ACM Trans. Math. Softw. 38, 2011: projected, and sear
 and a model that has led astray is forgotten once before the method is stuck.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
+from adjoint.inner_products import Euclidean
 from adjoint.optimize.line_search import LineSearch, advance, begin
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
 
-# Length of the very first step, in the norm of the inner product: this share of |x|, or 1 where x is zero.
+# Length of the very first step, in the norm of the inner product: this share of |x|, or 1 where x is zero; and no more than takes f
+# to zero, to first order, which is as far as most objectives go.
 FIRST_STEP = 0.1
 # A direction must make at least this angle with the level set: cos(d, -gradient) in the norm of the inner product.
 SMALLEST_COSINE = 1e-10
@@ -45,8 +48,10 @@ class DescentState(NamedTuple):
         The line search in progress, and what the model has learned.
     fresh
         Whether the model has learned nothing.
-    size
-        The largest |x| so far, the scale of first steps.
+    size, reach
+        The largest |x|, and the largest |x_i| of each entry, so far: the scale of first steps.
+    unit
+        Units of the entries, ones until the method is revived.
     """
 
     request: Int32[Array, ""]
@@ -60,6 +65,8 @@ class DescentState(NamedTuple):
     fresh: Bool[Array, ""]
     started: Bool[Array, ""]
     size: Float[Array, ""]
+    reach: Float[Array, " n"]
+    unit: Float[Array, " n"]
 
     @property
     def search_direction(self) -> Float[Array, " n"]:
@@ -89,10 +96,13 @@ class Descent:
             fresh=jnp.ones((), bool),
             started=no,
             size=zero,
+            reach=jnp.zeros_like(x),
+            unit=jnp.ones_like(x),
         )
 
     def step(self, state: DescentState, answer: Answer, domain: Domain) -> DescentState:
         """The state after the answer that it asked for; pure."""
+        domain = _in_units(domain, state)
         slope = answer.derivative @ state.direction
         noise = domain.rounding(state.search.start.value)
         search = advance(state.search, answer.value, slope, answer.derivative, noise)
@@ -109,12 +119,17 @@ class Descent:
         return jax.lax.cond(turns, turn, go_on, state)
 
     def revive(self, state: DescentState, domain: Domain) -> DescentState:
-        """The stuck state with all forgotten that may have led astray; stuck as before where nothing had been learned."""
+        """The stuck state with all forgotten that may have led astray, in units of the sizes that entries have had by now.
+
+        Stuck as before where nothing had been learned, and no units either.
+        """
+        known = jnp.any(state.unit != 1)
+        unit = jnp.where(state.reach > 0, state.reach, jnp.where(state.size > 0, state.size, 1))
+        state_in_units = state._replace(unit=unit, fresh=jnp.ones((), bool), stuck=jnp.zeros((), bool))
+        domain = _in_units(domain, state_in_units)
         forgotten = self.forget(state.at.x, domain)  # pyright: ignore[reportAttributeAccessIssue]
-        again = self._look(
-            state._replace(memory=forgotten, fresh=jnp.ones((), bool), stuck=jnp.zeros((), bool)), domain
-        )
-        return _where(state.fresh, state, again)
+        again = self._look(state_in_units._replace(memory=forgotten, size=domain.norm(state.at.x)), domain)
+        return _where(state.fresh & known, state, again)
 
     def measure(self, state: DescentState, domain: Domain) -> Measure:
         """Dual norm of the projected derivative; there are no constraints."""
@@ -142,6 +157,7 @@ class Descent:
             memory=_where(curved, learned, state.memory),
             fresh=state.fresh & ~curved,
             size=jnp.maximum(state.size, domain.norm(at.x)),
+            reach=jnp.maximum(state.reach, jnp.abs(at.x)),
             stuck=failed,
         )
 
@@ -182,10 +198,19 @@ class Descent:
 def _downhill(at: Iterate, free: Bool[Array, " n"], size: Float[Array, ""], domain: Domain) -> Float[Array, " n"]:
     """Along minus the gradient, by the length of a first step."""
     gradient = domain.gradient(at.derivative * free) * free
-    length = jnp.where(size > 0, FIRST_STEP * size, 1)
     norm = domain.norm(gradient)
+    length = jnp.where(size > 0, FIRST_STEP * size, 1)
+    to_zero = jnp.abs(at.value) / jnp.where(norm > 0, norm, 1)
+    length = jnp.where(at.value != 0, jnp.minimum(length, to_zero), length)
     step = gradient * (length / jnp.where(norm > 0, norm, 1))
     return domain.project(at.x - step) - at.x
+
+
+def _in_units(domain: Domain, state: DescentState) -> Domain:
+    """The domain measured in the units of the state, unless the user has said how to measure."""
+    if not isinstance(domain.inner_product, Euclidean):
+        return domain
+    return replace(domain, unit=state.unit)
 
 
 def _along(x: Array, t: Array, direction: Array, domain: Domain) -> Array:

@@ -1,6 +1,6 @@
 """The one loop that runs every method: on the host, where anything can be called, watched and saved; or compiled.
 
-Both ask `Run.request` at `Run.point` of the objective and hand the answer to `advance`, so they take the same steps.
+Both ask `Run.request` at `Run.point` of the objective and hand the answer to `proceed` or `examine`, so they take the same steps.
 """
 
 import signal
@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from adjoint.optimize.continuation import Continuation, History
 from adjoint.optimize.objective import Objective
 from adjoint.optimize.problem import Answer, Domain, Method, Request
-from adjoint.optimize.progress import RUNNING, Limits, Run, advance, examine, proceed, start
+from adjoint.optimize.progress import RUNNING, Limits, Run, examine, proceed, start
 from adjoint.record.checkpoint import Checkpoint
 from adjoint.record.interruption import Interruption
 from adjoint.solution import Status
@@ -73,7 +73,7 @@ class Step:
 
 
 # Two programs, so that what a method does is compiled once for all objectives of a size. On the host it is known what is asked, and
-# which half of `advance` comes next: most runs never need, and never compile, `examine`.
+# what comes next: most runs never need, and never compile, `examine`.
 @partial(jax.jit, static_argnames=("objective", "method", "request"))
 def ask(objective: Objective, method: Method, request: Request, run: Run) -> Answer:
     """The answer to what the run asks."""
@@ -82,7 +82,7 @@ def ask(objective: Objective, method: Method, request: Request, run: Run) -> Ans
 
 @partial(jax.jit, static_argnames=("half", "method"))
 def go_on(half: Any, method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
-    """The run after the answer, by that half of `advance` whose turn it is."""
+    """The run after the answer, by `proceed` or `examine`, whose turn it is."""
     return half(method, run, answer, domain, limits)
 
 
@@ -98,10 +98,17 @@ def compiled(
     """The whole run inside a compiled function, for `jit` and `vmap`; no step of it where it is already done."""
     begun = start(method, x, domain, objective.constraint_count(x))
     begun = begun._replace(code=jnp.where(done, Status.SUCCESS.code, begun.code).astype(jnp.int32))
+
+    def loop(half: Any, examining: bool, run: Run) -> Run:
+        return jax.lax.while_loop(
+            lambda run: (run.code == RUNNING) & (run.examination.active == examining),
+            lambda run: half(method, run, objective.answer(method, run), domain, limits),
+            run,
+        )
+
+    # Two loops inside one, so that under vmap an examination costs nothing while no run needs one.
     return jax.lax.while_loop(
-        lambda run: run.code == RUNNING,
-        lambda run: advance(method, run, objective.answer(method, run), domain, limits),
-        begun,
+        lambda run: run.code == RUNNING, lambda run: loop(examine, True, loop(proceed, False, run)), begun
     )
 
 

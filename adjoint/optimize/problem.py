@@ -97,6 +97,8 @@ class Domain:
         Makes the user's structure, which inner products work on, from a flat vector.
     equalities
         So many of the constraints, the first ones, are equations; the others are c <= 0.
+    unit
+        Of each entry, or None for 1; with `Euclidean` only.
     """
 
     lower: Float[Array, " n"] | None
@@ -105,6 +107,7 @@ class Domain:
     inner_product: InnerProduct
     unravel: Callable[[Array], PyTree] = field(metadata={"static": True})
     equalities: int = field(default=0, metadata={"static": True})
+    unit: Float[Array, " n"] | None = None
 
     @property
     def bounded(self) -> bool:
@@ -113,13 +116,13 @@ class Domain:
     def gradient(self, derivative: Float[Array, " n"]) -> Float[Array, " n"]:
         """The vector that represents a derivative."""
         if isinstance(self.inner_product, Euclidean):
-            return derivative
+            return derivative if self.unit is None else self.unit**2 * derivative
         return ravel_pytree(self.inner_product.gradient(self.unravel(derivative)))[0]
 
     def derivative(self, gradient: Float[Array, " n"]) -> Float[Array, " n"]:
         """The derivative that a vector represents."""
         if isinstance(self.inner_product, Euclidean):
-            return gradient
+            return gradient if self.unit is None else gradient / self.unit**2
         return ravel_pytree(self.inner_product.derivative(self.unravel(gradient)))[0]
 
     def norm(self, v: Float[Array, " n"]) -> Float[Array, ""]:

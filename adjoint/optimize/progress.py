@@ -134,16 +134,6 @@ def _multipliers(state: Any) -> Float[Array, " m"]:
     return state.multipliers if hasattr(state, "multipliers") else jnp.zeros(0, state.at.x.dtype)
 
 
-def advance(method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
-    """The run after the answer that it asked for; pure."""
-    return jax.lax.cond(
-        run.examination.active,
-        lambda run: examine(method, run, answer, domain, limits),
-        lambda run: proceed(method, run, answer, domain, limits),
-        run,
-    )
-
-
 def _counted(run: Run) -> Run:
     return run._replace(counts=run.counts.at[run.request].add(1))
 
