@@ -363,4 +363,4 @@ def test_what_a_result_was_made_with_names_no_place():
 def test_list_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "benchmarks", "list"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["implicit", "linear", "ode"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["implicit", "linear", "ode", "optimize"]
