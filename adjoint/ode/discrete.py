@@ -166,7 +166,8 @@ def _pull_samples(
 
         _, adjoint_of_sample = jax.vjp(sample, state, p.varying, y1, stages, samples[j])
         *of_step, at_bar = adjoint_of_sample(bars.samples[j])
-        return _Inside(*_sum(list(inside[:4]), of_step), j - 1, inside.s.at[j].set(at_bar))
+        state_bar, varying_bar, y1_bar, stages_bar = _sum(list(inside[:4]), of_step)
+        return _Inside(state_bar, varying_bar, y1_bar, stages_bar, j - 1, inside.s.at[j].set(at_bar))
 
     return jax.lax.while_loop(is_inside, pull, inside)
 
