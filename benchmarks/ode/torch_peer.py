@@ -29,7 +29,7 @@ def functions(case: Case) -> dict[str, tuple[Function, ...]]:
 
     def value_and_gradient(factors: Array, _: Any, __: Any) -> tuple[Array, Array]:
         def call(x: Any) -> tuple[np.ndarray, np.ndarray]:
-            leaf = torch.tensor(np.asarray(x), requires_grad=True)
+            leaf: Any = torch.tensor(np.asarray(x), requires_grad=True)
             g = _misfit(case, leaf)
             g.backward()
             return g.detach().numpy(), leaf.grad.numpy()
@@ -50,7 +50,7 @@ def _misfit(case: Case, factors: Any) -> Any:
     p = case.arranged(torch.tensor(case.p) * factors[n:])
     times = torch.tensor(np.append(0.0, case.ts))
     options = {"max_num_steps": case.max_steps}
-    ys = odeint(
+    ys: Any = odeint(
         lambda _, y: rate(case, y, p), y0, times, rtol=case.rtol, atol=case.atol, method="dopri5", options=options
     )
     return 0.5 * (((ys[1:] - torch.tensor(case.data)) / torch.tensor(case.scale)) ** 2).mean()
