@@ -176,8 +176,8 @@ class _ContinuousAdjoint:
 
         def pull(k: Array, state: State, sweep: Sweep) -> Sweep:
             ends = (record.grid[k], record.grid[k + 1])
-            step = integrator.step(ends, state, p)
-
+            start = (state.y, state.slope, p)
+            step = integrator.method.step_in_a_loop(integrator.field, integrator.tolerances, ends, *start)
             along = Along(ends, state.y, step.y, step.stages, p)
             return integrate_back(backward, self.rule, along, s, unit, sweep)
 
@@ -344,7 +344,7 @@ def _attempt(backward: Integrator, rule: Any, along: Any, samples: Array, inner:
     target = jnp.where(s - 1.01 * sweep.h <= stop, stop, s - sweep.h)
     span = (s, target)
     slope = backward.field(s, sweep.lam, along)
-    step = backward.method.step(backward.field, backward.tolerances, span, sweep.lam, slope, along)
+    step = backward.method.step_in_a_loop(backward.field, backward.tolerances, span, sweep.lam, slope, along)
     increment, error = rule(backward, span, sweep.lam, step, along)
     total = [old + new for old, new in zip(sweep.varying, increment, strict=True)]
     size = jax.lax.stop_gradient(_scaled_error(backward.tolerances, sweep, step, total, error))
