@@ -266,6 +266,12 @@ class TestFaults:
     def test_unbounded_below(self, f: Any) -> None:
         assert minimize(f, -0.5 * jnp.ones(2), BFGS()).status == Status.UNBOUNDED
 
+    @pytest.mark.parametrize("method", [BFGS(), None])
+    def test_a_steep_start_makes_no_slope_small(self, method: Any) -> None:
+        """f = e^x + e^(-x/9) from 40, where f' = 2e17: a share of 1e-8 of that is no small slope. f' = 0 at 10 x / 9 = -log 9."""
+        solution = minimize(lambda x: jnp.sum(jnp.exp(x) + jnp.exp(-x / 9)), jnp.array([40.0]), method)
+        np.testing.assert_allclose(adjoint.require(solution), [-0.9 * np.log(9)], rtol=1e-5)
+
     def test_a_constant_is_minimal_at_once(self) -> None:
         solution = minimize(lambda x: 3.0 + 0 * jnp.sum(x), jnp.ones(3), BFGS())
         assert solution.status == Status.SUCCESS

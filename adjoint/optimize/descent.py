@@ -5,14 +5,12 @@ J. L. Morales, J. Nocedal, ACM Trans. Math. Softw. 38, 2011: projected, and sear
 and a model that has led astray is forgotten once before the method is stuck.
 """
 
-from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from adjoint.inner_products import Euclidean
 from adjoint.optimize.line_search import LineSearch, advance, begin
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
 
@@ -102,7 +100,7 @@ class Descent:
 
     def step(self, state: DescentState, answer: Answer, domain: Domain) -> DescentState:
         """The state after the answer that it asked for; pure."""
-        domain = _in_units(domain, state)
+        domain = domain.in_units(state.unit)
         slope = answer.derivative @ state.direction
         noise = domain.rounding(state.search.start.value)
         search = advance(state.search, answer.value, slope, answer.derivative, noise)
@@ -126,7 +124,7 @@ class Descent:
         known = jnp.any(state.unit != 1)
         unit = jnp.where(state.reach > 0, state.reach, jnp.where(state.size > 0, state.size, 1))
         state_in_units = state._replace(unit=unit, fresh=jnp.ones((), bool), stuck=jnp.zeros((), bool))
-        domain = _in_units(domain, state_in_units)
+        domain = domain.in_units(unit)
         forgotten = self.forget(state.at.x, domain)  # pyright: ignore[reportAttributeAccessIssue]
         again = self._look(state_in_units._replace(memory=forgotten, size=domain.norm(state.at.x)), domain)
         return _where(state.fresh & known, state, again)
@@ -204,13 +202,6 @@ def _downhill(at: Iterate, free: Bool[Array, " n"], size: Float[Array, ""], doma
     length = jnp.where(at.value != 0, jnp.minimum(length, to_zero), length)
     step = gradient * (length / jnp.where(norm > 0, norm, 1))
     return domain.project(at.x - step) - at.x
-
-
-def _in_units(domain: Domain, state: DescentState) -> Domain:
-    """The domain measured in the units of the state, unless the user has said how to measure."""
-    if not isinstance(domain.inner_product, Euclidean):
-        return domain
-    return replace(domain, unit=state.unit)
 
 
 def _along(x: Array, t: Array, direction: Array, domain: Domain) -> Array:

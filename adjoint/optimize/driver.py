@@ -188,6 +188,11 @@ class Watch:
         return Status.TIME_LIMIT if late else None
 
 
+@jax.jit
+def _distance(domain: Domain, x: Array, y: Array) -> Array:
+    return domain.norm(x - y)
+
+
 def _step(run: Run, domain: Domain, seconds: float) -> Step:
     x, previous, value, measure, counts = jax.device_get(
         (run.state.at.x, run.previous.x, run.state.at.value, run.measure, run.counts)
@@ -198,7 +203,7 @@ def _step(run: Run, domain: Domain, seconds: float) -> Step:
         value=float(value),
         stationarity=float(measure.stationarity),
         violation=float(measure.violation),
-        length=float(domain.norm(x - previous)),
+        length=float(_distance(domain, x, previous)),
         evaluations=int(counts[0]),
         hessians=int(counts[1]),
         products=int(counts[2]),

@@ -18,6 +18,8 @@ SHARES = 8.0 ** -np.arange(8)
 REACH = 0.01
 # A slope is wrong when it misses by this share; noise must be this far below it to tell.
 MISMATCH, CLARITY = 0.1, 0.05
+# From one t to the next what smooth terms miss shrinks by eight squared or more, and noise by chance only.
+POWER = 32
 
 
 class Examination(NamedTuple):
@@ -105,8 +107,10 @@ def find(examination: Examination, domain: Domain) -> Finding:
     difference, mean = (values - e.base.value) / t, (slopes + slope) / 2
     # Just beyond a kink of f the slope there is the right one, and that of x belongs to the other side.
     mismatch = jnp.minimum(jnp.abs(difference - mean), jnp.abs(difference - slopes))
-    # At the shortest steps the mismatch is all noise, of values and of slopes.
-    noise = jnp.maximum(domain.rounding(e.base.value), 2 * jnp.max((mismatch * t)[-2:]))
+    # At the shortest steps the mismatch is all noise, of values and of slopes, unless it still shrinks like a power of t.
+    unknown = mismatch * t
+    smooth = jnp.all(unknown[-3:-1] > POWER * unknown[-2:])
+    noise = jnp.maximum(domain.rounding(e.base.value), jnp.where(smooth, 0, 2 * jnp.max(unknown[-2:])))
     slope_noise = jnp.abs(slopes[-1] - slopes[-2])
     uncertainty = 2 * noise / t + slope_noise
     size = jnp.maximum(jnp.abs(difference), jnp.maximum(jnp.abs(slopes), jnp.abs(slope)))

@@ -8,7 +8,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, PyTree
 
 from adjoint.inner_products import InnerProduct
 from adjoint.inputs import refuse
@@ -130,6 +130,7 @@ class _Stage(NamedTuple):
     x: Array
     stats: dict[str, Any]
     code: Array
+    final: Bool[Array, ""]
 
 
 def _methods(method: Any, statement: Statement, equality: Any, inequality: Any) -> tuple[tuple[Method, ...], str]:
@@ -179,10 +180,10 @@ def _limits(dtype: Any, rtol: float, atol: float, constraint_tolerance: float, m
         if not isinstance(value, jax.core.Tracer) and value < 1:
             refuse("minimize", f"{name} = {value}", "a positive integer", f"Leave {name} out.")
     # In float32 a derivative that is smaller than the first one by 1e-8 is all rounding.
-    visible = jnp.maximum(jnp.asarray(rtol, dtype), jnp.where(jnp.asarray(rtol) > 0, 32 * jnp.finfo(dtype).eps, 0))
-    return Limits(
-        visible.astype(dtype), jnp.asarray(atol, dtype), jnp.asarray(constraint_tolerance, dtype), max_steps, most
-    )
+    numbers = jnp if isinstance(rtol, jax.core.Tracer) else np
+    visible = numbers.where(rtol > 0, numbers.maximum(rtol, 32 * float(jnp.finfo(dtype).eps)), 0)
+    relative, absolute, tolerance = (jnp.asarray(value, dtype) for value in (visible, atol, constraint_tolerance))
+    return Limits(relative, absolute, tolerance, max_steps, most)
 
 
 def _refuse_on_host_only(**given: Any) -> None:
@@ -217,7 +218,7 @@ def _compiled_stages(statement: Statement, methods: tuple[Method, ...], limits: 
         left = _left(limits, spent, number + 1 == len(methods))
         stage = _stage(compiled(statement.objective, method, x, statement.domain, left, done))
         stages.append(stage)
-        x, done, spent = stage.x, done | _final(stage.code), spent + stage.stats["evaluations"]
+        x, done, spent = stage.x, done | stage.final, spent + stage.stats["evaluations"]
     return stages
 
 
@@ -240,7 +241,7 @@ def _host_stages(
         )
         stages.append(_stage(run))
         x, spent = stages[-1].x, spent + int(stages[-1].stats["evaluations"])
-        if bool(_final(stages[-1].code)):
+        if bool(stages[-1].final):
             break
     return stages, Columns((name, np.array([row[name] for row in rows])) for name in (rows[0] if rows else ()))
 
@@ -251,6 +252,7 @@ def _final(code: Array) -> Array:
     return ~reduce(jnp.logical_or, [code == status.code for status in retry])
 
 
+@jax.jit
 def _stage(run: Run) -> _Stage:
     finished = run.code == Status.SUCCESS.code
     stats = {
@@ -265,7 +267,7 @@ def _stage(run: Run) -> _Stage:
     }
     if hasattr(run.state, "multipliers"):
         stats["multipliers"] = jnp.where(finished, run.state.multipliers, run.best.multipliers)
-    return _Stage(jnp.where(finished, run.state.at.x, run.best.x), stats, run.code)
+    return _Stage(jnp.where(finished, run.state.at.x, run.best.x), stats, run.code, _final(run.code))
 
 
 _ADD_UP = ("iterations", "evaluations", "hessians", "products")
@@ -273,11 +275,11 @@ _ADD_UP = ("iterations", "evaluations", "hessians", "products")
 
 def _solution(stages: list[_Stage], statement: Statement, methods: tuple[Method, ...], why: str) -> Solution[PyTree]:
     """The last stage that ran, with the counts of all."""
-    x, stats, code = stages[0]
+    x, stats, code, keep = stages[0]
     for stage in stages[1:]:
-        keep = _final(code)
         counts = {name: stats[name] + jnp.where(keep, 0, stage.stats[name]) for name in _ADD_UP}
-        x, stats, code = jax.tree.map(lambda a, b, keep=keep: jnp.where(keep, a, b), (x, stats, code), tuple(stage))
+        both = (x, stats, code, keep), tuple(stage)
+        x, stats, code, keep = jax.tree.map(lambda a, b, keep=keep: jnp.where(keep, a, b), *both)
         stats |= counts
     names = [type(method).__name__ for method in methods[: len(stages)]]
     said = Words(f"{', then '.join(names)}: {why}")

@@ -15,6 +15,8 @@ from adjoint.optimize.trust_region import collapsed, eigenbasis, judge, minimize
 ROUNDS = 8
 # The lengths of steps along the projected gradient that a step must be as good as, by the model: radius times these.
 CAUCHY_SHARES = tuple(4.0**-k for k in range(12))
+# A negative eigenvalue counts when it is so many times its rounding.
+INDEFINITE = 100
 
 
 class TrustRegionState(NamedTuple):
@@ -23,11 +25,15 @@ class TrustRegionState(NamedTuple):
     Attributes
     ----------
     radius
-        Of the trust region, in the norm of the inner product.
+        Of the trust region, in the norm of the inner product or in units.
     hessian
         At the iterate.
+    unit
+        Of the entries.
     predicted
         The decrease of f that the model promises at `point`.
+    promise
+        The decrease that it promises without a trust region; infinite where f'' is indefinite, or not known yet.
     size
         The longest |x| so far, or the first radius.
     revived
@@ -43,7 +49,9 @@ class TrustRegionState(NamedTuple):
     search_direction: Float[Array, " n"]
     radius: Float[Array, ""]
     hessian: Float[Array, "n n"]
+    unit: Float[Array, " n"]
     predicted: Float[Array, ""]
+    promise: Float[Array, ""]
     size: Float[Array, ""]
     started: Bool[Array, ""]
     revived: Bool[Array, ""]
@@ -53,9 +61,11 @@ class TrustRegionState(NamedTuple):
 class TrustRegionNewton:
     """x <- x + s, where s minimizes f'(x) s + s' f''(x) s / 2 within |s| <= radius, exactly, the hard case included.
 
-    The norm is that of the inner product. The radius follows the ratio of the decrease of f to that of the model (Nocedal and
-    Wright, Numerical Optimization, 2nd ed., algorithm 4.1). Bounds are kept by projection: entries that are at a bound, or that
-    the step would carry beyond one, are held there, and the step is as good, by the model, as any along the projected gradient.
+    The norm is that of the inner product, and with the Euclidean one that of x_i / |x0_i|, so that steps are the same in whatever
+    units x is (an entry that starts at zero is measured by the largest). The radius follows the ratio of the decrease of f to
+    that of the model (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 4.1). A point is a minimum only where f''
+    has no negative eigenvalue. Bounds are kept by projection: entries that are at a bound, or that the step would carry beyond
+    one, are held there, and the step is as good, by the model, as any along the projected gradient.
 
     Notes
     -----
@@ -71,7 +81,8 @@ class TrustRegionNewton:
         """The state that asks about x first."""
         x = domain.project(x)
         zero, no, nothing = jnp.zeros((), x.dtype), jnp.zeros((), bool), jnp.zeros_like(x)
-        length = domain.norm(x)
+        unit = _units(x)
+        length = domain.in_units(unit).norm(x)
         radius = jnp.where(length > 0, length, 1).astype(x.dtype)
         return TrustRegionState(
             request=jnp.zeros((), jnp.int32),
@@ -83,7 +94,9 @@ class TrustRegionNewton:
             search_direction=nothing,
             radius=radius,
             hessian=jnp.zeros((x.size, x.size), x.dtype),
+            unit=unit,
             predicted=zero,
+            promise=jnp.full((), jnp.inf, x.dtype),
             size=radius,
             started=no,
             revived=no,
@@ -91,9 +104,11 @@ class TrustRegionNewton:
 
     def step(self, state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegionState:
         """The state after the answer that it asked for; pure."""
+        domain = domain.in_units(state.unit)
         valued = state.request == Request.VALUE
         judged = _judge(state, answer, domain)
-        informed = state._replace(hessian=jnp.asarray(answer.hessian))
+        H = jnp.asarray(answer.hessian)
+        informed = state._replace(hessian=H, promise=_promise(H, state.at, domain))
         state = jax.tree.map(lambda a, b: jnp.where(valued, a, b), judged, informed)
         accepted = valued & (state.request == Request.HESSIAN)
         return jax.lax.cond(accepted | state.stuck, lambda s: s, lambda s: _propose(s, domain), state)
@@ -101,7 +116,7 @@ class TrustRegionNewton:
     def revive(self, state: TrustRegionState, domain: Domain) -> TrustRegionState:
         """The stuck state with the radius that it began with, once a step: now the noise of f is known."""
         fresh = state._replace(radius=state.size, stuck=jnp.zeros((), bool), revived=jnp.ones((), bool))
-        again = _propose(fresh, domain)
+        again = _propose(fresh, domain.in_units(state.unit))
         return jax.tree.map(lambda a, b: jnp.where(state.revived, a, b), state, again)
 
 
@@ -132,6 +147,14 @@ class GaussNewton(TrustRegionNewton):
     least_squares = True
 
 
+def _units(x: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The sizes of the entries at the start; the largest where it is zero, or nothing beside that; 1 where all are."""
+    size = jnp.abs(x)
+    largest = jnp.max(size, initial=0.0)
+    largest = jnp.where(largest > 0, largest, 1)
+    return jnp.where(size > jnp.finfo(x.dtype).eps * largest, size, largest)
+
+
 def _judge(state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegionState:
     """The state that has moved and asks for the Hessian, or that has stayed with a smaller radius."""
     s = state.point - state.at.x
@@ -147,10 +170,20 @@ def _judge(state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegi
         iterations=state.iterations + (verdict.accepted & ~first),
         stuck=~accepted & collapsed(radius, size),
         radius=radius,
+        promise=jnp.where(accepted, jnp.inf, state.promise),
         size=size,
         started=jnp.ones((), bool),
         revived=state.revived & ~accepted,
     )
+
+
+def _promise(H: Array, at: Iterate, domain: Domain) -> Float[Array, ""]:
+    """What the model gains without a trust region, g' H^-1 g / 2 of the free entries; infinite where H is indefinite."""
+    free = domain.free(at.x, at.derivative)
+    w, vectors = eigenbasis(H, free, domain)
+    b, rounding = vectors.T @ (at.derivative * free), w.size * jnp.finfo(w.dtype).eps * jnp.max(jnp.abs(w))
+    gain = jnp.sum(b**2 / jnp.maximum(w, jnp.maximum(rounding, jnp.finfo(w.dtype).tiny))) / 2
+    return jnp.where(w[0] < -INDEFINITE * rounding, jnp.inf, gain)
 
 
 def _propose(state: TrustRegionState, domain: Domain) -> TrustRegionState:

@@ -7,7 +7,7 @@ objective may be anything, a step costs one evaluation, and a state is all there
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -112,6 +112,10 @@ class Domain:
     @property
     def bounded(self) -> bool:
         return self.lower is not None
+
+    def in_units(self, unit: Float[Array, " n"]) -> "Domain":
+        """Measured in these units of the entries, unless the user has said how to measure."""
+        return replace(self, unit=unit) if isinstance(self.inner_product, Euclidean) else self
 
     def gradient(self, derivative: Float[Array, " n"]) -> Float[Array, " n"]:
         """The vector that represents a derivative."""

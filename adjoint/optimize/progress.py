@@ -17,11 +17,15 @@ RUNNING = -1
 IDLE_STEPS = 5
 # Two steps in a row whose gain misses what their slopes say by this share make the derivative suspect.
 SUSPECT = 0.1
-# At the end a change of any entry by its size changes f, to first order, by no more than this share of f, or of this share of
-# all that was gained since the start (where f ends at zero).
-SETTLED, SETTLED_SINCE_START = 1e-5, 1e-8
+# At the end a change of any entry by its size changes f, to first order, by no more than this share of f; where f ends at zero, of
+# all that was gained since the start, and f is no more than the other share of the rounding of that.
+SETTLED, SETTLED_SINCE_START, ZERO = 1e-5, 1e-13, 1e-2
+# A step that second derivatives know of gains no more than this share of f.
+PROMISED = 1e-8
 # At the noise floor it may be so many times the geometric mean of the noise and of f: noise hides slopes like its square root.
 AT_FLOOR = 100
+# A derivative that is rounding may change f over the sizes of entries by so many times the rounding of what was gained.
+ROUNDED = 1e4
 # A gain counts as seen when it is so many times the rounding of f.
 SEEN = 100
 
@@ -187,7 +191,9 @@ def proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
     arrived = jax.lax.cond(
         moved, lambda run: _arrive(method, run, before.at, first, domain, limits), lambda run: run, run
     )
-    return _limited(_stop(arrived, moved, first, answer, domain, limits), limits)
+    # Second derivatives tell a minimum from a saddle, and arrive after the step.
+    told = before.request == Request.HESSIAN if hasattr(state, "promise") else moved
+    return _limited(_stop(arrived, moved, told, first, answer, domain, limits), limits)
 
 
 def _arrive(method: Method, run: Run, before: Iterate, first: Bool[Array, ""], domain: Domain, limits: Limits) -> Run:
@@ -225,14 +231,20 @@ def _mismatch(known: Array, before: Iterate, at: Iterate, rounding: Array, first
 
 
 def _stop(
-    run: Run, moved: Bool[Array, ""], first: Bool[Array, ""], answer: Answer, domain: Domain, limits: Limits
+    run: Run,
+    moved: Bool[Array, ""],
+    told: Bool[Array, ""],
+    first: Bool[Array, ""],
+    answer: Answer,
+    domain: Domain,
+    limits: Limits,
 ) -> Run:
-    """Whether and why the run is over, or has to be examined before it may be."""
+    """Whether and why the run is over, or has to be examined before it may be; `told` when all is known of the iterate."""
     state, measure = run.state, run.measure
     reference = _reference(run)
     tolerance = jnp.maximum(limits.atol, limits.rtol * reference)
     within = measure.violation <= limits.constraint_tolerance
-    converged = moved & (measure.stationarity <= tolerance) & within & _settled(run, limits)
+    converged = told & (measure.stationarity <= tolerance) & within & _settled(run, domain, limits)
     scale = jnp.maximum(jnp.abs(run.first_measure.merit), reference)
     bottomless = (scale > 0) & (run.first_measure.merit - measure.merit > scale / jnp.finfo(scale.dtype).eps)
     asked = (answer.value, answer.derivative, answer.constraints, answer.jacobian)
@@ -309,18 +321,24 @@ def _relative_slope(run: Run) -> Float[Array, ""]:
     return jnp.max(jnp.abs(run.measure.derivative) * run.reach, initial=0.0)
 
 
-def _settled(run: Run, limits: Limits) -> Bool[Array, ""]:
-    """Whether the slope is small beside f, too, and not only beside that at the start.
+def _settled(run: Run, domain: Domain, limits: Limits) -> Bool[Array, ""]:
+    """Whether the slope is small beside f, too, and not only beside that at the start; and what second derivatives promise.
 
     A steep start makes rtol times the first derivative a large number, which says nothing about the end.
     """
-    value, stationarity = run.state.at.value, run.measure.stationarity
+    value, stationarity, slope = run.state.at.value, run.measure.stationarity, _relative_slope(run)
     eps, total = jnp.finfo(value.dtype).eps, jnp.abs(run.first_measure.merit - run.measure.merit)
-    share = jnp.maximum(SETTLED, jnp.sqrt(eps))
-    settled = _relative_slope(run) <= share * jnp.maximum(jnp.abs(value), SETTLED_SINCE_START * total)
+    settled = slope <= jnp.maximum(SETTLED, jnp.sqrt(eps)) * jnp.abs(value)
     # A quadratic may be solved by a single step, which leaves nothing but rounding.
-    nothing = 64 * eps * _reference(run)
-    return settled | (stationarity <= limits.atol) | (stationarity <= nothing)
+    nothing = (stationarity <= 64 * eps * _reference(run)) & (slope <= ROUNDED * eps * total)
+    zero = jnp.abs(value) <= ZERO * eps * total
+    settled = settled | (zero & (nothing | (slope <= SETTLED_SINCE_START * total)))
+    asked = stationarity <= limits.atol
+    if hasattr(run.state, "promise"):
+        promise = run.state.promise
+        settled = settled & (zero | (promise <= jnp.maximum(PROMISED * jnp.abs(value), domain.rounding(value))))
+        return (settled | asked) & jnp.isfinite(promise)
+    return settled | asked
 
 
 def _inward(x: Float[Array, " n"], direction: Float[Array, " n"], domain: Domain) -> Float[Array, " n"]:

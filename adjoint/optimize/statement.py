@@ -100,6 +100,8 @@ def require_scalar(statement: Statement, method: Method) -> None:
 
 def start_outside(statement: Statement) -> Float[Array, ""]:
     """How far the start is outside of the bounds, in its worst entry; it is projected."""
+    if not statement.domain.bounded:
+        return jnp.zeros((), statement.x.dtype)
     return jnp.max(jnp.abs(statement.domain.project(statement.x) - statement.x), initial=0.0)
 
 

@@ -38,9 +38,12 @@ def eigenbasis(H: Float[Array, "n n"], free: Bool[Array, " n"], domain: Domain) 
     """Of the block of the free entries; the held ones are apart, with eigenvalues that are not the lowest."""
     block = free[:, None] & free[None, :]
     identity = jnp.eye(free.size, dtype=H.dtype)
-    H = jnp.where(block, (H + H.T) / 2, jnp.max(jnp.abs(H)) * identity)
+    unit = jnp.ones_like(H[0]) if domain.unit is None else domain.unit
+    H = unit[:, None] * (H + H.T) / 2 * unit[None, :]
+    H = jnp.where(block, H, jnp.max(jnp.abs(H)) * identity)
     if isinstance(domain.inner_product, Euclidean):
-        return Eigenbasis(*jnp.linalg.eigh(H))
+        w, U = jnp.linalg.eigh(H)
+        return Eigenbasis(w, unit[:, None] * U)
     L = jnp.linalg.cholesky(jnp.where(block, domain.matrix(H.dtype, free.size), identity))
 
     def solve(B: Array, transposed: bool) -> Array:

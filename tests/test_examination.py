@@ -1,0 +1,59 @@
+"""Examinations: whether a derivative is that of the values, and whether what is left to gain is lost in their noise."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adjoint.inner_products import Euclidean
+from adjoint.optimize import examination
+from adjoint.optimize.examination import Finding
+from adjoint.optimize.problem import Answer, Domain, Iterate
+
+DOMAIN = Domain(None, None, jnp.zeros(()), Euclidean(), lambda x: x)
+
+
+def examine(f: Callable[[float], float], slope: Callable[[float], float]) -> Finding:
+    """Of f(t) at t = 1, towards larger t."""
+
+    def at(t: float) -> Iterate:
+        return Iterate(jnp.array([t]), jnp.asarray(f(t)), jnp.array([slope(t)]))
+
+    examined = examination.begin(at(1.0), jnp.ones(1), jnp.asarray(1.0), DOMAIN)
+    while not bool(examination.complete(examined)):
+        there = at(float(examined.point[0]))
+        examined = examination.record(examined, Answer(there.value, there.derivative))
+    return examination.find(examined, DOMAIN)
+
+
+def test_a_right_derivative_of_a_smooth_function() -> None:
+    finding = examine(lambda t: float(np.exp(-t)), lambda t: float(-np.exp(-t)))
+    assert not bool(finding.wrong)
+    assert not bool(finding.at_floor)
+    assert float(finding.noise) <= 1e-15
+
+
+@pytest.mark.parametrize("factor", [-1.0, 0.5, 1.5])
+def test_a_wrong_derivative(factor: float) -> None:
+    assert bool(examine(lambda t: float(np.exp(-t)), lambda t: float(-factor * np.exp(-t))).wrong)
+
+
+def test_noise_and_what_it_hides() -> None:
+    """f = (t - 1.001)^2 has 1e-6 to gain at t = 1, and noise of 1e-4."""
+    noisy = examine(lambda t: (t - 1.001) ** 2 + 1e-4 * float(np.sin(1e9 * t)), lambda t: 2 * (t - 1.001))
+    assert bool(noisy.at_floor)
+    assert 1e-5 < float(noisy.noise) < 1e-3
+    clear = examine(lambda t: (t - 1.001) ** 2, lambda t: 2 * (t - 1.001))
+    assert not bool(clear.at_floor)
+
+
+def test_a_steep_curve_is_no_noise() -> None:
+    """With s = t - 1, f = 1 - 1e8 s + 1e18 s^2 + 1e22 s^3 has 0.25% to gain, and at the shortest s the cubic term is left of it."""
+    finding = examine(
+        lambda t: 1 - 1e8 * (t - 1) + 1e18 * (t - 1) ** 2 + 1e22 * (t - 1) ** 3,
+        lambda t: -1e8 + 2e18 * (t - 1) + 3e22 * (t - 1) ** 2,
+    )
+    assert float(finding.noise) <= 1e-12
+    assert not bool(finding.at_floor)
+    assert not bool(finding.wrong)
