@@ -127,6 +127,7 @@ def answered(request):
     return case, p, v, answers(case, p, v)
 
 
+@pytest.mark.slow
 def test_the_answers_are_those_of_dense_algebra(answered):
     case, p, v, found = answered
 

@@ -50,6 +50,7 @@ def test_the_ball_is_held_at_its_last_top() -> None:
     np.testing.assert_allclose(value.y, [0.7**4 * 1.5, 0.0, -1.0], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_derivative_of_the_height_jumps_at_the_impact_by_the_change_of_speed() -> None:
     """dz/de right after the second impact less that right before is -(v+ - v-) dt/de."""
     impact, by_e = series(P, 2).impacts[1], jax.jacfwd(lambda p: series(p, 2))(P).impacts[1, 0]

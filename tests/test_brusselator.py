@@ -85,6 +85,7 @@ def test_the_start_is_that_of_the_benchmark() -> None:
     np.testing.assert_allclose(y0.u[:, 0], 0.0)
 
 
+@pytest.mark.slow
 def test_the_default_gradient_is_that_of_an_independent_solver(default: Found) -> None:
     """Richardson's differences of SciPy's J in a random direction of all fields at once."""
     y0, p = np.stack(start(SMALL)), np.stack(coefficients(SMALL))

@@ -14,6 +14,7 @@ from adjoint.verify.line import Leaf
 from adjoint.verify.verdict import AGREES, BELOW_NOISE, UNRESOLVED, WRONG, ZERO, Check
 
 
+@pytest.mark.slow
 def test_no_miss_and_no_false_alarm_on_400_cases():
     missed, alarms = count_errors(seed=2024, cases=400)
     assert not missed, "\n".join(missed)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from cases import matrix
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,6 +133,7 @@ def nested(A: Any, B: Any, b: Any) -> Any:
     return x(b), jax.jacrev(x)(b)
 
 
+@pytest.mark.slow
 @few
 @given(seeds)
 def test_a_root_inside_the_residual_of_a_root(seed: int) -> None:
@@ -184,6 +186,7 @@ def minimized_under_constraints(c: Any, S: Any, b: Any) -> Any:
     return x(b), jax.jacrev(x)(b)
 
 
+@pytest.mark.slow
 @few
 @given(seeds, st.floats(0.1, 10.0), st.floats(-6, 6))
 def test_a_constant_in_front_of_a_constrained_objective_does_not_matter(
@@ -211,6 +214,7 @@ def iterated(a: Any, S: Any, b: Any) -> Any:
     return x(a, b), jax.jacrev(x, 1)(a, b), jax.grad(lambda a: W @ x(a, b))(a)
 
 
+@pytest.mark.slow
 @few
 @given(seeds, st.floats(0.05, 1.5))
 def test_damping_the_step_does_not_matter(seed: int, a: float) -> None:

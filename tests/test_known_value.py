@@ -70,6 +70,7 @@ def test_every_mode_is_that_of_the_formula(mode: str, place: str) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_eager_and_vmap_of_derivatives() -> None:
     scales = jnp.array([0.5, 1.0, 2.0])
     found = jax.vmap(jax.hessian(lambda s: jnp.sum(known(s * P, Q))))(scales)

@@ -57,6 +57,7 @@ def other_misfit(q: np.ndarray) -> float:
     return 21 / 2 * float(np.sum(np.log(np.mean((np.log(PELTS) - np.log(y)) ** 2, axis=0))))
 
 
+@pytest.mark.slow
 def test_the_published_posterior_is_met() -> None:
     found = fitted()
     values, deviations = np.exp(found.q), np.exp(found.q) * np.sqrt(np.diag(found.covariance))

@@ -101,6 +101,7 @@ class TestAlgebraicEquations:
         # Both are the exact derivative of the same steps, up to what is left of the stage iterations.
         np.testing.assert_allclose(forward, reverse, rtol=1e-8, atol=1e-10)
 
+    @pytest.mark.slow
     def test_the_consistent_start_has_a_derivative(self) -> None:
         """y1(0) = p2 0 - p1 y0^2, so d y1(0)/dp1 = -y0^2 and d y1(0)/dy0 = -2 p1 y0."""
 

@@ -231,7 +231,7 @@ class TestFaults:
         np.testing.assert_allclose(adjoint.require(solution), 0.1, rtol=1e-7)
 
     @pytest.mark.parametrize("method", METHODS, ids=repr)
-    @pytest.mark.parametrize("factors", [(1.0, -1.0), (-1.0, -1.0), (1.0, 1e3)])
+    @pytest.mark.parametrize("factors", [(1.0, -1.0), (-1.0, -1.0), pytest.param((1.0, 1e3), marks=pytest.mark.slow)])
     def test_a_wrong_gradient_is_no_success(self, method: Any, factors: tuple[float, float]) -> None:
         right = jax.jit(jax.grad(rosenbrock))
 
@@ -258,6 +258,7 @@ class TestFaults:
             assert int(solution.stats["evaluations"]) <= 3 * clean
             assert float(rosenbrock(solution.value)) <= 1e-5
 
+    @pytest.mark.slow
     def test_a_kink_is_no_noise(self) -> None:
         solution = minimize(lambda x: jnp.abs(x[0] - 0.3) + 2 * jnp.abs(x[1]), jnp.array([1.0, 1.0]), BFGS())
         assert solution.status in (Status.STALLED, Status.UNTRUSTED_GRADIENT) or float(solution.stats["value"]) < 1e-9

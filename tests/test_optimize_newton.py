@@ -233,6 +233,7 @@ class TestBounds:
 
 
 class TestBothLoops:
+    @pytest.mark.slow
     @pytest.mark.parametrize("method", METHODS)
     def test_take_the_same_steps(self, method: Newton) -> None:
         def run(x: Array) -> tuple[Array, Array]:
@@ -260,6 +261,7 @@ class TestMeshes:
         inner_product = Sobolev(1.0, h, "fixed") if metric else None
         return minimize(energy, jnp.zeros(n), NewtonKrylov(), inner_product=inner_product)
 
+    @pytest.mark.slow
     def test_do_not_add_products_in_the_metric(self) -> None:
         coarse, fine, euclidean = self.membrane(50, True), self.membrane(200, True), self.membrane(200, False)
         counts = [int(solution.stats["products"]) for solution in (coarse, fine, euclidean)]
