@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.optimize.continuation import Continuation, History
 from adjoint.optimize.objective import Objective
-from adjoint.optimize.problem import Answer, Domain, Method, Request
+from adjoint.optimize.problem import Answer, Domain, Measure, Method, Request
 from adjoint.optimize.progress import RUNNING, Limits, Run, examine, proceed, start
 from adjoint.record.checkpoint import Checkpoint
 from adjoint.record.interruption import Interruption
@@ -87,16 +87,22 @@ def go_on(half: Any, method: Method, run: Run, answer: Answer, domain: Domain, l
 
 
 @partial(jax.jit, static_argnames=("method", "constraints"))
-def begin(method: Method, x: Array, domain: Domain, constraints: int) -> Run:
+def begin(method: Method, x: Array, domain: Domain, constraints: int, first_measure: Measure | None = None) -> Run:
     """A run before the first evaluation."""
-    return start(method, x, domain, constraints)
+    return start(method, x, domain, constraints, first_measure)
 
 
 def compiled(
-    objective: Objective, method: Method, x: Float[Array, " n"], domain: Domain, limits: Limits, done: Bool[Array, ""]
+    objective: Objective,
+    method: Method,
+    x: Float[Array, " n"],
+    domain: Domain,
+    limits: Limits,
+    done: Bool[Array, ""],
+    first_measure: Measure | None = None,
 ) -> Run:
     """The whole run inside a compiled function, for `jit` and `vmap`; no step of it where it is already done."""
-    begun = start(method, x, domain, objective.constraint_count(x))
+    begun = start(method, x, domain, objective.constraint_count(x), first_measure)
     begun = begun._replace(code=jnp.where(done, Status.SUCCESS.code, begun.code).astype(jnp.int32))
 
     def loop(half: Any, examining: bool, run: Run) -> Run:
@@ -123,6 +129,7 @@ def on_host(
     history: History,
     checkpoint: Checkpoint | None = None,
     stage: int = 0,
+    first_measure: Measure | None = None,
 ) -> Run:
     """The run one evaluation at a time, or the rest of the one in the checkpoint.
 
@@ -130,7 +137,7 @@ def on_host(
     every step and answers whether to stop.
     """
     files = None if checkpoint is None else Continuation(checkpoint, stage, objective, method, x, domain, limits)
-    begins = partial(begin, method, x, domain, objective.constraint_count(x))
+    begins = partial(begin, method, x, domain, objective.constraint_count(x), first_measure)
     saved = None if files is None else files.load(jax.eval_shape(begins))
     if saved is None:
         run, seen, seconds = begins(), -1, history[-1]["seconds"] if history else 0.0

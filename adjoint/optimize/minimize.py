@@ -1,7 +1,7 @@
 """minimize: the front door of the optimizers, which chooses a method, runs it by one of the two loops, and says how it ended."""
 
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from adjoint.inner_products import InnerProduct
 from adjoint.inputs import refuse
 from adjoint.optimize.choice import as_method, choose, honoring
 from adjoint.optimize.driver import Step, compiled, on_host
-from adjoint.optimize.problem import Domain, Method, Request
+from adjoint.optimize.problem import Domain, Measure, Method, Request
 from adjoint.optimize.progress import Limits, Run
 from adjoint.optimize.sqp import SQP, sqp_on_host
 from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
@@ -131,6 +131,7 @@ class _Stage(NamedTuple):
     stats: dict[str, Any]
     code: Array
     final: Bool[Array, ""]
+    first_measure: Measure | None
 
 
 def _methods(method: Any, statement: Statement, equality: Any, inequality: Any) -> tuple[tuple[Method, ...], str]:
@@ -213,11 +214,12 @@ def _refuse_sqp(methods: tuple[Method, ...], has_equality: bool) -> None:
 
 def _compiled_stages(statement: Statement, methods: tuple[Method, ...], limits: Limits) -> list[_Stage]:
     stages: list[_Stage] = []
-    x, done, spent = statement.x, jnp.zeros((), bool), jnp.zeros((), jnp.int32)
+    x, done, spent, first_measure = statement.x, jnp.zeros((), bool), jnp.zeros((), jnp.int32), None
     for number, method in enumerate(methods):
         left = _left(limits, spent, number + 1 == len(methods))
-        stage = _stage(compiled(statement.objective, method, x, statement.domain, left, done))
+        stage = _stage(compiled(statement.objective, method, x, statement.domain, left, done, first_measure))
         stages.append(stage)
+        first_measure = stage.first_measure
         x, done, spent = stage.x, done | stage.final, spent + stage.stats["evaluations"]
     return stages
 
@@ -235,7 +237,8 @@ def _host_stages(
     x, spent = statement.x, 0
     for number, method in enumerate(methods):
         left = _left(limits, spent, number + 1 == len(methods))
-        loop: Any = sqp_on_host if isinstance(method, SQP) else on_host
+        before = stages[-1].first_measure if stages else None
+        loop: Any = sqp_on_host if isinstance(method, SQP) else partial(on_host, first_measure=before)
         run = loop(
             statement.objective, method, x, statement.domain, left, max_seconds, callback, rows, checkpoint, number
         )
@@ -267,7 +270,12 @@ def _stage(run: Run) -> _Stage:
     }
     if hasattr(run.state, "multipliers"):
         stats["multipliers"] = jnp.where(finished, run.state.multipliers, run.best.multipliers)
-    return _Stage(jnp.where(finished, run.state.at.x, run.best.x), stats, run.code, _final(run.code))
+    return _Stage(jnp.where(finished, run.state.at.x, run.best.x), stats, run.code, _final(run.code), _carried(run))
+
+
+def _carried(run: Run) -> Measure | None:
+    """What the next method measures its progress by: the start of this one, unless their merits differ by what constraints add."""
+    return None if hasattr(run.state, "multipliers") else run.first_measure
 
 
 _ADD_UP = ("iterations", "evaluations", "hessians", "products")
@@ -275,10 +283,10 @@ _ADD_UP = ("iterations", "evaluations", "hessians", "products")
 
 def _solution(stages: list[_Stage], statement: Statement, methods: tuple[Method, ...], why: str) -> Solution[PyTree]:
     """The last stage that ran, with the counts of all."""
-    x, stats, code, keep = stages[0]
+    x, stats, code, keep, _ = stages[0]
     for stage in stages[1:]:
         counts = {name: stats[name] + jnp.where(keep, 0, stage.stats[name]) for name in _ADD_UP}
-        both = (x, stats, code, keep), tuple(stage)
+        both = (x, stats, code, keep), tuple(stage[:4])
         x, stats, code, keep = jax.tree.map(lambda a, b, keep=keep: jnp.where(keep, a, b), *both)
         stats |= counts
     names = [type(method).__name__ for method in methods[: len(stages)]]

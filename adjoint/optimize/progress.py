@@ -60,7 +60,7 @@ class Run(NamedTuple):
     previous
         The iterate before `state.at`.
     measure
-        Of ``state.at``; `first_measure` of the start.
+        Of ``state.at``; `first_measure` of the start, or of the start of the run that this one goes on with.
     lowest
         The lowest stationarity so far.
     mismatch
@@ -107,8 +107,10 @@ class Run(NamedTuple):
         return jnp.where(self.examination.active, self.examination.point, self.state.point)
 
 
-def start(method: Method, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> Run:
-    """A run before the first evaluation."""
+def start(
+    method: Method, x: Float[Array, " n"], domain: Domain, constraints: int = 0, first_measure: Measure | None = None
+) -> Run:
+    """A run before the first evaluation, of its own or one that goes on from where another method has come to."""
     state = method.init(x, domain, constraints)
     infinite, zero = jnp.asarray(jnp.inf, x.dtype), jnp.zeros((), x.dtype)
     nowhere = Measure(infinite, infinite, infinite, jnp.zeros_like(state.at.x), zero)
@@ -117,7 +119,7 @@ def start(method: Method, x: Float[Array, " n"], domain: Domain, constraints: in
         state=state,
         previous=state.at,
         measure=nowhere,
-        first_measure=nowhere,
+        first_measure=nowhere if first_measure is None else first_measure,
         best=Best(state.at.x, infinite, infinite, infinite, _multipliers(state)),
         lowest=infinite,
         mismatch=jnp.zeros(2, x.dtype),
@@ -206,10 +208,11 @@ def _arrive(method: Method, run: Run, before: Iterate, first: Bool[Array, ""], d
     rounding = domain.rounding(at.value)
     gained = (run.measure.merit - measure.merit > rounding) | (measure.violation < run.measure.violation / 2)
     gained = gained | (measure.stationarity < run.lowest / 2) | first
+    begins = first & ~jnp.isfinite(run.first_measure.merit)
     return run._replace(
         previous=before,
         measure=measure,
-        first_measure=jax.tree.map(lambda a, b: jnp.where(first, a, b), measure, run.first_measure),
+        first_measure=jax.tree.map(lambda a, b: jnp.where(begins, a, b), measure, run.first_measure),
         best=jax.tree.map(lambda a, b: jnp.where(better, a, b), here, best),
         lowest=jnp.minimum(run.lowest, measure.stationarity),
         mismatch=_mismatch(run.mismatch, before, at, rounding, first),
