@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import adjoint
-from adjoint import GCMMA, MMA, Status, minimize
+from adjoint import GCMMA, MMA, Euclidean, Status, minimize
+from adjoint.optimize.lagrangian import Constraints, trapped
+from adjoint.optimize.problem import Domain
 
 
 class Case(NamedTuple):
@@ -137,10 +139,11 @@ class TestPublishedOptima:
         solution = solve(case, GCMMA())
         assert_optimal(case, solution, ACTIVE[name])
         history = solution.stats["history"]
-        # Once within the constraints all iterates are, and f falls, up to the tolerance of the subproblem: 1e-11 of a slope of 100.
+        # Once within the constraints all iterates are, and f falls, up to the tolerance of the subproblem:
+        # 1e-10 of a slope of 20 times asymptotes that are up to 30 away.
         start = int(np.argmax(history["violation"] == 0))
         assert np.all(history["violation"][start:] <= 1e-12)
-        assert np.all(np.diff(history["value"][start:]) <= 1e-8)
+        assert np.all(np.diff(history["value"][start:]) <= 6e-8)
 
     @pytest.mark.slow
     def test_bounds_alone(self) -> None:
@@ -192,6 +195,45 @@ class TestFaults:
         assert solution.status == Status.UNTRUSTED_GRADIENT
         assert float(solution.stats["value"]) <= f(np.array([-0.3, 0.4]))
 
+    def test_conservative_steps_on_a_flipped_gradient_end_soon(self) -> None:
+        # No curvature makes approximations of the wrong slope conservative.
+        target, weights = np.array([0.7, 0.2]), np.array([1.0, 3.0])
+        f = lambda x: float(weights @ (x - target) ** 2)  # noqa: E731
+        wrong = lambda x: 2 * weights * (x - target) * np.array([1.0, -1.0])  # noqa: E731
+        limits = {"bounds": (-1.0, 1.0), "inequality": lambda x: jnp.stack([x[0] + x[1] - 1.5, x[0] - 2])}
+        solution = minimize(f, jnp.array([-0.3, 0.4]), GCMMA(), gradient=wrong, **limits)
+        assert solution.status == Status.UNTRUSTED_GRADIENT
+        assert int(solution.stats["evaluations"]) <= 40
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("method", [MMA(), GCMMA()])
+    def test_bounds_where_the_constraint_is_thousands(self, method: Any) -> None:
+        # Twenty boxes: x_j = (sum c^(1/4) / d)^(1/3) c_j^(1/4), by Lagrange's condition. At the lower bounds the limit is used 8000
+        # times, and to there the first approximations from the uniform beam lead.
+        k, d = np.arange(20, 0, -1.0), 2.0
+        c = k**3 - (k - 1) ** 3
+        uniform = 20 / d ** (1 / 3)
+        sag = lambda x: jnp.sum(c / x**3) / d - 1  # noqa: E731
+        solution = minimize(jnp.sum, jnp.full(20, uniform), method, bounds=(uniform / 20, 2 * uniform), inequality=sag)
+        exact = (np.sum(c**0.25) / d) ** (1 / 3) * c**0.25
+        np.testing.assert_allclose(adjoint.require(solution), exact, rtol=1e-5)
+        np.testing.assert_allclose(solution.stats["value"], exact.sum(), rtol=1e-9)
+
+    def test_a_stationary_violation_is_told_from_one_on_the_way(self) -> None:
+        domain = Domain(jnp.zeros(2), jnp.full(2, 3.0), jnp.zeros(()), Euclidean(), lambda v: v)
+        h = lambda x: jnp.stack([x[0] - 1, 2 - x[0], x[1] - 5])  # noqa: E731
+
+        def found(x: list[float], multipliers: list[float]) -> bool:
+            at = jnp.array(x)
+            return bool(trapped(at, Constraints(h(at), jax.jacrev(h)(at)), jnp.array(multipliers), domain))
+
+        # (x - 1)^2 + (2 - x)^2 is stationary at 3/2 alone, |x - 1| + |2 - x| from 1 to 2; within the constraints nothing is.
+        assert found([1.5, 0.0], [0.0, 0.0, 0.0])
+        assert not found([1.4, 0.0], [0.0, 0.0, 0.0])
+        assert found([1.4, 0.0], [7.0, 7.0, 1.0])
+        assert not found([0.5, 0.0], [0.0, 7.0, 0.0])
+        assert not found([0.5, 0.0], [7.0, 7.0, 0.0])
+
     def test_infeasible_constraints(self) -> None:
         # x_0 <= 1 and x_0 >= 2: the least violation is 1/2, at 3/2.
         impossible = lambda x: jnp.stack([x[0] - 1, 2 - x[0]])  # noqa: E731
@@ -209,13 +251,11 @@ class TestFaults:
         solution = minimize(f, jnp.full(1, 0.9), MMA(), bounds=(0.0, 1.0), inequality=partly)
         np.testing.assert_allclose(adjoint.require(solution), 0.6, rtol=0, atol=1e-7)
 
-    @pytest.mark.slow
-    @pytest.mark.xfail(
-        strict=True, reason="steps fall linearly, and beside f = 0 no slope is small: NOT_CONVERGED at x = 0.6"
-    )
     def test_a_minimum_of_zero(self) -> None:
+        # The secant method, to which the approximations come down in one unknown, reaches it to the last place.
         solution = minimize(lambda x: (x[0] - 0.6) ** 2, jnp.full(1, 0.9), MMA(), bounds=(0.0, 1.0))
-        np.testing.assert_allclose(adjoint.require(solution), 0.6, rtol=0, atol=1e-7)
+        np.testing.assert_allclose(adjoint.require(solution), 0.6, rtol=0, atol=1e-12)
+        assert int(solution.stats["evaluations"]) <= 15
 
     def test_a_fixed_unknown_stays(self) -> None:
         lower, upper = jnp.array([0.5, 0.0]), jnp.array([0.5, 1.0])

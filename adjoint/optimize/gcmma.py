@@ -6,13 +6,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from adjoint.optimize import lagrangian
-from adjoint.optimize.mma import MMA, MMAState, slope_sizes
+from adjoint.optimize.mma import MMA, MMAState, asked, shortfall, slope_sizes
 from adjoint.optimize.problem import Answer, Domain, Iterate
 
 # The curvature to begin with, as a share of the slopes; and what of it is kept for the next iterate.
 FIRST_CURVATURE, KEPT = 0.1, 0.1
-# A curvature that was too small becomes at most so many times larger, and so much larger than what the point asked for.
-LARGEST_RAISE, MARGIN = 10.0, 1.1
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class GCMMA(MMA):
     Notes
     -----
     **Cost** per step: that of `MMA` for each subproblem, mostly one or two. A point that is not taken is evaluated with its
-    derivatives all the same.
+    derivatives all the same. After twelve in a row that are not taken, the derivatives are examined.
 
     Source: K. Svanberg, SIAM J. Optim. 12, 555-573 (2002), sections 2 to 5.
 
@@ -48,19 +46,15 @@ class GCMMA(MMA):
 
     def _judge(self, state: MMAState, answer: Answer, domain: Domain) -> tuple[Bool[Array, ""], Float[Array, "1+m"]]:
         constraints = lagrangian.of_answer(answer)
-        first = ~state.started
-        found = jnp.concatenate([(answer.value - state.at.value)[None], constraints.value])
-        shortfall = found - state.approximations
+        first, missed = ~state.started, shortfall(state, answer)
         sizes = slope_sizes(Iterate(state.point, answer.value, answer.derivative), constraints, state.width)
-        eps = jnp.finfo(found.dtype).eps
+        eps = jnp.finfo(missed.dtype).eps
         before = jnp.concatenate([state.at.value[None], state.constraints.value])
+        found = missed + state.approximations
         rounding = 8 * eps * (jnp.abs(before) + jnp.abs(found) + sizes * state.point.size)
         rounding = rounding.at[0].max(domain.rounding(state.at.value))
-        below = shortfall > rounding
-        square = ((state.point - state.at.x) / state.width) ** 2
-        reach = jnp.sum(square / (1 - square)) / 2
-        asked = MARGIN * (state.curvature + shortfall / jnp.where(reach > 0, reach, 1))
-        raised = jnp.where(below, jnp.minimum(LARGEST_RAISE * state.curvature, asked), state.curvature)
+        below = missed > rounding
+        raised = jnp.where(below, asked(state, missed), state.curvature)
         accepted = first | ~jnp.any(below)
         kept = jnp.where(first, FIRST_CURVATURE * sizes, KEPT * state.curvature)
         return accepted, jnp.where(accepted, kept, raised)

@@ -8,6 +8,9 @@ from jaxtyping import Array, Bool, Float
 
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure
 
+# Slopes of violated constraints cancel when what is left is this share of them.
+TRAPPED = 1e-3
+
 
 class Constraints(NamedTuple):
     """Constraints and their derivatives at an iterate."""
@@ -70,3 +73,23 @@ def measure(
         projected,
         domain.dual_norm(added),
     )
+
+
+def trapped(
+    x: Float[Array, " n"], constraints: Constraints, multipliers: Float[Array, " m"], domain: Domain
+) -> Bool[Array, ""]:
+    """Whether the violation is stationary where there is some: then no small change of x makes it smaller.
+
+    That of sum c_i^2 / 2, or of sum |lambda_i c_i|, over the violated constraints: their slopes cancel each other, but for
+    `TRAPPED` of the sum of their sizes. For convex constraints the second is a proof that no x satisfies all of them.
+    """
+    violated = violations(constraints.value, domain)
+    sizes = row_norms(constraints.jacobian, domain)
+    signed = jnp.where(violated > 0, constraints.value, 0)
+    weighted = jnp.where(signed * multipliers > 0, multipliers, 0)
+
+    def cancels(weights: Float[Array, " m"]) -> Bool[Array, ""]:
+        left = domain.dual_norm(domain.projected_derivative(x, weights @ constraints.jacobian))
+        return jnp.any(weights != 0) & (left <= TRAPPED * (jnp.abs(weights) @ sizes))
+
+    return cancels(signed) | cancels(weighted)

@@ -14,13 +14,18 @@ from adjoint.optimize.lagrangian import Constraints, no_constraints
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
 
 # The distance of the asymptotes, as a share of upper - lower: at first, at least, and at most.
-FIRST_WIDTH, SMALLEST_WIDTH, LARGEST_WIDTH = 0.5, 1e-12, 10.0
+FIRST_WIDTH, SMALLEST_WIDTH, LARGEST_WIDTH = 0.5, 1e-12, 3.0
 # What the distance is multiplied by where x_j has turned around and where it has gone on.
-SHRINK, GROW = 0.7, 1.2
+SHRINK, GROW = 0.7, 1.5
 # A step goes at most this share of the way to the asymptotes.
 MOVE = 0.9
 # Curvature beyond that of the asymptotes: as shares of |f_j| and of their mean.
 OPPOSITE, FLAT = 1e-3, 1e-5
+# A curvature that was too small becomes so many times what the point has asked for. A method stops after so many refused points
+# in a row, which have raised it beyond all that a right derivative needs.
+MARGIN, MOST_REFUSED = 1.1, 12
+# What is left at least of second derivatives that a step has not confirmed.
+FORGET = 0.1
 # The price of a violation in the subproblem, in units of the objective's largest slope; ten times it while one remains.
 PENALTY, LARGEST_PENALTY = 1e3, 1e7
 
@@ -40,10 +45,14 @@ class MMAState(NamedTuple):
         The two iterates before `at`.
     width
         Distance of the asymptotes from x.
+    refused
+        Points in a row that have not become iterates.
     penalty
         The price of violations in the subproblem.
     curvature
         What the approximations curve beyond their asymptotes, of f and of each constraint: rho of Svanberg (2002).
+    bends
+        Diagonals of the second derivatives of f and of each constraint, where a change of x by upper - lower counts as 1.
     approximations
         Of f - f(at) and of the constraints, at `point`.
     """
@@ -59,8 +68,10 @@ class MMAState(NamedTuple):
     weights: Float[Array, " m"]
     previous: Float[Array, "2 n"]
     width: Float[Array, " n"]
+    refused: Int32[Array, ""]
     penalty: Float[Array, ""]
     curvature: Float[Array, "1+m"]
+    bends: Float[Array, "1+m n"]
     approximations: Float[Array, "1+m"]
 
     @property
@@ -78,6 +89,7 @@ class MMA:
 
     f and every inequality are approximated by r + sum_j p_j / (U_j - x_j) + q_j / (x_j - L_j), where p_j belongs to positive and
     q_j to negative derivatives. The asymptotes L and U move away from x_j while it goes on and towards it where it turns around.
+    Where changes of the derivatives along the steps tell of more curvature than asymptotes give, p_j and q_j get what is missing.
 
     Raises
     ------
@@ -89,10 +101,12 @@ class MMA:
     **Cost** per step: one value and derivative of everything, and 20 to 40 linear systems in the multipliers, n m^2 + m^3
     operations each: for many unknowns and up to a few hundred constraints. **Converges** linearly, which reaches the usual rtol
     of 1e-8 in some tens of steps; there is no proof that it does (`GCMMA` has one), and a run that turns in circles ends as
-    `NOT_CONVERGED`. Where something is not a number the step is halved.
+    `NOT_CONVERGED`. Where something is not a number the step is halved; where a constraint is broken whose approximation was far
+    from it, the subproblem is solved again with more curvature.
 
     Source: K. Svanberg, Int. J. Numer. Methods Eng. 24, 359-373 (1987), sections 3 and 4; the widths of section 5 of K. Svanberg,
-    SIAM J. Optim. 12, 555-573 (2002).
+    SIAM J. Optim. 12, 555-573 (2002), but for larger steps outwards; the diagonals as in M. Zhu, J. L. Nazareth,
+    H. Wolkowicz, SIAM J. Optim. 9, 1192-1204 (1999), the least change that satisfies the weak secant equation.
 
     Examples
     --------
@@ -130,8 +144,10 @@ class MMA:
             weights=none,
             previous=jnp.stack([x, x]),
             width=FIRST_WIDTH * span(domain),
+            refused=jnp.zeros((), jnp.int32),
             penalty=jnp.asarray(PENALTY, x.dtype),
             curvature=jnp.zeros(1 + constraints, x.dtype),
+            bends=jnp.zeros((1 + constraints, x.size), x.dtype),
             approximations=jnp.zeros(1 + constraints, x.dtype),
         )
 
@@ -143,7 +159,8 @@ class MMA:
         def go_on(state: MMAState) -> MMAState:
             at_point = _moved(state, answer, domain)
             next_state = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), at_point, state)
-            return _look(next_state._replace(curvature=curvature), domain)
+            refused = jnp.where(accepted, 0, state.refused + 1).astype(jnp.int32)
+            return _look(next_state._replace(curvature=curvature, refused=refused), domain)
 
         def back(state: MMAState) -> MMAState:
             """Where something is not a number: half of the step; no step at all is no way on."""
@@ -157,29 +174,74 @@ class MMA:
         return stepped._replace(started=jnp.ones((), bool))
 
     def revive(self, state: MMAState, domain: Domain) -> MMAState:
-        """Stuck: it knows no other way."""
-        return state._replace(stuck=jnp.ones((), bool))
+        """On with the same iterate where points have been refused; else it knows no other way."""
+        return state._replace(refused=jnp.zeros((), jnp.int32), stuck=state.refused == 0)
 
     def measure(self, state: MMAState, domain: Domain) -> Measure:
         """Of the Lagrangian, with the multipliers of the latest subproblem."""
         return lagrangian.measure(state.at, state.constraints, state.multipliers, state.weights, domain)
 
     def _judge(self, state: MMAState, answer: Answer, domain: Domain) -> tuple[Bool[Array, ""], Float[Array, "1+m"]]:
-        """Whether the point becomes an iterate, and the curvature of the next approximations."""
-        return jnp.ones((), bool), jnp.zeros_like(state.curvature)
+        """Whether the point becomes an iterate, and the curvature of the next approximations.
+
+        Not where it breaks a constraint and that has missed its approximation by more than its whole change to first order: such an
+        approximation knows nothing of the constraint there, and the next ones may lead ever farther away.
+        """
+        constraints = lagrangian.of_answer(answer)
+        missed = shortfall(state, answer)
+        known = jnp.abs(state.constraints.jacobian) @ jnp.abs(state.point - state.at.x)
+        rounding = 8 * jnp.finfo(known.dtype).eps * (jnp.abs(state.constraints.value) + jnp.abs(constraints.value))
+        wild = (constraints.value > 0) & (missed[1:] > known + rounding)
+        accepted = ~state.started | ~jnp.any(wild)
+        raised = state.curvature.at[1:].set(jnp.where(wild, asked(state, missed)[1:], state.curvature[1:]))
+        return accepted, jnp.where(accepted, 0, raised)
+
+
+def shortfall(state: MMAState, answer: Answer) -> Float[Array, "1+m"]:
+    """How far the approximations are below f and the constraints at the point."""
+    change = (answer.value - state.at.value)[None]
+    return jnp.concatenate([change, lagrangian.of_answer(answer).value]) - state.approximations
+
+
+def asked(state: MMAState, missed: Float[Array, "1+m"]) -> Float[Array, "1+m"]:
+    """The curvature with which the approximations would have reached the functions at the point, and a little more."""
+    square = ((state.point - state.at.x) / state.width) ** 2
+    reach = jnp.sum(square / (1 - square)) / 2
+    return MARGIN * (state.curvature + missed / jnp.where(reach > 0, reach, 1))
 
 
 def _moved(state: MMAState, answer: Answer, domain: Domain) -> MMAState:
     """With the point as the iterate."""
     first, x = ~state.started, state.point
     previous = jnp.where(first, jnp.stack([x, x]), jnp.stack([state.at.x, state.previous[0]]))
+    at, constraints = Iterate(x, answer.value, answer.derivative), lagrangian.of_answer(answer)
+    changes = slopes(at, constraints) - slopes(state.at, state.constraints)
+    learned = learn(state.bends, changes, (x - state.at.x) / span(domain), x - state.at.x)
     return state._replace(
-        at=Iterate(x, answer.value, answer.derivative),
+        at=at,
         iterations=state.iterations + jnp.where(first, 0, 1).astype(jnp.int32),
-        constraints=lagrangian.of_answer(answer),
+        constraints=constraints,
         previous=previous,
         width=next_width(state.width, x, previous, domain),
+        bends=jnp.where(first, state.bends, learned),
     )
+
+
+def slopes(at: Iterate, constraints: Constraints) -> Float[Array, "1+m n"]:
+    """f' and c'."""
+    return jnp.concatenate([at.derivative[None, :], constraints.jacobian])
+
+
+def learn(
+    bends: Float[Array, "1+m n"], changes: Float[Array, "1+m n"], shares: Float[Array, " n"], s: Float[Array, " n"]
+) -> Float[Array, "1+m n"]:
+    """The diagonals of second derivatives, in spans, changed least so that they explain the changes of the slopes along s."""
+    squares = shares**2
+    seen, explained = changes @ s, bends @ squares
+    far = jnp.max(jnp.abs(shares)) > jnp.sqrt(jnp.finfo(s.dtype).eps)
+    more = (seen - explained)[:, None] * (squares / jnp.where(far, squares @ squares, 1))[None, :]
+    less = jnp.clip(seen / jnp.where(explained > 0, explained, 1), FORGET, 1)
+    return jnp.where(far, jnp.where((seen > explained)[:, None], bends + more, less[:, None] * bends), bends)
 
 
 def require_finite_bounds(name: str, domain: Domain) -> None:
@@ -227,6 +289,7 @@ def propose(
     constraints: Constraints,
     width: Float[Array, " n"],
     curvature: Float[Array, "1+m"],
+    bends: Float[Array, "1+m n"],
     penalty: Float[Array, ""],
     domain: Domain,
 ) -> Proposal:
@@ -234,16 +297,16 @@ def propose(
     assert domain.lower is not None
     assert domain.upper is not None
     x, movable = at.x, domain.upper > domain.lower
-    slopes = jnp.concatenate([at.derivative[None, :], constraints.jacobian]) * (width * movable)[None, :]
+    slope = slopes(at, constraints) * (width * movable)[None, :]
     values = jnp.concatenate([jnp.zeros(1, x.dtype), constraints.value])
-    largest = jnp.max(jnp.abs(slopes), axis=1)
-    scale = jnp.maximum(largest, 1e-3 * jnp.abs(values))
+    missing = jnp.maximum(bends * ((width / span(domain) * movable) ** 2)[None, :] - 2 * jnp.abs(slope), 0)
+    extra = OPPOSITE * jnp.abs(slope) + (curvature[:, None] + missing) / 4
+    scale = jnp.maximum(jnp.max(jnp.abs(slope), axis=1) + curvature / 4, 1e-3 * jnp.abs(values))
     scale = jnp.where(scale > 0, scale, 1)
-    extra = OPPOSITE * jnp.abs(slopes) + (curvature / 4)[:, None]
     low, high = jnp.maximum(domain.lower, x - MOVE * width), jnp.minimum(domain.upper, x + MOVE * width)
     problem = separable.Separable(
-        p=(jnp.maximum(slopes, 0) + extra) / scale[:, None],
-        q=(jnp.maximum(-slopes, 0) + extra) / scale[:, None],
+        p=(jnp.maximum(slope, 0) + extra) / scale[:, None],
+        q=(jnp.maximum(-slope, 0) + extra) / scale[:, None],
         r=values / scale,
         lower=jnp.where(movable, (low - x) / width, -MOVE),
         upper=jnp.where(movable, (high - x) / width, MOVE),
@@ -260,14 +323,13 @@ def propose(
 
 def slope_sizes(at: Iterate, constraints: Constraints, width: Float[Array, " n"]) -> Float[Array, "1+m"]:
     """By how much f and the constraints change on the way to an asymptote, to first order, on average."""
-    slopes = jnp.concatenate([at.derivative[None, :], constraints.jacobian]) * width[None, :]
-    return jnp.mean(jnp.abs(slopes), axis=1)
+    return jnp.mean(jnp.abs(slopes(at, constraints) * width[None, :]), axis=1)
 
 
 def _look(state: MMAState, domain: Domain) -> MMAState:
     """The subproblem at the iterate: where to go and the multipliers here."""
     curvature = jnp.maximum(state.curvature, FLAT * slope_sizes(state.at, state.constraints, state.width))
-    proposal = propose(state.at, state.constraints, state.width, curvature, state.penalty, domain)
+    proposal = propose(state.at, state.constraints, state.width, curvature, state.bends, state.penalty, domain)
     still = jnp.all(jnp.abs(proposal.x - state.at.x) <= smallest(state.at.x))
     violated = proposal.excess > jnp.sqrt(jnp.finfo(state.point.dtype).eps)
     return state._replace(
@@ -277,5 +339,5 @@ def _look(state: MMAState, domain: Domain) -> MMAState:
         penalty=jnp.where(violated, jnp.minimum(10 * state.penalty, LARGEST_PENALTY), state.penalty),
         curvature=curvature,
         approximations=proposal.approximations,
-        stuck=still,
+        stuck=still | (state.refused >= MOST_REFUSED),
     )

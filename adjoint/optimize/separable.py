@@ -18,6 +18,10 @@ from jaxtyping import Array, Bool, Float, Int32
 MAX_STEPS, MAX_HALVINGS = 100, 10
 # A step may go this share of the way to the boundary.
 TO_BOUNDARY = 0.995
+# The first barrier, as a share of the first products of multipliers and their distances.
+FIRST_BARRIER = 0.1
+# The start is this share of upper - lower away from the bounds.
+CENTER = 0.1
 
 
 class Separable(NamedTuple):
@@ -68,6 +72,7 @@ class _Iteration(NamedTuple):
     residual: Point
     barrier: Float[Array, ""]
     count: Int32[Array, ""]
+    falls: Bool[Array, ""]
 
 
 class _Search(NamedTuple):
@@ -85,29 +90,37 @@ def solve(problem: Separable) -> Point:
 
     def unfinished(iteration: _Iteration) -> Bool[Array, ""]:
         error = _error(_with_barrier(iteration.residual, iteration.barrier))
-        done = (iteration.barrier <= last) & (error <= 10 * iteration.barrier)
+        # Rounding of large multipliers may be all that is left.
+        done = (iteration.barrier <= last) & ((error <= 10 * iteration.barrier) | ~iteration.falls)
         return ~done & (iteration.count < MAX_STEPS)
 
     def advance(iteration: _Iteration) -> _Iteration:
-        point, residual, barrier, count = iteration
+        point, residual, barrier, count, _ = iteration
         lower = jnp.maximum(last, jnp.minimum(0.2 * barrier, barrier**1.5))
         reached = _error(_with_barrier(residual, barrier)) <= 10 * barrier
         barrier = jnp.where(reached, lower, barrier)
         step = _newton_step(problem, point, _with_barrier(residual, barrier))
         search = _search(problem, point, step, residual, barrier)
-        return _Iteration(_moved(point, step, search.t), search.residual, barrier, count + 1)
+        return _Iteration(_moved(point, step, search.t), search.residual, barrier, count + 1, search.falls)
 
     start = _start(problem)
-    begun = _Iteration(start, _residual(problem, start), jnp.full((), 0.1, last.dtype), jnp.zeros((), jnp.int32))
+    barrier = FIRST_BARRIER * jnp.max(start.at_lower, initial=1.0)
+    begun = _Iteration(start, _residual(problem, start), barrier, jnp.zeros((), jnp.int32), jnp.ones((), bool))
     return jax.lax.while_loop(unfinished, advance, begun).point
 
 
 def _start(problem: Separable) -> Point:
-    h = (problem.lower + problem.upper) / 2
-    one = jnp.ones_like(problem.r[1:])
-    room = jnp.ones_like(h)
-    slack = jnp.maximum(1 - problem.values(h)[1:], 1)
-    return Point(h, one, slack, one, room, room, problem.penalty * one)
+    # Near h = 0, where the approximations are the functions, and away from the bounds.
+    room = CENTER * (problem.upper - problem.lower)
+    h = jnp.clip(0.0, problem.lower + room, problem.upper - room)
+    values = problem.values(h)[1:]
+    slack = jnp.maximum(1 - values, 1)
+    # Where constraints are broken at first, y may be needed to the end: from multipliers of half its price all are far from zero.
+    broken = jnp.any(values > 0)
+    half = problem.penalty / 2
+    size = jnp.where(broken, half, 1)
+    bounds, one = size * jnp.ones_like(h), jnp.ones_like(slack)
+    return Point(h, one, slack, size / slack, bounds, bounds, jnp.where(broken, half, problem.penalty) * one)
 
 
 def _residual(problem: Separable, point: Point) -> Point:
