@@ -17,9 +17,10 @@ RUNNING = -1
 IDLE_STEPS = 5
 # Two steps in a row whose gain misses what their slopes say by this share make the derivative suspect.
 SUSPECT = 0.1
-# At the end a change of any entry by its size changes f, to first order, by no more than this share of f; where f ends at zero, of
-# all that was gained since the start, and f is no more than the other share of the rounding of that.
-SETTLED, SETTLED_SINCE_START, ZERO = 1e-5, 1e-13, 1e-2
+# At the end a change of any entry by its size changes f, to first order, by no more than this share of f. Where f ends at zero,
+# which is when it is no more than the last share of the rounding of what was gained since the start, the second is the share of
+# that gain; they belong together, as slopes go with the square root of f.
+SETTLED, SETTLED_SINCE_START, ZERO = 1e-5, 1e-9, 1e-2
 # A step that second derivatives know of gains no more than this share of f.
 PROMISED = 1e-8
 # At the noise floor it may be so many times the geometric mean of the noise and of f: noise hides slopes like its square root.
