@@ -262,7 +262,8 @@ def record():
         {"solver": BFGS, "seconds": [3.0, 3.0, 3.0], "stationary": 1.0},
         {"solver": "optimistix BFGS", "seconds": [1.0, 1.0], "stationary": 0.9},
     ]
-    return {"rows": rows, "noise": [noise[0] | {"reached": True}], "cold_starts": cold, "many_starts": starts}
+    parts = {"rows": rows, "noise": [noise[0] | {"reached": True}], "cold_starts": cold, "many_starts": starts}
+    return parts | {"constrained": []}
 
 
 def measured(found):
@@ -344,7 +345,7 @@ def test_what_is_measured_and_when_what_is_kept_goes(monkeypatch, tmp_path):
     monkeypatch.setattr(comparison, "FOLDER", tmp_path)
     monkeypatch.setattr(comparison, "cases", lambda: library | {"huge": Case("huge", rosenbrock, np.ones(101))})
     monkeypatch.setattr(comparison, "contests", fake)
-    for name in ("cold_starts", "many_starts", "noise_runs"):
+    for name in ("cold_starts", "many_starts", "noise_runs", "constrained_rows"):
         monkeypatch.setattr(comparison, name, lambda *given, name=name: asked.setdefault(name, given) and [])
     found = comparison.run(comparison.QUICK, lambda _: None)
     assert asked["problems"] == list(comparison.QUICK.problems)

@@ -9,6 +9,12 @@ from benchmarks.contest import Say
 from benchmarks.harness import Plan, Spread, ratio
 from benchmarks.optimize.cases import LARGEST, cases
 from benchmarks.optimize.cold_start import cold_starts
+from benchmarks.optimize.constrained_contest import (
+    constrained_bars,
+    constrained_rows,
+    constrained_tables,
+    constrained_wrong,
+)
 from benchmarks.optimize.contest import contests
 from benchmarks.optimize.many_starts import many_starts
 from benchmarks.optimize.noise import ZERO_AT_MINIMUM, noise_runs
@@ -34,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FULL", "PEERS", "QUICK", "SUMMARY", "bars", "figures", "ours_wrong", "run", "tables"]
 
-SUMMARY = "Unconstrained minimization of CUTEst problems"
+SUMMARY = "Minimization of CUTEst problems, and of problems with constraints"
 SOLVERS = (*OURS, *PEER_SOLVERS)
 
 
@@ -54,6 +60,8 @@ class OptimizePlan(Plan):
         The problems that are also solved with noise, and `noisy_solvers` who does it.
     cold_starts
         How often a process is started for each of them.
+    constrained
+        The problems with constraints by name; None for all.
     kept
         The file beside the results that holds what is finished until the run is whole, so that an interrupted one goes on.
     """
@@ -65,6 +73,7 @@ class OptimizePlan(Plan):
     noisy: tuple[str, ...]
     noisy_solvers: tuple[str, ...]
     cold_starts: int
+    constrained: tuple[str, ...] | None
     kept: str
 
 
@@ -81,6 +90,7 @@ FULL = OptimizePlan(
     noisy=ZERO_AT_MINIMUM,
     noisy_solvers=(DEFAULT, NEWTON, BFGS, LBFGS, SCIPY_BFGS, "optax L-BFGS"),
     cold_starts=3,
+    constrained=None,
     kept=".optimize.partial.json",
 )
 QUICK = OptimizePlan(
@@ -109,6 +119,7 @@ QUICK = OptimizePlan(
     noisy=("ROSENBR",),
     noisy_solvers=(DEFAULT, BFGS, SCIPY_BFGS),
     cold_starts=1,
+    constrained=("HS7", "HS71", "HS76", "HS43", "cantilever"),
     kept=".optimize-quick.partial.json",
 )
 
@@ -135,20 +146,22 @@ def run(plan: OptimizePlan, say: Say) -> dict[str, Any]:
     cold = cold_starts(plan.cold_starts)
     say("many starts")
     starts = many_starts(plan)
+    say("problems with constraints")
+    constrained = constrained_rows(plan.constrained, Limits(plan.evaluations, plan.limit), say)
     rows = contests(chosen, solvers, limits, kept, say)
     noisy = [case for case in chosen if case.name in plan.noisy]
     say(f"noise in {', '.join(case.name for case in noisy)}")
     disturbed = [solver for solver in solvers if solver.name in plan.noisy_solvers]
     noise = noise_runs(noisy, disturbed, Limits(plan.evaluations, plan.limit))
     kept.unlink(missing_ok=True)
-    return {"rows": rows, "noise": noise, "cold_starts": cold, "many_starts": starts}
+    return {"rows": rows, "noise": noise, "cold_starts": cold, "many_starts": starts, "constrained": constrained}
 
 
 def ours_wrong(record: dict[str, Any]) -> bool:
     """Whether a method of this library called a success what is none."""
     claimed = any(verdict(row) == FALSE for row in record["rows"] if row["library"] == "adjoint")
     noisy = any(said(run) == FALSE for run in record["noise"] if run["solver"].startswith("adjoint"))
-    return claimed or noisy
+    return claimed or noisy or constrained_wrong(record["constrained"])
 
 
 def bars(record: dict[str, Any]) -> list[Bar]:
@@ -166,6 +179,7 @@ def bars(record: dict[str, Any]) -> list[Bar]:
         *(_cold_bar(entry) for entry in record["cold_starts"]),
         *_noise_bars(record),
         _many_starts_bar(record["many_starts"]),
+        *constrained_bars(record["constrained"]),
     ]
 
 
@@ -258,6 +272,7 @@ def tables(record: dict[str, Any]) -> list[Table]:
         noise_table(record["noise"], record["rows"]),
         cold_start_table(record["cold_starts"]),
         many_starts_table(record["many_starts"]),
+        *constrained_tables(record["constrained"]),
     ]
 
 

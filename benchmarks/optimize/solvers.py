@@ -13,7 +13,7 @@ import adjoint
 from benchmarks.optimize.cases import Case
 
 ADJOINT, SCIPY, OPTIMISTIX, OPTAX = "adjoint", "scipy", "optimistix", "optax"
-PEERS = (SCIPY, OPTIMISTIX, OPTAX, "sif2jax")
+PEERS = (SCIPY, OPTIMISTIX, OPTAX, "nlopt", "sif2jax")
 
 
 @dataclass(frozen=True)
