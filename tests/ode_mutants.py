@@ -144,7 +144,13 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "continuous",
     ),
     Mutant("continuous: no quadrature", _CONTINUOUS, "[old + new for", "[old + 0 * new for", "continuous"),
-    Mutant("Gauss: sign of the quadrature", _CONTINUOUS, "(-h * both[0],", "(h * both[0],", "continuous"),
+    Mutant(
+        "Gauss: sign of the quadrature",
+        _CONTINUOUS,
+        "-h * jnp.asarray(weights, lam.dtype), inside",
+        "h * jnp.asarray(weights, lam.dtype), inside",
+        "continuous",
+    ),
     Mutant(
         "interpolating: lam held constant over a step",
         _CONTINUOUS,

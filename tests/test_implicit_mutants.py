@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from implicit_mutants import IMPLICIT_MUTANTS
-from mutants import Mutant, library
+from mutants import HOME, Mutant, library
 from test_mutants import B, N, assert_same, derivatives
 
 A = np.random.default_rng(11).normal(size=(N, N)) + 6 * np.eye(N)
@@ -155,3 +155,8 @@ def test_the_healthy_library_passes(name: str) -> None:
 def test_the_mutant_is_killed(mutant: Mutant) -> None:
     with library(mutant) as mutated, pytest.raises(AssertionError):
         CHECKS[mutant.killed_by](mutated)
+
+
+def test_every_mutant_finds_its_text() -> None:
+    for mutant in IMPLICIT_MUTANTS:
+        assert mutant.source() != (HOME / mutant.file).read_text()

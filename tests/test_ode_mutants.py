@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mutants import COPY, Mutant, library
+from mutants import COPY, HOME, Mutant, library
 from ode_cases import coupled, error, exact, solved
 from ode_mutants import ODE_MUTANTS
 
@@ -229,3 +229,8 @@ def test_the_healthy_library_passes(name: str) -> None:
 def test_the_mutant_is_killed(mutant: Mutant) -> None:
     with library(mutant), pytest.raises(AssertionError):
         CHECKS[mutant.killed_by]()
+
+
+def test_every_mutant_finds_its_text() -> None:
+    for mutant in ODE_MUTANTS:
+        assert mutant.source() != (HOME / mutant.file).read_text()
