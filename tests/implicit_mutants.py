@@ -20,7 +20,7 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "root_derivatives",
     ),
     Mutant("root: x_bar 1.001 times too large", _ROOT, "F_x, x_bar)", "F_x, 1.001 * x_bar)", "root_derivatives"),
-    Mutant("root: sign of x_dot", _ROOT, "p), -F_p_dot)", "p), F_p_dot)", "root_derivatives"),
+    Mutant("root: sign of x_dot", _ROOT, "operands[1]), -F_p_dot)", "operands[1]), F_p_dot)", "root_derivatives"),
     Mutant(
         "root: p_dot dropped",
         _ROOT,
@@ -59,8 +59,8 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "known value: held constant in its derivative",
         _KNOWN,
-        "rule(value, operands,",
-        "rule(jax.lax.stop_gradient(value), operands,",
+        "return rule(value, operands,",
+        "return rule(jax.lax.stop_gradient(value), operands,",
         "root_derivatives",
     ),
     # x = step(x, p), lam = step_x' lam + x_bar.

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mutants import MUTANTS, Mutant, library
+from mutants import HOME, MUTANTS, Mutant, library
 
 import adjoint
 
@@ -387,3 +387,8 @@ def test_a_copy_shares_no_code_with_the_library() -> None:
         assert copy.solve.linear_solve is not adjoint.linear_solve
         assert copy.factor_cache.factor_cache is not adjoint.factor_cache
         assert copy.sparse.factor_cache is copy.factor_cache.factor_cache
+
+
+def test_every_mutant_finds_its_text() -> None:
+    for mutant in MUTANTS:
+        assert mutant.source() != (HOME / mutant.file).read_text()
