@@ -255,7 +255,8 @@ def _concluded(state: AugmentedState, answer: Answer, domain: Domain) -> Augment
     scale = jnp.maximum(state.scale, domain.dual_norm(answer.derivative))
     most = LARGEST_MULTIPLIER * scale / state.sizes
     multipliers = _positive(state.multipliers + state.penalties * constraints.value, domain)
-    multipliers = jnp.clip(multipliers, -most, most)
+    # All by one factor, so that those that belong to violations without an end keep their balance.
+    multipliers = multipliers / jnp.max(jnp.abs(multipliers) / most, initial=1.0)
     # Below this the noise of rounding in f' ends every inner run.
     finest = jnp.finfo(state.point.dtype).eps ** (2 / 3) * scale
     return state._replace(
