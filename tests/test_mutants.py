@@ -378,7 +378,7 @@ def test_every_check_kills_and_no_two_mutants_are_the_same() -> None:
 
 def test_a_mutant_without_its_text_is_refused() -> None:
     gone = Mutant("gone", "linear/solve.py", "no such text", "", "dense_gradient")
-    with pytest.raises(AssertionError, match=r"stands 0 times in linear/solve\.py"):
+    with pytest.raises(LookupError, match=r"stands 0 times in linear/solve\.py"):
         gone.source()
 
 

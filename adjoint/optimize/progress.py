@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from adjoint.optimize import examination
+from adjoint.optimize import examination, lagrangian
 from adjoint.optimize.examination import Examination
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Method, Request
 from adjoint.solution import Status
@@ -165,6 +165,7 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
         revived = method.revive(run.state, replace(domain, noise=finding.noise))
         # Constraints balance the slope of f, so that its gain says nothing.
         at_floor = _at_floor(run, replace(domain, noise=finding.noise)) if _constrained(run) else finding.at_floor
+        at_floor = at_floor & (run.measure.violation <= limits.constraint_tolerance)
         again = stuck & ~at_floor & ~revived.stuck & (run.measure.merit < run.revived_at - SEEN * finding.noise)
         code = jnp.where(stuck & at_floor, Status.NOISE_FLOOR.code, run.reason)
         code = jnp.where(again, RUNNING, code)
@@ -262,7 +263,8 @@ def _stop(
     code = jnp.asarray(RUNNING, jnp.int32)
     code = jnp.where(moved & (state.iterations >= limits.max_steps), Status.NOT_CONVERGED.code, code)
     code = jnp.where(state.stuck, jnp.where(within, Status.STALLED.code, Status.INFEASIBLE.code), code)
-    code = jnp.where(idle, jnp.where(within, floor, Status.INFEASIBLE.code), code)
+    code = jnp.where(idle & within, floor, code)
+    code = jnp.where(idle & ~within & _trapped(run, domain), Status.INFEASIBLE.code, code)
     code = jnp.where(converged, Status.SUCCESS.code, code)
     code = jnp.where(moved & bottomless, Status.UNBOUNDED.code, code)
     code = jnp.where(first & ~finite, Status.NONFINITE_OBJECTIVE.code, code).astype(jnp.int32)
@@ -295,6 +297,13 @@ def _reference(run: Run) -> Float[Array, ""]:
 
 def _constrained(run: Run) -> bool:
     return hasattr(run.state, "multipliers")
+
+
+def _trapped(run: Run, domain: Domain) -> Bool[Array, ""]:
+    """Whether no small change of x makes the violation smaller; without that evidence a run outside of the constraints goes on."""
+    if not _constrained(run):
+        return jnp.zeros((), bool)
+    return lagrangian.trapped(run.state.at.x, run.state.constraints, run.state.multipliers, domain)
 
 
 def _doubtful_direction(run: Run, domain: Domain) -> Float[Array, " n"]:
