@@ -157,12 +157,10 @@ class TestMinimizers:
 
     @pytest.mark.slow
     @settings(max_examples=10, deadline=None, derandomize=True)
-    @given(entries=st.lists(st.floats(-3, 3), min_size=9, max_size=9))
+    @given(entries=st.lists(st.floats(-2, 2), min_size=9, max_size=9))
     def test_do_not_depend_on_an_affine_change_with_the_matching_inner_product(self, entries: list[float]) -> None:
         """x = T z + t: the inner product of x is u' T' T v in z."""
-        T = np.reshape(entries, (3, 3)) + 8 * np.eye(
-            3
-        )  # regular: Gershgorin's discs do not reach zero for 2 entries of 3
+        T = np.reshape(entries, (3, 3)) + 8 * np.eye(3)  # diagonally dominant, so regular
         t, start = np.array([0.3, -1.0, 2.0]), np.array([-0.5, 0.7, 0.4])
 
         def f(x: Any) -> Any:
