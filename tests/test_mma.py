@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hock_schittkowski import hs76, hs76_limits, rosen_suzuki, rosen_suzuki_limits
 
 import adjoint
 from adjoint import GCMMA, MMA, Euclidean, Status, minimize
@@ -33,31 +34,6 @@ def truss_stresses(x: Any) -> Any:
     """Of the two bars, less their limit; area x_0, half of the distance of the supports x_1."""
     length = 0.124 * jnp.sqrt(1 + x[1] ** 2)
     return jnp.stack([length * (8 / x[0] + 1 / (x[0] * x[1])) - 1, length * (8 / x[0] - 1 / (x[0] * x[1])) - 1])
-
-
-def rosen_suzuki(x: Any) -> Any:
-    return x[0] ** 2 + x[1] ** 2 + 2 * x[2] ** 2 + x[3] ** 2 - 5 * x[0] - 5 * x[1] - 21 * x[2] + 7 * x[3]
-
-
-def rosen_suzuki_limits(x: Any) -> Any:
-    squares = x**2
-    return jnp.stack(
-        [
-            jnp.sum(squares) + x[0] - x[1] + x[2] - x[3] - 8,
-            squares @ jnp.array([1.0, 2.0, 1.0, 2.0]) - x[0] - x[3] - 10,
-            squares @ jnp.array([2.0, 1.0, 1.0, 0.0]) + 2 * x[0] - x[1] - x[3] - 5,
-        ]
-    )
-
-
-def hs76(x: Any) -> Any:
-    squares = x**2 @ jnp.array([1.0, 0.5, 1.0, 0.5])
-    return squares - x[0] * x[2] + x[2] * x[3] - x @ jnp.array([1.0, 3.0, -1.0, 1.0])
-
-
-def hs76_limits(x: Any) -> Any:
-    A = jnp.array([[1.0, 2.0, 1.0, 1.0], [3.0, 1.0, 2.0, -1.0], [0.0, -1.0, -4.0, 0.0]])
-    return A @ x - jnp.array([5.0, 4.0, -1.5])
 
 
 def hs35(x: Any) -> Any:
