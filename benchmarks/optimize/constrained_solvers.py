@@ -166,7 +166,7 @@ def _scipy(method: str, settings: dict[str, Any]) -> Solve:
 
 def _nlopt(algorithm: str) -> Solve:
     def solve(case: ConstrainedCase, functions: ConstrainedFunctions, limits: Limits) -> Outcome:
-        import nlopt
+        import nlopt  # pyright: ignore[reportMissingImports]
 
         counted = Counted(functions, limits)
 
