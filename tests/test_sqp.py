@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import adjoint
-from adjoint import SQP, Checkpoint, Status, minimize
+from adjoint import SQP, Status, minimize
 from tests.hock_schittkowski import CASES, Case, assert_optimal
 
 SLOW = ("HS35", "HS43", "HS76")
@@ -66,7 +66,3 @@ class TestRefusals:
     def test_inside_jit(self) -> None:
         with pytest.raises(ValueError, match=r"SQP\(\) inside jit.*AugmentedLagrangian\(\)"):
             jax.jit(lambda x: minimize(lambda y: jnp.sum(y**2), x, SQP()).value)(jnp.ones(2))
-
-    def test_a_checkpoint(self, tmp_path: Any) -> None:
-        with pytest.raises(ValueError, match=r"SQP: got checkpoint=.*AugmentedLagrangian\(\)"):
-            solve(CASES["HS7"], checkpoint=Checkpoint(tmp_path / "run"))

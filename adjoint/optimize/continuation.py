@@ -38,15 +38,10 @@ class Continuation:
         domain: Domain,
         limits: Limits,
     ):
-        path = Path(checkpoint.path)
         self.every = checkpoint.every
         self._limits = limits
-        self._is_last = not _of_stage(path, stage + 1).exists()
-        self._files = Generations(
-            _of_stage(path, stage),
-            _problem(stage, objective, method, x, domain, limits),
-            {"jax": jax.__version__, "device": jax.default_backend()},
-        )
+        self._is_last = not _of_stage(Path(checkpoint.path), stage + 1).exists()
+        self._files = files_of_run(checkpoint, stage, objective, method, x, domain, limits)
 
     def load(self, like: Run) -> tuple[Run, History, float] | None:
         """The saved run, its history and its seconds, or None; `like` has the shapes of the run, as of `jax.eval_shape`."""
@@ -70,6 +65,24 @@ class Continuation:
     def save(self, run: Run, history: History, seconds: float) -> None:
         leaves = jax.tree.leaves(jax.device_get(run))
         self._files.save(Snapshot([np.asarray(leaf) for leaf in leaves], history, seconds))
+
+
+def files_of_run(
+    checkpoint: Checkpoint,
+    stage: int,
+    objective: Objective,
+    method: Method,
+    x: Array,
+    domain: Domain,
+    limits: Limits,
+    **versions: str,
+) -> Generations:
+    """Those of a stage, which know a run from others; `versions` of what else its last bits hang on."""
+    return Generations(
+        _of_stage(Path(checkpoint.path), stage),
+        _problem(stage, objective, method, x, domain, limits),
+        {"jax": jax.__version__, "device": jax.default_backend()} | versions,
+    )
 
 
 def _of_stage(path: Path, stage: int) -> Path:

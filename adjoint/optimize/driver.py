@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -163,6 +163,14 @@ def on_host(
     return run if stop is None or not stopped else run._replace(code=jnp.asarray(stop.code))
 
 
+class Files(Protocol):
+    """Where a run is saved, and every how many steps."""
+
+    every: int
+
+    def save(self, run: Run, history: History, seconds: float) -> None: ...
+
+
 @dataclass
 class Watch:
     """What happens after each evaluation: a new step is noted, shown and saved; and whether to stop, and why."""
@@ -171,7 +179,7 @@ class Watch:
     max_seconds: float | None
     callback: Callable[[Step], Any] | None
     history: History
-    files: Continuation | None
+    files: Files | None
     began: float
     seen: int
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
-from adjoint.inputs import refuse
 from adjoint.optimize import lagrangian
+from adjoint.optimize.answer_log import AnswerLog
 from adjoint.optimize.continuation import History
 from adjoint.optimize.driver import Step, Watch, ask, begin, go_on
 from adjoint.optimize.lagrangian import Constraints, no_constraints
@@ -22,6 +22,7 @@ from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
 from adjoint.optimize.progress import RUNNING, Limits, Run, examine, proceed
 from adjoint.record.checkpoint import Checkpoint
 from adjoint.record.interruption import Interruption
+from adjoint.solution import Status
 
 # What SLSQP is told of a point where something is not a number: so many times the largest |f| so far above it.
 FAR_ABOVE = 1e3
@@ -71,7 +72,8 @@ class SQP:
     Notes
     -----
     **Cost** per step: mostly one value and derivative of everything, and n^3 operations: up to some hundred unknowns. Outside of
-    `jit` and without checkpoint only. Inner products measure how far a point is from being stationary; steps know none.
+    `jit` only. A checkpoint holds all answers so far, which lead SLSQP to where it was. Inner products measure how far a point is
+    from being stationary; steps know none.
 
     Source: D. Kraft, A Software Package for Sequential Quadratic Programming, DFVLR-FB 88-28 (1988).
 
@@ -144,19 +146,16 @@ def sqp_on_host(
     checkpoint: Checkpoint | None = None,
     stage: int = 0,
 ) -> Run:
-    """The run that SLSQP asks for; as `adjoint.optimize.driver.on_host`, but for checkpoints."""
-    if checkpoint is not None:
-        refuse(
-            "minimize with SQP",
-            "checkpoint=",
-            "none, as the state of SLSQP cannot be saved",
-            "Take AugmentedLagrangian() or, for inequalities within bounds, MMA().",
-        )
-    seconds = history[-1]["seconds"] if history else 0.0
-    watch = Watch(domain, max_seconds, callback, history, None, time.monotonic() - seconds, -1)
-    signals = () if callback is None else (signal.SIGINT, signal.SIGTERM)
+    """The run that SLSQP asks for, as `adjoint.optimize.driver.on_host`; it goes on by being told again what it was told before."""
+    log = AnswerLog(checkpoint, stage, objective, method, x, domain, limits)
+    saved, seconds = log.load(), history[-1]["seconds"] if history else 0.0
+    if saved is not None:
+        history[:], seconds = saved
+    files = None if checkpoint is None else log
+    watch = Watch(domain, max_seconds, callback, history, files, time.monotonic() - seconds, -1)
+    signals = () if callback is None and checkpoint is None else (signal.SIGINT, signal.SIGTERM)
     with Interruption(signals) as interruption, interruption.deferred():
-        asked = _Asked(objective, method, x, domain, limits, watch, interruption)
+        asked = _Asked(objective, method, x, domain, limits, watch, log, interruption)
         with suppress(_OverError):
             asked.run_slsqp()
     return asked.run
@@ -177,10 +176,11 @@ class _Asked:
         domain: Domain,
         limits: Limits,
         watch: Watch,
+        log: AnswerLog,
         interruption: Interruption,
     ):
         self.objective, self.method, self.domain, self.limits = objective, method, domain, limits
-        self.watch, self.interruption = watch, interruption
+        self.watch, self.log, self.interruption = watch, log, interruption
         self.run = begin(method, x, domain, objective.constraint_count(x))
         self.latest: Answer | None = None
         self.accepted: Answer | None = None
@@ -242,9 +242,17 @@ class _Asked:
         return self.tame(self.latest)
 
     def evaluate(self) -> Answer:
+        """What the run asks, from the log as long as that knows the answer."""
+        run, known = self.run, self.log.recall(self.run.point, self.watch.history)
+        if known is not None:
+            return known
+        self.end(self.watch.out_of_time())
         if self.objective.gradient is None:
-            return ask(self.objective, self.method, Request.VALUE, self.run)
-        return self.objective.on_host(self.run.point, self.objective.blank(self.method, self.run.state.point))
+            answer = ask(self.objective, self.method, Request.VALUE, run)
+        else:
+            answer = self.objective.on_host(run.point, self.objective.blank(self.method, run.state.point))
+        self.log.append(run.point, answer)
+        return answer
 
     def tame(self, answer: Answer) -> Answer:
         """What SLSQP is told: where something is not a number it is to go back."""
@@ -275,7 +283,14 @@ class _Asked:
 
     def advance(self, half: Any, run: Run, answer: Answer) -> None:
         self.run = go_on(half, self.method, run, answer, self.domain, self.limits)
-        stop = self.watch.look(self.run, self.interruption)
+        if int(self.run.counts[0]) > self.log.known:
+            self.end(self.watch.look(self.run, self.interruption))
+        else:
+            self.watch.seen = int(self.run.state.iterations)
+            self.end(None)
+
+    def end(self, stop: Status | None) -> None:
+        """The run is over where it is, or where it has to stop."""
         if int(self.run.code) == RUNNING and stop is not None:
             self.run = self.run._replace(code=jnp.asarray(stop.code))
         if int(self.run.code) != RUNNING:
