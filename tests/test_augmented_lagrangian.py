@@ -30,6 +30,20 @@ class TestPublishedOptima:
         # Some tens, as by other methods of multipliers; inner runs that zigzag along a bound take hundreds.
         assert int(solution.stats["evaluations"]) <= 60
 
+    def test_an_inner_run_that_loses_the_constraints_begins_again(self) -> None:
+        """HS24 (source as of the others): f falls like -x_1^3 beyond the constraints, faster than squares of violations grow."""
+        case = Case(
+            lambda x: ((x[0] - 3) ** 2 - 9) * x[1] ** 3 / (27 * np.sqrt(3)),
+            [1.0, 0.5],
+            -1.0,
+            [3.0, np.sqrt(3)],
+            inequality=lambda x: (
+                jnp.array([[-1 / np.sqrt(3), 1], [-1, -np.sqrt(3)], [1, np.sqrt(3)]]) @ x - jnp.array([0.0, 0.0, 6.0])
+            ),
+            bounds=(0.0, jnp.inf),
+        )
+        assert_optimal(case, solve(case))
+
     @pytest.mark.slow
     def test_an_inactive_inequality_has_no_multiplier(self) -> None:
         limits = lambda x: jnp.stack([1 - x[0] - x[1], x[0] - 5])  # noqa: E731

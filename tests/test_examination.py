@@ -57,3 +57,24 @@ def test_a_steep_curve_is_no_noise() -> None:
     assert float(finding.noise) <= 1e-12
     assert not bool(finding.at_floor)
     assert not bool(finding.wrong)
+
+
+def test_a_curve_that_levels_off_is_no_wrong_derivative() -> None:
+    """1e9 (1 - exp(-(s / 1e-3)^2)) with s = t - 1: the longest steps see its plateau, the shorter ones how it begins."""
+
+    def f(t: float) -> float:
+        return 1e9 * (1 - float(np.exp(-(((t - 1) / 1e-3) ** 2))))
+
+    finding = examine(f, lambda t: 2e15 * (t - 1) * float(np.exp(-(((t - 1) / 1e-3) ** 2))))
+    assert not bool(finding.wrong)
+
+
+def test_a_jump_of_the_values_is_no_wrong_derivative() -> None:
+    """10 (t - 1)^2 within noise of 1e-6, and beside the minimum a step of 1e4."""
+
+    def f(t: float) -> float:
+        return 10 * (t - 1) ** 2 + (1e4 if t > 1 + 1e-5 else 1e-6 * float(np.sin(1e9 * t)))
+
+    finding = examine(f, lambda t: 20 * (t - 1) + 1e-7)
+    assert not bool(finding.wrong)
+    assert bool(finding.at_floor)

@@ -42,7 +42,10 @@ class TestMinimizers:
         solution = minimize(quadratic, jnp.zeros(7), method, rtol=1e-10)
         # The derivative is 1e-10 of |b|: x is right to that times the condition number of A.
         np.testing.assert_allclose(adjoint.require(solution), np.linalg.solve(A_7, B_7), rtol=0, atol=1e-7)
-        assert solution.status == Status.SUCCESS
+        # With slopes of 1e-10 differences of f are rounding: methods that learn little may meet its floor before.
+        assert solution.status == Status.SUCCESS or (
+            method not in (BFGS(), LBFGS()) and solution.status == Status.NOISE_FLOOR
+        )
         assert float(solution.stats["value"]) == pytest.approx(float(quadratic(solution.value)), rel=1e-12)
 
     @pytest.mark.parametrize("method", QUASI_NEWTON, ids=repr)
@@ -173,12 +176,32 @@ class TestLaws:
             return rosenbrock(x) + jnp.sum(x**4)
 
         start = np.array([-0.5, 0.7, 0.4])
-        plain = self.iterates(f, start, method)
+        plain = self.iterates(f, start, method, inner_product=adjoint.Weighted(jnp.ones(3)))
         units = adjoint.Weighted(jnp.asarray(1 / scale**2))
         scaled = self.iterates(lambda z: f(z / scale), start * scale, method, inner_product=units)
         np.testing.assert_allclose(scaled / scale, plain, rtol=1e-6, atol=1e-8)
-        without = self.iterates(lambda z: f(z / scale), start * scale, method)
-        assert len(without) != len(plain) or not np.allclose(without / scale, plain, rtol=1e-3)
+        other = self.iterates(
+            lambda z: f(z / scale), start * scale, method, inner_product=adjoint.Weighted(jnp.ones(3))
+        )
+        assert len(other) != len(plain) or not np.allclose(other / scale, plain, rtol=1e-3)
+
+    @pytest.mark.parametrize("method", [BFGS(), pytest.param(LBFGS(), marks=pytest.mark.slow)], ids=repr)
+    def test_units_do_not_matter_where_no_inner_product_is_given(self, method: Any) -> None:
+        """To methods that learn second derivatives, from a start whose entries all matter to f."""
+        scale, start = np.array([1e-3, 1.0, 1e4]), np.array([-0.5, 0.7, 0.3])
+        effects = np.abs(start * np.asarray(jax.grad(rosenbrock)(start)))
+        assert np.min(effects) > 0.1 * np.max(effects)
+        plain = self.iterates(rosenbrock, start, method)
+        scaled = self.iterates(lambda z: rosenbrock(z / scale), start * scale, method)
+        np.testing.assert_allclose(scaled / scale, plain, rtol=1e-6, atol=1e-8)
+
+    @pytest.mark.parametrize("tiny", [0.0, 1e-300, 1e-9])
+    def test_an_entry_that_is_next_to_zero_by_chance_sets_no_unit(self, tiny: float) -> None:
+        """A well-conditioned quadratic takes some steps, whatever one entry starts from."""
+        target = jnp.array([3.0, -2.0, 4.0])
+        solution = minimize(lambda x: jnp.arange(1.0, 4.0) @ (x - target) ** 2, jnp.array([1.0, tiny, 2.0]), BFGS())
+        np.testing.assert_allclose(adjoint.require(solution), target, atol=1e-7)
+        assert int(solution.stats["evaluations"]) <= 20
 
     @pytest.mark.slow
     def test_bfgs_under_any_affine_change(self) -> None:
@@ -190,7 +213,7 @@ class TestLaws:
         start = np.array([-0.5, 0.7, 0.4])
         # x = T z: the inner product of x is u' T'T v in z.
         metric = adjoint.Weighted(jnp.asarray(T.T @ T))
-        plain = self.iterates(f, start, BFGS())
+        plain = self.iterates(f, start, BFGS(), inner_product=adjoint.Weighted(jnp.ones(3)))
         changed = self.iterates(lambda z: f(T @ z + shift), np.linalg.solve(T, start), BFGS(), inner_product=metric)
         np.testing.assert_allclose(changed @ T.T, plain, rtol=1e-6, atol=1e-8)
 

@@ -20,6 +20,8 @@ FIRST_PENALTY, RAISE, SHARE = 10.0, 10.0, 0.25
 FIRST_TOLERANCE, TIGHTEN = 0.1, 0.1
 # An inner run ends after so many of its steps, or so many for each unknown, converged or not; the next one begins anew.
 INNER_STEPS, INNER_STEPS_EACH = 50, 10
+# An inner run has lost the constraints when an iterate misses them by so many times the size of x, or the miss that it began with.
+LOST = 100.0
 # Multipliers are kept below this, in units of scale / |c_i'|.
 LARGEST_MULTIPLIER = 1e8
 
@@ -45,8 +47,9 @@ class AugmentedState(NamedTuple):
         How far the constraints and their multipliers were from being satisfied, in lengths of x.
     tolerance
         Of the inner run.
-    settling
-        Whether the inner run is over, and its result to be evaluated.
+    settling, lost
+        Whether the inner run is over, and its result to be evaluated; whether that is where it began, as it has run away to where f
+        falls faster than the penalties grow.
     """
 
     request: Int32[Array, ""]
@@ -66,6 +69,7 @@ class AugmentedState(NamedTuple):
     infeasibility: Float[Array, ""]
     tolerance: Float[Array, ""]
     settling: Bool[Array, ""]
+    lost: Bool[Array, ""]
 
     @property
     def search_direction(self) -> Float[Array, " n"]:
@@ -148,6 +152,7 @@ class AugmentedLagrangian:
             infeasibility=jnp.asarray(jnp.inf, x.dtype),
             tolerance=one,
             settling=no,
+            lost=no,
         )
 
     def step(self, state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedState:
@@ -162,12 +167,14 @@ class AugmentedLagrangian:
         state = _where(concludes, concluded, state)
         inner = self.inner.step(state.inner, _augmented(state, answer, domain), domain)
         near = self.inner.measure(inner, domain).stationarity <= state.tolerance
-        over = inner.stuck | near | (inner.iterations >= _most_steps(state.point.size))
+        lost = (inner.iterations > state.inner.iterations) & _is_lost(state, answer, domain)
+        over = inner.stuck | near | lost | (inner.iterations >= _most_steps(state.point.size))
         # What the inner run has found may be any point of its last line search: its constraints are asked for again.
         return state._replace(
             inner=inner,
-            point=jnp.where(over, inner.at.x, inner.point),
+            point=jnp.where(lost, state.at.x, jnp.where(over, inner.at.x, inner.point)),
             settling=over,
+            lost=lost,
             started=jnp.ones((), bool),
             direction=inner.at.x - state.at.x,
         )
@@ -194,7 +201,7 @@ def _anew(inner: Method, state: AugmentedState, same: Bool[Array, ""], domain: D
     """The inner run begun at the point, with what the one before has learned where second derivatives are about the same."""
     begun, before = inner.init(state.point, domain), state.inner
     if isinstance(begun, DescentState):
-        kept = begun._replace(memory=before.memory, fresh=before.fresh, size=before.size)
+        kept = begun._replace(memory=before.memory, fresh=before.fresh, size=before.size, unit=before.unit)
         return _where(same, kept, begun)
     return begun
 
@@ -242,19 +249,30 @@ def _bend(state: AugmentedState, answer: Answer, domain: Domain) -> Float[Array,
     return jnp.where(far, change / jnp.where(far, length, 1), 0)
 
 
+def _unmet(state: AugmentedState, constraints: Constraints, domain: Domain) -> Float[Array, ""]:
+    """How far constraints and multipliers are from being satisfied, in lengths of x."""
+    is_equation = jnp.arange(constraints.value.size) < domain.equalities
+    unmet = jnp.maximum(constraints.value, -state.multipliers / state.penalties)
+    return jnp.max(jnp.abs(jnp.where(is_equation, constraints.value, unmet)) / state.sizes, initial=0.0)
+
+
+def _is_lost(state: AugmentedState, answer: Answer, domain: Domain) -> Bool[Array, ""]:
+    size = domain.norm(state.at.x)
+    before = jnp.maximum(_unmet(state, state.constraints, domain), jnp.where(size > 0, size, 1))
+    return _unmet(state, lagrangian.of_answer(answer), domain) > LOST * before
+
+
 def _concluded(state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedState:
     """The result of an inner run as an iterate, with its multipliers; the penalties of the next one."""
     constraints = lagrangian.of_answer(answer)
-    is_equation = jnp.arange(constraints.value.size) < domain.equalities
-    unmet = jnp.maximum(constraints.value, -state.multipliers / state.penalties)
-    unmet = jnp.abs(jnp.where(is_equation, constraints.value, unmet)) / state.sizes
-    infeasibility = jnp.max(unmet, initial=0.0)
+    infeasibility = _unmet(state, constraints, domain)
     # What the inexactness of the inner run leaves is not for the penalties to mend.
-    slow = (infeasibility > SHARE * state.infeasibility) & (infeasibility > state.tolerance / state.scale)
+    slow = state.lost | (infeasibility > SHARE * state.infeasibility) & (infeasibility > state.tolerance / state.scale)
     raised = jnp.maximum(RAISE * state.penalties, FIRST_PENALTY * _bend(state, answer, domain) / state.sizes**2)
     scale = jnp.maximum(state.scale, domain.dual_norm(answer.derivative))
     most = LARGEST_MULTIPLIER * scale / state.sizes
     multipliers = _positive(state.multipliers + state.penalties * constraints.value, domain)
+    multipliers = jnp.where(state.lost, state.multipliers, multipliers)
     # All by one factor, so that those that belong to violations without an end keep their balance.
     multipliers = multipliers / jnp.max(jnp.abs(multipliers) / most, initial=1.0)
     # Below this the noise of rounding in f' ends every inner run.
@@ -268,5 +286,5 @@ def _concluded(state: AugmentedState, answer: Answer, domain: Domain) -> Augment
         penalties=jnp.where(slow, raised, state.penalties),
         scale=scale,
         infeasibility=infeasibility,
-        tolerance=jnp.maximum(TIGHTEN * state.tolerance, finest),
+        tolerance=jnp.where(state.lost, state.tolerance, jnp.maximum(TIGHTEN * state.tolerance, finest)),
     )

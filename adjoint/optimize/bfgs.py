@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from adjoint.inputs import refuse
-from adjoint.optimize.descent import Descent
+from adjoint.optimize.descent import Descent, units_of_start
 from adjoint.optimize.problem import Domain, Iterate
 
 
@@ -17,6 +17,11 @@ class _Inverse(NamedTuple):
 
     H: Float[Array, "n n"]
     untouched: Bool[Array, ""]
+
+
+# c2 of the strong Wolfe conditions. With 0.9 steps along flat directions, of which H knows nothing yet, may end when a tenth of
+# the slope is gone; ill-conditioned least squares (PALMER of CUTEst) take half as many more of them.
+CURVATURE = 0.7
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,11 @@ class BFGS(Descent):
     >>> [round(float(v), 3) for v in x]
     [1.0, 1.0]
     """
+
+    c2 = CURVATURE
+
+    def units(self, x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Float[Array, " n"]:
+        return units_of_start(x, derivative)
 
     def forget(self, x: Float[Array, " n"], domain: Domain) -> _Inverse:
         return _Inverse(domain.inverse_matrix(x.dtype, x.size), jnp.ones((), bool))
@@ -101,10 +111,14 @@ class LBFGS(Descent):
     """
 
     memory: int = 10
+    c2 = CURVATURE
 
     def __post_init__(self) -> None:
         if self.memory < 1:
             refuse("LBFGS", f"memory = {self.memory}", "at least one pair", "10 is usual.")
+
+    def units(self, x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Float[Array, " n"]:
+        return units_of_start(x, derivative)
 
     def forget(self, x: Float[Array, " n"], domain: Domain) -> _Pairs:
         none = jnp.zeros((self.memory, x.size), x.dtype)

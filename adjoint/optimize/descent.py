@@ -19,10 +19,17 @@ from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
 FIRST_STEP = 0.1
 # A direction must make at least this angle with the level set: cos(d, -gradient) in the norm of the inner product.
 SMALLEST_COSINE = 1e-10
+# A change of an entry by its unit changes f, to first order, by this share of the largest such change, or by more: the size of an
+# entry that is next to zero by chance is no unit.
+COMPARABLE = 0.1
 
 
 class Model(Protocol):
     """What a method knows about the second derivatives."""
+
+    def units(self, x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Units of the entries, from the start; ones where steps are to be measured as x is."""
+        ...
 
     def forget(self, x: Float[Array, " n"], domain: Domain) -> Any:
         """The memory before any step."""
@@ -49,7 +56,7 @@ class DescentState(NamedTuple):
     size, reach
         The largest |x|, and the largest |x_i| of each entry, so far: the scale of first steps.
     unit
-        Units of the entries, ones until the method is revived.
+        Units of the entries.
     """
 
     request: Int32[Array, ""]
@@ -76,6 +83,8 @@ class Descent:
 
     requests = (Request.VALUE,)
     handles = ("bounds",)
+    # Of the strong Wolfe conditions, as section 3.1 of Nocedal and Wright has it.
+    c2 = 0.9
 
     def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> DescentState:
         """The state that asks about x first."""
@@ -100,11 +109,14 @@ class Descent:
 
     def step(self, state: DescentState, answer: Answer, domain: Domain) -> DescentState:
         """The state after the answer that it asked for; pure."""
+        first = ~state.started
+        state = jax.lax.cond(
+            first & state.fresh, lambda s: self._in_units_of_start(s, answer, domain), lambda s: s, state
+        )
         domain = domain.in_units(state.unit)
         slope = answer.derivative @ state.direction
         noise = domain.rounding(state.search.start.value)
-        search = advance(state.search, answer.value, slope, answer.derivative, noise)
-        first = ~state.started
+        search = advance(state.search, answer.value, slope, answer.derivative, noise, self.c2)
         state = state._replace(search=_where(first, state.search, search), started=jnp.ones((), bool))
         turns = first | search.accepted | search.failed
 
@@ -115,6 +127,11 @@ class Descent:
             return state._replace(point=_along(state.at.x, search.t, state.direction, domain))
 
         return jax.lax.cond(turns, turn, go_on, state)
+
+    def _in_units_of_start(self, state: DescentState, answer: Answer, domain: Domain) -> DescentState:
+        unit = self.units(state.point, answer.derivative)  # pyright: ignore[reportAttributeAccessIssue]
+        memory = self.forget(state.point, domain.in_units(unit))  # pyright: ignore[reportAttributeAccessIssue]
+        return state._replace(unit=unit, memory=memory)
 
     def revive(self, state: DescentState, domain: Domain) -> DescentState:
         """The stuck state with all forgotten that may have led astray, in units of the sizes that entries have had by now.
@@ -191,6 +208,19 @@ class Descent:
         met = free & (domain.project(target) != target) & ((target - at.x) * at.derivative < 0)
         others = at.x + towards(state.memory, at, free & ~met, domain)
         return domain.project(jnp.where(met, target, others)) - at.x
+
+
+def units_of_start(x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The sizes of the entries, or as much more as it takes to have an effect on f, but no more than the largest size.
+
+    Entries that are zero have the largest size; 1 where all are.
+    """
+    size, slope = jnp.abs(x), jnp.abs(derivative)
+    largest = jnp.max(size, initial=0.0)
+    size = jnp.where(size > 0, size, jnp.where(largest > 0, largest, 1))
+    effect = COMPARABLE * jnp.max(size * slope, initial=0.0)
+    effective = jnp.where(slope > 0, effect / jnp.where(slope > 0, slope, 1), jnp.inf)
+    return jnp.clip(effective, size, jnp.max(size, initial=0.0))
 
 
 def _downhill(at: Iterate, free: Bool[Array, " n"], size: Float[Array, ""], domain: Domain) -> Float[Array, " n"]:

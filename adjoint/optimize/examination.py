@@ -20,6 +20,8 @@ REACH = 0.01
 MISMATCH, CLARITY = 0.1, 0.05
 # From one t to the next what smooth terms miss shrinks by eight squared or more, and noise by chance only.
 POWER = 32
+# Where values jump, the mismatch grows by eight.
+JUMP = 4
 
 
 class Examination(NamedTuple):
@@ -116,9 +118,13 @@ def find(examination: Examination, domain: Domain) -> Finding:
     size = jnp.maximum(jnp.abs(difference), jnp.maximum(jnp.abs(slopes), jnp.abs(slope)))
     clear = usable & (uncertainty <= CLARITY * size)
     off = clear & (mismatch > MISMATCH * size)
-    # The mismatch of a right derivative is quadratic in t: from one t to the next it shrinks by more than this half.
-    lasting = off[:-1] & off[1:] & (mismatch[1:] > mismatch[:-1] / 2)
+    # The mismatch of a right derivative is quadratic in t: from one t to the next it shrinks by more than this half. That of a
+    # wrong one stays; where it grows as t shrinks, values jump, of which no derivative knows.
+    share = mismatch[1:] / jnp.where(mismatch[:-1] > 0, mismatch[:-1], 1)
+    lasting = off[:-1] & off[1:] & (share > 1 / 2) & (share < JUMP)
     # What a Newton step would gain along d, from the curvature over the longest stretch.
     bend = jnp.maximum((slopes[0] - slope) / t[0], 0)
     gain = jnp.where(bend > 0, slope**2 / (2 * jnp.where(bend > 0, bend, 1)), jnp.inf)
-    return Finding(jnp.any(lasting), ~jnp.any(clear) | (gain <= 10 * noise), noise)
+    # It stays wrong as long as anything can be seen.
+    ever_after = jnp.flip(jnp.cumprod(jnp.flip(off | ~clear))) > 0
+    return Finding(jnp.any(lasting & ever_after[:-1]), ~jnp.any(clear) | (gain <= 10 * noise), noise)

@@ -10,14 +10,16 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-# c1 and c2 for quasi-Newton directions (Nocedal and Wright, section 3.1).
-SUFFICIENT_DECREASE, CURVATURE = 1e-4, 0.9
+# c1 (Nocedal and Wright, section 3.1); c2 is the method's.
+SUFFICIENT_DECREASE = 1e-4
 # An extrapolation goes at least and at most so many times as far, an interpolation keeps this share from either end.
-SHORTEST_LEAP, LONGEST_LEAP, MARGIN = 1.5, 10.0, 0.1
+SHORTEST_LEAP, LONGEST_LEAP, MARGIN = 1.5, 4.0, 0.1
 # Back from a point where f is not finite.
 RETREAT = 0.2
 # Interpolation contracts a bracket by about three a trial: 15 trials are beyond rounding.
 TRIALS = 15
+# So many trials in a row at which values contradict slopes that have changed by this share at most: noise, or a wrong derivative.
+CONTRADICTIONS, STRAIGHT = 3, 0.5
 
 
 class Knot(NamedTuple):
@@ -40,6 +42,8 @@ class LineSearch(NamedTuple):
         is `low_derivative`.
     longest
         The largest t allowed.
+    contradictions
+        Trials in a row at which phi contradicts phi'.
     accepted, failed
         How it ended: `t` was the last evaluated one, or the one of `low` where `fell_back`.
     """
@@ -52,6 +56,7 @@ class LineSearch(NamedTuple):
     bracketed: Bool[Array, ""]
     longest: Float[Array, ""]
     trials: Int32[Array, ""]
+    contradictions: Int32[Array, ""]
     accepted: Bool[Array, ""]
     fell_back: Bool[Array, ""]
     failed: Bool[Array, ""]
@@ -67,8 +72,8 @@ def begin(
     """A search that first tries t, from phi(0) = value and phi'(0) = slope < 0."""
     zero, no = jnp.zeros_like(value), jnp.zeros((), bool)
     origin = Knot(zero, value, slope)
-    t = jnp.minimum(t, longest).astype(value.dtype)
-    return LineSearch(t, origin, origin, derivative, origin, no, longest, jnp.zeros((), jnp.int32), no, no, no)
+    t, none = jnp.minimum(t, longest).astype(value.dtype), jnp.zeros((), jnp.int32)
+    return LineSearch(t, origin, origin, derivative, origin, no, longest, none, none, no, no, no)
 
 
 def advance(
@@ -77,13 +82,14 @@ def advance(
     slope: Float[Array, ""],
     derivative: Float[Array, " n"],
     noise: Float[Array, ""],
+    c2: float,
 ) -> LineSearch:
     """The search after phi and phi' at its t; `noise` is what differences of phi below are not to be believed."""
     t, low, start = search.t, search.low, search.start
     finite = jnp.isfinite(value) & jnp.isfinite(slope) & jnp.all(jnp.isfinite(derivative))
     enough = value <= start.value + SUFFICIENT_DECREASE * t * start.slope + noise
     too_far = ~finite | ~enough | (value > low.value + noise)
-    flat = jnp.abs(slope) <= CURVATURE * jnp.abs(start.slope)
+    flat = jnp.abs(slope) <= c2 * jnp.abs(start.slope)
     at_limit = (t >= search.longest) & (slope < 0)
     accepted = ~too_far & (flat | at_limit)
     turned = ~too_far & (slope * jnp.where(search.bracketed, search.high.t - low.t, 1) >= 0)
@@ -94,7 +100,12 @@ def advance(
     bracketed = search.bracketed | too_far | turned
     trials = search.trials + 1
     spent = jnp.abs(new_high.t - new_low.t) <= 4 * jnp.finfo(t.dtype).eps * jnp.maximum(new_high.t, new_low.t)
-    ended = ~accepted & ((trials >= TRIALS) | (bracketed & spent))
+    # Where the slope has hardly changed a smooth phi is close to a line with that slope.
+    straight = jnp.abs(slope - start.slope) <= STRAIGHT * jnp.abs(start.slope)
+    off = jnp.abs(value - start.value - t * (slope + start.slope) / 2)
+    contradicted = finite & straight & (off > t * jnp.abs(start.slope) + 10 * noise)
+    contradictions = jnp.where(contradicted, search.contradictions + 1, 0).astype(jnp.int32)
+    ended = ~accepted & ((trials >= TRIALS) | (bracketed & spent) | (contradictions >= CONTRADICTIONS))
     # A point that is lower by more than noise is a step forward even where no slope is flat enough.
     fell_back = ended & (new_low.value < start.value - noise)
     following = jnp.where(bracketed, _interpolate(new_low, new_high), _extrapolate(low, here))
@@ -107,6 +118,7 @@ def advance(
         bracketed=bracketed,
         longest=search.longest,
         trials=trials,
+        contradictions=contradictions,
         accepted=accepted | fell_back,
         fell_back=fell_back,
         failed=ended & ~fell_back,

@@ -25,8 +25,12 @@ SETTLED, SETTLED_SINCE_START, ZERO = 1e-5, 1e-9, 1e-2
 PROMISED = 1e-8
 # At the noise floor it may be so many times the geometric mean of the noise and of f: noise hides slopes like its square root.
 AT_FLOOR = 100
+# Where an examination has found nothing to gain either: one along a steep direction says nothing about flat ones.
+STEEP = 1000
 # A derivative that is rounding may change f over the sizes of entries by so many times the rounding of what was gained.
 ROUNDED = 1e4
+# A step that changes no entry by more than so many times its rounding is none.
+SHORT = 4
 # A gain counts as seen when it is so many times the rounding of f.
 SEEN = 100
 
@@ -164,7 +168,10 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
         stuck = run.reason == Status.STALLED.code
         revived = method.revive(run.state, replace(domain, noise=finding.noise))
         # Constraints balance the slope of f, so that its gain says nothing.
-        at_floor = _at_floor(run, replace(domain, noise=finding.noise)) if _constrained(run) else finding.at_floor
+        noisy = replace(domain, noise=finding.noise)
+        at_floor = (
+            _at_floor(run, noisy, AT_FLOOR) if _constrained(run) else finding.at_floor & _at_floor(run, noisy, STEEP)
+        )
         at_floor = at_floor & (run.measure.violation <= limits.constraint_tolerance)
         again = stuck & ~at_floor & ~revived.stuck & (run.measure.merit < run.revived_at - SEEN * finding.noise)
         code = jnp.where(stuck & at_floor, Status.NOISE_FLOOR.code, run.reason)
@@ -208,7 +215,10 @@ def _arrive(method: Method, run: Run, before: Iterate, first: Bool[Array, ""], d
     better = (feasible[0] < feasible[1]) | ((feasible[0] == feasible[1]) & (at.value <= best.value))
     here = Best(at.x, at.value, measure.stationarity, measure.violation, _multipliers(run.state))
     rounding = domain.rounding(at.value)
-    gained = (run.measure.merit - measure.merit > rounding) | (measure.violation < run.measure.violation / 2)
+    # A step by the rounding of x leads nowhere, whatever it gains.
+    is_step = jnp.any(jnp.abs(at.x - before.x) > SHORT * jnp.finfo(at.x.dtype).eps * jnp.abs(at.x))
+    gained = is_step & (run.measure.merit - measure.merit > rounding)
+    gained = gained | (measure.violation < run.measure.violation / 2)
     gained = gained | (measure.stationarity < run.lowest / 2) | first
     begins = first & ~jnp.isfinite(run.first_measure.merit)
     return run._replace(
@@ -256,7 +266,7 @@ def _stop(
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in asked if part is not None]))
     idle = moved & (run.idle >= IDLE_STEPS)
     # Without constraints an examination tells the noise floor from steps that are merely short.
-    at_floor = _at_floor(run, domain) if _constrained(run) else jnp.zeros((), bool)
+    at_floor = _at_floor(run, domain, AT_FLOOR) if _constrained(run) else jnp.zeros((), bool)
     floor = jnp.where(at_floor, Status.NOISE_FLOOR.code, Status.STALLED.code)
     suspect = jnp.all(run.mismatch > SUSPECT)
 
@@ -320,13 +330,13 @@ def _doubtful_direction(run: Run, domain: Domain) -> Float[Array, " n"]:
     return jnp.where(domain.free(state.at.x, -direction), direction, 0)
 
 
-def _at_floor(run: Run, domain: Domain) -> Bool[Array, ""]:
+def _at_floor(run: Run, domain: Domain, most: float) -> Bool[Array, ""]:
     """Whether steps that gain nothing tell that nothing can be seen to gain, when they are within the constraints.
 
     Where the slope is no more than noise can hide: methods for constraints may as well turn in circles.
     """
     value, total = run.state.at.value, jnp.abs(run.first_measure.merit - run.measure.merit)
-    return _relative_slope(run) <= AT_FLOOR * jnp.sqrt(domain.rounding(value) * jnp.maximum(jnp.abs(value), total))
+    return _relative_slope(run) <= most * jnp.sqrt(domain.rounding(value) * jnp.maximum(jnp.abs(value), total))
 
 
 def _relative_slope(run: Run) -> Float[Array, ""]:

@@ -36,6 +36,9 @@ class SteepestDescent(Descent):
     (True, True)
     """
 
+    def units(self, x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Float[Array, " n"]:
+        return jnp.ones_like(x)
+
     def forget(self, x: Float[Array, " n"], domain: Domain) -> _Length:
         return _Length(jnp.ones((), x.dtype))
 
