@@ -28,8 +28,10 @@ CURVATURE = 0.7
 class BFGS(Descent):
     """x <- x - t H f'(x), with H <- (1 - rho s y') H (1 - rho y s') + rho s s', rho = 1 / (s . y).
 
-    H begins as M^-1 of the inner product, scaled by (s . y) / (y' M^-1 y) before its first update. Bounds are kept by
-    projection; H is then cut down to the entries that are not at a bound.
+    H begins as M^-1 of the inner product, or where none is given as the squares of the units of x, which are the sizes of its
+    entries at the start; scaled by (s . y) / (y' M^-1 y) before its first update. So the units do not matter. An entry that is next
+    to zero by chance, which shows in how little its size means to f, has a larger unit. Bounds are kept by projection; H is then
+    cut down to the entries that are not at a bound.
 
     Notes
     -----
@@ -99,7 +101,7 @@ class LBFGS(Descent):
     -----
     **Cost** per step: mostly one value and derivative; 4 memory n operations, 2 memory n numbers. With bounds, only the entries of
     the pairs that are not at a bound are used. Source: Nocedal and Wright, algorithm 7.4, with
-    H_0 = M^-1 (s . y) / (y' M^-1 y), as in equation (7.20).
+    H_0 = M^-1 (s . y) / (y' M^-1 y), as in equation (7.20), and M of `BFGS`.
 
     Examples
     --------

@@ -60,7 +60,8 @@ def minimize(
     equality, inequality
         g and h, functions of x that return arrays.
     inner_product
-        Measures steps and derivatives, and makes gradients of derivatives: `Euclidean` (default), `Weighted`, `Sobolev`.
+        Measures steps and derivatives, and makes gradients of derivatives: `Euclidean` (default), `Weighted`, `Sobolev`. With the
+        default `BFGS`, `LBFGS`, `Newton` and `GaussNewton` measure their steps in units of the entries of x0.
     gradient
         f' as a function of x. With it, objective and gradient are called on the host with NumPy arrays.
     noise
