@@ -9,6 +9,9 @@ import pytest
 
 import adjoint
 from adjoint import SQP, Status, minimize
+from adjoint.inner_products import Euclidean
+from adjoint.optimize.problem import Answer, Domain
+from adjoint.optimize.sqp import multipliers
 from tests.hock_schittkowski import CASES, Case, assert_optimal
 
 SLOW = ("HS35", "HS43", "HS76")
@@ -66,3 +69,13 @@ class TestRefusals:
     def test_inside_jit(self) -> None:
         with pytest.raises(ValueError, match=r"SQP\(\) inside jit.*AugmentedLagrangian\(\)"):
             jax.jit(lambda x: minimize(lambda y: jnp.sum(y**2), x, SQP()).value)(jnp.ones(2))
+
+
+@pytest.mark.parametrize("short_of_it", [0.0, 1e-14])
+def test_a_bound_takes_its_share_of_the_slope_also_when_x_is_short_of_it_by_rounding(short_of_it: float) -> None:
+    # f' = (3, 1), x_0 + x_1 = 0 and x_0 >= 1: by x_1 the multiplier is -1, and the bound has the other 2 of x_0.
+    answer = Answer(jnp.asarray(0.0), jnp.array([3.0, 1.0]), jnp.zeros(1), jnp.ones((1, 2)))
+    lower, upper = jnp.array([1.0, -jnp.inf]), jnp.full(2, jnp.inf)
+    domain = Domain(lower, upper, jnp.asarray(0.0), Euclidean(), lambda x: x, equalities=1)
+    found = multipliers(np.array([1 + short_of_it, -1.0]), answer, domain)
+    np.testing.assert_allclose(found, [-1.0], rtol=0, atol=1e-12)

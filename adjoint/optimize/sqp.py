@@ -26,6 +26,8 @@ from adjoint.solution import Status
 
 # What SLSQP is told of a point where something is not a number: so many times the largest |f| so far above it.
 FAR_ABOVE = 1e3
+# A bound has a multiplier when x is closer to it than this share of x, or of 1: SLSQP may stop short of it by rounding.
+NEAR = 1e-3
 
 
 class SQPState(NamedTuple):
@@ -300,7 +302,7 @@ class _Asked:
 def multipliers(x: np.ndarray, answer: Answer, domain: Domain) -> np.ndarray:
     """Those that make the conditions of optimality hold best, in the least squares sense of `lagrangian.measure`.
 
-    Those of inequalities are not negative. The entries of x at a bound have multipliers of their own, which are left out.
+    Those of inequalities are not negative. Bounds close to x have multipliers of their own, which are left out.
     """
     c, J = lagrangian.of_answer(answer)
     c, J, derivative = np.asarray(c, float), np.asarray(J, float), np.asarray(answer.derivative, float)
@@ -308,17 +310,18 @@ def multipliers(x: np.ndarray, answer: Answer, domain: Domain) -> np.ndarray:
         return np.zeros(c.size)
     is_equation = np.arange(c.size) < domain.equalities
     away = np.where(is_equation, 0, np.maximum(-c, 0))
-    slack = np.diag(np.minimum(np.linalg.norm(J, axis=1), away))
-    none = np.zeros((c.size, 0))
-    matrices, least = [J.T], [np.where(is_equation, -np.inf, 0.0)]
+    matrices, slacks = [J.T], [np.minimum(np.linalg.norm(J, axis=1), away)]
+    least = [np.where(is_equation, -np.inf, 0.0)]
     for bound, sign in ((domain.lower, -1.0), (domain.upper, 1.0)):
         if bound is not None:
-            held = np.eye(x.size)[:, x == np.asarray(bound)]
-            matrices.append(sign * held)
-            least.append(np.zeros(held.shape[1]))
-            none = np.concatenate([none, np.zeros((c.size, held.shape[1]))], axis=1)
-    matrix = np.block([[np.concatenate(matrices, axis=1)], [slack, none]])
-    right = np.concatenate([-derivative, np.zeros(c.size)])
+            distance = np.abs(x - np.asarray(bound))
+            near = distance <= NEAR * np.maximum(np.abs(x), 1)
+            matrices.append(sign * np.eye(x.size)[:, near])
+            slacks.append(distance[near])
+            least.append(np.zeros(np.sum(near)))
+    slack = np.diag(np.concatenate(slacks))
+    matrix = np.concatenate([np.concatenate(matrices, axis=1), slack])
+    right = np.concatenate([-derivative, np.zeros(len(slack))])
     bounds = (np.concatenate(least), np.full(matrix.shape[1], np.inf))
     from scipy.optimize import lsq_linear
 
