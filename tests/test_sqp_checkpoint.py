@@ -33,7 +33,7 @@ class Counted:
 
     def solve(self, path: Path | None = None, every: int = 1, **given: Any) -> adjoint.Solution:
         checkpoint = None if path is None else Checkpoint(path, every)
-        given = {"equality": CASE.equality, "checkpoint": checkpoint} | given
+        given = {"equality": CASE.equality, "checkpoint": checkpoint, "max_steps": 20} | given
         return adjoint.minimize(self.f, np.array(CASE.start), SQP(), gradient=self.slope, **given)
 
 
@@ -54,7 +54,7 @@ def test_the_same_bits_after_a_stop_at_every_evaluation(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_in_the_middle_of_an_examination(tmp_path: Path) -> None:
-    """A wrong derivative is found out by evaluations that SLSQP does not ask for."""
+    """A wrong derivative, which SLSQP creeps along, is found out by evaluations that it does not ask for."""
     whole, parts = Counted(-1.0), Counted(-1.0)
     expected = whole.solve()
     assert expected.status == Status.UNTRUSTED_GRADIENT

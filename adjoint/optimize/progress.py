@@ -279,7 +279,8 @@ def _stop(
     code = jnp.where(moved & bottomless, Status.UNBOUNDED.code, code)
     code = jnp.where(first & ~finite, Status.NONFINITE_OBJECTIVE.code, code).astype(jnp.int32)
 
-    doubtful = (code == Status.STALLED.code) | (suspect & ((code == Status.NOISE_FLOOR.code) | converged))
+    ends_in_doubt = converged | (code == Status.NOISE_FLOOR.code) | (code == Status.NOT_CONVERGED.code)
+    doubtful = (code == Status.STALLED.code) | (suspect & ends_in_doubt)
     # A method that may go uphill has been led there by f', right or wrong.
     uphill = converged & (run.best.violation <= limits.constraint_tolerance)
     fallen = jnp.maximum(jnp.abs(state.at.value), jnp.abs(run.first_measure.merit - measure.merit))
