@@ -278,7 +278,7 @@ class TestTheChoice:
             assert as_method(method) is method
 
     def test_for_a_problem(self) -> None:
-        assert choose(100, True, False, False, True)[0] == (TrustRegionNewton(), BFGS())
+        assert choose(100, True, False, False, True)[0] == (TrustRegionNewton(), BFGS(), TrustRegionNewton())
         assert choose(100, False, False, False, False)[0] == choose(1000, False, False, False, True)[0] == (BFGS(),)
         assert choose(1001, False, False, False, True)[0] == (LBFGS(),)
         assert (

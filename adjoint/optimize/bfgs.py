@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.inputs import refuse
 from adjoint.optimize.descent import Descent, units_of_start
@@ -13,15 +13,17 @@ from adjoint.optimize.problem import Domain, Iterate
 
 
 class _Inverse(NamedTuple):
-    """H, close to the inverse Hessian, and whether it is still what it began as."""
+    """H, close to the inverse Hessian, and how many steps it has learned from."""
 
     H: Float[Array, "n n"]
-    untouched: Bool[Array, ""]
+    updates: Int32[Array, ""]
 
 
 # c2 of the strong Wolfe conditions. With 0.9 steps along flat directions, of which H knows nothing yet, may end when a tenth of
 # the slope is gone; ill-conditioned least squares (PALMER of CUTEst) take half as many more of them.
 CURVATURE = 0.7
+# For so many updates per unknown most of H may be what it began with, and is enlarged where it proves too small.
+YOUNG = 3
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,16 @@ class BFGS(Descent):
     """x <- x - t H f'(x), with H <- (1 - rho s y') H (1 - rho y s') + rho s s', rho = 1 / (s . y).
 
     H begins as M^-1 of the inner product, or where none is given as the squares of the units of x, which are the sizes of its
-    entries at the start; scaled by (s . y) / (y' M^-1 y) before its first update. So the units do not matter. An entry that is next
-    to zero by chance, which shows in how little its size means to f, has a larger unit. Bounds are kept by projection; H is then
-    cut down to the entries that are not at a bound.
+    entries at the start; scaled by (s . y) / (y' H y) before its first update, and before the next 3 n where that makes it larger:
+    the first step is along the steepest direction, and its scale far too small for the flat ones. So the units do not matter. An
+    entry that is next to zero by chance, which shows in how little its size means to f, has a larger unit. Bounds are kept by
+    projection; H is then cut down to the entries that are not at a bound.
 
     Notes
     -----
     **Cost** per step: mostly one value and derivative; n^2 operations and numbers: up to a few thousand unknowns. With bounds, n^3
-    operations. Source: Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 6.1 and equations (6.17) and (6.20).
+    operations. Source: Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 6.1 and equations (6.17) and (6.20); scaling
+    only where H is too small: M. Al-Baali, Comput. Optim. Appl. 9, 191-203 (1998).
 
     Examples
     --------
@@ -53,7 +57,7 @@ class BFGS(Descent):
         return units_of_start(x, derivative)
 
     def forget(self, x: Float[Array, " n"], domain: Domain) -> _Inverse:
-        return _Inverse(domain.inverse_matrix(x.dtype, x.size), jnp.ones((), bool))
+        return _Inverse(domain.inverse_matrix(x.dtype, x.size), jnp.zeros((), jnp.int32))
 
     def direction(self, memory: _Inverse, at: Iterate, free: Bool[Array, " n"], domain: Domain) -> Float[Array, " n"]:
         g, H = at.derivative * free, memory.H
@@ -67,13 +71,14 @@ class BFGS(Descent):
         return -jnp.where(free, H_g - H @ back, 0)
 
     def learn(self, memory: _Inverse, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain) -> _Inverse:
-        s_y = s @ y
-        scale = jnp.where(memory.untouched, s_y / (y @ domain.gradient(y)), 1)
-        H = scale * memory.H
+        s_y, updates = s @ y, memory.updates
+        scale = s_y / (y @ (memory.H @ y))
+        enlarged = jnp.where(updates <= YOUNG * s.size, jnp.maximum(scale, 1), 1)
+        H = jnp.where(updates == 0, scale, enlarged) * memory.H
         rho, H_y = 1 / s_y, H @ y
         cross = s[:, None] * H_y[None, :]
         H = H - rho * (cross + cross.T) + rho * (1 + rho * (y @ H_y)) * s[:, None] * s[None, :]
-        return _Inverse(H, jnp.zeros((), bool))
+        return _Inverse(H, updates + 1)
 
 
 class _Pairs(NamedTuple):

@@ -69,7 +69,8 @@ def choose(
             return (MMA(), augmented), f"inequalities, and finite bounds for all of {n} unknowns"
         return (augmented,), f"{'equations' if has_equality else 'inequalities'}, {n} unknowns"
     if traceable and n <= SMALL:
-        return (TrustRegionNewton(), BFGS()), f"{n} unknowns, at most {SMALL}, with second derivatives"
+        methods = (TrustRegionNewton(), BFGS(), TrustRegionNewton())
+        return methods, f"{n} unknowns, at most {SMALL}, with second derivatives"
     if n <= DENSE:
         return (BFGS(),), f"{n} unknowns, at most {DENSE}" if traceable else f"{n} unknowns without second derivatives"
     return (LBFGS(),), f"{n} unknowns, more than {DENSE}"

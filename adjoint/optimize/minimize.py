@@ -196,13 +196,15 @@ def _refuse_on_host_only(**given: Any) -> None:
             )
 
 
-# A method that has another one behind it gives up after so many steps: it may be crawling where the other one runs.
-PATIENCE = 100
+# A method that has another one behind it gives up after so many steps, the first and the second: it may be crawling where the
+# other one runs.
+PATIENCE = (100, 300)
 
 
-def _left(limits: Limits, spent: Any, is_last: bool) -> Limits:
-    """The limits of the next stage."""
-    steps = limits.max_steps if is_last else jnp.minimum(limits.max_steps, PATIENCE)
+def _left(limits: Limits, spent: Any, number: int, methods: tuple[Method, ...]) -> Limits:
+    """The limits of a stage."""
+    is_last = number + 1 == len(methods)
+    steps = limits.max_steps if is_last else jnp.minimum(limits.max_steps, PATIENCE[number])
     return limits._replace(max_steps=steps, max_evaluations=limits.max_evaluations - spent)
 
 
@@ -217,7 +219,7 @@ def _compiled_stages(statement: Statement, methods: tuple[Method, ...], limits: 
     stages: list[_Stage] = []
     x, done, spent, first_measure = statement.x, jnp.zeros((), bool), jnp.zeros((), jnp.int32), None
     for number, method in enumerate(methods):
-        left = _left(limits, spent, number + 1 == len(methods))
+        left = _left(limits, spent, number, methods)
         stage = _stage(compiled(statement.objective, method, x, statement.domain, left, done, first_measure))
         stages.append(stage)
         first_measure = stage.first_measure
@@ -237,7 +239,7 @@ def _host_stages(
     rows: list[dict[str, float]] = []
     x, spent = statement.x, 0
     for number, method in enumerate(methods):
-        left = _left(limits, spent, number + 1 == len(methods))
+        left = _left(limits, spent, number, methods)
         before = stages[-1].first_measure if stages else None
         loop: Any = sqp_on_host if isinstance(method, SQP) else partial(on_host, first_measure=before)
         run = loop(
