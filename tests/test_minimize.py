@@ -55,6 +55,28 @@ class TestMinimizers:
         # n = 10 has a second local minimum near (-1, 1, ..., 1), which this start does not lead to.
         np.testing.assert_allclose(adjoint.require(solution), np.ones(n), rtol=0, atol=1e-5)
 
+    def test_flat_directions_are_found_soon(self) -> None:
+        """Curvatures from 1 to 1e8: with the scale of the first, steepest step for all directions it takes 112 evaluations."""
+        w, Q = jnp.logspace(0, 8, 9), jnp.asarray(np.linalg.qr(np.random.default_rng(0).normal(size=(9, 9)))[0])
+        solution = minimize(lambda x: jnp.sum(w * (Q @ x - 1) ** 2), jnp.full(9, 2.0), BFGS())
+        np.testing.assert_allclose(adjoint.require(solution), Q.T @ np.ones(9), rtol=0, atol=1e-4)
+        assert int(solution.stats["evaluations"]) <= 90
+
+    @pytest.mark.slow
+    def test_the_default_where_newton_crawls_and_bfgs_too(self) -> None:
+        """The dipole model of the heart (J. E. Dennis, D. M. Gay, P. A. Vu, Rice University TR 83-16, 1983); its minimum is 0."""
+        moments = jnp.array([-1.826 - 0.754j, -4.839 - 3.259j, -14.023 + 15.467j])
+        orders = jnp.arange(1, 4)
+
+        def f(x):
+            A, z = x[0] + 1j * x[1], (x[2] + 1j * x[4], x[3] + 1j * x[5])
+            difference = A * z[0] ** orders + (-0.816 - 0.017j - A) * z[1] ** orders - moments
+            return jnp.sum(difference.real**2 + difference.imag**2)
+
+        solution = minimize(f, jnp.array([0.0, 0.0, 1.0, 1.0, 1.0, 1.0]), max_evaluations=2000)
+        assert "BFGS" in str(solution.stats["method"])
+        assert float(f(adjoint.require(solution))) < 1e-15
+
     def test_one_unknown_and_a_tree(self) -> None:
         def f(x):
             return (x["a"] - 2.0) ** 2 + jnp.sum(
