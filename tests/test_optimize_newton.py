@@ -97,7 +97,8 @@ class TestJudging:
     def judged(self, value: float, slope: float, level: float = 0.0) -> Judgement:
         at = Iterate(jnp.ones(1), jnp.asarray(0.5 + level), jnp.ones(1))
         answer = adjoint.optimize.problem.Answer(jnp.asarray(value + level), jnp.full(1, slope))
-        return judge(at, answer, -jnp.ones(1), jnp.asarray(0.5), jnp.asarray(1.0), unconstrained())
+        before = jnp.asarray(1, jnp.int32)
+        return judge(at, answer, -jnp.ones(1), jnp.asarray(0.5), jnp.asarray(1.0), before, unconstrained())
 
     @pytest.mark.parametrize(
         ("value", "accepted", "radius"),
@@ -113,6 +114,13 @@ class TestJudging:
         """At f = 1e16 a decrease of 1/2 is rounding: the mean slope, -1/2 or 1/2 along the step, decides."""
         assert bool(self.judged(0.0, slope, 1e16).accepted) == accepted
 
+    @pytest.mark.parametrize(
+        ("value", "slope", "count"), [(2.0, 1.0, 2), (0.49999, 1.0, 0), (2.0, 0.0, 0), (np.nan, 1.0, 0)]
+    )
+    def test_contradictions_are_counted(self, value: float, slope: float, count: int) -> None:
+        """Slopes of -1 at both ends of the step promise a change by -1, which one by 1.5 contradicts; one by 0 may be curvature."""
+        assert int(self.judged(value, slope).contradictions) == count
+
 
 class TestMinimizers:
     @pytest.mark.parametrize("method", METHODS)
@@ -121,6 +129,20 @@ class TestMinimizers:
         np.testing.assert_allclose(require(solution), np.ones(2), atol=1e-8)
         # The curved valley takes 20 to 30 steps, of any trust region.
         assert int(solution.stats["evaluations"]) <= 35
+
+    def test_noise_is_noticed_soon(self) -> None:
+        """Without noise it takes 8 evaluations; three that contradict the slopes and eight to examine them end it."""
+        direction = 1e9 * jnp.array([0.7, -1.3])
+
+        def f(x):
+            beale = jnp.sum((jnp.array([1.5, 2.25, 2.625]) - x[0] * (1 - x[1] ** jnp.arange(1, 4))) ** 2)
+            return beale + 1e-6 * jnp.sin(jax.lax.stop_gradient(direction @ x))
+
+        solution = minimize(f, jnp.ones(2), Newton())
+        assert solution.status == adjoint.Status.NOISE_FLOOR
+        # Noise of 1e-6 hides sqrt(1e-6) of x in the flattest direction.
+        np.testing.assert_allclose(require(solution), [3.0, 0.5], atol=1e-3)
+        assert int(solution.stats["evaluations"]) <= 24
 
     def test_beyond_a_saddle(self) -> None:
         """x^4 - x^2 + y^2 from x = 0, where f' has no part along x: minima at x = +-1/sqrt 2."""

@@ -100,14 +100,12 @@ def advance(
     bracketed = search.bracketed | too_far | turned
     trials = search.trials + 1
     spent = jnp.abs(new_high.t - new_low.t) <= 4 * jnp.finfo(t.dtype).eps * jnp.maximum(new_high.t, new_low.t)
-    # Where the slope has hardly changed a smooth phi is close to a line with that slope.
-    straight = jnp.abs(slope - start.slope) <= STRAIGHT * jnp.abs(start.slope)
-    off = jnp.abs(value - start.value - t * (slope + start.slope) / 2)
-    contradicted = finite & straight & (off > t * jnp.abs(start.slope) + 10 * noise)
-    contradictions = jnp.where(contradicted, search.contradictions + 1, 0).astype(jnp.int32)
-    ended = ~accepted & ((trials >= TRIALS) | (bracketed & spent) | (contradictions >= CONTRADICTIONS))
+    contradicted, off = contradiction(value - start.value, t * start.slope, t * slope, noise)
+    contradictions = jnp.where(finite & contradicted, search.contradictions + 1, 0).astype(jnp.int32)
+    blurred = contradictions >= CONTRADICTIONS
+    ended = ~accepted & ((trials >= TRIALS) | (bracketed & spent) | blurred)
     # A point that is lower by more than noise is a step forward even where no slope is flat enough.
-    fell_back = ended & (new_low.value < start.value - noise)
+    fell_back = ended & (new_low.value < start.value - jnp.where(blurred, 10 * off, noise))
     following = jnp.where(bracketed, _interpolate(new_low, new_high), _extrapolate(low, here))
     return LineSearch(
         t=jnp.where(accepted, t, jnp.where(fell_back, new_low.t, jnp.minimum(following, search.longest))),
@@ -123,6 +121,18 @@ def advance(
         fell_back=fell_back,
         failed=ended & ~fell_back,
     )
+
+
+def contradiction(
+    change: Float[Array, ""], slope: Float[Array, ""], slope_beyond: Float[Array, ""], noise: Float[Array, ""]
+) -> tuple[Bool[Array, ""], Float[Array, ""]]:
+    """Whether a change of f over a step contradicts the slopes, times the step, at its ends; and by how much.
+
+    Where the slope has hardly changed a smooth f is close to a line with that slope.
+    """
+    straight = jnp.abs(slope_beyond - slope) <= STRAIGHT * jnp.abs(slope)
+    off = jnp.abs(change - (slope_beyond + slope) / 2)
+    return straight & (off > jnp.abs(slope) + 10 * noise), off
 
 
 def _choose(first: Bool[Array, ""], a: Knot, b: Knot) -> Knot:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.optimize.descent import Descent
 from adjoint.optimize.problem import Answer, Domain, Iterate, Request
-from adjoint.optimize.trust_region import collapsed, eigenbasis, judge, minimize_in_ball
+from adjoint.optimize.trust_region import eigenbasis, hopeless, judge, minimize_in_ball
 
 # With bounds: entries that a step would carry beyond are held, and the others solved for again, at most so often.
 ROUNDS = 8
@@ -38,6 +38,8 @@ class TrustRegionState(NamedTuple):
         The longest |x| so far, or the first radius.
     revived
         Whether the radius has been reset since the last step.
+    contradictions
+        Trials in a row at which f contradicts f'.
     """
 
     request: Int32[Array, ""]
@@ -55,6 +57,7 @@ class TrustRegionState(NamedTuple):
     size: Float[Array, ""]
     started: Bool[Array, ""]
     revived: Bool[Array, ""]
+    contradictions: Int32[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class TrustRegionNewton:
             size=radius,
             started=no,
             revived=no,
+            contradictions=jnp.zeros((), jnp.int32),
         )
 
     def step(self, state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegionState:
@@ -115,7 +119,8 @@ class TrustRegionNewton:
 
     def revive(self, state: TrustRegionState, domain: Domain) -> TrustRegionState:
         """The stuck state with the radius that it began with, once a step: now the noise of f is known."""
-        fresh = state._replace(radius=state.size, stuck=jnp.zeros((), bool), revived=jnp.ones((), bool))
+        none = jnp.zeros((), jnp.int32)
+        fresh = state._replace(radius=state.size, stuck=none > 0, revived=none == 0, contradictions=none)
         again = _propose(fresh, domain.in_units(state.unit))
         return jax.tree.map(lambda a, b: jnp.where(state.revived, a, b), state, again)
 
@@ -158,7 +163,7 @@ def _units(x: Float[Array, " n"]) -> Float[Array, " n"]:
 def _judge(state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegionState:
     """The state that has moved and asks for the Hessian, or that has stayed with a smaller radius."""
     s = state.point - state.at.x
-    verdict = judge(state.at, answer, s, state.predicted, state.radius, domain)
+    verdict = judge(state.at, answer, s, state.predicted, state.radius, state.contradictions, domain)
     first = ~state.started
     accepted = first | verdict.accepted
     here = Iterate(state.point, answer.value, answer.derivative)
@@ -168,12 +173,13 @@ def _judge(state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegi
         request=jnp.where(accepted, Request.HESSIAN, Request.VALUE).astype(jnp.int32),
         at=jax.tree.map(lambda a, b: jnp.where(accepted, a, b), here, state.at),
         iterations=state.iterations + (verdict.accepted & ~first),
-        stuck=~accepted & collapsed(radius, size),
+        stuck=~accepted & hopeless(verdict, radius, size),
         radius=radius,
         promise=jnp.where(accepted, jnp.inf, state.promise),
         size=size,
         started=jnp.ones((), bool),
         revived=state.revived & ~accepted,
+        contradictions=verdict.contradictions,
     )
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.optimize.descent import Descent
 from adjoint.optimize.problem import Answer, Domain, Iterate, Request
-from adjoint.optimize.trust_region import collapsed, judge
+from adjoint.optimize.trust_region import hopeless, judge
 
 # Without rounding n products solve a system of n equations; these are added for rounding.
 PRODUCTS_BEYOND = 10
@@ -65,6 +65,7 @@ class TrustRegionCGState(NamedTuple):
     size: Float[Array, ""]
     started: Bool[Array, ""]
     revived: Bool[Array, ""]
+    contradictions: Int32[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class TrustRegionCG:
             size=radius,
             started=no,
             revived=no,
+            contradictions=integer,
         )
 
     def step(self, state: TrustRegionCGState, answer: Answer, domain: Domain) -> TrustRegionCGState:
@@ -130,14 +132,15 @@ class TrustRegionCG:
 
     def revive(self, state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:
         """The stuck state with the radius that it began with, once a step: now the noise of f is known."""
-        fresh = state._replace(radius=state.size, stuck=jnp.zeros((), bool), revived=jnp.ones((), bool))
+        none = jnp.zeros((), jnp.int32)
+        fresh = state._replace(radius=state.size, stuck=none > 0, revived=none == 0, contradictions=none)
         again = self._begin(fresh, domain)
         return jax.tree.map(lambda a, b: jnp.where(state.revived, a, b), state, again)
 
     def _judge(self, state: TrustRegionCGState, answer: Answer, domain: Domain) -> TrustRegionCGState:
         """The state that has moved and begins to solve, or that tries a shorter step."""
         s = state.point - state.at.x
-        verdict = judge(state.at, answer, s, state.predicted, state.radius, domain)
+        verdict = judge(state.at, answer, s, state.predicted, state.radius, state.contradictions, domain)
         first = ~state.started
         accepted = first | verdict.accepted
         radius = jnp.where(first, state.radius, verdict.radius)
@@ -150,12 +153,14 @@ class TrustRegionCG:
             size=size,
             started=jnp.ones((), bool),
             revived=jnp.zeros((), bool),
+            contradictions=jnp.zeros((), jnp.int32),
         )
         length, inner = domain.norm(s), state.inner
         share = radius / jnp.where(length > 0, length, 1)
         shorter = inner._replace(s=share * inner.s, H_s=share * inner.H_s)
         stayed = _try(state._replace(radius=radius, inner=shorter), domain)
-        stayed = stayed._replace(stuck=stayed.stuck | collapsed(radius, size))
+        stuck = stayed.stuck | hopeless(verdict, radius, size)
+        stayed = stayed._replace(stuck=stuck, contradictions=verdict.contradictions)
         return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), self._begin(moved, domain), stayed)
 
     def _begin(self, state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.inner_products import Euclidean
+from adjoint.optimize.line_search import CONTRADICTIONS, contradiction
 from adjoint.optimize.problem import Answer, Domain, Iterate
 
 # A step must bring this share of the decrease that the model promises.
@@ -95,10 +96,11 @@ def minimize_in_ball(
 
 
 class Judgement(NamedTuple):
-    """Whether a trial step is accepted, and the radius from now on."""
+    """Whether a trial step is accepted, the radius from now on, and the trials in a row at which f contradicts f'."""
 
     accepted: Bool[Array, ""]
     radius: Float[Array, ""]
+    contradictions: Int32[Array, ""]
 
 
 def judge(
@@ -107,6 +109,7 @@ def judge(
     s: Float[Array, " n"],
     predicted: Float[Array, ""],
     radius: Float[Array, ""],
+    contradictions: Int32[Array, ""],
     domain: Domain,
 ) -> Judgement:
     """What the answer at ``at.x + s`` says about the step and the model, which `predicted` that f decreases by so much.
@@ -126,9 +129,12 @@ def judge(
     cut = jnp.where(finite & (bend > 0), -slope / (2 * jnp.where(bend > 0, bend, 1)), SHORTEST_CUT)
     shrunk = length * jnp.clip(cut, SHORTEST_CUT, LONGEST_CUT)
     grown = jnp.where((share >= GOOD) & (length > 0.9 * radius), GROWTH * radius, radius)
-    return Judgement(accepted, jnp.where(share >= POOR, grown, shrunk))
+    contradicted, _ = contradiction(-decrease, slope, slope_beyond, noise)
+    contradictions = jnp.where(finite & contradicted & ~accepted, contradictions + 1, 0).astype(jnp.int32)
+    return Judgement(accepted, jnp.where(share >= POOR, grown, shrunk), contradictions)
 
 
-def collapsed(radius: Float[Array, ""], size: Float[Array, ""]) -> Bool[Array, ""]:
-    """Whether no step within the radius would change an x of this size."""
-    return ~(radius > COLLAPSED * jnp.finfo(radius.dtype).eps * size)
+def hopeless(verdict: Judgement, radius: Float[Array, ""], size: Float[Array, ""]) -> Bool[Array, ""]:
+    """Whether no step within the radius would change an x of this size, or f does not do what f' says, nearer and nearer."""
+    collapsed = ~(radius > COLLAPSED * jnp.finfo(radius.dtype).eps * size)
+    return collapsed | (verdict.contradictions >= CONTRADICTIONS)
