@@ -318,7 +318,7 @@ def multipliers(x: np.ndarray, answer: Answer, domain: Domain) -> np.ndarray:
             near = distance <= NEAR * np.maximum(np.abs(x), 1)
             matrices.append(sign * np.eye(x.size)[:, near])
             slacks.append(distance[near])
-            least.append(np.zeros(np.sum(near)))
+            least.append(np.zeros(int(np.sum(near))))
     slack = np.diag(np.concatenate(slacks))
     matrix = np.concatenate([np.concatenate(matrices, axis=1), slack])
     right = np.concatenate([-derivative, np.zeros(len(slack))])
