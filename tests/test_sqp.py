@@ -11,7 +11,7 @@ import adjoint
 from adjoint import SQP, Status, minimize
 from adjoint.inner_products import Euclidean
 from adjoint.optimize.problem import Answer, Domain
-from adjoint.optimize.sqp import multipliers
+from adjoint.optimize.sqp import curvature, multipliers
 from tests.hock_schittkowski import CASES, Case, assert_optimal
 
 SLOW = ("HS35", "HS43", "HS76")
@@ -79,3 +79,40 @@ def test_a_bound_takes_its_share_of_the_slope_also_when_x_is_short_of_it_by_roun
     domain = Domain(lower, upper, jnp.asarray(0.0), Euclidean(), lambda x: x, equalities=1)
     found = multipliers(np.array([1 + short_of_it, -1.0]), answer, domain)
     np.testing.assert_allclose(found, [-1.0], rtol=0, atol=1e-12)
+
+
+def test_curvature_of_the_lagrangian_along_a_step() -> None:
+    """f = x'Ax / 2 and c = x'x / 2 - 1 with the multiplier 2: y = (A + 2) s; none where the Lagrangian does not curve up."""
+    A, x, s = np.array([[1.0, 0.5], [0.5, 9.0]]), np.array([0.3, -0.2]), np.array([1.0, 2.0])
+
+    def answer(x: np.ndarray) -> Answer:
+        return Answer(jnp.asarray(0.0), jnp.asarray(A @ x), jnp.asarray([x @ x / 2 - 1]), jnp.asarray(x[None]))
+
+    y = (A + 2 * np.eye(2)) @ s
+    assert curvature(s, np.array([2.0]), answer(x), answer(x + s)) == pytest.approx(y @ y / (s @ y), rel=1e-12)
+    assert curvature(s, np.array([-20.0]), answer(x), answer(x + s)) is None
+
+
+@pytest.mark.slow
+def test_goes_on_where_slsqp_creeps() -> None:
+    """HS100 (Hock and Schittkowski): SLSQP may end, or take tiny steps, outside of the constraints by 1e-8 to 1e-7."""
+
+    def f(x):
+        first = (x[0] - 10) ** 2 + 5 * (x[1] - 12) ** 2 + x[2] ** 4 + 3 * (x[3] - 11) ** 2 + 10 * x[4] ** 6
+        return first + 7 * x[5] ** 2 + x[6] ** 4 - 4 * x[5] * x[6] - 10 * x[5] - 8 * x[6]
+
+    def limits(x):
+        return jnp.stack(
+            [
+                2 * x[0] ** 2 + 3 * x[1] ** 4 + x[2] + 4 * x[3] ** 2 + 5 * x[4] - 127,
+                7 * x[0] + 3 * x[1] + 10 * x[2] ** 2 + x[3] - x[4] - 282,
+                23 * x[0] + x[1] ** 2 + 6 * x[5] ** 2 - 8 * x[6] - 196,
+                4 * x[0] ** 2 + x[1] ** 2 - 3 * x[0] * x[1] + 2 * x[2] ** 2 + 5 * x[5] - 11 * x[6],
+            ]
+        )
+
+    start = jnp.array([1.0, 2.0, 0.0, 4.0, 0.0, 1.0, 1.0])
+    solution = minimize(f, start, SQP(), inequality=limits)
+    x = [2.330499, 1.951372, -0.4775414, 4.365726, -0.6244870, 1.038131, 1.594227]
+    np.testing.assert_allclose(adjoint.require(solution), x, rtol=0, atol=1e-5)
+    assert float(solution.stats["value"]) == pytest.approx(680.6300573, abs=1e-6)

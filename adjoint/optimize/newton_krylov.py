@@ -132,8 +132,8 @@ class TrustRegionCG:
 
     def revive(self, state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:
         """The stuck state with the radius that it began with, once a step: now the noise of f is known."""
-        none = jnp.zeros((), jnp.int32)
-        fresh = state._replace(radius=state.size, stuck=none > 0, revived=none == 0, contradictions=none)
+        no, none = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
+        fresh = state._replace(radius=state.size, stuck=no, revived=~no, contradictions=none)
         again = self._begin(fresh, domain)
         return jax.tree.map(lambda a, b: jnp.where(state.revived, a, b), state, again)
 

@@ -186,21 +186,26 @@ class _Asked:
         self.run = begin(method, x, domain, objective.constraint_count(x))
         self.latest: Answer | None = None
         self.accepted: Answer | None = None
+        self.curvature = 1.0
         self.pending = False
 
     def run_slsqp(self) -> None:
-        """SLSQP from the start, and from where it ends as long as it gets anywhere, as it may be led astray by what it knows."""
+        """SLSQP from the start, and from where it ends as long as it gets anywhere, as it may be led astray by what it knows.
+
+        It begins with the identity for the second derivatives of the Lagrangian, so from the second time on f is in units of
+        the curvature along the latest step: else its steps are so long that its search gives up, or creeps.
+        """
         from scipy.optimize import minimize as scipy_minimize
 
         self.answer(np.asarray(self.run.state.point))
         self.settle(accepts=True)
-        start, before = np.asarray(self.run.state.at.x, float), -1
+        start, before, unit = np.asarray(self.run.state.at.x, float), -1, 1.0
         while before < int(self.run.state.iterations):
             before = int(self.run.state.iterations)
             ended = scipy_minimize(
-                lambda x: float(self.answer(x).value),
+                lambda x, unit=unit: float(self.answer(x).value) / unit,
                 start,
-                jac=self.accept,
+                jac=lambda x, unit=unit: self.accept(x) / unit,
                 method="SLSQP",
                 bounds=None if self.domain.lower is None else list(zip(*self.bounds(), strict=True)),
                 constraints=self.constraints(),
@@ -209,7 +214,7 @@ class _Asked:
             )
             if self.pending:
                 self.settle(accepts=False)
-            start = ended.x
+            start, unit = ended.x, self.curvature
         self.answer(np.asarray(self.run.state.at.x), again=True)
         self.settle(accepts=False, ends=True)
 
@@ -275,8 +280,11 @@ class _Asked:
         """Hand the answer to the run with what became of it, and end where the run is over."""
         assert self.latest is not None
         self.pending = False
-        self.accepted = self.latest if accepts else self.accepted
         found = multipliers(np.asarray(self.run.state.point), self.latest, self.domain) if accepts else None
+        if found is not None and self.accepted is not None:
+            s = np.asarray(self.run.state.point - self.run.state.at.x, float)
+            self.curvature = curvature(s, found, self.accepted, self.latest) or self.curvature
+        self.accepted = self.latest if accepts else self.accepted
         state = self.run.state._replace(accepts=jnp.asarray(accepts), ends=jnp.asarray(ends))
         state = state if found is None else state._replace(found=jnp.asarray(found, state.point.dtype))
         self.advance(proceed, self.run._replace(state=state), self.latest)
@@ -297,6 +305,14 @@ class _Asked:
             self.run = self.run._replace(code=jnp.asarray(stop.code))
         if int(self.run.code) != RUNNING:
             raise _OverError
+
+
+def curvature(s: np.ndarray, found: np.ndarray, before: Answer, after: Answer) -> float | None:
+    """y . y / s . y of the Lagrangian with the multipliers found after the step s; None where it does not curve up."""
+    (_, J), (_, J_after) = lagrangian.of_answer(before), lagrangian.of_answer(after)
+    y = np.asarray(after.derivative - before.derivative + found @ (J_after - J), float)
+    s_y = s @ y
+    return float(y @ y / s_y) if s_y > np.finfo(float).eps * np.linalg.norm(s) * np.linalg.norm(y) else None
 
 
 def multipliers(x: np.ndarray, answer: Answer, domain: Domain) -> np.ndarray:
