@@ -17,6 +17,8 @@ RUNNING = -1
 IDLE_STEPS = 5
 # Two steps in a row whose gain misses what their slopes say by this share make the derivative suspect.
 SUSPECT = 0.1
+# So many in a row that miss it altogether, by this share, are looked into at once: some methods creep along a wrong derivative.
+MANY, ALTOGETHER = 8, 0.5
 # At the end a change of any entry by its size changes f, to first order, by no more than this share of f. Where f ends at zero,
 # which is when it is no more than the last share of the rounding of what was gained since the start, the second is the share of
 # that gain; they belong together, as slopes go with the square root of f.
@@ -69,7 +71,7 @@ class Run(NamedTuple):
     lowest
         The lowest stationarity so far.
     mismatch
-        Of the last two steps whose gain could be seen: how far it misses what their slopes say, as a share.
+        Of the last `MANY` steps whose gain could be seen: how far it misses what their slopes say, as a share.
     examination, reason
         Of the derivative, when one is going on, and the status to end with when it finds nothing.
     counts
@@ -92,7 +94,7 @@ class Run(NamedTuple):
     first_measure: Measure
     best: Best
     lowest: Float[Array, ""]
-    mismatch: Float[Array, " 2"]
+    mismatch: Float[Array, " 8"]
     examination: Examination
     reason: Int32[Array, ""]
     counts: Int32[Array, " 3"]
@@ -127,7 +129,7 @@ def start(
         first_measure=nowhere if first_measure is None else first_measure,
         best=Best(state.at.x, infinite, infinite, infinite, _multipliers(state)),
         lowest=infinite,
-        mismatch=jnp.zeros(2, x.dtype),
+        mismatch=jnp.zeros(MANY, x.dtype),
         examination=examination.idle(state.at.x),
         reason=integer,
         counts=jnp.zeros(3, jnp.int32),
@@ -242,7 +244,7 @@ def _mismatch(known: Array, before: Iterate, at: Iterate, rounding: Array, first
     size = jnp.maximum(jnp.abs(gain), jnp.max(jnp.abs(slopes)))
     share = jnp.abs(gain - jnp.mean(slopes)) / jnp.where(size > 0, size, 1)
     seen = ~first & (size > SEEN * rounding) & jnp.isfinite(share)
-    return jnp.where(seen, jnp.stack([known[1], share]), known)
+    return jnp.where(seen, jnp.append(known[1:], share), known)
 
 
 def _stop(
@@ -268,11 +270,13 @@ def _stop(
     # Without constraints an examination tells the noise floor from steps that are merely short.
     at_floor = _at_floor(run, domain, AT_FLOOR) if _constrained(run) else jnp.zeros((), bool)
     floor = jnp.where(at_floor, Status.NOISE_FLOOR.code, Status.STALLED.code)
-    suspect = jnp.all(run.mismatch > SUSPECT)
+    suspect, absurd = jnp.all(run.mismatch[-2:] > SUSPECT), jnp.all(run.mismatch > ALTOGETHER)
 
     code = jnp.asarray(RUNNING, jnp.int32)
     code = jnp.where(moved & (state.iterations >= limits.max_steps), Status.NOT_CONVERGED.code, code)
-    code = jnp.where(state.stuck, jnp.where(within, Status.STALLED.code, Status.INFEASIBLE.code), code)
+    # Stuck outside of the constraints, where points within them are known, is no reason to doubt that there are any.
+    feasible = within | (run.best.violation <= limits.constraint_tolerance)
+    code = jnp.where(state.stuck, jnp.where(feasible, Status.STALLED.code, Status.INFEASIBLE.code), code)
     code = jnp.where(idle & within, floor, code)
     code = jnp.where(idle & ~within & _trapped(run, domain), Status.INFEASIBLE.code, code)
     code = jnp.where(converged, Status.SUCCESS.code, code)
@@ -280,7 +284,7 @@ def _stop(
     code = jnp.where(first & ~finite, Status.NONFINITE_OBJECTIVE.code, code).astype(jnp.int32)
 
     ends_in_doubt = converged | (code == Status.NOISE_FLOOR.code) | (code == Status.NOT_CONVERGED.code)
-    doubtful = (code == Status.STALLED.code) | (suspect & ends_in_doubt)
+    doubtful = (code == Status.STALLED.code) | (suspect & ends_in_doubt) | (absurd & (code == RUNNING))
     # A method that may go uphill has been led there by f', right or wrong.
     uphill = converged & (run.best.violation <= limits.constraint_tolerance)
     fallen = jnp.maximum(jnp.abs(state.at.value), jnp.abs(run.first_measure.merit - measure.merit))
@@ -293,6 +297,7 @@ def _stop(
     begun = examination.begin(state.at, direction, run.size, domain)
     return run._replace(
         examination=jax.tree.map(lambda a, b: jnp.where(doubtful, a, b), begun, run.examination),
+        mismatch=jnp.where(doubtful, 0, run.mismatch),
         reason=jnp.where(doubtful, code, run.reason),
         code=jnp.where(doubtful, RUNNING, code),
     )
