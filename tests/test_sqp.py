@@ -10,7 +10,9 @@ import pytest
 import adjoint
 from adjoint import SQP, Status, minimize
 from adjoint.inner_products import Euclidean
-from adjoint.optimize.problem import Answer, Domain
+from adjoint.optimize import progress
+from adjoint.optimize.problem import Answer, Domain, Measure
+from adjoint.optimize.progress import RUNNING
 from adjoint.optimize.sqp import curvature, multipliers
 from tests.hock_schittkowski import CASES, Case, assert_optimal
 
@@ -52,6 +54,32 @@ class TestFaults:
         assert solution.status == Status.UNTRUSTED_GRADIENT
         # SLSQP would creep along it for 1,000 steps of 11 evaluations.
         assert int(solution.stats["evaluations"]) <= 120
+
+    def test_a_flipped_component_at_a_limit_of_steps(self) -> None:
+        right = jax.jit(jax.grad(CASES["HS7"].f))
+        wrong = lambda x: np.asarray(right(jnp.asarray(x))) * np.array([1.0, -1.0])  # noqa: E731
+        f = lambda x: float(np.log(1 + x[0] ** 2) - x[1])  # noqa: E731
+        given = {"equality": CASES["HS7"].equality, "gradient": wrong, "max_steps": 5}
+        assert minimize(f, jnp.array([2.0, 2.0]), SQP(), **given).status == Status.UNTRUSTED_GRADIENT
+
+    @pytest.mark.parametrize(
+        ("known", "code", "reason"), [(0.0, RUNNING, "STALLED"), (1.0, Status.INFEASIBLE.code, None)]
+    )
+    def test_stuck_outside_is_infeasible_only_where_nothing_within_is_known(
+        self, known: float, code: int, reason: str | None
+    ) -> None:
+        x, method = jnp.ones(2), SQP()
+        domain = Domain(None, None, jnp.asarray(0.0), Euclidean(), lambda x: x, equalities=1)
+        one, no = jnp.asarray(1.0), jnp.asarray(False)
+        run = progress.start(method, x, domain, constraints=1)
+        here = Measure(stationarity=one, violation=one, merit=one, derivative=x, scale=one)
+        stuck = run.state._replace(stuck=~no, at=run.state.at._replace(value=one))
+        run = run._replace(state=stuck, measure=here, first_measure=here, best=run.best._replace(violation=known * one))
+        limits = progress.Limits(*(jnp.asarray(v) for v in (1e-8, 0.0, 1e-8, 100, 100)))
+        answer = Answer(one, x, jnp.ones(1), jnp.ones((1, 2)))
+        run = progress._stop(run, no, no, no, answer, domain, limits)
+        assert int(run.code) == code
+        assert reason is None or Status(run.reason).name == reason
 
     def test_infeasible_constraints(self) -> None:
         # x_0 <= 1 and x_0 >= 2.
