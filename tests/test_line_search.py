@@ -101,3 +101,12 @@ def test_noise_ends_the_search_soon() -> None:
         state = advance(state, value, -1e-3 + 2 * t, jnp.ones(1), jnp.asarray(0.0), C2)
     assert bool(state.failed)
     assert int(state.trials) <= 9
+
+
+def test_a_gain_that_is_noise_is_no_step() -> None:
+    """Values 1e-6 lower than the slope of -1e-12 has it, three times: the noise is as large as what has been gained."""
+    state = begin(jnp.asarray(0.0), jnp.asarray(-1e-12), jnp.zeros(1), jnp.asarray(1.0), jnp.asarray(jnp.inf))
+    for _ in range(3):
+        state = advance(state, jnp.asarray(-1e-6), jnp.asarray(-1e-12), jnp.ones(1), jnp.asarray(0.0), C2)
+    assert bool(state.failed)
+    assert not bool(state.fell_back)
