@@ -12,6 +12,7 @@ from adjoint.linear.dense import LU, Cholesky
 from adjoint.linear.factor_cache import factor_cache
 from adjoint.linear.host_call import count_solves
 from adjoint.linear.iterative import CG, GMRES, MINRES
+from adjoint.linear.multigrid import Multigrid
 from adjoint.linear.operators import MatrixFree, Sparse, SparsePattern
 from adjoint.linear.solve import factorize, linear_solve
 from adjoint.linear.sparse import SparseDirect
@@ -67,6 +68,7 @@ __all__ = [
     "Hybrid",
     "InterpolatingAdjoint",
     "MatrixFree",
+    "Multigrid",
     "Newton",
     "NewtonKrylov",
     "OCState",

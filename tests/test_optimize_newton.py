@@ -318,3 +318,7 @@ class TestTheChoice:
     def test_refuses_what_only_roots_have(self, method: Newton) -> None:
         with pytest.raises(ValueError, match="its default"):
             as_method(method)
+
+    def test_refuses_a_preconditioner_of_linear_systems(self) -> None:
+        with pytest.raises(ValueError, match="Multigrid is for linear_solve and root"):
+            as_method(NewtonKrylov(preconditioner=adjoint.Multigrid((3, 3))))

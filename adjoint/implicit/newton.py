@@ -14,13 +14,16 @@ from jaxtyping import Array, Bool, Inexact, Int32, PyTree
 
 from adjoint.implicit.residual import JacobianAction, RootProblem
 from adjoint.inputs import require_tolerance_and_limit
-from adjoint.linear.dense import probe_vector
-from adjoint.linear.iterative import GMRES
+from adjoint.linear.dense import Outcome, probe_vector
+from adjoint.linear.iterative import CG, GMRES, MINRES, Krylov
+from adjoint.linear.multigrid import Multigrid
 
 # Share of the decrease predicted by the linear model that a step must bring (Nocedal and Wright, section 11.2).
 SUFFICIENT_DECREASE = 1e-4
 # After 40 halvings a step is below 1e-12 of the Newton step: nothing along it decreases the residual.
 HALVINGS = 40
+# A preconditioner built from F_x is built anew when a step takes so many times the linear iterations of the first one with it.
+OUTDATED = 2
 # Where the derivative says nothing (F_x = 0 at the start), x is moved by this share of its size to look elsewhere.
 KICK = 0.05
 
@@ -30,6 +33,8 @@ class _State(NamedTuple):
     F: Array
     steps: Int32[Array, ""]
     done: Bool[Array, ""]
+    # What the steps hand on from one to the next.
+    kept: Any
 
 
 @dataclass(frozen=True)
@@ -73,15 +78,17 @@ class Newton:
         F = problem.F
 
         def advance(s: _State) -> _State:
-            step = self._step(problem, s, p)
+            step, kept = self._step(problem, s, p)
             t, F_new, decreased = _line_search(lambda x: F(x, p), s.x, s.F, step)
             x = jnp.where(decreased, s.x + t * step, s.x)
             size = jnp.maximum(jnp.linalg.norm(x), jnp.linalg.norm(x - x0))
             small = (t == 1) & (jnp.linalg.norm(step) <= self._tolerance(x.dtype) * size)
-            return _State(x, jnp.where(decreased, F_new, s.F), s.steps + 1, small | ~decreased | ~jnp.any(F_new != 0))
+            done = small | ~decreased | ~jnp.any(F_new != 0)
+            return _State(x, jnp.where(decreased, F_new, s.F), s.steps + 1, done, kept)
 
         F0 = F(x0, p)
-        start = _State(x0, F0, jnp.zeros((), jnp.int32), ~jnp.any(F0 != 0) | ~jnp.all(jnp.isfinite(F0)))
+        done = ~jnp.any(F0 != 0) | ~jnp.all(jnp.isfinite(F0))
+        start = _State(x0, F0, jnp.zeros((), jnp.int32), done, self._prepare(problem, x0, p))
         end = jax.lax.while_loop(lambda s: ~s.done & (s.steps < self.max_steps), advance, start)
         return end.x, end.steps
 
@@ -89,11 +96,13 @@ class Newton:
         # In float32 a step of 1e-10 of x does not exist.
         return max(self.rtol, 32 * float(jnp.finfo(dtype).eps))
 
-    def _step(self, problem: RootProblem, s: _State, p: PyTree) -> Array:
+    def _prepare(self, problem: RootProblem, x0: Array, p: PyTree) -> Any:
+        """What the first step is handed."""
+        return ()
+
+    def _step(self, problem: RootProblem, s: _State, p: PyTree) -> tuple[Array, Any]:
         J, solver = problem.jacobian(s.x, p), problem.linear_solver
-        step, outcome = solver.solve(solver.factor(J), J, -s.F)
-        regular = (outcome.code == 0) & jnp.all(jnp.isfinite(step))
-        return jax.lax.cond(regular, lambda: step, lambda: _cauchy_step(JacobianAction(problem.F, s.x, p), s.x, s.F))
+        return _regular_step(problem, s, p, *solver.solve(solver.factor(J), J, -s.F)), ()
 
 
 @dataclass(frozen=True)
@@ -113,10 +122,14 @@ class NewtonKrylov(Newton):
     restart
         Length of a GMRES cycle: restart + 1 vectors are stored.
     preconditioner
-        Function v -> M v close to F_x^-1 v, used in every step.
+        Function v -> M v close to F_x^-1 v, used in every step; or a `Multigrid`, which is built from F_x at the start, and again
+        when the linear iterations of a step have doubled.
 
     Notes
     -----
+    With ``linear_solver=CG()`` or ``MINRES()``, for a symmetric F_x, the steps are found by that method, and by its preconditioner
+    if none is given here.
+
     Source: Knoll and Keyes, Jacobian-free Newton-Krylov methods, J. Comput. Phys. 193, 2004.
 
     Examples
@@ -130,11 +143,47 @@ class NewtonKrylov(Newton):
 
     forcing: float = 1e-4
     restart: int = 30
-    preconditioner: Callable[[Array], Array] | None = None
+    preconditioner: Callable[[Array], Array] | Multigrid | None = None
 
-    def _step(self, problem: RootProblem, s: _State, p: PyTree) -> Array:
-        inner = GMRES(self.forcing, restart=self.restart, preconditioner=self.preconditioner)
-        return super()._step(replace(problem, linear_solver=inner), s, p)
+    def _prepare(self, problem: RootProblem, x0: Array, p: PyTree) -> Any:
+        inner = self._inner(problem)
+        if not isinstance(inner.preconditioner, Multigrid):
+            return ()
+        return _Levels(inner.factor(JacobianAction(problem.F, x0, p)), jnp.zeros((), jnp.int32))
+
+    def _step(self, problem: RootProblem, s: _State, p: PyTree) -> tuple[Array, Any]:
+        J, inner = JacobianAction(problem.F, s.x, p), self._inner(problem)
+        if not isinstance(inner.preconditioner, Multigrid):
+            return _regular_step(problem, s, p, *inner.solve(inner.factor(J), J, -s.F)), ()
+        step, outcome = inner.solve(s.kept.M, J, -s.F)
+        usual = jnp.where(s.kept.usual > 0, s.kept.usual, outcome.iterations)
+        kept = jax.lax.cond(
+            (outcome.code == 0) & (outcome.iterations <= OUTDATED * usual),
+            lambda: _Levels(s.kept.M, usual),
+            lambda: _Levels(inner.factor(J), jnp.zeros((), jnp.int32)),
+        )
+        return _regular_step(problem, s, p, step, outcome), kept
+
+    def _inner(self, problem: RootProblem) -> Krylov:
+        """The solver of a step: that of the derivative if it is made for symmetric operators, else GMRES."""
+        chosen = problem.linear_solver
+        if isinstance(chosen, CG | MINRES):
+            M = chosen.preconditioner if self.preconditioner is None else self.preconditioner
+            return replace(chosen, rtol=self.forcing, atol=0.0, preconditioner=M)
+        return GMRES(self.forcing, restart=self.restart, preconditioner=self.preconditioner)
+
+
+class _Levels(NamedTuple):
+    """A preconditioner from an earlier step, and how many linear iterations the first step took with it; 0 before that."""
+
+    M: Any
+    usual: Int32[Array, ""]
+
+
+def _regular_step(problem: RootProblem, s: _State, p: PyTree, step: Array, outcome: Outcome) -> Array:
+    """The Newton step where F_x is regular, else Cauchy's."""
+    regular = (outcome.code == 0) & jnp.all(jnp.isfinite(step))
+    return jax.lax.cond(regular, lambda: step, lambda: _cauchy_step(JacobianAction(problem.F, s.x, p), s.x, s.F))
 
 
 def _cauchy_step(J: JacobianAction, x: Array, F: Array) -> Array:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Inexact, Int32
 from adjoint.inputs import refuse
 from adjoint.linear.dense import Outcome
 from adjoint.linear.host_call import tick
+from adjoint.linear.multigrid import Multigrid
 from adjoint.linear.operators import Operator
 from adjoint.linear.traced_function import TracedFunction
 from adjoint.solution import Status
@@ -51,7 +52,7 @@ class Krylov:
     rtol: float = 1e-10
     atol: float = 0.0
     max_steps: int | None = None
-    preconditioner: Callable[[Inexact[Array, " n"]], Inexact[Array, " n"]] | None = None
+    preconditioner: Callable[[Inexact[Array, " n"]], Inexact[Array, " n"]] | Multigrid | None = None
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -59,17 +60,21 @@ class Krylov:
             refuse(name, f"rtol = {self.rtol}, atol = {self.atol}", "both >= 0, one > 0", "Use the defaults.")
         if self.max_steps is not None and self.max_steps < 1:
             refuse(name, f"max_steps = {self.max_steps}", "a positive integer", "Leave it out for 10 n.")
-        if self.preconditioner is not None and not callable(self.preconditioner):
+        if not (
+            self.preconditioner is None or isinstance(self.preconditioner, Multigrid) or callable(self.preconditioner)
+        ):
             refuse(
                 name,
                 f"preconditioner = {self.preconditioner!r}",
-                "a function (n,) -> (n,)",
+                "a function (n,) -> (n,), or a Multigrid",
                 "Pass the function.",
                 TypeError,
             )
 
     def factor(self, A: Operator) -> Any:
         """The preconditioner M as a pytree, or None; there is nothing to factorize."""
+        if isinstance(self.preconditioner, Multigrid):
+            return self.preconditioner.of(A)
         return None if self.preconditioner is None else _bind_preconditioner(self.preconditioner, A.n, A.dtype)
 
     def solve(self, M: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
@@ -146,8 +151,8 @@ class CG(Krylov):
     max_steps
         Limit on the applications of A; default 10 n.
     preconditioner
-        Function v -> M v, symmetric positive definite and close to A^-1. Held constant under differentiation: the solution
-        does not depend on it.
+        Function v -> M v, symmetric positive definite and close to A^-1; or a `Multigrid`, which is built from A. Held constant
+        under differentiation: the solution does not depend on it.
 
     Notes
     -----
@@ -170,19 +175,18 @@ class CG(Krylov):
 
         def advance(state: Any) -> Any:
             x, r, p, rho, step = state
+            z = M(r)
+            rho_new = _dot(r, z)
+            p = z + (rho_new / rho) * p
             q = A(p)
             curvature = _dot(p, q)
-            definite = curvature > 0
-            alpha = jnp.where(definite, rho / jnp.where(definite, curvature, 1), 0)
-            r = r - alpha * q
-            z = M(r)
-            rho_new = jnp.where(definite, _dot(r, z), 0)
-            return x + alpha * p, r, z + (rho_new / rho) * p, rho_new, step + 1
+            definite = (rho_new > 0) & (curvature > 0)
+            alpha = jnp.where(definite, rho_new / jnp.where(definite, curvature, 1), 0)
+            return x + alpha * p, r - alpha * q, p, jnp.where(definite, rho_new, 0), step + 1
 
-        z = M(r)
-        x, _, _, _, steps = jax.lax.while_loop(
-            proceed, advance, (jnp.zeros_like(r), r, z, _dot(r, z), jnp.zeros((), jnp.int32))
-        )
+        # With an infinite rho the first direction is z alone, and M and A are compiled once.
+        null, infinite = jnp.zeros_like(r), jnp.asarray(jnp.inf, r.real.dtype)
+        x, _, _, _, steps = jax.lax.while_loop(proceed, advance, (null, r, null, infinite, jnp.zeros((), jnp.int32)))
         return x, steps
 
 

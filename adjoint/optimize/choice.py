@@ -5,6 +5,7 @@ from typing import Any
 
 from adjoint.implicit.newton import Newton, NewtonKrylov
 from adjoint.inputs import describe, refuse
+from adjoint.linear.multigrid import Multigrid
 from adjoint.optimize.augmented_lagrangian import AugmentedLagrangian
 from adjoint.optimize.bfgs import BFGS, LBFGS
 from adjoint.optimize.gcmma import GCMMA
@@ -37,7 +38,12 @@ def as_method(method: Any) -> Method:
     if isinstance(method, Newton):
         _refuse_settings_of_roots(method)
     if isinstance(method, NewtonKrylov):
-        return TrustRegionCG(method.forcing, method.preconditioner)
+        M = method.preconditioner
+        if isinstance(M, Multigrid):
+            refuse(
+                "minimize", f"preconditioner = {M}", "a function v -> M v", "Multigrid is for linear_solve and root."
+            )
+        return TrustRegionCG(method.forcing, M)
     if isinstance(method, Newton):
         return TrustRegionNewton()
     if isinstance(method, type) or not all(hasattr(method, name) for name in ("init", "step", "measure", "revive")):

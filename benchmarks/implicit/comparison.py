@@ -36,7 +36,6 @@ BATCH_SIZE = 10 * BATCH
 LITTLE_MEMORY = 50_000
 # What was promised of sparse systems: to be so many times faster at the one size, and to be the only one at the other.
 FASTER, FASTER_AT, ALONE_AT = 5.0, 256**2, 512**2
-SPARSE_DIRECT = ("SuperLU", "PARDISO")
 
 
 def run(plan: Plan, say: Say) -> dict[str, Any]:
@@ -93,23 +92,26 @@ def _overhead_bars(rows: list[dict[str, Any]]) -> list[Bar]:
 
 
 def _speed_bars(rows: list[dict[str, Any]]) -> list[Bar]:
-    """Seconds of value and gradient, ours by a sparse factorization over the fastest peer's."""
-    found = []
-    peers = {
-        row["solver"]: row["seconds"][GRADIENT] for row in rows if not row["ours"] and row["seconds"].get(GRADIENT)
-    }
-    for row in (row for row in rows if row["ours"] and row["solver"].endswith(SPARSE_DIRECT)):
-        promise = f"value and gradient, bratu, n = {row['n']}, {row['solver']} / the fastest peer"
-        ours = row["seconds"].get(GRADIENT)
-        if not ours or not peers:
-            reason = "no peer was measured" if ours else why_not(row)
-            found.append(Bar(promise, None, 1 / FASTER, f"not measured, {row['solver']}, n = {row['n']}: {reason}"))
-            continue
-        fastest = min(peers, key=lambda name: float(np.median(peers[name])))
-        rounds = min(len(ours), len(peers[fastest]))
-        note = f"peers, bratu, n = {row['n']}: " + _times(peers)
-        found.append(Bar(promise, ratio(ours[:rounds], peers[fastest][:rounds]), 1 / FASTER, note))
-    return found
+    """Seconds of value and gradient, of the fastest of ours over those of the fastest peer."""
+    if not rows:
+        return []
+    n = rows[0]["n"]
+    ours, peers = (
+        {
+            row["solver"]: row["seconds"][GRADIENT]
+            for row in rows
+            if row["ours"] == of_us and row["seconds"].get(GRADIENT)
+        }
+        for of_us in (True, False)
+    )
+    promise = f"value and gradient, bratu, n = {n}, our fastest / the fastest peer"
+    if not ours or not peers:
+        missing = "no peer was measured" if ours else "; ".join(why_not(row) for row in rows if row["ours"])
+        return [Bar(promise, None, 1 / FASTER, f"not measured, bratu, n = {n}: {missing}")]
+    first, second = (min(times, key=lambda name: float(np.median(times[name]))) for times in (ours, peers))
+    rounds = min(len(ours[first]), len(peers[second]))
+    note = f"bratu, n = {n}: " + _times(ours) + "; peers: " + _times(peers)
+    return [Bar(promise, ratio(ours[first][:rounds], peers[second][:rounds]), 1 / FASTER, note)]
 
 
 def _alone_bars(rows: list[dict[str, Any]], limit: float) -> list[Bar]:

@@ -1,7 +1,8 @@
 """Who takes part: this library's root finders and their peers, each as x = solve(F, x0, p) that JAX differentiates by p.
 
-All start at the same point and stop at the same size of the last Newton step; all Krylov methods have one tolerance. What a
-library has no root finder for is given Newton's method as its users write it.
+All start at the same point and stop at the same size of the last Newton step; all Krylov methods have one tolerance, except in
+the steps of `NewtonKrylov`, which are rough by design. What a library has no root finder for is given Newton's method as its
+users write it.
 """
 
 from collections.abc import Callable
@@ -101,9 +102,9 @@ def functions(finder: RootFinder, case: Case) -> dict[str, tuple[Function, ...]]
     }
 
 
-def _ours(linear_solver: Callable[[], Any], solver: type = adjoint.Newton) -> Callable[..., Array]:
+def _ours(linear_solver: Callable[[Case], Any], solver: type = adjoint.Newton) -> Callable[..., Array]:
     def solve(case: Case, F: Residual, x0: Array, p: Array) -> Array:
-        chosen = linear_solver()
+        chosen = linear_solver(case)
         pattern = case.pattern if isinstance(chosen, adjoint.SparseDirect) else None
         newton = solver(rtol=STEP_TOLERANCE)
         return adjoint.root(F, x0, p, newton, linear_solver=chosen, jacobian_pattern=pattern).value
@@ -192,20 +193,28 @@ def _optimistix_krylov(_case: Case, F: Residual, x0: Array, p: Array) -> Array:
     return optimistix.root_find(F, newton, x0, p, adjoint=rule, tags=definite, throw=False).value
 
 
+def _multigrid(case: Case) -> adjoint.CG:
+    """No peer has a preconditioner; ours is built from F_x."""
+    m = round(case.unknowns**0.5)
+    return adjoint.CG(KRYLOV_TOLERANCE, preconditioner=adjoint.Multigrid((m, m)))
+
+
 SOLVERS: tuple[RootFinder, ...] = (
-    RootFinder("adjoint Newton, LU", _ours(adjoint.LU), DENSE, ours=True, growth=2.5),
-    RootFinder("adjoint Newton, SuperLU", _ours(lambda: adjoint.SparseDirect("superlu")), SPARSE, ours=True),
+    RootFinder("adjoint Newton, LU", _ours(lambda _: adjoint.LU()), DENSE, ours=True, growth=2.5),
+    RootFinder("adjoint Newton, SuperLU", _ours(lambda _: adjoint.SparseDirect("superlu")), SPARSE, ours=True),
     RootFinder(
         "adjoint Newton, PARDISO",
-        _ours(lambda: adjoint.SparseDirect("pardiso")),
+        _ours(lambda _: adjoint.SparseDirect("pardiso")),
         SPARSE,
         ours=True,
         package="pypardiso",
     ),
-    RootFinder("adjoint Newton, CG", _ours(lambda: adjoint.CG(KRYLOV_TOLERANCE)), SPARSE, ours=True),
+    RootFinder("adjoint Newton, CG", _ours(lambda _: adjoint.CG(KRYLOV_TOLERANCE)), SPARSE, ours=True),
+    RootFinder("adjoint Newton, CG, Multigrid", _ours(_multigrid), SPARSE, ours=True),
+    RootFinder("adjoint NewtonKrylov, CG, Multigrid", _ours(_multigrid, adjoint.NewtonKrylov), SPARSE, ours=True),
     RootFinder(
         "adjoint NewtonKrylov, GMRES",
-        _ours(lambda: adjoint.GMRES(KRYLOV_TOLERANCE), adjoint.NewtonKrylov),
+        _ours(lambda _: adjoint.GMRES(KRYLOV_TOLERANCE), adjoint.NewtonKrylov),
         SPARSE,
         ours=True,
         growth=2.0,
