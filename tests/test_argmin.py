@@ -84,7 +84,7 @@ def assert_close(found: Any, expected: Any, rtol: float = 1e-8) -> None:
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
 
 
-SLOW = ("gradient", "hessian", "reverse over reverse", "gradient of vmap")
+SLOW = ("gradient", "hessian", "reverse over reverse", "gradient of vmap", "hessian inside scan")
 
 
 @pytest.mark.parametrize("mode", [pytest.param(m, marks=pytest.mark.slow if m in SLOW else ()) for m in MODES])
@@ -119,6 +119,7 @@ def test_the_multipliers_and_the_active_set_are_reported() -> None:
     assert inside.stats["active"].tolist() == [False, False]
 
 
+@pytest.mark.slow
 def test_nonnegative_least_squares_against_scipy() -> None:
     """scipy.optimize.nnls is an active-set method of its own (Lawson and Hanson)."""
 
@@ -138,6 +139,7 @@ def test_nonnegative_least_squares_against_scipy() -> None:
     np.testing.assert_allclose(jacobian, pseudoinverse, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_unknowns_and_constraints_may_be_pytrees() -> None:
     def objective(x: Any, p: Any) -> Any:
         return jnp.sum((x["a"] - p) ** 2) + (x["b"] - 1.0) ** 2

@@ -30,6 +30,7 @@ class TestPublishedOptima:
         # Some tens, as by other methods of multipliers; inner runs that zigzag along a bound take hundreds.
         assert int(solution.stats["evaluations"]) <= 60
 
+    @pytest.mark.slow
     def test_an_inner_run_that_loses_the_constraints_begins_again(self) -> None:
         """HS24 (source as of the others): f falls like -x_1^3 beyond the constraints, faster than squares of violations grow."""
         case = Case(

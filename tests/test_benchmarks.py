@@ -65,6 +65,7 @@ def test_turns_go_back_and_forth_on_fresh_inputs():
         assert arguments == list(range(6))
 
 
+@pytest.mark.slow
 def test_a_slow_one_drops_out_after_the_fewest_repetitions_and_a_fast_one_goes_on():
     clock, log = FakeClock(), []
     seconds = time_by_turns(
@@ -152,6 +153,7 @@ def broken(factor=1.0, error=None):
     return solve
 
 
+@pytest.mark.slow
 def test_wrong_failing_missing_and_oversized_competitors_are_named_and_not_timed():
     def no_rule(*_):
         raise NotImplementedError("no rule for this")
@@ -361,6 +363,7 @@ def test_what_a_result_was_made_with_names_no_place():
     assert socket.gethostname() not in " ".join(found.values()).split()
 
 
+@pytest.mark.slow
 def test_list_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "benchmarks", "list"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0

@@ -134,6 +134,7 @@ QUICK_ONES = (OUR_DEFAULT, "adjoint DiscreteAdjoint", DIFFRAX_DEFAULT, ODEINT, C
 
 
 @pytest.mark.parametrize("solver", [s for s in SOLVERS if s.name in QUICK_ONES], ids=lambda s: s.name)
+@pytest.mark.slow
 def test_gradients_agree_with_the_reference(solver, right_answers):
     assert_agrees(TINY["Lotka-Volterra"], solver, right_answers("Lotka-Volterra"))
 
@@ -169,6 +170,7 @@ def exact(case):
     return lambda y0, p: jnp.broadcast_to(y0 + 0 * p[0], (case.ts.size, case.n))
 
 
+@pytest.mark.slow
 def test_the_contest_checks_and_then_times(monkeypatch):
     still = Case(
         "still", lambda t, y, p: 0 * y * p[0], np.ones(2), np.ones(1), False, np.ones(1), np.zeros((1, 2)), np.ones(2)
@@ -210,6 +212,7 @@ def test_what_takes_too_long_is_skipped():
     assert solver.obstacle(case) is None
 
 
+@pytest.mark.slow
 def test_errors_over_time(monkeypatch):
     monkeypatch.setattr(contest, "PROBLEMS", {"Lotka-Volterra": lambda: TINY["Lotka-Volterra"]})
     mine = [Solver(OUR_DEFAULT, SOLVERS[0].functions, ours=True), Solver("not compared", SOLVERS[0].functions)]

@@ -76,6 +76,7 @@ def test_the_temperature_agrees_with_another_solver():
     np.testing.assert_allclose(adjoint.require(SOLVE(4.0, c)).ravel(), other.x, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_sensitivities_are_the_closed_form():
     # d peak / d c = h^2 lambda exp(u) F_u^-T w, and since F knows lambda c only: lambda d peak/d lambda = sum c d peak/d c.
     lam, c = 5.0, jnp.asarray(coefficients())

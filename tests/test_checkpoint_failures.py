@@ -70,7 +70,7 @@ class TestKilled:
             assert same(whole, run(path))
         assert names(path.parent) == ["run.checkpoint", "run.checkpoint.previous"]
 
-    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
     def test_a_killed_run_ends_in_the_same_bits(
         self, whole: adjoint.Solution, path: Path, lines: int, seed: int
     ) -> None:

@@ -256,6 +256,7 @@ def python(*arguments, **options):
     )
 
 
+@pytest.mark.slow
 def test_as_a_program_it_lists_and_exits_with_the_code():
     process = python("list")
     out, err = process.communicate()

@@ -111,6 +111,7 @@ def test_the_sensitivity_and_the_standard_errors_are_those_of_differences(circui
     np.testing.assert_allclose(np.concatenate([errors[name] for name in sorted(errors)]), expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_gradient_takes_one_transpose_solve_for_each_experiment(circuit):
     gradient = jax.jit(jax.value_and_grad(circuit.misfit))
     with adjoint.count_solves() as count:

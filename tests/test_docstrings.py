@@ -12,12 +12,40 @@ import adjoint
 MODULES = [info.name for info in pkgutil.walk_packages(adjoint.__path__, "adjoint.")]
 
 
-@pytest.mark.parametrize("name", MODULES)
+# Their examples take seconds to compile.
+SLOW = [
+    f"adjoint.{name}"
+    for name in (
+        "implicit.argmin",
+        "implicit.fixed_point",
+        "implicit.host_solver",
+        "implicit.minimizer",
+        "implicit.newton",
+        "linear.host_call",
+        "linear.multigrid",
+        "ode.events",
+        "ode.shadowing",
+        "ode.steady_state",
+        "optimize.bfgs",
+        "optimize.gcmma",
+        "optimize.mma",
+        "optimize.optimality_criteria",
+    )
+]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in MODULES]
+)
 def test_examples(name: str) -> None:
     module = importlib.import_module(name)
     with jax.numpy_rank_promotion("allow"):
         result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
+
+
+def test_the_slow_ones_are_modules() -> None:
+    assert set(SLOW) <= set(MODULES)
 
 
 def test_public_names_have_docstrings_and_solvers_have_examples() -> None:

@@ -61,6 +61,7 @@ class TestBouncingBall:
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9)
 
+    @pytest.mark.slow
     def test_hessian(self) -> None:
         def functional(outputs: Array) -> Array:
             return outputs @ jnp.array([1.0, -0.5, 2.0, 3.0])

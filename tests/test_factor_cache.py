@@ -140,6 +140,7 @@ def test_forty_live_pullbacks_with_room_for_few_factors() -> None:
 
 
 @pytest.mark.parametrize("backend", ["superlu", "auto"])
+@pytest.mark.slow
 def test_eight_threads_of_a_hundred_gradients_equal_the_serial_ones(backend: Any) -> None:
     factor_cache.set_limit(200_000)
     f = lambda v, b: jnp.sum(jnp.sin(linear_solve(PATTERN.matrix(v), b, SparseDirect(backend)).value))  # noqa: E731
@@ -173,6 +174,7 @@ def _grows_by(work: Any, calls: int) -> float:
 
 
 @pytest.mark.parametrize("backend", ["superlu", "auto"])
+@pytest.mark.slow
 def test_a_thousand_gradients_do_not_leak(backend: Any) -> None:
     factor_cache.set_limit(200_000)
     f = lambda v: jnp.sum(linear_solve(PATTERN.matrix(v), jnp.ones(N), SparseDirect(backend)).value ** 2)  # noqa: E731

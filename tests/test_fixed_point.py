@@ -46,7 +46,9 @@ def kepler(E: Any, p: Any) -> Any:
     return p[1] + p[0] * jnp.sin(E)
 
 
-@pytest.mark.parametrize(("solver", "linear"), [("Anderson", "GMRES"), ("Picard", "TransposedIteration")])
+@pytest.mark.parametrize(
+    ("solver", "linear"), [pytest.param("Anderson", "GMRES", marks=pytest.mark.slow), ("Picard", "TransposedIteration")]
+)
 def test_keplers_equation_in_every_mode(solver: str, linear: str) -> None:
     """dE/dM = 1 / (1 - e cos E), dE/de = sin E / (1 - e cos E); the Hessian by differentiating these by hand."""
     E, e = 1.2, 0.4
@@ -130,6 +132,7 @@ def test_what_is_no_fixed_point_is_nan_in_value_and_gradient(step: Any, p: float
         adjoint.require(solution)
 
 
+@pytest.mark.slow
 def test_the_transposed_iteration_that_diverges_says_so() -> None:
     # Newton finds the fixed point of a step that expands; the transposed iteration then cannot.
     solve = lambda p: adjoint.fixed_point(  # noqa: E731

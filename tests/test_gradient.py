@@ -76,6 +76,7 @@ def test_report_names_the_worst_leaf_and_component():
     assert max(len(line) for line in verdict.report.splitlines()) <= 100
 
 
+@pytest.mark.slow
 def test_each_large_leaf_is_judged_by_its_own_scale():
     p = {"field": jnp.linspace(0.5, 1.0, 500), "loads": jnp.linspace(1.0, 2.0, 40)}
 
@@ -193,7 +194,7 @@ def test_gradient_below_the_noise_is_not_resolvable():
     assert verdict.resolution == np.inf
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.slow), jnp.float64])
 def test_zero_gradients(dtype):
     p = P.astype(dtype)
     assert verify_gradient(lambda _: 1e8, p).trusted

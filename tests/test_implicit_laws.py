@@ -65,6 +65,7 @@ def assert_solved(found: Any, A: np.ndarray, x: np.ndarray, M_size: float = 1.0)
 
 @few
 @given(seeds, st.floats(-4, 3))
+@pytest.mark.slow
 def test_the_start_of_a_root_does_not_matter(seed: int, exponent: float) -> None:
     A, x = drawn(seed)
     x0 = 10**exponent * np.random.default_rng(seed + 1).normal(size=N)
@@ -73,6 +74,7 @@ def test_the_start_of_a_root_does_not_matter(seed: int, exponent: float) -> None
 
 @few
 @given(seeds)
+@pytest.mark.slow
 def test_the_derivative_of_the_inverse_is_the_inverse_of_the_derivative(seed: int) -> None:
     """x = root(F(x) - p): dx/dp F_x = F_x dx/dp = 1, with F_x by JAX."""
     A, x = drawn(seed)

@@ -151,7 +151,25 @@ def test_the_healthy_library_passes(name: str) -> None:
         CHECKS[name](healthy)
 
 
-@pytest.mark.parametrize("mutant", IMPLICIT_MUTANTS, ids=str)
+# These take seconds each.
+SLOW = (
+    "root: x held constant in the tangent",
+    "root: sign of p_bar",
+    "root: F_x lam = x_bar",
+    "argmin: no inequality active",
+    "argmin: multiplier ignored",
+    "argmin: a saddle passes",
+    "argmin: weakly active passes",
+    "argmin: every inequality active",
+    "known value: held constant in its derivative",
+)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [pytest.param(m, marks=pytest.mark.slow if m.name in SLOW else ()) for m in IMPLICIT_MUTANTS],
+    ids=str,
+)
 def test_the_mutant_is_killed(mutant: Mutant) -> None:
     with library(mutant) as mutated, pytest.raises(AssertionError):
         CHECKS[mutant.killed_by](mutated)

@@ -78,6 +78,7 @@ def test_the_published_posterior_is_met() -> None:
     np.testing.assert_allclose(values[:4], [0.55, 0.028, 0.80, 0.024], rtol=0.035)
 
 
+@pytest.mark.slow
 def test_it_is_the_maximum_of_the_likelihood_by_another_solver() -> None:
     q = fitted().q
     # Steps of a tenth of a year leave 2e-8.
@@ -97,6 +98,7 @@ def test_the_adjoint_gradient_is_that_of_forward_sensitivities() -> None:
     np.testing.assert_allclose(jax.jit(jax.grad(misfit))(q, PELTS), expected, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_laws_hold() -> None:
     for q in (fitted().q, np.log([0.9, 0.05, 0.6, 0.02, 10.0, 30.0])):
         laws = jax.jit(broken_laws)(jnp.asarray(q))

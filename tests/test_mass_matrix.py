@@ -22,6 +22,7 @@ def linear(t: Array, y: Array, p: Array) -> Array:
     return p @ y
 
 
+@pytest.mark.slow
 def test_a_regular_mass_matrix_against_the_exponential() -> None:
     def exact(p: Array) -> Array:
         return jax.scipy.linalg.expm(jnp.linalg.solve(jnp.asarray(M), p)) @ jnp.ones(3)

@@ -35,7 +35,9 @@ def random_density(settings, seed=0):
     return jnp.asarray(np.random.default_rng(seed).uniform(0.2, 1.0, (settings.nelx, settings.nely)))
 
 
-@pytest.mark.parametrize(("filter", "published"), [("sensitivity", 216.81), ("density", 233.71)])
+@pytest.mark.parametrize(
+    ("filter", "published"), [("sensitivity", 216.81), pytest.param("density", 233.71, marks=pytest.mark.slow)]
+)
 def test_published_compliance(filter, published):
     settings = Settings(filter=filter)
     iterations = list(design_iterations(settings))
@@ -71,6 +73,7 @@ def test_the_derivative_is_the_closed_form(filter):
     np.testing.assert_allclose(derivative, expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_value_and_derivative_take_one_factorization():
     with adjoint.count_solves() as count:
         jax.block_until_ready(jax.jit(jax.value_and_grad(compliance(SMALL)))(random_density(SMALL, 1)))

@@ -75,7 +75,7 @@ ACTIVE = {
 
 
 # The others are as large as none of the tests, so that all has to be compiled for them.
-FAST = ("truss", "HS76")
+FAST = ("truss",)
 
 
 def solve(case: Case, method: Any = None, **options: Any) -> Any:
@@ -217,6 +217,7 @@ class TestFaults:
         assert solution.status == Status.INFEASIBLE
         assert float(solution.stats["violation"]) == pytest.approx(0.5, abs=1e-5)
 
+    @pytest.mark.slow
     def test_a_constraint_that_is_no_number(self) -> None:
         nowhere = lambda x: jnp.sum(x) * jnp.nan  # noqa: E731
         solution = minimize(jnp.sum, jnp.full(2, 0.5), MMA(), bounds=(0.0, 1.0), inequality=nowhere)

@@ -314,6 +314,7 @@ def diffusion(u: Any, p: Any) -> Any:
 @pytest.mark.parametrize(
     "solver", [Newton(), NewtonKrylov(), NewtonKrylov(preconditioner=Multigrid((10, 10)))], ids=str
 )
+@pytest.mark.slow
 def test_root_and_its_gradient(solver: Any) -> None:
     p = jnp.asarray(np.random.default_rng(8).uniform(0.5, 1.5, 100))
     krylov = GMRES(1e-12, preconditioner=Multigrid((10, 10)))
@@ -327,7 +328,8 @@ def test_root_and_its_gradient(solver: Any) -> None:
     assert_close(value_and_gradient(solver, krylov), expected, 1e-8)
 
 
-@pytest.mark.parametrize("method", [CG, pytest.param(MINRES, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", [CG, MINRES])
+@pytest.mark.slow
 def test_newton_krylov_takes_its_steps_by_the_symmetric_method(method: Any) -> None:
     """-lap(u) = 2 c exp(u), F_x symmetric: the root and gradient of a direct solver, also where CG alone could go."""
     F = lambda u, c: 144 * laplacian(11, 11)(u) - 2 * c * jnp.exp(u)  # noqa: E731

@@ -120,7 +120,7 @@ def batch(method):
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(functools.partial(evaluate, method)))(lanes))
 
 
-FAST = ("chosen", "Gauss")
+FAST = ("chosen",)
 REST = [name for name in METHODS if name not in FAST]
 
 

@@ -88,6 +88,7 @@ def test_large_indices_do_not_overflow() -> None:
     np.testing.assert_array_equal(pattern.cols, [0, 0, n - 1])
 
 
+@pytest.mark.slow
 def test_bcoo_with_duplicates_and_padding() -> None:
     """JAX marks padding by indices out of range; duplicates count twice."""
     dense = matrix("general", 5, banded=True)

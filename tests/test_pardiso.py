@@ -81,6 +81,7 @@ def _resident_megabytes() -> float:
         return int(statm.read().split()[1]) * 4096 / 1e6
 
 
+@pytest.mark.slow
 def test_new_matrices_on_one_pattern_do_not_leak() -> None:
     pattern, values = pattern_of(grid_laplacian(40))
 

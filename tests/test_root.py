@@ -52,6 +52,7 @@ def test_derivatives_equal_the_closed_forms(name):
 @pytest.mark.parametrize(
     "name", ["LU", pytest.param("sparse", marks=pytest.mark.slow), pytest.param("GMRES", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_second_derivatives_inside_scan_and_vmap(name):
     def g(p):
         def step(total, scale):
@@ -71,6 +72,7 @@ def test_second_derivatives_inside_scan_and_vmap(name):
         np.testing.assert_allclose(again, 2 * HESSIAN @ direction, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_forward_mode():
     def g(p):
         return norm_of_root(p, mode="both")
@@ -113,6 +115,7 @@ def test_the_gradient_of_a_nonlinear_system_is_verified():
     assert verdict.trusted, str(verdict)
 
 
+@pytest.mark.slow
 def test_unknowns_and_parameters_may_be_pytrees():
     def F(x, p):
         return {"u": x["u"] ** 2 - p["a"], "v": x["v"] * x["u"][:1] - p["b"]}
@@ -138,6 +141,7 @@ def test_the_derivative_takes_one_transpose_solve_and_no_further_factorization()
     assert (value_only.transpose_solves, with_gradient.transpose_solves) == (0, 1)
 
 
+@pytest.mark.slow
 def test_the_root_and_its_derivative_do_not_depend_on_the_start_or_on_the_scale_of_F():
     def derivative(start, scale):
         F = lambda x, p: scale * (x**3 + x - p)  # noqa: E731
@@ -162,6 +166,7 @@ def test_nested_roots_obey_the_chain_rule():
     np.testing.assert_allclose(jax.grad(outer)(p), [1 / 13 / (1 + np.exp(x))], rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_root_of_a_root_is_the_identity():
     # x = tan p; then p' with arctan x = p' is p again, so its derivative is 1.
     def there_and_back(p):
@@ -203,6 +208,7 @@ def test_a_root_close_to_a_fold_but_regular_is_right():
     np.testing.assert_allclose(gradient, [5000.0], rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_only_the_bad_lane_of_a_batch_fails():
     solve = jax.vmap(lambda p: adjoint.root(lambda x, p: x**2 - p, jnp.array([1.0]), p))
     solution = jax.jit(solve)(jnp.array([[4.0], [-1.0], [9.0]]))

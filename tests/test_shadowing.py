@@ -93,6 +93,7 @@ solve_forced = partial(
 )
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_limit_cycle_is_the_closed_form():
     solution = solve_rotor(ROTOR)
     average, gradient = adjoint.require(solution)
@@ -105,6 +106,7 @@ def test_the_gradient_of_a_limit_cycle_is_the_closed_form():
     assert solution.stats["tangent_error"] < 1e-6
 
 
+@pytest.mark.slow
 def test_a_forced_flow_keeps_its_time_and_vmap_takes_several_parameters():
     lanes = jax.tree.map(lambda leaf: leaf * jnp.array([1.0, 1.2]), FORCED)
     average, gradient = adjoint.require(jax.vmap(solve_forced)(lanes))
@@ -196,6 +198,7 @@ def test_at_rest_the_gradient_is_that_of_the_equilibrium():
     np.testing.assert_allclose(gradient, derivative, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_derivatives_of_the_result_are_refused():
     with pytest.raises(TypeError, match="The gradient is part of the result"):
         jax.grad(lambda p: solve_forced(p).value[0])(FORCED)

@@ -198,6 +198,7 @@ def test_complex_gradient_against_differences(solver: str, kind: str, form: str)
 
 
 @pytest.mark.parametrize("form", ["dense", "sparse", "free"])
+@pytest.mark.slow
 def test_a_real_matrix_meets_a_complex_right_hand_side(form: str) -> None:
     case = system("general", 7, form)
     b = case.b + 1j * case.b[::-1] ** 2

@@ -22,6 +22,8 @@ from adjoint.linear.multigrid import Multigrid
 SUFFICIENT_DECREASE = 1e-4
 # After 40 halvings a step is below 1e-12 of the Newton step: nothing along it decreases the residual.
 HALVINGS = 40
+# A linear system is solved to FORCING (|F| / |F before|)^2, relative to |F|, and at least to LOOSEST.
+FORCING, LOOSEST = 0.9, 0.1
 # A preconditioner built from F_x is built anew when a step takes so many times the linear iterations of the first one with it.
 OUTDATED = 2
 # Where the derivative says nothing (F_x = 0 at the start), x is moved by this share of its size to look elsewhere.
@@ -117,8 +119,9 @@ class NewtonKrylov(Newton):
     rtol, max_steps
         As for `Newton`.
     forcing
-        Relative residual to which each linear system is solved. Far from the solution an exact step is wasted; the last
-        steps contract the error by about this factor each.
+        Smallest relative residual to which a linear system is solved. Far from the solution an exact step is wasted, so the first
+        ones are solved to 0.1 and the others to about the square of what the last step left of |F|; the last steps contract the
+        error by about this factor each.
     restart
         Length of a GMRES cycle: restart + 1 vectors are stored.
     preconditioner
@@ -130,7 +133,8 @@ class NewtonKrylov(Newton):
     With ``linear_solver=CG()`` or ``MINRES()``, for a symmetric F_x, the steps are found by that method, and by its preconditioner
     if none is given here.
 
-    Source: Knoll and Keyes, Jacobian-free Newton-Krylov methods, J. Comput. Phys. 193, 2004.
+    Source: Knoll and Keyes, Jacobian-free Newton-Krylov methods, J. Comput. Phys. 193, 2004; the residuals: Eisenstat and
+    Walker, SIAM J. Sci. Comput. 17, 1996, choice 2.
 
     Examples
     --------
@@ -146,38 +150,45 @@ class NewtonKrylov(Newton):
     preconditioner: Callable[[Array], Array] | Multigrid | None = None
 
     def _prepare(self, problem: RootProblem, x0: Array, p: PyTree) -> Any:
-        inner = self._inner(problem)
-        if not isinstance(inner.preconditioner, Multigrid):
-            return ()
-        return _Levels(inner.factor(JacobianAction(problem.F, x0, p)), jnp.zeros((), jnp.int32))
+        M = self._built(self._inner(problem), JacobianAction(problem.F, x0, p))
+        norm = jnp.linalg.norm(problem.F(x0, p))
+        return _Kept(norm, M, jnp.zeros_like(norm))
 
     def _step(self, problem: RootProblem, s: _State, p: PyTree) -> tuple[Array, Any]:
         J, inner = JacobianAction(problem.F, s.x, p), self._inner(problem)
-        if not isinstance(inner.preconditioner, Multigrid):
-            return _regular_step(problem, s, p, *inner.solve(inner.factor(J), J, -s.F)), ()
-        step, outcome = inner.solve(s.kept.M, J, -s.F)
-        usual = jnp.where(s.kept.usual > 0, s.kept.usual, outcome.iterations)
-        kept = jax.lax.cond(
-            (outcome.code == 0) & (outcome.iterations <= OUTDATED * usual),
-            lambda: _Levels(s.kept.M, usual),
-            lambda: _Levels(inner.factor(J), jnp.zeros((), jnp.int32)),
+        norm = jnp.linalg.norm(s.F)
+        tolerance = jnp.clip(FORCING * (norm / s.kept.norm) ** 2, self.forcing, max(self.forcing, LOOSEST))
+        M = s.kept.M if isinstance(inner.preconditioner, Multigrid) else inner.factor(J)
+        step, outcome = inner.solve_to(M, J, -s.F, tolerance)
+        pace = outcome.iterations / -jnp.log10(tolerance)
+        usual = jnp.where(s.kept.pace > 0, s.kept.pace, pace)
+        M, pace = jax.lax.cond(
+            (outcome.code == 0) & (pace <= OUTDATED * usual),
+            lambda: (s.kept.M, usual),
+            lambda: (self._built(inner, J), jnp.zeros_like(pace)),
         )
-        return _regular_step(problem, s, p, step, outcome), kept
+        return _regular_step(problem, s, p, step, outcome), _Kept(norm, M, pace)
 
     def _inner(self, problem: RootProblem) -> Krylov:
         """The solver of a step: that of the derivative if it is made for symmetric operators, else GMRES."""
         chosen = problem.linear_solver
         if isinstance(chosen, CG | MINRES):
             M = chosen.preconditioner if self.preconditioner is None else self.preconditioner
-            return replace(chosen, rtol=self.forcing, atol=0.0, preconditioner=M)
+            return replace(chosen, atol=0.0, rtol=self.forcing, preconditioner=M)
         return GMRES(self.forcing, restart=self.restart, preconditioner=self.preconditioner)
 
+    def _built(self, inner: Krylov, J: JacobianAction) -> Any:
+        """A preconditioner that is worth keeping for further steps, or nothing."""
+        return inner.factor(J) if isinstance(inner.preconditioner, Multigrid) else ()
 
-class _Levels(NamedTuple):
-    """A preconditioner from an earlier step, and how many linear iterations the first step took with it; 0 before that."""
 
+class _Kept(NamedTuple):
+    """From step to step: |F| before, the preconditioner if it was built from F_x, and the linear iterations for each decade of the
+    residual in the first step with it; 0 before that."""
+
+    norm: Array
     M: Any
-    usual: Int32[Array, ""]
+    pace: Array
 
 
 def _regular_step(problem: RootProblem, s: _State, p: PyTree, step: Array, outcome: Outcome) -> Array:

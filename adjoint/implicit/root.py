@@ -114,9 +114,17 @@ def _examine(problem: RootProblem, x: Array, x0: Array, p: PyTree) -> _Examinati
     push = J.matvec(step)
     push_size = jnp.linalg.norm(push)
     push = jnp.where(push_size > 0, push_size, 1) / jnp.linalg.norm(direction) * jnp.flip(direction)
-    # An iterative solver by turns, so that one basis is stored at a time.
-    each = jax.lax.map if isinstance(linear_solver, Krylov) else lambda f, b: jax.vmap(f)(b)
-    (correction, response), outcome = each(lambda b: linear_solver.solve(factor, J, b), jnp.stack([-F_of_x, push]))
+    asked = jnp.stack([-F_of_x, push])
+    if isinstance(linear_solver, Krylov):
+        # By turns, so that one basis is stored at a time. A push has about 1 / sqrt(n) of its size along any direction, also the
+        # one that F_x hardly resists: that part of the response is known to a tenth when the residual is a tenth of it.
+        enough = max(linear_solver.rtol, 0.1 / x.size**0.5)
+        tolerances = jnp.asarray([linear_solver.rtol, min(enough, 0.1 * NONLINEARITY)], push_size.dtype)
+        (correction, response), outcome = jax.lax.map(
+            lambda b_and_rtol: linear_solver.solve_to(factor, J, *b_and_rtol), (asked, tolerances)
+        )
+    else:
+        (correction, response), outcome = jax.vmap(lambda b: linear_solver.solve(factor, J, b))(asked)
     left_over = jnp.linalg.norm(correction) / jnp.where(size > 0, size, 1)
     departure = jnp.linalg.norm(F(x + response, p) - F_of_x - push) / jnp.linalg.norm(push)
     # Over a correction that is not mere rounding F_x must not change either; at a double root it changes by half. By products

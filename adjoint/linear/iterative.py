@@ -78,12 +78,17 @@ class Krylov:
         return None if self.preconditioner is None else _bind_preconditioner(self.preconditioner, A.n, A.dtype)
 
     def solve(self, M: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
-        x, outcome = _by_columns(lambda b: self._iterate(A.matvec, M or _identity, b, _finite(A)), b)
+        return self.solve_to(M, A, b, self.rtol)
+
+    def solve_to(self, M: Any, A: Operator, b: Array, rtol: Any) -> tuple[Array, Outcome]:
+        """As `solve`, to a tolerance that may be traced."""
+        x, outcome = _by_columns(lambda b: self._iterate(A.matvec, M or _identity, b, _finite(A), rtol), b)
         return tick("solves", x, x.shape[1] if x.ndim == 2 else 1), outcome
 
     def solve_transpose(self, M: Any, A: Operator, c: Array) -> tuple[Array, Outcome]:
         M_transpose = _transposed(M, c) if M else _identity
-        lam, outcome = _by_columns(lambda c: self._iterate(A.transpose_matvec, M_transpose, c, _finite(A)), c)
+        iterate = lambda c: self._iterate(A.transpose_matvec, M_transpose, c, _finite(A), self.rtol)  # noqa: E731
+        lam, outcome = _by_columns(iterate, c)
         return tick("transpose_solves", lam, lam.shape[1] if lam.ndim == 2 else 1), outcome
 
     def _limit(self, n: int) -> int:
@@ -92,7 +97,7 @@ class Krylov:
     def _cycle(self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array) -> tuple[Array, Array]:
         raise NotImplementedError
 
-    def _iterate(self, A: LinearMap, M: LinearMap, b: Array, finite: Array) -> tuple[Array, Outcome]:
+    def _iterate(self, A: LinearMap, M: LinearMap, b: Array, finite: Array, rtol: Any) -> tuple[Array, Outcome]:
         """Cycles until |b - A x| <= max(rtol |b|, atol)."""
         # The largest entry, since the squares in a 2-norm underflow for |b| below 1e-19 in float32.
         size = jnp.max(jnp.abs(b))
@@ -100,7 +105,7 @@ class Krylov:
         scale = jnp.where(jnp.isfinite(size) & (size > 0), size, 1)
         unit = b / scale
         # Below some unit roundoffs no residual can go.
-        rtol = max(self.rtol, 32 * float(jnp.finfo(b.dtype).eps))
+        rtol = jnp.maximum(jnp.asarray(rtol, b.real.dtype), 32 * jnp.finfo(b.dtype).eps)
         # atol is in the units of b; the right-hand sides of derivatives have others, and must not pass for solved.
         atol = jnp.minimum(self.atol / scale, LOOSEST * jnp.linalg.norm(unit))
         target = jnp.maximum(rtol * jnp.linalg.norm(unit), atol)

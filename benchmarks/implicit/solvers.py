@@ -102,7 +102,7 @@ def functions(finder: RootFinder, case: Case) -> dict[str, tuple[Function, ...]]
     }
 
 
-def _ours(linear_solver: Callable[[Case], Any], solver: type = adjoint.Newton) -> Callable[..., Array]:
+def _ours(linear_solver: Callable[[Case], Any], solver: Callable[..., Any] = adjoint.Newton) -> Callable[..., Array]:
     def solve(case: Case, F: Residual, x0: Array, p: Array) -> Array:
         chosen = linear_solver(case)
         pattern = case.pattern if isinstance(chosen, adjoint.SparseDirect) else None
