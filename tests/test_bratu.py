@@ -157,7 +157,7 @@ def test_beyond_the_turning_point_a_run_ends_with_3_and_says_why(tmp_path, capsy
 def test_a_run_reproduces_the_turning_point_and_leaves_everything(tmp_path):
     assert main(["run", "bratu", "--out", str(tmp_path)]) == 0
     pictures = {"fields.png", "branch.png", "slope.png"}
-    names = {"command.txt", "result.json", "report.html", "history.csv"} | pictures
+    names = {"command.txt", "result.json", "report.html", "history.csv", "run.json"} | pictures
     assert {path.name for path in tmp_path.iterdir()} == names
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["gradient"]["trusted"]

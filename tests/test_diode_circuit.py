@@ -143,7 +143,7 @@ def test_more_elements_than_there_is_room_for_are_refused(capsys):
 def test_a_run_leaves_everything(tmp_path):
     assert main(["run", "diode_circuit", *SMALL_ARGUMENTS, "--out", str(tmp_path)]) == 0
     pictures = {"voltages.png", "values.png", "convergence.png"}
-    names = {"command.txt", "result.json", "report.html", "history.csv"} | pictures
+    names = {"command.txt", "result.json", "report.html", "history.csv", "run.json"} | pictures
     assert {path.name for path in tmp_path.iterdir()} == names
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["gradient"]["trusted"]

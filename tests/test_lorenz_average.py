@@ -55,7 +55,7 @@ def test_a_run_leaves_everything(tmp_path):
     settings = ["--set", "members=48", "--set", "member_duration=300", "--set", "times=5"]
     assert main(["run", "lorenz_average", "--out", str(tmp_path), *settings]) == 0
     pictures = {"attractor.png", "averages.png", "gradients.png"}
-    names = {"command.txt", "result.json", "report.html", "history.csv"} | pictures
+    names = {"command.txt", "result.json", "report.html", "history.csv", "run.json"} | pictures
     assert {path.name for path in tmp_path.iterdir()} == names
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["gradient"]["trusted"]

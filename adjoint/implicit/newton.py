@@ -150,24 +150,27 @@ class NewtonKrylov(Newton):
     preconditioner: Callable[[Array], Array] | Multigrid | None = None
 
     def _prepare(self, problem: RootProblem, x0: Array, p: PyTree) -> Any:
-        M = self._built(self._inner(problem), JacobianAction(problem.F, x0, p))
         norm = jnp.linalg.norm(problem.F(x0, p))
-        return _Kept(norm, M, jnp.zeros_like(norm))
+        shapes = jax.eval_shape(lambda x: self._built(problem, JacobianAction(problem.F, x, p)), x0)
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return _Kept(norm, nothing, jnp.zeros_like(norm), jnp.ones((), bool))
 
     def _step(self, problem: RootProblem, s: _State, p: PyTree) -> tuple[Array, Any]:
         J, inner = JacobianAction(problem.F, s.x, p), self._inner(problem)
         norm = jnp.linalg.norm(s.F)
         tolerance = jnp.clip(FORCING * (norm / s.kept.norm) ** 2, self.forcing, max(self.forcing, LOOSEST))
-        M = s.kept.M if isinstance(inner.preconditioner, Multigrid) else inner.factor(J)
+        built = jax.lax.cond(s.kept.outdated, lambda: self._built(problem, J), lambda: s.kept.M)
+        M = built if isinstance(inner.preconditioner, Multigrid) else inner.factor(J)
         step, outcome = inner.solve_to(M, J, -s.F, tolerance)
         pace = outcome.iterations / -jnp.log10(tolerance)
-        usual = jnp.where(s.kept.pace > 0, s.kept.pace, pace)
-        M, pace = jax.lax.cond(
-            (outcome.code == 0) & (pace <= OUTDATED * usual),
-            lambda: (s.kept.M, usual),
-            lambda: (self._built(inner, J), jnp.zeros_like(pace)),
-        )
-        return _regular_step(problem, s, p, step, outcome), _Kept(norm, M, pace)
+        usual = jnp.where(s.kept.outdated, pace, s.kept.pace)
+        outdated = (outcome.code != 0) | (pace > OUTDATED * usual)
+        return _regular_step(problem, s, p, step, outcome), _Kept(norm, built, usual, outdated)
+
+    def _built(self, problem: RootProblem, J: JacobianAction) -> Any:
+        """A preconditioner that is worth keeping for further steps, or nothing."""
+        inner = self._inner(problem)
+        return inner.factor(J) if isinstance(inner.preconditioner, Multigrid) else ()
 
     def _inner(self, problem: RootProblem) -> Krylov:
         """The solver of a step: that of the derivative if it is made for symmetric operators, else GMRES."""
@@ -177,18 +180,15 @@ class NewtonKrylov(Newton):
             return replace(chosen, atol=0.0, rtol=self.forcing, preconditioner=M)
         return GMRES(self.forcing, restart=self.restart, preconditioner=self.preconditioner)
 
-    def _built(self, inner: Krylov, J: JacobianAction) -> Any:
-        """A preconditioner that is worth keeping for further steps, or nothing."""
-        return inner.factor(J) if isinstance(inner.preconditioner, Multigrid) else ()
-
 
 class _Kept(NamedTuple):
-    """From step to step: |F| before, the preconditioner if it was built from F_x, and the linear iterations for each decade of the
-    residual in the first step with it; 0 before that."""
+    """From step to step: |F| before, the preconditioner if it was built from F_x, the linear iterations for each decade of the
+    residual in the first step with it, and whether it is to be built anew."""
 
     norm: Array
     M: Any
     pace: Array
+    outdated: Bool[Array, ""]
 
 
 def _regular_step(problem: RootProblem, s: _State, p: PyTree, step: Array, outcome: Outcome) -> Array:
