@@ -168,7 +168,15 @@ def test_the_gradient_of_the_design_is_trusted() -> None:
 def test_a_run_meets_everything_and_leaves_its_pictures(tmp_path: Path) -> None:
     assert main(["run", "double_pendulum", "--out", str(tmp_path)]) == 0
     pictures = {"sensitivities.png", "growth.png", "design.png", "swing.gif"}
-    names = {"command.txt", "result.json", "report.html", "history.csv", "sensitivities.csv", "design.csv"} | pictures
+    names = {
+        "command.txt",
+        "result.json",
+        "report.html",
+        "history.csv",
+        "sensitivities.csv",
+        "design.csv",
+        "run.json",
+    } | pictures
     assert {path.name for path in tmp_path.iterdir()} == names
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["gradient"]["relative_error"] < 1e-9

@@ -110,3 +110,22 @@ def test_a_gain_that_is_noise_is_no_step() -> None:
         state = advance(state, jnp.asarray(-1e-6), jnp.asarray(-1e-12), jnp.ones(1), jnp.asarray(0.0), C2)
     assert bool(state.failed)
     assert not bool(state.fell_back)
+
+
+@pytest.mark.parametrize(
+    ("value", "slope", "slope_at_start", "accepted"),
+    [
+        # Rounding of 1e-16 is claimed, and five times as large: HS 35 in units of its end. There is 1e-16 to gain.
+        (5e-16, 4e-19, -2e-16, True),
+        # The slope has not fallen enough, f has risen by more than rounding, there is more to gain than rounding hides.
+        (5e-16, -5e-17, -2e-16, False),
+        (2e-15, 4e-19, -2e-16, False),
+        (5e-16, 4e-19, -2e-15, False),
+    ],
+)
+def test_a_step_that_flattens_the_slope_is_taken_where_values_tell_nothing(
+    value: float, slope: float, slope_at_start: float, accepted: bool
+) -> None:
+    state = begin(jnp.asarray(0.0), jnp.asarray(slope_at_start), jnp.zeros(1), jnp.asarray(1.0), jnp.asarray(jnp.inf))
+    after = advance(state, jnp.asarray(value), jnp.asarray(slope), jnp.zeros(1), jnp.asarray(1e-16), C2)
+    assert bool(after.accepted) == accepted

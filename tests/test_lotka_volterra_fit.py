@@ -166,7 +166,7 @@ def test_the_gradient_of_the_misfit_is_trusted() -> None:
 def test_a_run_meets_the_published_numbers_and_leaves_its_pictures(tmp_path: Path) -> None:
     assert main(["run", "lotka_volterra_fit", "--set", "repetitions=40", "--out", str(tmp_path)]) == 0
     pictures = {"fit.png", "intervals.png"}
-    names = {"command.txt", "result.json", "report.html", "history.csv", "estimates.csv"} | pictures
+    names = {"command.txt", "result.json", "report.html", "history.csv", "estimates.csv", "run.json"} | pictures
     assert {path.name for path in tmp_path.iterdir()} == names
     result = json.loads((tmp_path / "result.json").read_text())
     assert "published means are met" in result["ending"]

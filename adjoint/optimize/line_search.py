@@ -20,6 +20,9 @@ RETREAT = 0.2
 TRIALS = 15
 # So many trials in a row at which values contradict slopes that have changed by this share at most: noise, or a wrong derivative.
 CONTRADICTIONS, STRAIGHT = 3, 0.5
+# A gain and a change of f that are both no more than so many times the rounding of f; f may be what is left of larger terms. Then a
+# slope that has fallen to this share is a step forward.
+HIDDEN, FLATTENED = 10, 0.1
 
 
 class Knot(NamedTuple):
@@ -91,7 +94,9 @@ def advance(
     too_far = ~finite | ~enough | (value > low.value + noise)
     flat = jnp.abs(slope) <= c2 * jnp.abs(start.slope)
     at_limit = (t >= search.longest) & (slope < 0)
-    accepted = ~too_far & (flat | at_limit)
+    # Where no more is to be gained than rounding may hide, values tell nothing, and slopes still do.
+    blind = finite & (t * jnp.abs(start.slope) <= HIDDEN * noise) & (jnp.abs(value - start.value) <= HIDDEN * noise)
+    accepted = (~too_far & (flat | at_limit)) | (blind & (jnp.abs(slope) <= FLATTENED * jnp.abs(start.slope)))
     turned = ~too_far & (slope * jnp.where(search.bracketed, search.high.t - low.t, 1) >= 0)
 
     here = Knot(t, jnp.where(finite, value, jnp.inf), jnp.where(finite, slope, 0))
