@@ -126,7 +126,7 @@ class NewtonKrylov(Newton):
         Length of a GMRES cycle: restart + 1 vectors are stored.
     preconditioner
         Function v -> M v close to F_x^-1 v, used in every step; or a `Multigrid`, which is built from F_x at the start, and again
-        when the linear iterations of a step have doubled.
+        when a step takes twice the linear iterations for each decade of the residual.
 
     Notes
     -----
