@@ -9,6 +9,7 @@ _RECURRENCE = "ode/recurrence.py"
 _DISCRETE = "ode/discrete.py"
 _FORWARD = "ode/forward.py"
 _CONTINUOUS = "ode/continuous.py"
+_QUADRATURE = "ode/quadrature.py"
 _BACKSOLVE = "ode/backsolve.py"
 _CERTIFICATE = "ode/certificate.py"
 _SOLVE = "ode/solve.py"
@@ -124,11 +125,13 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "continuous: F_y lam",
         _CONTINUOUS,
-        "_, adjoint = jax.vjp(lambda y: self.forward.field(s, y, along.p), self.u(s, along))\n        return -adjoint(lam)[0]",
-        "return -jax.jvp(lambda y: self.forward.field(s, y, along.p), (self.u(s, along),), (lam,))[1]",
+        "return -u_bar, varying_bar",
+        "return -jax.jvp(lambda y: self.forward.field(s, y, along.p), (u,), (lam,))[1], varying_bar",
         "continuous",
     ),
-    Mutant("continuous: sign of lam'", _CONTINUOUS, "return -adjoint(lam)[0]", "return adjoint(lam)[0]", "continuous"),
+    Mutant(
+        "continuous: sign of lam'", _CONTINUOUS, "return -u_bar, varying_bar", "return u_bar, varying_bar", "continuous"
+    ),
     Mutant(
         "continuous: jump missing",
         _CONTINUOUS,
@@ -146,19 +149,33 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant("continuous: no quadrature", _CONTINUOUS, "[old + new for", "[old + 0 * new for", "continuous"),
     Mutant(
         "Gauss: sign of the quadrature",
-        _CONTINUOUS,
+        _QUADRATURE,
         "-h * jnp.asarray(weights, lam.dtype), inside",
         "h * jnp.asarray(weights, lam.dtype), inside",
         "continuous",
     ),
     Mutant(
         "interpolating: lam held constant over a step",
-        _CONTINUOUS,
-        "@ step.stages\n",
-        "@ (0 * step.stages)\n",
+        _QUADRATURE,
+        "lam + a_i @ k, u_i",
+        "lam + a_i @ (0 * k), u_i",
         "interpolating",
     ),
-    Mutant("backsolve: sign of lam'", _BACKSOLVE, "[F, -adjoint(lam)[0]]", "[F, adjoint(lam)[0]]", "backsolve"),
+    Mutant(
+        "interpolating: lam held constant over an implicit step",
+        _QUADRATURE,
+        "@ step.stages\n",
+        "@ (0 * step.stages)\n",
+        "interpolating_implicit",
+    ),
+    Mutant(
+        "interpolating: sign of the quadrature",
+        _QUADRATURE,
+        "jnp.tensordot(-h * weights",
+        "jnp.tensordot(h * weights",
+        "interpolating",
+    ),
+    Mutant("backsolve: sign of lam'", _BACKSOLVE, "[F, -u_bar]", "[F, u_bar]", "backsolve"),
     Mutant(
         "backsolve: reconstruction not checked",
         _BACKSOLVE,

@@ -100,6 +100,11 @@ def interpolating() -> None:
 
 
 @check
+def interpolating_implicit() -> None:
+    compare("terminal", module("continuous").InterpolatingAdjoint(), solver=diffrax.Kvaerno5(), steps=4)
+
+
+@check
 def backsolve() -> None:
     compare("terminal", module("backsolve").BacksolveAdjoint(), steps=4)
 

@@ -15,7 +15,6 @@ from jax.flatten_util import ravel_pytree
 from ode_cases import by_hand, coupled, coupling, error, exact, exact_states, exponential, nonnormal, solved
 
 import adjoint
-from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-11}
 # Errors of a gradient are some hundred times those that a step is allowed.
@@ -280,18 +279,3 @@ def test_samples_of_a_stiff_solver_are_as_accurate_as_its_end():
     solution = adjoint.ode_solve(relax, jnp.ones(()), k, 0.0, 3.0, ts=ts, solver=diffrax.Kvaerno5())
     # The error of one step is below 1e-8, and nothing amplifies it.
     np.testing.assert_allclose(solution.value, jnp.sin(ts) + jnp.exp(-k * ts), atol=2e-8, rtol=0)
-
-
-@pytest.mark.parametrize("solver", [diffrax.Tsit5, diffrax.Dopri8, diffrax.Midpoint])
-def test_a_step_in_a_loop_is_the_step(solver):
-    # First same as last, and not; an estimate of the error at the stages, and none.
-    method, p, y = RungeKutta(solver), jnp.array([0.7, -1.3]), jnp.array([0.4, 1.1])
-
-    def field(s, y, p):
-        return jnp.stack([p[0] * y[1] + s, p[1] * jnp.sin(y[0])])
-
-    s = (jnp.asarray(0.2), jnp.asarray(0.5))
-    arguments: Any = (field, Tolerances(1e-6, 1e-9), s, y, field(s[0], y, p), p)
-    expected, found = method.step(*arguments), method.step_in_a_loop(*arguments)
-    for name in ("y", "slope", "error", "stages"):
-        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-13, atol=1e-15)

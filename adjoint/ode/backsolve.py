@@ -7,18 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from adjoint.ode.continuous import (
-    Sweep,
-    assemble,
-    integrate_back,
-    moved,
-    own_tolerances,
-    pull_parameters,
-    rule_of_stages,
-    scale_of,
-)
+from adjoint.ode.continuous import Sweep, assemble, integrate_back, moved, own_tolerances, pull_field, scale_of
 from adjoint.ode.discrete import Bars, Gradient
 from adjoint.ode.integrate import Integrator, Outcome, integrate
+from adjoint.ode.quadrature import rule_of_stages
 from adjoint.ode.vector_field import Parameters
 
 # z = (u, lam) from s = 1, where u = y(1), back to 0:
@@ -43,20 +35,25 @@ class BacksolveField:
     forward: Integrator
 
     def __call__(self, s: Array, z: Array, along: Backward) -> Float[Array, " 2n"]:
+        return self.with_parameters(s, z, self.solution(s, along), along)[0]
+
+    def solution(self, s: Array, along: Backward) -> Float[Array, "*nodes 0"]:
+        """Nothing: u is a part of z."""
+        return jnp.zeros((*s.shape, 0), s.dtype)
+
+    def with_parameters(
+        self, s: Array, z: Array, nothing: Array, along: Backward
+    ) -> tuple[Float[Array, " 2n"], list[Array]]:
+        """z' and F_p' lam."""
         u, lam = jnp.split(z, 2)
-        F, adjoint = jax.vjp(lambda u: self.forward.field(s, u, along.p), u)
-        return jnp.concatenate([F, -adjoint(lam)[0]])
+        F, u_bar, varying_bar = pull_field(self.forward, s, u, lam, along.p)
+        return jnp.concatenate([F, -u_bar]), varying_bar
 
     def jump(self, s: Array, ds: Array, z: Array, bar: Array, along: Backward) -> tuple[Array, list[Array]]:
         """z and the gradient by p after the cotangent of a sample at s + ds."""
         u, lam = jnp.split(z, 2)
         lam_bar, varying_bar = moved(self.forward, s, ds, u, bar, along.p)
         return jnp.concatenate([u, lam + lam_bar]), varying_bar
-
-    def pull_parameters(self, s: Array, weights: Array, z: Array, along: Backward) -> list[Array]:
-        """The sum of w_i F_p(s_i, u_i)' lam_i."""
-        u, lam = jnp.split(z, 2, axis=1)
-        return pull_parameters(self.forward, s, u, weights[:, None] * lam, along.p)
 
 
 @dataclass(frozen=True)

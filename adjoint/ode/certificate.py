@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from adjoint.ode.continuous import AdjointField, Along, Sweep, integrate_back, rule_of_gauss
+from adjoint.ode.continuous import AdjointField, Along, Sweep, integrate_back
 from adjoint.ode.discrete import Bars
 from adjoint.ode.integrate import Integrator, State, integrate
+from adjoint.ode.quadrature import rule_of_gauss
 from adjoint.ode.vector_field import Parameters
 
 # Fewer digits than this are none.

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
 from adjoint.ode.discrete import Bars, Gradient, pull_start
 from adjoint.ode.integrate import Integrator, Outcome, Record, State, accept, integrate
-from adjoint.ode.runge_kutta import Step, Tolerances
+from adjoint.ode.quadrature import AdjointStep, Rule, rule_of_gauss, rule_of_stages
+from adjoint.ode.runge_kutta import Tolerances
 from adjoint.ode.vector_field import Parameters
 
 # With u(s) the interpolant of the solve, lam' = dlam/ds and samples y_j = y(s_j) that have cotangents y_j_bar:
@@ -56,86 +56,37 @@ class AdjointField:
         return self.forward.method.interpolate(along.ends, along.y0, along.y1, along.stages, s)
 
     def __call__(self, s: Array, lam: Array, along: Along) -> Float[Array, " n"]:
-        _, adjoint = jax.vjp(lambda y: self.forward.field(s, y, along.p), self.u(s, along))
-        return -adjoint(lam)[0]
+        return self.with_parameters(s, lam, self.u(s, along), along)[0]
+
+    def solution(self, s: Float[Array, " nodes"], along: Along) -> Float[Array, "nodes n"]:
+        """u at all of s."""
+        return jax.vmap(lambda s_i: self.u(s_i, along))(s)
+
+    def with_parameters(self, s: Array, lam: Array, u: Array, along: Along) -> tuple[Float[Array, " n"], list[Array]]:
+        """lam' and F_p' lam."""
+        _, u_bar, varying_bar = pull_field(self.forward, s, u, lam, along.p)
+        return -u_bar, varying_bar
 
     def jump(self, s: Array, ds: Array, lam: Array, bar: Array, along: Along) -> tuple[Array, list[Array]]:
         """lam and the gradient by p after the cotangent of a sample at s + ds; ds is 0 but for its derivative."""
         lam_bar, varying_bar = moved(self.forward, s, ds, self.u(s, along), bar, along.p)
         return lam + lam_bar, varying_bar
 
-    def pull_parameters(self, s: Array, weights: Array, lam: Array, along: Along) -> list[Array]:
-        """The sum of w_i F_p(s_i, u(s_i))' lam_i."""
-        u = jax.vmap(lambda s_i: self.u(s_i, along))(s)
-        return pull_parameters(self.forward, s, u, weights[:, None] * lam, along.p)
 
-
-def moved(forward: Integrator, s: Array, ds: Array, u: Array, bar: Array, p: Parameters) -> tuple[Array, list[Array]]:
-    """The cotangent of y(s + ds) as one of y(s) and p, to first order in ds."""
+def pull_field(forward: Integrator, s: Array, u: Array, lam: Array, p: Parameters) -> tuple[Array, Array, list[Array]]:
+    """F(s, u, p), F_y' lam and F_p' lam."""
 
     def F(u: Array, varying: list[Array]) -> Array:
         return forward.field(s, u, Parameters(varying, p.constant))
 
-    _, adjoint = jax.vjp(F, u, p.varying)
-    u_bar, varying_bar = adjoint(bar)
+    rate, adjoint = jax.vjp(F, u, p.varying)
+    return rate, *adjoint(lam)
+
+
+def moved(forward: Integrator, s: Array, ds: Array, u: Array, bar: Array, p: Parameters) -> tuple[Array, list[Array]]:
+    """The cotangent of y(s + ds) as one of y(s) and p, to first order in ds."""
+    _, u_bar, varying_bar = pull_field(forward, s, u, bar, p)
     return bar + ds * u_bar, [ds * v for v in varying_bar]
-
-
-def pull_parameters(forward: Integrator, s: Array, u: Array, lam: Array, p: Parameters) -> list[Array]:
-    """The sum of F_p(s_i, u_i)' lam_i."""
-
-    def fields(varying: list[Array]) -> Array:
-        here = Parameters(varying, p.constant)
-        return jax.vmap(lambda s_i, u_i: forward.field(s_i, u_i, here))(s, u)
-
-    return jax.vjp(fields, p.varying)[1](lam)[0]
-
-
-def rule_of_stages(
-    integrator: Integrator, s: tuple[Array, Array], lam: Array, step: Step, along: Any
-) -> tuple[list[Array], list[Array]]:
-    """The integral of F_p' lam over a step and its error, by the weights of the Runge-Kutta method at its own stages."""
-    tableau = integrator.method.tableau
-    increment, error = (_at_stages(integrator, s, lam, step, along, w) for w in (tableau.b_sol, tableau.b_error))
-    return increment, error
-
-
-def _at_stages(
-    integrator: Integrator, s: tuple[Array, Array], lam: Array, step: Step, along: Any, weights: np.ndarray
-) -> list[Array]:
-    """The weighted sum of F_p' lam over the stages of a step."""
-    tableau, h = integrator.method.tableau, s[1] - s[0]
-    a = np.zeros((tableau.num_stages, tableau.num_stages))
-    for i, row in enumerate(tableau.a_lower, start=1):
-        a[i, :i] = row
-    if tableau.a_diagonal is not None:
-        a += np.diag(tableau.a_diagonal)
-    at = s[0] + jnp.asarray(np.concatenate([[tableau.c1], tableau.c]), lam.dtype) * h
-    stages = lam[None, :] + jnp.asarray(a, lam.dtype) @ step.stages
-    return integrator.field.pull_parameters(at, -h * jnp.asarray(weights, lam.dtype), stages, along)
-
-
-# Nodes (those not negative) and weights on [-1, 1] of the rule with 7 points: Kronrod, Nodes and Weights of Quadrature
-# Formulas, 1965.
-KRONROD_NODES = np.array([0.0, 0.4342437493468026, 0.7745966692414834, 0.9604912687080202])
-KRONROD_WEIGHTS = np.array([0.4509165386584741, 0.4013974147759622, 0.2684880898683334, 0.1046562260264673])
-
-
-def rule_of_gauss(
-    integrator: Integrator, s: tuple[Array, Array], lam: Array, step: Step, along: Any
-) -> tuple[list[Array], list[Array]]:
-    """The integral of F_p' lam over a step by 7 points on the interpolant of lam, and its error.
-
-    The error is the difference to the rule of the stages, which does not use the interpolant: for a stiff step that may be poor.
-    """
-    nodes = np.concatenate([-KRONROD_NODES[:0:-1], KRONROD_NODES])
-    weights = np.concatenate([KRONROD_WEIGHTS[:0:-1], KRONROD_WEIGHTS]) / 2
-    h = s[1] - s[0]
-    at = s[0] + jnp.asarray((1 + nodes) / 2, lam.dtype) * h
-    inside = jax.vmap(lambda s_i: integrator.method.interpolate(s, lam, step.y, step.stages, s_i))(at)
-    increment = integrator.field.pull_parameters(at, -h * jnp.asarray(weights, lam.dtype), inside, along)
-    of_stages = _at_stages(integrator, s, lam, step, along, integrator.method.tableau.b_sol)
-    return increment, [new - other for new, other in zip(increment, of_stages, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -147,8 +98,8 @@ class _ContinuousAdjoint:
     def __post_init__(self) -> None:
         require_checkpoints(type(self).__name__, self.checkpoints)
 
-    def rule(self, *arguments: Any) -> tuple[list[Array], list[Array]]:
-        """How the gradient by p is integrated over a step of the adjoint."""
+    def rule(self, *arguments: Any) -> AdjointStep:
+        """A step of the adjoint, with the gradient by p integrated over it."""
         return rule_of_stages(*arguments)
 
     def remember(
@@ -177,7 +128,7 @@ class _ContinuousAdjoint:
         def pull(k: Array, state: State, sweep: Sweep) -> Sweep:
             ends = (record.grid[k], record.grid[k + 1])
             start = (state.y, state.slope, p)
-            step = integrator.method.step_in_a_loop(integrator.field, integrator.tolerances, ends, *start)
+            step = integrator.method.step(integrator.field, integrator.tolerances, ends, *start)
             along = Along(ends, state.y, step.y, step.stages, p)
             return integrate_back(backward, self.rule, along, s, unit, sweep)
 
@@ -287,8 +238,8 @@ class GaussAdjoint(_ContinuousAdjoint):
     -0.1353
     """
 
-    def rule(self, *arguments: Any) -> tuple[list[Array], list[Array]]:
-        """How the gradient by p is integrated over a step of the adjoint."""
+    def rule(self, *arguments: Any) -> AdjointStep:
+        """A step of the adjoint, with the gradient by p integrated over it."""
         return rule_of_gauss(*arguments)
 
 
@@ -298,7 +249,7 @@ class _Inner(NamedTuple):
     attempts: Array
 
 
-def integrate_back(backward: Integrator, rule: Any, along: Any, samples: Array, bars: Bars, sweep: Sweep) -> Sweep:
+def integrate_back(backward: Integrator, rule: Rule, along: Any, samples: Array, bars: Bars, sweep: Sweep) -> Sweep:
     """The adjoint at the start of a step of the solve from the one at its end."""
     start, end = along.ends
 
@@ -334,7 +285,7 @@ def _jump(backward: Integrator, along: Any, s: Array, samples: Array, bars: Bars
     return sweep._replace(lam=lam, varying=varying, j=j)
 
 
-def _attempt(backward: Integrator, rule: Any, along: Any, samples: Array, inner: _Inner) -> _Inner:
+def _attempt(backward: Integrator, rule: Rule, along: Any, samples: Array, inner: _Inner) -> _Inner:
     """One step back, at most to the next sample or the start of the interval."""
     sweep, s = inner.sweep, inner.s
     stop = first = along.ends[0]
@@ -343,27 +294,23 @@ def _attempt(backward: Integrator, rule: Any, along: Any, samples: Array, inner:
         stop = jnp.where((sweep.j >= 0) & (sample > first), sample, first)
     target = jnp.where(s - 1.01 * sweep.h <= stop, stop, s - sweep.h)
     span = (s, target)
-    slope = backward.field(s, sweep.lam, along)
-    step = backward.method.step_in_a_loop(backward.field, backward.tolerances, span, sweep.lam, slope, along)
-    increment, error = rule(backward, span, sweep.lam, step, along)
-    total = [old + new for old, new in zip(sweep.varying, increment, strict=True)]
-    size = jax.lax.stop_gradient(_scaled_error(backward.tolerances, sweep, step, total, error))
+    step = rule(backward, span, sweep.lam, along)
+    total = [old + new for old, new in zip(sweep.varying, step.integral, strict=True)]
+    size = jax.lax.stop_gradient(_scaled_error(backward.tolerances, sweep, step, total))
     size = jnp.where(step.converged, size, jnp.inf)
     keep, h = accept(size, backward.method.order, s - target)
     # A step that was cut short says nothing against the size that was planned.
     h = jnp.where(keep, jnp.maximum(h, sweep.h), h)
-    after = Sweep(step.y, total, sweep.j, h)
+    after = Sweep(step.lam, total, sweep.j, h)
     before = sweep._replace(h=h)
     kept = jax.tree.map(lambda new, old: jnp.where(keep, new, old), after, before)
     return _Inner(jnp.where(keep, target, s), kept, inner.attempts + 1)
 
 
-def _scaled_error(
-    tolerances: Tolerances, sweep: Sweep, step: Step, total: list[Array], error: list[Array]
-) -> Float[Array, ""]:
+def _scaled_error(tolerances: Tolerances, sweep: Sweep, step: AdjointStep, total: list[Array]) -> Float[Array, ""]:
     """The larger of the error of lam and that of the gradient, each in units of its tolerance."""
-    sizes = [tolerances.scaled(step.error, sweep.lam, step.y)]
-    for sum_new, sum_old, e in zip(total, sweep.varying, error, strict=True):
+    sizes = [tolerances.scaled(step.error, sweep.lam, step.lam)]
+    for sum_new, sum_old, e in zip(total, sweep.varying, step.integral_error, strict=True):
         if e.size:
             size = jnp.maximum(jnp.max(jnp.abs(sum_new)), jnp.max(jnp.abs(sum_old)))
             sizes.append(jnp.max(jnp.abs(e)) / (tolerances.atol + tolerances.rtol * size))
