@@ -48,7 +48,7 @@ SOLVERS = {
     diffrax.Midpoint: (1e-3, 1e-3),
     diffrax.Tsit5: (1e-10, 1e-9),
     diffrax.Dopri8: (1e-14, 1e-10),
-    diffrax.Kvaerno5: (1e-8, 1e-7),
+    diffrax.Kvaerno5: (1e-8, 3e-7),
 }
 
 
