@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from ode_cases import by_hand, coupled, coupling, error, exact, exact_states, exponential, nonnormal, solved
 
 import adjoint
+from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-11}
 # Errors of a gradient are some hundred times those that a step is allowed.
@@ -119,7 +120,8 @@ def test_second_derivatives_in_both_modes():
     hessian = exact_derivatives("mixed")[2]
     assert error(jax.jit(jax.jacfwd(jax.grad(g)))(z), hessian) < 10 * GRADIENT_ERROR
     assert error(jax.jit(jax.jacfwd(jax.jacfwd(g)))(z), hessian) < 10 * GRADIENT_ERROR
-    assert error(jax.jit(jax.grad(lambda z: jax.grad(g)(z) @ V))(z), hessian @ V) < 10 * GRADIENT_ERROR
+    with pytest.raises(ValueError, match="Reverse-mode differentiation does not work"):
+        jax.grad(lambda z: jax.grad(g)(z) @ V)(z)
 
 
 @pytest.mark.parametrize("name", ["chosen", *slow("discrete", "Gauss", "interpolating", "backsolve")])
@@ -211,7 +213,7 @@ def pendulum(solver, sensitivity=None, mode="reverse"):
 
     @jax.jit
     def g(p):
-        options = {"ts": p["ts"], "steps": 12, "rtol": 1e-12, "sensitivity": sensitivity, "mode": mode}
+        options = {"ts": p["ts"], "steps": 12, "rtol": 1e-12, "atol": 1e-14, "sensitivity": sensitivity, "mode": mode}
         return jnp.sum(
             adjoint.ode_solve(swing, jnp.array([1.2, 0.3]), p, 0.0, p["t1"], solver=solver(), **options).value ** 3
         )
@@ -279,3 +281,20 @@ def test_samples_of_a_stiff_solver_are_as_accurate_as_its_end():
     solution = adjoint.ode_solve(relax, jnp.ones(()), k, 0.0, 3.0, ts=ts, solver=diffrax.Kvaerno5())
     # The error of one step is below 1e-8, and nothing amplifies it.
     np.testing.assert_allclose(solution.value, jnp.sin(ts) + jnp.exp(-k * ts), atol=2e-8, rtol=0)
+
+
+@pytest.mark.parametrize("solver", [diffrax.Tsit5, diffrax.Dopri8, diffrax.Midpoint, diffrax.Kvaerno3])
+@pytest.mark.parametrize("has_product", [False, True])
+def test_a_step_to_transpose_is_the_step(solver, has_product):
+    # First same as last, and not; an estimate of the error at the stages, and none; a field with and without a matrix product.
+    method, p, y = RungeKutta(solver), jnp.array([0.7, -1.3]), jnp.array([0.4, 1.1])
+
+    def field(s, y, p):
+        y = jnp.array([[2.0, 1.0], [0.0, 3.0]]) @ y if has_product else y
+        return jnp.stack([p[0] * y[1] + s, p[1] * jnp.sin(y[0])])
+
+    s = (jnp.asarray(0.2), jnp.asarray(0.5))
+    arguments: Any = (field, Tolerances(1e-6, 1e-9), s, y, field(s[0], y, p), p)
+    expected, found = method.step(*arguments), method.step_to_transpose(*arguments)
+    for name in ("y", "slope", "error", "stages"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-13, atol=1e-15)

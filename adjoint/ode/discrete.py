@@ -112,7 +112,7 @@ def _pull_step(
     """The adjoint before a step from the one after it."""
 
     def step(state: State, varying: list[Array]) -> tuple[State, Array]:
-        result = integrator.step(s, state, Parameters(varying, p.constant))
+        result = integrator.step_to_transpose(s, state, Parameters(varying, p.constant))
         return State(result.y, result.slope), result.stages
 
     (after, stages), adjoint_of_step = jax.vjp(step, state, p.varying)

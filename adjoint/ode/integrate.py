@@ -47,6 +47,10 @@ class Integrator:
     def step(self, s: tuple[Array, Array], state: "State", p: Parameters) -> Step:
         return self.method.step(self.field, self.tolerances, s, state.y, state.slope, p, self.mass)
 
+    def step_to_transpose(self, s: tuple[Array, Array], state: "State", p: Parameters) -> Step:
+        """The same step, for reverse mode."""
+        return self.method.step_to_transpose(self.field, self.tolerances, s, state.y, state.slope, p, self.mass)
+
     def sample(
         self, s: tuple[Array, Array], state: "State", y1: Array, stages: Array, at: Array, p: Parameters
     ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
@@ -56,9 +60,21 @@ class Integrator:
         """
         if not self.method.is_implicit:
             return self.method.interpolate(s, state.y, y1, stages, at), jnp.array(True)
-        end = jax.lax.stop_gradient(at)
-        step = self.step((s[0], end), state, p)
-        return self.near(end, step.y, at, p), step.converged
+        h, of_unit_length = at - s[0], (jnp.zeros_like(at), jnp.ones_like(at))
+        start = (state.y, h * state.slope, (p, s[0], h))
+        step = self.method.step(_Stretched(self.field), self.tolerances, of_unit_length, *start, self.mass)
+        return step.y, step.converged
+
+
+@dataclass(frozen=True)
+class _Stretched:
+    """h F(s0 + sigma h, y, p), the slope in sigma: a step of length 1 in it has derivatives with respect to its true length h."""
+
+    field: Any
+
+    def __call__(self, sigma: Array, y: Array, operands: Any) -> Float[Array, " n"]:
+        p, s0, h = operands
+        return h * self.field(s0 + sigma * h, y, p)
 
 
 class State(NamedTuple):

@@ -79,6 +79,25 @@ class RungeKutta:
             return _implicit_step(self.tableau, field, tolerances, s, y, slope, p, mass)
         return _explicit_step(self.tableau, field, s, y, slope, p)
 
+    def step_to_transpose(
+        self,
+        field: VectorField,
+        tolerances: Tolerances,
+        s: tuple[Array, Array],
+        y: Array,
+        slope: Array,
+        p: PyTree,
+        mass: MassMatrix | None = None,
+    ) -> Step:
+        """The same step in the form whose transpose is fast: mostly a loop over the stages, with one copy of the field.
+
+        Of six copies in a row, transposed, XLA makes kernels that compute the same parts several times: differences on a grid take
+        two to three times as long. Matrix products it never computes twice, and a loop would only have to store more of them.
+        """
+        if self.is_implicit or "dot_general" in str(jax.make_jaxpr(lambda y: field(s[0], y, p))(y)):
+            return self.step(field, tolerances, s, y, slope, p, mass)
+        return _explicit_step_in_a_loop(self.tableau, field, s, y, slope, p)
+
     def interpolate(self, s: tuple[Array, Array], y0: Array, y1: Array, stages: Array, at: Array) -> Float[Array, " n"]:
         """The state inside the step from y0 to y1 with these slopes."""
         return self.solver.interpolation_cls(t0=s[0], t1=s[1], y0=y0, y1=y1, k=stages).evaluate(at)
@@ -103,6 +122,30 @@ def _explicit_step(tableau: Any, field: VectorField, s: tuple[Array, Array], y: 
         change = jnp.linalg.norm(Y[-1] - Y[-2])
         stiffness = jnp.linalg.norm(k[-1] - k[-2]) / jnp.where(change > 0, change, jnp.inf)
     return Step(y1, slope1, error, jnp.stack(k), jnp.array(True), jax.lax.stop_gradient(stiffness))
+
+
+def _explicit_step_in_a_loop(
+    tableau: Any, field: VectorField, s: tuple[Array, Array], y: Array, slope: Array, p: PyTree
+) -> Step:
+    """As `_explicit_step`, without its measure of stiffness."""
+    h = s[1] - s[0]
+    rows = [*tableau.a_lower] if tableau.fsal else [*tableau.a_lower, tableau.b_sol]
+    c_of_stage = np.append(tableau.c, [] if tableau.fsal else [1.0])
+    a = np.zeros((len(rows), len(rows) + 1))
+    for i, row in enumerate(rows):
+        a[i, : len(row)] = row
+
+    def stage(k: Array, row: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        weights, c, i = row
+        Y = y + weights @ k
+        return k.at[i].set(h * field(jnp.where(c == 1, s[1], s[0] + c * h), Y, p)), Y
+
+    k = jnp.zeros((len(rows) + 1, y.size), y.dtype).at[0].set(h * slope)
+    stages = (jnp.asarray(a, y.dtype), jnp.asarray(c_of_stage, y.dtype), jnp.arange(1, len(rows) + 1))
+    k, Y = jax.lax.scan(stage, k, stages)
+    used = k[: tableau.num_stages]
+    error = jnp.asarray(tableau.b_error, y.dtype) @ used
+    return Step(Y[-1], k[-1] / h, error, used, jnp.array(True), jnp.zeros((), y.dtype))
 
 
 def _combination(weights: np.ndarray, k: list[Array]) -> Array:
