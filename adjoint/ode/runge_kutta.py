@@ -3,6 +3,7 @@
 The equation is M y' = F(s, y, p) with a constant M, by default the identity. Slopes are kept as h F, so that sums need no h.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +14,9 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.known_value import attach_derivative
 from adjoint.ode.mass_matrix import MassMatrix
-from adjoint.ode.vector_field import VectorField
+
+# The slope F(s, y, p).
+Field = Callable[[Array, Array, Any], Array]
 
 
 class Step(NamedTuple):
@@ -66,7 +69,7 @@ class RungeKutta:
 
     def step(
         self,
-        field: VectorField,
+        field: Field,
         tolerances: Tolerances,
         s: tuple[Array, Array],
         y: Array,
@@ -81,7 +84,7 @@ class RungeKutta:
 
     def step_to_transpose(
         self,
-        field: VectorField,
+        field: Field,
         tolerances: Tolerances,
         s: tuple[Array, Array],
         y: Array,
@@ -103,7 +106,7 @@ class RungeKutta:
         return self.solver.interpolation_cls(t0=s[0], t1=s[1], y0=y0, y1=y1, k=stages).evaluate(at)
 
 
-def _explicit_step(tableau: Any, field: VectorField, s: tuple[Array, Array], y: Array, slope: Array, p: PyTree) -> Step:
+def _explicit_step(tableau: Any, field: Field, s: tuple[Array, Array], y: Array, slope: Array, p: PyTree) -> Step:
     h = s[1] - s[0]
     k, Y = [h * slope], [y]
     for a, c in zip(tableau.a_lower, tableau.c, strict=True):
@@ -125,7 +128,7 @@ def _explicit_step(tableau: Any, field: VectorField, s: tuple[Array, Array], y: 
 
 
 def _explicit_step_in_a_loop(
-    tableau: Any, field: VectorField, s: tuple[Array, Array], y: Array, slope: Array, p: PyTree
+    tableau: Any, field: Field, s: tuple[Array, Array], y: Array, slope: Array, p: PyTree
 ) -> Step:
     """As `_explicit_step`, without its measure of stiffness."""
     h = s[1] - s[0]
@@ -166,7 +169,7 @@ def _combination(weights: np.ndarray, k: list[Array]) -> Array:
 class _StageDerivative:
     """dY of an implicit stage; `fixed` is (s, h a)."""
 
-    field: VectorField
+    field: Field
     mass: MassMatrix | None
 
     def __call__(self, Y: Array, operands: Any, tangents: Any, fixed: Any) -> Array:
@@ -189,7 +192,7 @@ SHARE_OF_TOLERANCE = 0.01
 
 def _implicit_step(
     tableau: Any,
-    field: VectorField,
+    field: Field,
     tolerances: Tolerances,
     s: tuple[Array, Array],
     y: Array,
@@ -244,7 +247,7 @@ MOST_ITERATIONS = 10
 
 
 def _iterate(
-    field: VectorField,
+    field: Field,
     tolerances: Tolerances,
     factors: Any,
     s: Array,
