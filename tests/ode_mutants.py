@@ -99,6 +99,16 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant("discrete: samples at t0 dropped", _DISCRETE, "is_first = s <= 0", "is_first = s < 0", "discrete"),
     Mutant("discrete: sign of s_bar", _DISCRETE, ".set(at_bar)", ".set(-at_bar)", "discrete"),
+    Mutant(
+        "discrete: stages of the transposed step", _STEP, "Y = y + weights @ k", "Y = y + 0.5 * weights @ k", "discrete"
+    ),
+    Mutant(
+        "discrete: samples of a stiff solver do not move",
+        "ode/integrate.py",
+        "h, of_unit_length = at - s[0],",
+        "h, of_unit_length = jax.lax.stop_gradient(at) - s[0],",
+        "implicit_samples",
+    ),
     # dS/ds = F_y S + F_p.
     Mutant(
         "variational equation: no F_p",
