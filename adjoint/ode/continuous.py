@@ -189,8 +189,9 @@ class InterpolatingAdjoint(_ContinuousAdjoint):
 
     Notes
     -----
-    **Cost**: 3 to 7 solves, more with many samples, each of which is a stop; the memory of the checkpoints and, for each stage of
-    the solver, of a gradient by p. An implicit solver takes the backward problem, which is linear, implicitly too.
+    **Cost**: value and gradient in 4 to 12 times the solve, more with many samples, each of which is a stop; the memory of the
+    checkpoints and, for each stage of the solver, of a gradient by p. An implicit solver takes the backward problem, which is linear,
+    implicitly too.
 
     The gradient of the *solution*, right also where an explicit solver is at its stability limit, to about its tolerances; not
     the exact gradient of the steps. Where the adjoint runs out of steps the gradient is NaN.
@@ -220,10 +221,10 @@ class GaussAdjoint(_ContinuousAdjoint):
 
     Notes
     -----
-    **Cost**: 3 to 7 solves, more with many samples, each of which is a stop; much more where the interpolant of a stiff step is
-    poor: there `InterpolatingAdjoint` is the faster one. The quadrature of F_p' lam takes 7 nodes of each step, and its difference
-    to the quadrature at the stages is kept below the tolerance. The memory of the checkpoints and, for each node, of a gradient
-    by p.
+    **Cost**: value and gradient in 5 to 14 times the solve, more with many samples, each of which is a stop; much more where the
+    interpolant of a stiff step is poor: there `InterpolatingAdjoint` is the faster one. The quadrature of F_p' lam takes 7 nodes of
+    each step, and its difference to the quadrature at the stages is kept below the tolerance. The memory of the checkpoints and,
+    for each node, of a gradient by p.
 
     The gradient of the *solution* to about its tolerances, as of `InterpolatingAdjoint`.
 
