@@ -190,8 +190,8 @@ class InterpolatingAdjoint(_ContinuousAdjoint):
     Notes
     -----
     **Cost**: value and gradient in 4 to 12 times the solve, more with many samples, each of which is a stop; the memory of the
-    checkpoints and, for each stage of the solver, of a gradient by p. An implicit solver takes the backward problem, which is linear,
-    implicitly too.
+    checkpoints and, for each stage of the solver, of a gradient by p. An implicit solver takes the backward problem, which is
+    linear, implicitly too.
 
     The gradient of the *solution*, right also where an explicit solver is at its stability limit, to about its tolerances; not
     the exact gradient of the steps. Where the adjoint runs out of steps the gradient is NaN.
