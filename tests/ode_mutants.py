@@ -160,8 +160,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "Gauss: sign of the quadrature",
         _QUADRATURE,
-        "-h * jnp.asarray(weights, lam.dtype), inside",
-        "h * jnp.asarray(weights, lam.dtype), inside",
+        "_sum(-h * jnp.asarray(weights",
+        "_sum(h * jnp.asarray(weights",
         "continuous",
     ),
     Mutant(
@@ -181,8 +181,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "interpolating: sign of the quadrature",
         _QUADRATURE,
-        "jnp.tensordot(-h * weights",
-        "jnp.tensordot(h * weights",
+        "_sum(-h * b, rates)",
+        "_sum(h * b, rates)",
         "interpolating",
     ),
     Mutant("backsolve: sign of lam'", _BACKSOLVE, "[F, -u_bar]", "[F, u_bar]", "backsolve"),

@@ -77,10 +77,9 @@ def _explicit(
     u = backward.field.solution(at, along)
     k = jnp.zeros((tableau.num_stages, lam.size), dtype)
     k, rates = jax.lax.scan(stage, k, (jnp.asarray(a, dtype), at, u, jnp.arange(tableau.num_stages)))
-    weights = jnp.asarray(np.stack([tableau.b_sol, tableau.b_error]), dtype)
-    change, error = weights @ k
-    integrals = [jnp.tensordot(-h * weights, rate, axes=1) for rate in rates]
-    return AdjointStep(lam + change, error, [v[0] for v in integrals], [v[1] for v in integrals], jnp.array(True)), k
+    b, b_error = jnp.asarray(tableau.b_sol, dtype), jnp.asarray(tableau.b_error, dtype)
+    integral, integral_error = _sum(-h * b, rates), _sum(-h * b_error, rates)
+    return AdjointStep(lam + b @ k, b_error @ k, integral, integral_error, jnp.array(True)), k
 
 
 def _implicit(
@@ -92,10 +91,8 @@ def _implicit(
     step = backward.method.step(backward.field, backward.tolerances, s, lam, slope, along)
     a, c = _full_tableau(tableau)
     at, stages = s[0] + jnp.asarray(c, dtype) * h, lam[None, :] + jnp.asarray(a, dtype) @ step.stages
-    integral, error = (
-        _sum_of_rates(backward, at, -h * jnp.asarray(weights, dtype), stages, along)
-        for weights in (tableau.b_sol, tableau.b_error)
-    )
+    rates = _rates(backward, at, stages, along)
+    integral, error = (_sum(-h * jnp.asarray(b, dtype), rates) for b in (tableau.b_sol, tableau.b_error))
     return AdjointStep(step.y, step.error, integral, error, step.converged), step.stages
 
 
@@ -109,10 +106,13 @@ def _full_tableau(tableau: Any) -> tuple[np.ndarray, np.ndarray]:
     return a, np.concatenate([[tableau.c1], tableau.c])
 
 
-def _sum_of_rates(backward: Integrator, s: Array, weights: Array, lam: Array, along: Any) -> list[Array]:
-    """The sum of w_i F_p(s_i)' lam_i."""
+def _rates(backward: Integrator, s: Array, lam: Array, along: Any) -> list[Array]:
+    """F_p' lam at each of s."""
     u = backward.field.solution(s, along)
-    _, rates = jax.vmap(lambda s_i, lam_i, u_i: backward.field.with_parameters(s_i, lam_i, u_i, along))(s, lam, u)
+    return jax.vmap(lambda s_i, lam_i, u_i: backward.field.with_parameters(s_i, lam_i, u_i, along)[1])(s, lam, u)
+
+
+def _sum(weights: Array, rates: list[Array]) -> list[Array]:
     return [jnp.tensordot(weights, rate, axes=1) for rate in rates]
 
 
@@ -133,7 +133,7 @@ def rule_of_gauss(backward: Integrator, s: tuple[Array, Array], lam: Array, alon
     h = s[1] - s[0]
     at = s[0] + jnp.asarray((1 + nodes) / 2, lam.dtype) * h
     inside = jax.vmap(lambda s_i: backward.method.interpolate(s, lam, step.lam, k, s_i))(at)
-    integral = _sum_of_rates(backward, at, -h * jnp.asarray(weights, lam.dtype), inside, along)
+    integral = _sum(-h * jnp.asarray(weights, lam.dtype), _rates(backward, at, inside, along))
     return step._replace(
         integral=integral,
         integral_error=[new - of_stages for new, of_stages in zip(integral, step.integral, strict=True)],
