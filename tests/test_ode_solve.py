@@ -283,18 +283,53 @@ def test_samples_of_a_stiff_solver_are_as_accurate_as_its_end():
     np.testing.assert_allclose(solution.value, jnp.sin(ts) + jnp.exp(-k * ts), atol=2e-8, rtol=0)
 
 
-@pytest.mark.parametrize("solver", [diffrax.Tsit5, diffrax.Dopri8, diffrax.Midpoint, diffrax.Kvaerno3])
+@pytest.mark.parametrize("solver", [diffrax.Tsit5, diffrax.Dopri8, diffrax.Midpoint])
 @pytest.mark.parametrize("has_product", [False, True])
 def test_a_step_to_transpose_is_the_step(solver, has_product):
-    # First same as last, and not; an estimate of the error at the stages, and none; a field with and without a matrix product.
+    # First same as last, and not; a field without a matrix product, whose stages are a loop, and one with.
     method, p, y = RungeKutta(solver), jnp.array([0.7, -1.3]), jnp.array([0.4, 1.1])
 
     def field(s, y, p):
         y = jnp.array([[2.0, 1.0], [0.0, 3.0]]) @ y if has_product else y
         return jnp.stack([p[0] * y[1] + s, p[1] * jnp.sin(y[0])])
 
+    def step(y):
+        return method.step_to_transpose(*arguments[:3], y, *arguments[4:])
+
     s = (jnp.asarray(0.2), jnp.asarray(0.5))
     arguments: Any = (field, Tolerances(1e-6, 1e-9), s, y, field(s[0], y, p), p)
-    expected, found = method.step(*arguments), method.step_to_transpose(*arguments)
+    assert ("scan" in str(jax.make_jaxpr(step)(y))) is not has_product
+    expected, found = method.step(*arguments), step(y)
     for name in ("y", "slope", "error", "stages"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtypes", [(jnp.float64, jnp.float32), (jnp.float32, jnp.float64)])
+@pytest.mark.parametrize("name", ["interpolating", *slow("chosen", "discrete", "Gauss", "backsolve")])
+def test_parameters_may_be_of_another_precision(name, dtypes):
+    """y' = -p y with p = 1/2, exact in both; the gradient by p, -y0 t exp(-p t), is in the precision of p."""
+    of_y, of_p = dtypes
+
+    def end(p):
+        field = lambda t, y, p: (-p * y).astype(of_y)  # noqa: E731
+        options = {"sensitivity": SENSITIVITIES[name], "rtol": 1e-5, "ts": jnp.array([0.5, 2.0], of_y)}
+        return jnp.sum(adjoint.ode_solve(field, jnp.ones(20, of_y), p, 0.0, 2.0, **options).value)
+
+    p = jnp.full(20, 0.5, of_p)
+    gradient = jax.grad(end)(p)
+    assert gradient.dtype == of_p
+    np.testing.assert_allclose(gradient, -0.5 * np.exp(-0.25) - 2 * np.exp(-1), rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["interpolating", *slow("Gauss", "discrete")])
+def test_second_derivatives_by_sample_times_of_a_stiff_solver(name):
+    """y' = -p y^2: y = 1 / (1/y0 + p t), so that d2y/dy0 dt = -2 p y^3 / y0^2."""
+
+    def sample(y0, ts):
+        options = {"sensitivity": SENSITIVITIES[name], "solver": diffrax.Kvaerno5(), "ts": ts, **TIGHT}
+        return adjoint.ode_solve(lambda t, y, p: -p * y**2, y0, 2.0, 0.0, 1.0, **options).value[0]
+
+    y0, ts = jnp.asarray(1.5), jnp.array([0.3])
+    found = jax.jit(jax.jacfwd(jax.grad(sample), argnums=1))(y0, ts)
+    y = 1 / (1 / 1.5 + 2 * 0.3)
+    np.testing.assert_allclose(found, [-2 * 2 * y**3 / 1.5**2], rtol=1e-4)

@@ -71,8 +71,8 @@ class BacksolveAdjoint:
 
     Notes
     -----
-    **Cost**: about 3 solves; the memory of two states and the parameters. `DiscreteAdjoint` with few checkpoints needs hardly
-    more and is exact.
+    **Cost**: some solves, as of `InterpolatingAdjoint`; the memory of two states and a few gradients by p. `DiscreteAdjoint` with
+    few checkpoints needs hardly more and is exact.
 
     Source: R. T. Q. Chen et al., Neural Ordinary Differential Equations, NeurIPS 2018, Algorithm 1; A. Gholaminejad,
     K. Keutzer, G. Biros, ANODE, IJCAI 2019, section 3, on why it fails.

@@ -86,7 +86,7 @@ def pull_field(forward: Integrator, s: Array, u: Array, lam: Array, p: Parameter
 def moved(forward: Integrator, s: Array, ds: Array, u: Array, bar: Array, p: Parameters) -> tuple[Array, list[Array]]:
     """The cotangent of y(s + ds) as one of y(s) and p, to first order in ds."""
     _, u_bar, varying_bar = pull_field(forward, s, u, bar, p)
-    return bar + ds * u_bar, [ds * v for v in varying_bar]
+    return bar + ds * u_bar, [ds.astype(v.dtype) * v for v in varying_bar]
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def assemble(
     rates = jax.vmap(lambda s, y: integrator.field(s, y, p))(s, samples) if s.size else samples
     return Gradient(
         scale * lam + first.y0,
-        [scale * total + new for total, new in zip(varying, first.varying, strict=True)],
+        [scale.astype(total.dtype) * total + new for total, new in zip(varying, first.varying, strict=True)],
         jnp.sum(inside * rates, axis=1) + first.s,
     )
 
@@ -190,8 +190,8 @@ class InterpolatingAdjoint(_ContinuousAdjoint):
     Notes
     -----
     **Cost**: value and gradient in 4 to 12 times the solve, more with many samples, each of which is a stop; the memory of the
-    checkpoints and, for each stage of the solver, of a gradient by p. An implicit solver takes the backward problem, which is
-    linear, implicitly too.
+    checkpoints, and of a few gradients by p. An implicit solver takes the backward problem, which is linear, implicitly too; its
+    stages may lie a little beyond t0, as those of the solve beyond t1.
 
     The gradient of the *solution*, right also where an explicit solver is at its stability limit, to about its tolerances; not
     the exact gradient of the steps. Where the adjoint runs out of steps the gradient is NaN.
@@ -223,8 +223,8 @@ class GaussAdjoint(_ContinuousAdjoint):
     -----
     **Cost**: value and gradient in 5 to 14 times the solve, more with many samples, each of which is a stop; much more where the
     interpolant of a stiff step is poor: there `InterpolatingAdjoint` is the faster one. The quadrature of F_p' lam takes 7 nodes of
-    each step, and its difference to the quadrature at the stages is kept below the tolerance. The memory of the checkpoints and,
-    for each node, of a gradient by p.
+    each step, and its difference to the quadrature at the stages is kept below the tolerance. The memory of the checkpoints,
+    and of a few gradients by p.
 
     The gradient of the *solution* to about its tolerances, as of `InterpolatingAdjoint`.
 
@@ -315,5 +315,6 @@ def _scaled_error(tolerances: Tolerances, sweep: Sweep, step: AdjointStep, total
     for sum_new, sum_old, e in zip(total, sweep.varying, step.integral_error, strict=True):
         if e.size:
             size = jnp.maximum(jnp.max(jnp.abs(sum_new)), jnp.max(jnp.abs(sum_old)))
-            sizes.append(jnp.max(jnp.abs(e)) / (tolerances.atol + tolerances.rtol * size))
+            share = jnp.max(jnp.abs(e)) / (tolerances.atol + tolerances.rtol * size)
+            sizes.append(share.astype(sweep.lam.dtype))
     return jnp.max(jnp.stack(sizes))

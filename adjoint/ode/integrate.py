@@ -60,21 +60,10 @@ class Integrator:
         """
         if not self.method.is_implicit:
             return self.method.interpolate(s, state.y, y1, stages, at), jnp.array(True)
-        h, of_unit_length = at - s[0], (jnp.zeros_like(at), jnp.ones_like(at))
-        start = (state.y, h * state.slope, (p, s[0], h))
-        step = self.method.step(_Stretched(self.field), self.tolerances, of_unit_length, *start, self.mass)
+        step = self.method.step_with_moving_ends(
+            self.field, self.tolerances, (s[0], at), state.y, state.slope, p, self.mass
+        )
         return step.y, step.converged
-
-
-@dataclass(frozen=True)
-class _Stretched:
-    """h F(s0 + sigma h, y, p), the slope in sigma: a step of length 1 in it has derivatives with respect to its true length h."""
-
-    field: Any
-
-    def __call__(self, sigma: Array, y: Array, operands: Any) -> Float[Array, " n"]:
-        p, s0, h = operands
-        return h * self.field(s0 + sigma * h, y, p)
 
 
 class State(NamedTuple):

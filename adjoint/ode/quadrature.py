@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from adjoint.ode.integrate import Integrator
+from adjoint.ode.runge_kutta import weighted
 
 
 class Field(Protocol):
@@ -60,26 +61,36 @@ def _by_stages(
     return _explicit(backward, s, lam, along)
 
 
+# Up to so many numbers, 8 MiB in double precision, F_p' lam is kept at all nodes and summed at once, which is faster: otherwise
+# it is computed once for each sum. Beyond, sums are made on the way.
+FEW = 2**20
+
+
 def _explicit(
     backward: Integrator, s: tuple[Array, Array], lam: Array, along: Any
 ) -> tuple[AdjointStep, Float[Array, "stages n"]]:
     """By one copy of the field, in a loop: of six copies in a row XLA makes kernels that compute the same parts several times."""
     tableau, h, dtype = backward.method.tableau, s[1] - s[0], lam.dtype
     a, c = _full_tableau(tableau)
-
-    def stage(k: Array, row: Any) -> tuple[Array, list[Array]]:
-        a_i, s_i, u_i, i = row
-        slope, rates = backward.field.with_parameters(s_i, lam + a_i @ k, u_i, along)
-        return k.at[i].set(h * slope), rates
-
     at = s[0] + jnp.asarray(c, dtype) * h
     # All at once: one by one they would be interpolated in each kernel that needs them.
     u = backward.field.solution(at, along)
+    keeps = _are_few(backward, s[0], lam, u[0], along)
+
+    def stage(carry: Any, row: Any) -> tuple[Any, list[Array]]:
+        k, sums = carry
+        a_i, b_i, s_i, u_i, i = row
+        slope, rates = backward.field.with_parameters(s_i, lam + weighted(a_i, k), u_i, along)
+        k = k.at[i].set(h * slope)
+        return ((k, sums), rates) if keeps else ((k, _added(sums, b_i, rates)), [])
+
     k = jnp.zeros((tableau.num_stages, lam.size), dtype)
-    k, rates = jax.lax.scan(stage, k, (jnp.asarray(a, dtype), at, u, jnp.arange(tableau.num_stages)))
-    b, b_error = jnp.asarray(tableau.b_sol, dtype), jnp.asarray(tableau.b_error, dtype)
-    integral, integral_error = _sum(-h * b, rates), _sum(-h * b_error, rates)
-    return AdjointStep(lam + b @ k, b_error @ k, integral, integral_error, jnp.array(True)), k
+    b = -h * jnp.asarray(_weights(tableau), dtype)
+    rows = (jnp.asarray(a, dtype), b.T, at, u, jnp.arange(tableau.num_stages))
+    (k, sums), rates = jax.lax.scan(stage, (k, _zeros(backward, s[0], lam, u[0], along, 2)), rows)
+    integral, integral_error = _sums(b, rates) if keeps else sums
+    change, error = weighted(tableau.b_sol, k), weighted(tableau.b_error, k)
+    return AdjointStep(lam + change, error, integral, integral_error, jnp.array(True)), k
 
 
 def _implicit(
@@ -88,11 +99,10 @@ def _implicit(
     """The stages are known only when all iterations are done."""
     tableau, h, dtype = backward.method.tableau, s[1] - s[0], lam.dtype
     slope = backward.field(s[0], lam, along)
-    step = backward.method.step(backward.field, backward.tolerances, s, lam, slope, along)
+    step = backward.method.step_with_moving_ends(backward.field, backward.tolerances, s, lam, slope, along)
     a, c = _full_tableau(tableau)
-    at, stages = s[0] + jnp.asarray(c, dtype) * h, lam[None, :] + jnp.asarray(a, dtype) @ step.stages
-    rates = _rates(backward, at, stages, along)
-    integral, error = (_sum(-h * jnp.asarray(b, dtype), rates) for b in (tableau.b_sol, tableau.b_error))
+    at, stages = s[0] + jnp.asarray(c, dtype) * h, lam[None, :] + weighted(a, step.stages)
+    integral, error = _sums_at(backward, at, -h * jnp.asarray(_weights(tableau), dtype), stages, along)
     return AdjointStep(step.y, step.error, integral, error, step.converged), step.stages
 
 
@@ -106,14 +116,54 @@ def _full_tableau(tableau: Any) -> tuple[np.ndarray, np.ndarray]:
     return a, np.concatenate([[tableau.c1], tableau.c])
 
 
-def _rates(backward: Integrator, s: Array, lam: Array, along: Any) -> list[Array]:
-    """F_p' lam at each of s."""
+def _weights(tableau: Any) -> np.ndarray:
+    """Of the integral, and of its error."""
+    return np.stack([tableau.b_sol, tableau.b_error])
+
+
+def _are_few(backward: Integrator, s: Array, lam: Array, u: Array, along: Any) -> bool:
+    """Whether F_p' lam at all nodes are few numbers."""
+    size = sum(zeros.size for zeros in _zeros(backward, s, lam, u, along, 1)[0])
+    return size * backward.method.tableau.num_stages <= FEW
+
+
+def _zeros(backward: Integrator, s: Array, lam: Array, u: Array, along: Any, count: int) -> list[list[Array]]:
+    """So many sums of F_p' lam before the first term."""
+    _, rates = jax.eval_shape(lambda: backward.field.with_parameters(s, lam, u, along))
+    return [[jnp.zeros(rate.shape, rate.dtype) for rate in rates] for _ in range(count)]
+
+
+def _added(sums: list[list[Array]], weights: Array, rates: list[Array]) -> list[list[Array]]:
+    """The sums with one more term in each."""
+    return [
+        [total + (w * rate).astype(rate.dtype) for total, rate in zip(sum_, rates, strict=True)]
+        for sum_, w in zip(sums, weights, strict=True)
+    ]
+
+
+def _sums(weights: Float[Array, "sums nodes"], rates: list[Array]) -> list[list[Array]]:
+    """For each row of weights the sum of w_i F_p' lam_i, in the dtype of p."""
+    return [[weighted(row, rate) for rate in rates] for row in weights]
+
+
+def _sums_at(
+    backward: Integrator, s: Array, weights: Float[Array, "sums nodes"], lam: Float[Array, "nodes n"], along: Any
+) -> list[list[Array]]:
+    """The same, with F_p' lam at each of s."""
     u = backward.field.solution(s, along)
-    return jax.vmap(lambda s_i, lam_i, u_i: backward.field.with_parameters(s_i, lam_i, u_i, along)[1])(s, lam, u)
 
+    def rates_at(s: Array, lam: Array, u: Array) -> list[Array]:
+        return backward.field.with_parameters(s, lam, u, along)[1]
 
-def _sum(weights: Array, rates: list[Array]) -> list[Array]:
-    return [jnp.tensordot(weights, rate, axes=1) for rate in rates]
+    if _are_few(backward, s[0], lam[0], u[0], along):
+        return _sums(weights, jax.vmap(rates_at)(s, lam, u))
+
+    def add(sums: list[list[Array]], node: Any) -> tuple[list[list[Array]], None]:
+        w, *at = node
+        return _added(sums, w, rates_at(*at)), None
+
+    zeros = _zeros(backward, s[0], lam[0], u[0], along, len(weights))
+    return jax.lax.scan(add, zeros, (weights.T, s, lam, u))[0]
 
 
 # Nodes (those not negative) and weights on [-1, 1] of the rule with 7 points: Kronrod, Nodes and Weights of Quadrature
@@ -133,7 +183,7 @@ def rule_of_gauss(backward: Integrator, s: tuple[Array, Array], lam: Array, alon
     h = s[1] - s[0]
     at = s[0] + jnp.asarray((1 + nodes) / 2, lam.dtype) * h
     inside = jax.vmap(lambda s_i: backward.method.interpolate(s, lam, step.lam, k, s_i))(at)
-    integral = _sum(-h * jnp.asarray(weights, lam.dtype), _rates(backward, at, inside, along))
+    (integral,) = _sums_at(backward, at, -h * jnp.asarray(weights[None], lam.dtype), inside, along)
     return step._replace(
         integral=integral,
         integral_error=[new - of_stages for new, of_stages in zip(integral, step.integral, strict=True)],

@@ -82,6 +82,20 @@ class RungeKutta:
             return _implicit_step(self.tableau, field, tolerances, s, y, slope, p, mass)
         return _explicit_step(self.tableau, field, s, y, slope, p)
 
+    def step_with_moving_ends(
+        self,
+        field: Field,
+        tolerances: Tolerances,
+        s: tuple[Array, Array],
+        y: Array,
+        slope: Array,
+        p: PyTree,
+        mass: MassMatrix | None = None,
+    ) -> Step:
+        """The same step, with derivatives with respect to s; the slope that it leaves is h times F."""
+        h, of_unit_length = s[1] - s[0], (jnp.zeros_like(s[0]), jnp.ones_like(s[0]))
+        return self.step(_Stretched(field), tolerances, of_unit_length, y, h * slope, (p, s[0], h), mass)
+
     def step_to_transpose(
         self,
         field: Field,
@@ -104,6 +118,17 @@ class RungeKutta:
     def interpolate(self, s: tuple[Array, Array], y0: Array, y1: Array, stages: Array, at: Array) -> Float[Array, " n"]:
         """The state inside the step from y0 to y1 with these slopes."""
         return self.solver.interpolation_cls(t0=s[0], t1=s[1], y0=y0, y1=y1, k=stages).evaluate(at)
+
+
+@dataclass(frozen=True)
+class _Stretched:
+    """h F(s0 + sigma h, y, p), the slope in sigma: of a step of length 1 in it the true length h is a parameter."""
+
+    field: Field
+
+    def __call__(self, sigma: Array, y: Array, operands: Any) -> Float[Array, " n"]:
+        p, s0, h = operands
+        return h * self.field(s0 + sigma * h, y, p)
 
 
 def _explicit_step(tableau: Any, field: Field, s: tuple[Array, Array], y: Array, slope: Array, p: PyTree) -> Step:
@@ -140,15 +165,20 @@ def _explicit_step_in_a_loop(
 
     def stage(k: Array, row: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         weights, c, i = row
-        Y = y + weights @ k
+        Y = y + weighted(weights, k)
         return k.at[i].set(h * field(jnp.where(c == 1, s[1], s[0] + c * h), Y, p)), Y
 
     k = jnp.zeros((len(rows) + 1, y.size), y.dtype).at[0].set(h * slope)
     stages = (jnp.asarray(a, y.dtype), jnp.asarray(c_of_stage, y.dtype), jnp.arange(1, len(rows) + 1))
     k, Y = jax.lax.scan(stage, k, stages)
     used = k[: tableau.num_stages]
-    error = jnp.asarray(tableau.b_error, y.dtype) @ used
+    error = weighted(tableau.b_error, used)
     return Step(Y[-1], k[-1] / h, error, used, jnp.array(True), jnp.zeros((), y.dtype))
+
+
+def weighted(weights: Array | np.ndarray, k: Array) -> Array:
+    """The sum of w_i k_i, in the precision of k: of the lower one that GPUs have for products little of an error would be left."""
+    return jnp.tensordot(jnp.asarray(weights, k.dtype), k, axes=1, precision=jax.lax.Precision.HIGHEST)
 
 
 def _combination(weights: np.ndarray, k: list[Array]) -> Array:
@@ -218,9 +248,9 @@ def _implicit_step(
         k, converged, i = carry
         weights, guess, c_i = row
         at = jnp.where(c_i == 1, s[1], s[0] + c_i * h)
-        c = apply_mass(y) + weights @ k
+        c = apply_mass(y) + weighted(weights, k)
         # With a mass matrix slopes are no rates of y, so the start is all there is to guess from.
-        start = c + a * (guess @ k) if mass is None else y
+        start = c + a * weighted(guess, k) if mass is None else y
         Y, is_root = _iterate(field, tolerances, factors, at, h * a, start, c, fixed_y, p, mass)
         Y = attach_derivative(_StageDerivative(field, mass), Y, (c, p), (at, h * a))
         return (k.at[i].set((apply_mass(Y) - c) / a), converged & is_root, i + 1), Y
@@ -229,7 +259,7 @@ def _implicit_step(
     rows = (jnp.asarray(lower[1:], dtype), jnp.asarray(predictor[1:], dtype), jnp.asarray(c_of_stage[1:], dtype))
     (k, converged, _), Y = jax.lax.scan(stage, (k, jnp.array(True), 1), rows)
     # Not damped by the factors, as in codes that want few steps: the raw estimate errs on the safe side.
-    error = jax.lax.stop_gradient(jnp.asarray(tableau.b_error, dtype) @ k) / SHARE_OF_TOLERANCE
+    error = jax.lax.stop_gradient(weighted(tableau.b_error, k)) / SHARE_OF_TOLERANCE
     if mass is not None:
         # Slopes are no rates: the factors make them so (Hairer and Wanner, Solving ODEs II, IV.8, eq. 8.20).
         error = jax.scipy.linalg.lu_solve(factors, error)

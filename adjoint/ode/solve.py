@@ -168,8 +168,8 @@ def ode_solve(
     **Status**: `MAX_STEPS`, `STEP_UNDERFLOW` (blow-up, NaN, a discontinuity), `DIVERGED` (with `steps`), `NONFINITE_INPUT`,
     `OUT_OF_RANGE` (ts), `UNTRUSTED`. Then the value is NaN, and so is every derivative.
 
-    **Cost**: the solve, and for a gradient 2 to 4 more; some 10 more for a certificate. Called outside `jax.jit` it is compiled
-    once for each f: define f once, not anew for every call.
+    **Cost**: the solve, and for a gradient mostly 1 to 5 more, see the sensitivities; some 10 more for a certificate. Called
+    outside `jax.jit` it is compiled once for each f: define f once, not anew for every call.
 
     Source: Y. Cao, S. Li, L. Petzold, R. Serban, SIAM J. Sci. Comput. 24, 2003; A. Griewank, A. Walther, Evaluating
     Derivatives, 2nd ed., 2008.
