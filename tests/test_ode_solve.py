@@ -333,3 +333,21 @@ def test_second_derivatives_by_sample_times_of_a_stiff_solver(name):
     found = jax.jit(jax.jacfwd(jax.grad(sample), argnums=1))(y0, ts)
     y = 1 / (1 / 1.5 + 2 * 0.3)
     np.testing.assert_allclose(found, [-2 * 2 * y**3 / 1.5**2], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["chosen", *slow("discrete", "Gauss", "interpolating", "forward")])
+def test_a_slope_with_an_infinite_derivative_in_time_at_the_start(name):
+    """y' = p sqrt(t) y: y = y0 exp(2/3 p t^1.5), sampled at the start too."""
+    sensitivities = {**SENSITIVITIES, "forward": adjoint.ForwardSensitivity()}
+
+    def total(q):
+        y0, p, ts = q
+        options = {"ts": ts, "sensitivity": sensitivities[name], **TIGHT}
+        return jnp.sum(adjoint.ode_solve(lambda t, y, p: p * jnp.sqrt(t) * y, y0, p, 0.0, 1.0, **options).value)
+
+    def closed(q):
+        y0, p, ts = q
+        return y0 * (1 + jnp.sum(jnp.exp(2 / 3 * p * ts[1:] ** 1.5)))
+
+    q = (jnp.asarray(1.3), jnp.asarray(0.7), jnp.array([0.0, 0.5, 1.0]))
+    assert error(jax.jit(jax.value_and_grad(total))(q), jax.value_and_grad(closed)(q)) < GRADIENT_ERROR

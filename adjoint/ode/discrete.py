@@ -196,7 +196,7 @@ def pull_start(integrator: Integrator, y0: Array, p: Parameters, s: Array, bars:
 
     def samples(y0: Array, varying: list[Array], s: Array) -> Array:
         here = Parameters(varying, p.constant)
-        return jax.vmap(lambda s: integrator.near(jnp.zeros_like(s), y0, s, here))(jnp.where(is_first, s, 0))
+        return jax.vmap(lambda s: integrator.at_start(y0, s, here))(jnp.where(is_first, s, 0))
 
     _, adjoint_of_samples = jax.vjp(samples, y0, p.varying, s)
     return Gradient(*adjoint_of_samples(is_first[:, None] * bars.samples))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from adjoint.known_value import attach_derivative
 from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Step, Tolerances
 from adjoint.ode.vector_field import Parameters
@@ -33,16 +34,9 @@ class Integrator:
         slope = self.field(s, y, p)
         return slope if self.mass is None else self.mass.rate(self.field, s, y, slope, p)
 
-    def near(self, s: Array, y: Array, at: Array, p: Parameters) -> Float[Array, " n"]:
-        """The solution through (s, y) at a point near s, with its derivatives up to the second: how a sample at s moves."""
-
-        def rate(s: Array, y: Array) -> Array:
-            return self.rate(s, y, p)
-
-        ds = at - s
-        slope = rate(s, y)
-        _, curvature = jax.jvp(rate, (s, y), (jnp.ones_like(s), slope))
-        return y + ds * slope + ds * ds / 2 * curvature
+    def at_start(self, y0: Array, s: Array, p: Parameters) -> Float[Array, " n"]:
+        """y0, with the derivatives, up to the second, of the solution at s, which is 0: how a sample at the start moves."""
+        return attach_derivative(_AtStart(self), y0, (y0, p, s), None)
 
     def step(self, s: tuple[Array, Array], state: "State", p: Parameters) -> Step:
         return self.method.step(self.field, self.tolerances, s, state.y, state.slope, p, self.mass)
@@ -64,6 +58,26 @@ class Integrator:
             self.field, self.tolerances, (s[0], at), state.y, state.slope, p, self.mass
         )
         return step.y, step.converged
+
+
+# Of the solution y(s) from y(0) = y0 near s = 0, where F stands for the rate, to first order in s:
+#
+#     dy = dy0 + s (F_y dy0 + F_p dp) + F(s, y) ds
+#
+# An expansion of y itself to second order would need F_s, which at the start may be infinite, as that of sqrt(s) is.
+
+
+@dataclass(frozen=True)
+class _AtStart:
+    """dy."""
+
+    integrator: Integrator
+
+    def __call__(self, y: Array, operands: Any, tangents: Any, _: None) -> Array:
+        _, p, s = operands
+        y0_dot, p_dot, s_dot = tangents
+        slope, slope_dot = jax.jvp(lambda y, p: self.integrator.rate(s, y, p), (y, p), (y0_dot, p_dot))
+        return y0_dot + s * slope_dot + s_dot * slope
 
 
 class State(NamedTuple):
@@ -126,7 +140,7 @@ def integrate(
     # Samples at the very start belong to no step.
     at_start = s_of_samples <= 0
     if s_of_samples.size:
-        first = jax.vmap(lambda s: integrator.near(zero, y0, s, p))(jnp.where(at_start, s_of_samples, 0))
+        first = jax.vmap(lambda s: integrator.at_start(y0, s, p))(jnp.where(at_start, s_of_samples, 0))
         samples = jnp.where(at_start[:, None], first, samples)
     sampled = jnp.sum(at_start, dtype=jnp.int32)
     loop = _Loop(zero, h, start, count, count, count, jnp.array(False), samples, sampled, grid, kept)
