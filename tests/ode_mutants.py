@@ -113,6 +113,14 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "self.tolerances, (s[0], jax.lax.stop_gradient(at)), state.y",
         "implicit_samples",
     ),
+    # dy = dy0 + s (F_y dy0 + F_p dp) + F ds at the start.
+    Mutant(
+        "samples at the start do not move", "ode/integrate.py", "+ s_dot * slope", "+ 0 * s_dot * slope", "discrete"
+    ),
+    Mutant(
+        "samples at the start: y0 dropped", "ode/integrate.py", "return y0_dot + s", "return 0 * y0_dot + s", "discrete"
+    ),
+    Mutant("samples at the start: no F_y", "ode/integrate.py", "s * slope_dot", "0 * slope_dot", "second_at_start"),
     # dS/ds = F_y S + F_p.
     Mutant(
         "variational equation: no F_p",

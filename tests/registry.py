@@ -92,6 +92,12 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        "ode/integrate.py",
+        "_AtStart",
+        ("test_ode_solve.py", "test_ode_mutants.py"),
+        ("samples at the start do not move", "samples at the start: y0 dropped", "samples at the start: no F_y"),
+    ),
+    Rule(
         "ode/forward.py",
         "_Tangent",
         ("test_ode_solve.py", "test_ode_faults.py", "test_ode_mutants.py"),
