@@ -351,3 +351,18 @@ def test_a_slope_with_an_infinite_derivative_in_time_at_the_start(name):
 
     q = (jnp.asarray(1.3), jnp.asarray(0.7), jnp.array([0.0, 0.5, 1.0]))
     assert error(jax.jit(jax.value_and_grad(total))(q), jax.value_and_grad(closed)(q)) < GRADIENT_ERROR
+
+
+def test_a_sample_at_the_start_moves_with_its_slope():
+    """y' = p y: of y0 exp(p s) at s = 0 the derivatives by s are p y0 and p^2 y0, the mixed ones p (with y0) and y0 (with p)."""
+
+    def sample(q):
+        y0, p, ts = q
+        options = {"ts": ts, "sensitivity": adjoint.DiscreteAdjoint()}
+        return adjoint.ode_solve(lambda t, y, p: p * y, y0, p, 0.0, 1.0, **options).value[0]
+
+    q = jnp.array([1.3, 0.7, 0.0, 1.0])
+    g = lambda q: sample((q[0], q[1], q[2:]))  # noqa: E731
+    gradient, hessian = jax.jit(lambda q: (jax.grad(g)(q), jax.jacfwd(jax.grad(g))(q)))(q)
+    np.testing.assert_allclose(gradient, [1, 0, 0.7 * 1.3, 0], atol=1e-14)
+    np.testing.assert_allclose(hessian[:3, :3], [[0, 0, 0.7], [0, 0, 1.3], [0.7, 1.3, 0.7**2 * 1.3]], atol=1e-14)
