@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
 from adjoint.ode.discrete import Bars, Gradient, pull_start
-from adjoint.ode.integrate import Integrator, Outcome, Record, State, accept, integrate
+from adjoint.ode.integrate import Integrator, Outcome, Record, State, accept, integrate, while_rarely
 from adjoint.ode.quadrature import AdjointStep, Rule, rule_of_gauss, rule_of_stages
 from adjoint.ode.runge_kutta import Tolerances
 from adjoint.ode.vector_field import Parameters
@@ -283,7 +283,7 @@ def _jump(backward: Integrator, along: Any, s: Array, samples: Array, bars: Bars
         lam, new = backward.field.jump(s, samples[j] - s, lam, bars.samples[j], along)
         return lam, [total + part for total, part in zip(varying, new, strict=True)], j - 1
 
-    lam, varying, j = jax.lax.while_loop(is_here, add, (sweep.lam, sweep.varying, sweep.j))
+    lam, varying, j = while_rarely(is_here, add, (sweep.lam, sweep.varying, sweep.j))
     return sweep._replace(lam=lam, varying=varying, j=j)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
-from adjoint.ode.integrate import Integrator, Outcome, Record, State, integrate
+from adjoint.ode.integrate import Integrator, Outcome, Record, State, integrate, while_rarely
 from adjoint.ode.vector_field import Parameters
 
 # The steps as a chain of states x[k] = (y[k], slope[k]), x[k+1] = Phi_k(x[k], p), on the grid that was accepted:
@@ -171,7 +171,7 @@ def _pull_samples(
         state_bar, varying_bar, y1_bar, stages_bar = _sum(list(inside[:4]), of_step)
         return _Inside(state_bar, varying_bar, y1_bar, stages_bar, j - 1, inside.s.at[j].set(at_bar))
 
-    return jax.lax.while_loop(is_inside, pull, inside)
+    return while_rarely(is_inside, pull, inside)
 
 
 def finish_at_start(integrator: Integrator, y0: Array, p: Parameters, s: Array, bars: Bars, lam: Sweep) -> Gradient:

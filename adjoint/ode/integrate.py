@@ -1,5 +1,6 @@
 """The loop over steps: from s = 0 to 1, adaptive or in equal steps, sampling on the way and recording what adjoints need."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -232,7 +233,17 @@ def _sample(
         y, is_good = integrator.sample(s, loop.state, step.y, step.stages, s_of_samples[j], p)
         return samples.at[j].set(y), j + 1, found & is_good
 
-    return jax.lax.while_loop(is_inside, fill, (loop.samples, loop.sampled, jnp.array(True)))
+    return while_rarely(is_inside, fill, (loop.samples, loop.sampled, jnp.array(True)))
+
+
+def while_rarely(proceed: Callable[[Any], Array], body: Callable[[Any], Any], start: Any) -> Any:
+    """`jax.lax.while_loop` for what mostly takes no turn.
+
+    Of a body that is the same in every turn, as that of a single sample, XLA computes all it can ahead of the loop, wanted or not.
+    """
+    return jax.lax.cond(
+        proceed(start), lambda start: jax.lax.while_loop(proceed, body, start), lambda start: start, start
+    )
 
 
 def judge(integrator: Integrator, y: Array, step: Step, h: Array, h_tried: Array) -> tuple[Array, Array]:
