@@ -129,6 +129,15 @@ def assert_agrees(case, solver, expected):
     assert gradient_error(case, found[1], expected.gradient) < 3e-3
 
 
+@pytest.mark.slow
+def test_the_right_answer_is_computed_once_for_explicit_and_implicit_solvers():
+    explicit, implicit = TINY["Brusselator, explicit"], TINY["Brusselator, implicit"]
+    found = answers(explicit, drawn(explicit))
+    assert answers(implicit, drawn(implicit)) is found
+    other = answers(explicit, 1.01 * drawn(explicit))
+    assert not np.allclose(other.gradient, found.gradient, rtol=1e-4)
+
+
 # Of each library the one that compiles fastest; the others are among the slow ones.
 QUICK_ONES = (OUR_DEFAULT, "adjoint DiscreteAdjoint", DIFFRAX_DEFAULT, ODEINT, CASADI, "torchdiffeq")
 
@@ -330,5 +339,6 @@ def test_which_problems_are_measured_and_how(monkeypatch):
         ("long neural ODE", 3, True),
         ("Robertson", 3, False),
         ("Brusselator, explicit", 0, True),
+        ("Brusselator, implicit", 0, False),
     ]
     assert swept == [("Robertson", 7)]

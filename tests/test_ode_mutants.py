@@ -113,7 +113,11 @@ def second_at_start() -> None:
     """y' = p y from 1: of the sample at s = 0 the derivative by its time and p is 1."""
     grow = lambda _, y, p: p * y  # noqa: E731
     ts = jnp.array([0.0, 1.0])
-    first = lambda p, ts: module("solve").ode_solve(grow, jnp.ones(1), p, 0.0, 1.0, ts=ts).value[0, 0]  # noqa: E731
+    discrete = module("discrete").DiscreteAdjoint()
+
+    def first(p: Any, ts: Any) -> Any:
+        return module("solve").ode_solve(grow, jnp.ones(1), p, 0.0, 1.0, ts=ts, sensitivity=discrete).value[0, 0]
+
     found = jax.jit(jax.jacfwd(jax.grad(first), argnums=1))(jnp.asarray(2.0), ts)
     assert error(found, jnp.array([1.0, 0.0])) < 1e-6
 

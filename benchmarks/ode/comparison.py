@@ -62,8 +62,7 @@ FULL = OdePlan(
     limit=30.0,
     repetitions=(3, 50),
     own_process_from=160,
-    # The implicit Brusselator alone takes longer than all the rest, most of it for the reference: it is measured by its tests only.
-    problems=tuple(problem for problem in PROBLEMS if problem != "Brusselator, implicit"),
+    problems=tuple(PROBLEMS),
     solvers=tuple(solver.name for solver in SOLVERS),
     compilations=3,
     swept=("Lotka-Volterra", "Robertson"),
