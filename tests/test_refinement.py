@@ -84,6 +84,13 @@ def test_factors_that_are_too_far_away_are_not_believed(far, monkeypatch):
     assert len(count) == 2
 
 
+def test_small_entries_that_converge_more_slowly_are_as_exact():
+    """Entries whose error falls to 0.1 % and to 40 % each time; one is 1e-8 of the other."""
+    A, b = np.array([[1.0, 0.0], [1e-9, 1.0]]), np.array([1.0, 1e-8])
+    x = solve(A, jnp.asarray(b), jax.scipy.linalg.lu_factor(np.diag([1.001, 1.6])))
+    np.testing.assert_allclose(x, [1.0, 0.9e-8], rtol=1e-12)
+
+
 def test_nan_singular_and_single_precision():
     A, nearby, b, _ = matrices(7)
     factors = jax.scipy.linalg.lu_factor(nearby)
