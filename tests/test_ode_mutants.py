@@ -75,20 +75,6 @@ def implicit() -> None:
 
 
 @check
-def many_states() -> None:
-    module("runge_kutta").MANY = 1
-    implicit()
-
-
-@check
-def far_factors() -> None:
-    """x_0 + 4 x_1 = 1 and 2 x_1 = 2 by the factors of the identity."""
-    A, factors = jnp.array([[1.0, 4.0], [0.0, 2.0]]), jax.scipy.linalg.lu_factor(jnp.eye(2))
-    found = module("refinement").solve_by_nearby_factors(lambda v: A @ v, jnp.array([1.0, 2.0]), factors)
-    assert error(found, jnp.array([-3.0, 1.0])) < 1e-12
-
-
-@check
 def continuous() -> None:
     compare("samples", module("continuous").GaussAdjoint(), steps=4)
 

@@ -4,6 +4,7 @@ Linear equations against their closed forms (`ode_cases.py`); steps of fixed siz
 """
 
 import functools
+import re
 from typing import Any
 
 import diffrax
@@ -366,3 +367,22 @@ def test_a_sample_at_the_start_moves_with_its_slope():
     gradient, hessian = jax.jit(lambda q: (jax.grad(g)(q), jax.jacfwd(jax.grad(g))(q)))(q)
     np.testing.assert_allclose(gradient, [1, 0, 0.7 * 1.3, 0], atol=1e-14)
     np.testing.assert_allclose(hessian[:3, :3], [[0, 0, 0.7], [0, 0, 1.3], [0.7, 1.3, 0.7**2 * 1.3]], atol=1e-14)
+
+
+@pytest.mark.parametrize(("differentiate", "most"), [(lambda g: g, 1), (jax.grad, 2)], ids=["value", "gradient"])
+def test_a_single_sample_costs_no_step_of_its_own_in_every_step(differentiate, most):
+    """XLA computes ahead of a loop what is the same in all its turns: for a single sample the step to it, wanted or not.
+
+    A step factorizes one matrix, its transpose one more for the stages.
+    """
+    relax = lambda t, y, k: -k * (y - jnp.sin(t))  # noqa: E731
+    options: dict[str, Any] = {"solver": diffrax.Kvaerno5(), "sensitivity": adjoint.DiscreteAdjoint()}
+
+    def g(k):
+        return adjoint.ode_solve(relax, jnp.ones(3), k, 0.0, 1.0, ts=jnp.array([1.0]), **options).value.sum()
+
+    text = jax.jit(differentiate(g)).lower(1e3).compile().as_text()
+    assert "getrf" in text
+    assert (
+        max(part.count('custom_call_target="lapack_dgetrf_ffi"') for part in re.split(r"\n(?=%|ENTRY)", text)) == most
+    )

@@ -14,7 +14,6 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.known_value import attach_derivative
 from adjoint.ode.mass_matrix import MassMatrix
-from adjoint.ode.refinement import solve_by_nearby_factors
 
 # The slope F(s, y, p).
 Field = Callable[[Array, Array, Any], Array]
@@ -196,36 +195,24 @@ def _combination(weights: np.ndarray, k: list[Array]) -> Array:
 # from the equation, h F = (M Y - c) / a, not from F itself, which would amplify what is left of the iteration by the stiffness.
 
 
-# From so many states factors of the matrix of each stage take longer than iterations by those of the step.
-MANY = 64
-
-
 @dataclass(frozen=True)
 class _StageDerivative:
-    """dY of an implicit stage; `fixed` is (s, h a) and the factors of M - h a F_y at the start of the step."""
+    """dY of an implicit stage; `fixed` is (s, h a)."""
 
     field: Field
     mass: MassMatrix | None
 
     def __call__(self, Y: Array, operands: Any, tangents: Any, fixed: Any) -> Array:
-        s, ha, factors = fixed
+        s, ha = fixed
         _, p = operands
         c_dot, p_dot = tangents
         _, F_p_dot = jax.jvp(lambda p: self.field(s, Y, p), (p,), (p_dot,))
-        b = c_dot + ha * F_p_dot
-        if Y.size < MANY:
-            F_y = jax.jacfwd(lambda y: self.field(s, y, p))(Y)
-            return jnp.linalg.solve(_matrix(self.mass, Y) - ha * F_y, b)
-        _, F_y_dot = jax.linearize(lambda y: self.field(s, y, p), Y)
-        return solve_by_nearby_factors(lambda v: _times(self.mass, v) - ha * F_y_dot(v), b, factors)
+        F_y = jax.jacfwd(lambda y: self.field(s, y, p))(Y)
+        return jnp.linalg.solve(_matrix(self.mass, Y) - ha * F_y, c_dot + ha * F_p_dot)
 
 
 def _matrix(mass: MassMatrix | None, y: Array) -> Array:
     return jnp.eye(y.size, dtype=y.dtype) if mass is None else jnp.asarray(mass.array)
-
-
-def _times(mass: MassMatrix | None, v: Array) -> Array:
-    return v if mass is None else jnp.asarray(mass.array) @ v
 
 
 # The error of an implicit step is held to this share of the tolerance. In a fast transient the estimate is no larger than the
@@ -254,16 +241,19 @@ def _implicit_step(
     F_y = jax.jacfwd(lambda y: field(s[0], y, fixed_p))(fixed_y)
     factors = jax.scipy.linalg.lu_factor(_matrix(mass, y) - h * a * F_y)
 
+    def apply_mass(v: Array) -> Array:
+        return v if mass is None else jnp.asarray(mass.array) @ v
+
     def stage(carry: Any, row: Any) -> tuple[Any, Array]:
         k, converged, i = carry
         weights, guess, c_i = row
         at = jnp.where(c_i == 1, s[1], s[0] + c_i * h)
-        c = _times(mass, y) + weighted(weights, k)
+        c = apply_mass(y) + weighted(weights, k)
         # With a mass matrix slopes are no rates of y, so the start is all there is to guess from.
         start = c + a * weighted(guess, k) if mass is None else y
         Y, is_root = _iterate(field, tolerances, factors, at, h * a, start, c, fixed_y, p, mass)
-        Y = attach_derivative(_StageDerivative(field, mass), Y, (c, p), (at, h * a, factors))
-        return (k.at[i].set((_times(mass, Y) - c) / a), converged & is_root, i + 1), Y
+        Y = attach_derivative(_StageDerivative(field, mass), Y, (c, p), (at, h * a))
+        return (k.at[i].set((apply_mass(Y) - c) / a), converged & is_root, i + 1), Y
 
     k = jnp.zeros((count, y.size), dtype).at[0].set(h * slope)
     rows = (jnp.asarray(lower[1:], dtype), jnp.asarray(predictor[1:], dtype), jnp.asarray(c_of_stage[1:], dtype))
@@ -309,7 +299,7 @@ def _iterate(
 
     def improve(carry: Any) -> Any:
         Y, previous, _, _, count = carry
-        residual = _times(mass, Y) - c - ha * field(s, Y, p)
+        residual = (Y if mass is None else jnp.asarray(mass.array) @ Y) - c - ha * field(s, Y, p)
         change = jax.scipy.linalg.lu_solve(factors, residual)
         size = tolerances.scaled(change, y, Y)
         rate = size / previous

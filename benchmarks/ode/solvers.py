@@ -25,7 +25,7 @@ Solve = Callable[[Array, Any], Array]
 
 EXPLICIT = tuple(problem for problem, make in PROBLEMS.items() if problem not in ("Robertson", "Brusselator, implicit"))
 FEW_PARAMETERS = ("Lotka-Volterra", "double pendulum", "Robertson")
-# There the default is DiscreteAdjoint, and each of these calls takes seconds.
+# There the default is DiscreteAdjoint, or a call takes a minute.
 NOT_LARGE_AND_STIFF = tuple(problem for problem in PROBLEMS if problem != "Brusselator, implicit")
 MANY_STEPS = ("long neural ODE", "Brusselator, explicit")
 # About twice the square root of the 4096 steps there may be, and far fewer.
@@ -191,8 +191,13 @@ SOLVERS: tuple[Solver, ...] = (
     Solver("adjoint GaussAdjoint", _ours(adjoint.GaussAdjoint()), ours=True, problems=NOT_LARGE_AND_STIFF),
     Solver("adjoint ForwardSensitivity", _ours(adjoint.ForwardSensitivity()), ours=True, problems=FEW_PARAMETERS),
     Solver(DIFFRAX_DEFAULT, _diffrax(diffrax.RecursiveCheckpointAdjoint()), package="diffrax"),
-    Solver(DIFFRAX_TUNED, by_jax(_diffrax_tuned), package="diffrax"),
-    Solver("diffrax BacksolveAdjoint", _diffrax(diffrax.BacksolveAdjoint()), package="diffrax"),
+    Solver(DIFFRAX_TUNED, by_jax(_diffrax_tuned), problems=NOT_LARGE_AND_STIFF, package="diffrax"),
+    Solver(
+        "diffrax BacksolveAdjoint",
+        _diffrax(diffrax.BacksolveAdjoint()),
+        problems=NOT_LARGE_AND_STIFF,
+        package="diffrax",
+    ),
     Solver(ODEINT, by_jax(_odeint), problems=EXPLICIT),
     Solver(CASADI, casadi_peer.functions, package="casadi"),
     Solver("torchdiffeq", torch_peer.functions, problems=torch_peer.PROBLEMS, package="torchdiffeq"),
