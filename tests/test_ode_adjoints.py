@@ -111,6 +111,24 @@ def test_stiff_kinetics(name):
         np.testing.assert_allclose(J[:, column] / rate, printed, rtol=1e-3)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("K", "size"), [(1e7, 1e5), (1e4, 1e8), (1e12, 1.0)])
+def test_stiffness_that_ends_within_a_step(K, size):
+    """Half of 70 states rest at size p, held there until t = 1/2: the matrix at the start of a step tells nothing of its stages."""
+    n = 35
+
+    def f(t, y, p):
+        k = jnp.where(t < 0.5, K, 0.0)
+        return jnp.concatenate([-0.3 * y[:n], -k * (y[n:] - size * p)])
+
+    def g(p):
+        start = jnp.concatenate([jnp.ones(n), jnp.full(n, size * p)])
+        end = adjoint.ode_solve(f, start, p, 0.0, 1.0, solver=diffrax.Kvaerno5()).value
+        return jnp.sum(end[:n]) + jnp.sum(end[n:]) / size
+
+    np.testing.assert_allclose(jax.grad(g)(2.0), n, rtol=1e-6)
+
+
 class TestTrust:
     def test_a_harmless_gradient_is_certified(self):
         case = coupled()
