@@ -226,7 +226,12 @@ NO_MINIMIZER: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", NO_MINIMIZER)
+SLOW = ("weakly active", "infeasible", "a constraint twice")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in NO_MINIMIZER]
+)
 def test_what_is_no_minimizer_is_nan_in_value_and_gradient(name: str) -> None:
     solve, statuses = NO_MINIMIZER[name]
     solution, gradient = jax.jit(

@@ -53,6 +53,7 @@ def worker(name, clock, durations, log):
     return Competitor(name, lambda: next(count), {measure: work(measure, s) for measure, s in durations.items()})
 
 
+@pytest.mark.slow
 def test_turns_go_back_and_forth_on_fresh_inputs():
     clock, log = FakeClock(), []
     competitors = [worker(name, clock, {"v": 0.25, "g": 0.5}, log) for name in "ab"]
@@ -75,6 +76,7 @@ def test_a_slow_one_drops_out_after_the_fewest_repetitions_and_a_fast_one_goes_o
     assert len(seconds["fast"]["v"]) == 5
 
 
+@pytest.mark.slow
 def test_the_time_to_make_inputs_is_not_measured():
     clock = FakeClock()
 

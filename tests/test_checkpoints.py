@@ -69,7 +69,10 @@ def test_store_all_equals_the_gradient_by_jax():
         )
 
 
-@pytest.mark.parametrize("name", [name for name in SCHEDULES if name != "all"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "1 slots" else ()) for name in SCHEDULES if name != "all"],
+)
 def test_every_schedule_gives_the_same_bits(name):
     for found, expected in zip(gradients(name), gradients("all"), strict=True):
         jax.tree.map(np.testing.assert_array_equal, found, expected)

@@ -220,7 +220,7 @@ def test_memory_that_runs_out_is_5_and_a_sentence(monkeypatch, capsys):
     assert "Unable to allocate 10 TiB; choose a smaller problem" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["sensitivity", "density"])
+@pytest.mark.parametrize("kind", [pytest.param("sensitivity", marks=pytest.mark.slow), "density"])
 def test_the_beam_leaves_a_state_that_agrees_with_its_history(kind, tmp_path):
     settings = ["--set", "nelx=12", "--set", "nely=4", "--set", "max_iterations=3", "--set", f"filter={kind}"]
     assert main(["run", "mbb_beam", *settings, "--out", str(tmp_path)]) == 3

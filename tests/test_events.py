@@ -53,7 +53,7 @@ class TestBouncingBall:
         assert solution.value.times[2] == 2.0
         np.testing.assert_array_equal(solution.value.states[2], solution.value.y)
 
-    @pytest.mark.parametrize("mode", ["reverse", "both"])
+    @pytest.mark.parametrize("mode", ["reverse", pytest.param("both", marks=pytest.mark.slow)])
     def test_first_derivatives(self, mode: Any) -> None:
         jacobian = jax.jacrev if mode == "reverse" else jax.jacfwd
         found = jax.jit(jacobian(lambda *a: ball(*a, mode), argnums=(0, 1, 2)))(HEIGHT, P, END)
@@ -122,6 +122,7 @@ class TestThermostat:
         rising = jnp.log((limit - self.LOW) / (limit - self.HIGH)) / k
         return jnp.stack([first, first + falling, first + falling + rising])
 
+    @pytest.mark.slow
     def test_times_and_their_derivatives(self) -> None:
         p = jnp.array([0.3, 9.0])
         solution = self.solve(p)
@@ -131,6 +132,7 @@ class TestThermostat:
         np.testing.assert_allclose(found, jax.jacfwd(self.times)(p), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_touch_is_degenerate() -> None:
     """y = (p - t)^3 falls through zero at t = p with the slope zero: the time of the event is p, but no formula finds dt/dp."""
 

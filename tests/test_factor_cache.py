@@ -87,6 +87,7 @@ def test_at_most_32_are_kept() -> None:
     assert cache.bytes_held == 32 * 8
 
 
+@pytest.mark.slow
 def test_the_latest_is_kept_even_beyond_the_limit() -> None:
     factor_cache.set_limit(0)
     gradient = jax.jit(jax.grad(lambda v, b: jnp.sum(linear_solve(PATTERN.matrix(v), b, SUPERLU).value ** 2)))

@@ -72,6 +72,7 @@ def test_logdet_of_a_failed_factorization_is_nan(solver: Any, form: str) -> None
     assert all_nan(gradient)
 
 
+@pytest.mark.slow
 def test_the_second_derivative_of_a_sparse_logdet_inside_scan() -> None:
     """Against JAX's slogdet; a rule that JAX drops there makes it raise, or zero."""
     rows, cols = (v.ravel() for v in np.indices((4, 4)))

@@ -89,6 +89,7 @@ def test_keplers_equation_in_every_mode(solver: str, linear: str) -> None:
         np.testing.assert_allclose(found, H, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_anderson_converges_where_picard_does_not_and_in_fewer_steps() -> None:
     diverging = lambda x, p: p - 3.0 * x  # noqa: E731
     x = adjoint.fixed_point(diverging, jnp.zeros(2), jnp.ones(2))

@@ -44,6 +44,7 @@ def objective(solver: Any, kind: str, form: str) -> Any:
 
 
 @pytest.mark.parametrize(("solver", "kind", "form"), [c[1:] for c in SOLVES], ids=[c[0] for c in SOLVES])
+@pytest.mark.slow
 def test_the_price_of_derivatives(solver: Any, kind: str, form: str) -> None:
     g, p = objective(solver, kind, form), jnp.linspace(0.1, 0.4, P)
     for derivative, expected in (
@@ -145,6 +146,7 @@ def test_an_exception_ends_the_count() -> None:
     assert numbers(count) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_solves_whose_results_are_dropped_belong_to_the_count() -> None:
     """Work in flight has no live array to wait for once its result is dropped."""
     n = 900
@@ -216,6 +218,7 @@ print("done", count.solves)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux to pin a process to a core")
+@pytest.mark.slow
 def test_one_core_and_many_programs_in_flight_do_not_hang() -> None:
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

@@ -86,6 +86,7 @@ def test_the_derivative_of_the_inverse_is_the_inverse_of_the_derivative(seed: in
 
 @few
 @given(seeds, st.floats(-12, 12), st.sampled_from([-1.0, 1.0]))
+@pytest.mark.slow
 def test_a_constant_in_front_of_the_residual_does_not_matter(seed: int, exponent: float, sign: float) -> None:
     A, x = drawn(seed)
     c = sign * 10**exponent

@@ -276,6 +276,7 @@ def test_the_preconditioner_is_transposed_in_the_adjoint() -> None:
     assert linear_solve(jnp.asarray(A), jnp.ones(n), untransposed).status == Status.NOT_CONVERGED
 
 
+@pytest.mark.slow
 def test_a_triangular_preconditioner_saves_steps_in_both_directions() -> None:
     n = 30
     A = jnp.asarray(matrix("general", n, banded=True))

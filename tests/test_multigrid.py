@@ -183,6 +183,7 @@ def test_its_transpose_is_used_for_the_transpose(grid: tuple[int, ...], componen
 
 
 @pytest.mark.parametrize("grid", SMALL_AND_LARGE)
+@pytest.mark.slow
 def test_steps_do_not_grow_with_the_grid(grid: tuple[int, ...]) -> None:
     n = int(np.prod(grid))
     A = MatrixFree(laplacian(*grid), n, positive_definite=True)

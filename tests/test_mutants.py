@@ -357,7 +357,21 @@ CASES = sorted(
 
 
 # These take seconds each.
-SLOW = ("sparse A v is A' v", "A_bar = -conj(lam) x'", "b_dot dropped", "logdet: sign", "GMRES without conjugate")
+SLOW = (
+    "sparse A v is A' v",
+    "sparse A' v is A v",
+    "A_bar = -conj(lam) x'",
+    "A^H lam = x_bar",
+    "b_dot dropped",
+    "A_dot x dropped",
+    "block counted as one when compiled",
+    "columns mixed",
+    "logdet: sign",
+    "logdet: A^-1 for A'^-1",
+    "GMRES without conjugate",
+    "CG without conjugate",
+    "step limit ignored",
+)
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,6 @@ def shadow() -> None:
 
 # One of each rule; the others take longer than they add.
 FAST = {
-    "shadowing: derivatives of the result let through",
     "two levels: one step too far",
     "binomial: the state after the checkpoint",
     "recurrence: stored one step late",

@@ -103,7 +103,8 @@ def test_hessian_vector_products(name):
     assert error(found, (gradient, hessian @ V)) < 10 * GRADIENT_ERROR
 
 
-@pytest.mark.parametrize("kind", ["samples", *slow("terminal", "cost", "mixed")])
+@pytest.mark.parametrize("kind", ["samples", "terminal", "cost", "mixed"])
+@pytest.mark.slow
 def test_both_modes(kind):
     z, _ = flat_case()
     g = flat_objective(kind, mode="both")
@@ -193,7 +194,8 @@ def test_the_gradient_of_fixed_steps_is_that_of_the_loop_written_out(name):
     assert error(jax.jit(jax.value_and_grad(g))(coupled()), gradient_by_hand(solver)) < 1e-12
 
 
-@pytest.mark.parametrize("solver", [diffrax.Tsit5, *slow(diffrax.Kvaerno5)])
+@pytest.mark.parametrize("solver", [diffrax.Tsit5, diffrax.Kvaerno5])
+@pytest.mark.slow
 def test_oracles_trust_the_gradient_of_fixed_steps(solver):
     """A pendulum with drag, sampled inside its steps."""
     g, p = pendulum(solver, adjoint.DiscreteAdjoint())
@@ -248,6 +250,7 @@ def test_halving_the_steps_divides_the_error_by_two_to_the_order(name):
     assert order - 0.25 < np.log2(distance(steps) / distance(2 * steps)) < order + 1
 
 
+@pytest.mark.slow
 def test_float32():
     case, options = coupled(), {"rtol": 1e-5, "atol": 1e-6}
     single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), case)
@@ -322,7 +325,8 @@ def test_parameters_may_be_of_another_precision(name, dtypes):
     np.testing.assert_allclose(gradient, -0.5 * np.exp(-0.25) - 2 * np.exp(-1), rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["interpolating", *slow("Gauss", "discrete")])
+@pytest.mark.parametrize("name", ["interpolating", "Gauss", "discrete"])
+@pytest.mark.slow
 def test_second_derivatives_by_sample_times_of_a_stiff_solver(name):
     """y' = -p y^2: y = 1 / (1/y0 + p t), so that d2y/dy0 dt = -2 p y^3 / y0^2."""
 

@@ -103,6 +103,7 @@ def test_a_linear_residual_is_a_linear_solve(n):
     np.testing.assert_allclose(A_bar, -np.outer(lam, x), rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_nonlinear_system_is_verified():
     A = jnp.asarray(nonnormal(7))
 

@@ -119,6 +119,7 @@ def test_a_forced_flow_keeps_its_time_and_vmap_takes_several_parameters():
 class TestLorenz:
     """One compilation for all: only numbers change."""
 
+    @pytest.mark.slow
     def test_the_published_slope_and_exact_relations(self):
         solution = solve_lorenz(LORENZ, t1=230.0)
         average, gradient = adjoint.require(solution)

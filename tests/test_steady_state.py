@@ -66,6 +66,7 @@ def test_the_limit_is_the_one_that_the_start_comes_to() -> None:
         (lambda t, y, p: p * jnp.stack([y[1] - y[0], y[0] - y[1]]), 50.0, ("SINGULAR", "ILL_CONDITIONED")),
     ],
 )
+@pytest.mark.slow
 def test_what_is_no_limit(f: Any, time: float, statuses: tuple[str, ...]) -> None:
     def first(p: Array) -> tuple[Array, Status]:
         solution = steady_state(f, jnp.array([1.0, 2.0]), p, time)
