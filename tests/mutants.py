@@ -80,6 +80,24 @@ class _Library:
         return importlib.import_module(f"{COPY}.{folder}.{name}")
 
 
+# Their checks take seconds each.
+SLOW = (
+    "sparse A v is A' v",
+    "sparse A' v is A v",
+    "A_bar = -conj(lam) x'",
+    "A^H lam = x_bar",
+    "b_dot dropped",
+    "A_dot x dropped",
+    "block counted as one when compiled",
+    "columns mixed",
+    "logdet: sign",
+    "logdet: A^-1 for A'^-1",
+    "GMRES without conjugate",
+    "CG without conjugate",
+    "step limit ignored",
+)
+
+
 @contextmanager
 def library(mutant: Mutant | None) -> Iterator[Any]:
     """A fresh copy of the rules, mutated or (None) healthy: its modules by name."""

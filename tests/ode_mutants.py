@@ -109,8 +109,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "discrete: samples of a stiff solver do not move",
         "ode/integrate.py",
-        "self.tolerances, (s[0], at), state.y",
-        "self.tolerances, (s[0], jax.lax.stop_gradient(at)), state.y",
+        "step_with_moving_ends((s[0], at), state",
+        "step_with_moving_ends((s[0], jax.lax.stop_gradient(at)), state",
         "implicit_samples",
     ),
     # dy = dy0 + s (F_y dy0 + F_p dp) + F ds at the start.

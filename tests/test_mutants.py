@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mutants import HOME, MUTANTS, Mutant, library
+from mutants import HOME, MUTANTS, SLOW, Mutant, library
 
 import adjoint
 
@@ -353,24 +353,6 @@ def compiled_counts(lib: Library) -> None:
 CASES = sorted(
     [(name, None) for name in CHECKS] + [(mutant.killed_by, mutant) for mutant in MUTANTS],
     key=lambda case: case[0] == "compiled_counts",
-)
-
-
-# These take seconds each.
-SLOW = (
-    "sparse A v is A' v",
-    "sparse A' v is A v",
-    "A_bar = -conj(lam) x'",
-    "A^H lam = x_bar",
-    "b_dot dropped",
-    "A_dot x dropped",
-    "block counted as one when compiled",
-    "columns mixed",
-    "logdet: sign",
-    "logdet: A^-1 for A'^-1",
-    "GMRES without conjugate",
-    "CG without conjugate",
-    "step limit ignored",
 )
 
 

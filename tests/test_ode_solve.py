@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 from ode_cases import by_hand, coupled, coupling, error, exact, exact_states, exponential, nonnormal, solved
 
 import adjoint
+from adjoint.ode.integrate import Integrator, State
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-11}
@@ -291,19 +292,19 @@ def test_samples_of_a_stiff_solver_are_as_accurate_as_its_end():
 @pytest.mark.parametrize("has_product", [False, True])
 def test_a_step_to_transpose_is_the_step(solver, has_product):
     # First same as last, and not; a field without a matrix product, whose stages are a loop, and one with.
-    method, p, y = RungeKutta(solver), jnp.array([0.7, -1.3]), jnp.array([0.4, 1.1])
+    p: Any = jnp.array([0.7, -1.3])
+    y = jnp.array([0.4, 1.1])
 
     def field(s, y, p):
         y = jnp.array([[2.0, 1.0], [0.0, 3.0]]) @ y if has_product else y
         return jnp.stack([p[0] * y[1] + s, p[1] * jnp.sin(y[0])])
 
-    def step(y):
-        return method.step_to_transpose(*arguments[:3], y, *arguments[4:])
-
+    integrator = Integrator(field, RungeKutta(solver), Tolerances(1e-6, 1e-9), max_steps=1)
     s = (jnp.asarray(0.2), jnp.asarray(0.5))
-    arguments: Any = (field, Tolerances(1e-6, 1e-9), s, y, field(s[0], y, p), p)
-    assert ("scan" in str(jax.make_jaxpr(step)(y))) is not has_product
-    expected, found = method.step(*arguments), step(y)
+    state = State(y, field(s[0], y, p))
+    in_a_loop = "scan" in str(jax.make_jaxpr(lambda state: integrator.step_to_transpose(s, state, p))(state))
+    assert in_a_loop is not has_product
+    expected, found = integrator.step(s, state, p), integrator.step_to_transpose(s, state, p)
     for name in ("y", "slope", "error", "stages"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-13, atol=1e-15)
 

@@ -127,8 +127,7 @@ class _ContinuousAdjoint:
 
         def pull(k: Array, state: State, sweep: Sweep) -> Sweep:
             ends = (record.grid[k], record.grid[k + 1])
-            start = (state.y, state.slope, p)
-            step = integrator.method.step(integrator.field, integrator.tolerances, ends, *start)
+            step = integrator.step(ends, state, p)
             along = Along(ends, state.y, step.y, step.stages, p)
             return integrate_back(backward, self.rule, along, s, unit, sweep)
 

@@ -1,7 +1,7 @@
 """The loop over steps: from s = 0 to 1, adaptive or in equal steps, sampling on the way and recording what adjoints need."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -39,12 +39,25 @@ class Integrator:
         """y0, with the derivatives, up to the second, of the solution at s, which is 0: how a sample at the start moves."""
         return attach_derivative(_AtStart(self), y0, (y0, p, s), None)
 
-    def step(self, s: tuple[Array, Array], state: "State", p: Parameters) -> Step:
+    def step(self, s: tuple[Array, Array], state: "State", p: Any) -> Step:
+        """From s[0] to s[1], without derivatives with respect to s."""
         return self.method.step(self.field, self.tolerances, s, state.y, state.slope, p, self.mass)
 
+    def step_with_moving_ends(self, s: tuple[Array, Array], state: "State", p: Any) -> Step:
+        """The same step, with derivatives with respect to s; the slope that it leaves is h times F."""
+        h, of_unit_length = s[1] - s[0], (jnp.zeros_like(s[0]), jnp.ones_like(s[0]))
+        stretched, operands = replace(self, field=_Stretched(self.field)), (p, s[0], h)
+        return stretched.step(of_unit_length, State(state.y, h * state.slope), operands)
+
     def step_to_transpose(self, s: tuple[Array, Array], state: "State", p: Parameters) -> Step:
-        """The same step, for reverse mode."""
-        return self.method.step_to_transpose(self.field, self.tolerances, s, state.y, state.slope, p, self.mass)
+        """The same step in the form whose transpose is fast: mostly a loop over the stages, with one copy of the field.
+
+        Of six copies in a row, transposed, XLA makes kernels that compute the same parts several times: differences on a grid take
+        two to three times as long. Matrix products it never computes twice, and a loop would only have to store more of them.
+        """
+        if self.method.is_implicit or "dot_general" in str(jax.make_jaxpr(lambda y: self.field(s[0], y, p))(state.y)):
+            return self.step(s, state, p)
+        return self.method.step_in_a_loop(self.field, s, state.y, state.slope, p)
 
     def sample(
         self, s: tuple[Array, Array], state: "State", y1: Array, stages: Array, at: Array, p: Parameters
@@ -55,10 +68,19 @@ class Integrator:
         """
         if not self.method.is_implicit:
             return self.method.interpolate(s, state.y, y1, stages, at), jnp.array(True)
-        step = self.method.step_with_moving_ends(
-            self.field, self.tolerances, (s[0], at), state.y, state.slope, p, self.mass
-        )
+        step = self.step_with_moving_ends((s[0], at), state, p)
         return step.y, step.converged
+
+
+@dataclass(frozen=True)
+class _Stretched:
+    """h F(s0 + sigma h, y, p), the slope in sigma: of a step of length 1 in it the true length h is a parameter."""
+
+    field: Any
+
+    def __call__(self, sigma: Array, y: Array, operands: Any) -> Float[Array, " n"]:
+        p, s0, h = operands
+        return h * self.field(s0 + sigma * h, y, p)
 
 
 # Of the solution y(s) from y(0) = y0 near s = 0, where F stands for the rate, to first order in s:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from adjoint.ode.integrate import Integrator
+from adjoint.ode.integrate import Integrator, State
 from adjoint.ode.runge_kutta import weighted
 
 
@@ -98,8 +98,7 @@ def _implicit(
 ) -> tuple[AdjointStep, Float[Array, "stages n"]]:
     """The stages are known only when all iterations are done."""
     tableau, h, dtype = backward.method.tableau, s[1] - s[0], lam.dtype
-    slope = backward.field(s[0], lam, along)
-    step = backward.method.step_with_moving_ends(backward.field, backward.tolerances, s, lam, slope, along)
+    step = backward.step_with_moving_ends(s, State(lam, backward.field(s[0], lam, along)), along)
     a, c = _full_tableau(tableau)
     at, stages = s[0] + jnp.asarray(c, dtype) * h, lam[None, :] + weighted(a, step.stages)
     integral, error = _sums_at(backward, at, -h * jnp.asarray(_weights(tableau), dtype), stages, along)

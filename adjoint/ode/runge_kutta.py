@@ -82,53 +82,13 @@ class RungeKutta:
             return _implicit_step(self.tableau, field, tolerances, s, y, slope, p, mass)
         return _explicit_step(self.tableau, field, s, y, slope, p)
 
-    def step_with_moving_ends(
-        self,
-        field: Field,
-        tolerances: Tolerances,
-        s: tuple[Array, Array],
-        y: Array,
-        slope: Array,
-        p: PyTree,
-        mass: MassMatrix | None = None,
-    ) -> Step:
-        """The same step, with derivatives with respect to s; the slope that it leaves is h times F."""
-        h, of_unit_length = s[1] - s[0], (jnp.zeros_like(s[0]), jnp.ones_like(s[0]))
-        return self.step(_Stretched(field), tolerances, of_unit_length, y, h * slope, (p, s[0], h), mass)
-
-    def step_to_transpose(
-        self,
-        field: Field,
-        tolerances: Tolerances,
-        s: tuple[Array, Array],
-        y: Array,
-        slope: Array,
-        p: PyTree,
-        mass: MassMatrix | None = None,
-    ) -> Step:
-        """The same step in the form whose transpose is fast: mostly a loop over the stages, with one copy of the field.
-
-        Of six copies in a row, transposed, XLA makes kernels that compute the same parts several times: differences on a grid take
-        two to three times as long. Matrix products it never computes twice, and a loop would only have to store more of them.
-        """
-        if self.is_implicit or "dot_general" in str(jax.make_jaxpr(lambda y: field(s[0], y, p))(y)):
-            return self.step(field, tolerances, s, y, slope, p, mass)
+    def step_in_a_loop(self, field: Field, s: tuple[Array, Array], y: Array, slope: Array, p: PyTree) -> Step:
+        """The same step of an explicit method, with one copy of the field in a loop over the stages; without `stiffness`."""
         return _explicit_step_in_a_loop(self.tableau, field, s, y, slope, p)
 
     def interpolate(self, s: tuple[Array, Array], y0: Array, y1: Array, stages: Array, at: Array) -> Float[Array, " n"]:
         """The state inside the step from y0 to y1 with these slopes."""
         return self.solver.interpolation_cls(t0=s[0], t1=s[1], y0=y0, y1=y1, k=stages).evaluate(at)
-
-
-@dataclass(frozen=True)
-class _Stretched:
-    """h F(s0 + sigma h, y, p), the slope in sigma: of a step of length 1 in it the true length h is a parameter."""
-
-    field: Field
-
-    def __call__(self, sigma: Array, y: Array, operands: Any) -> Float[Array, " n"]:
-        p, s0, h = operands
-        return h * self.field(s0 + sigma * h, y, p)
 
 
 def _explicit_step(tableau: Any, field: Field, s: tuple[Array, Array], y: Array, slope: Array, p: PyTree) -> Step:
@@ -155,7 +115,6 @@ def _explicit_step(tableau: Any, field: Field, s: tuple[Array, Array], y: Array,
 def _explicit_step_in_a_loop(
     tableau: Any, field: Field, s: tuple[Array, Array], y: Array, slope: Array, p: PyTree
 ) -> Step:
-    """As `_explicit_step`, without its measure of stiffness."""
     h = s[1] - s[0]
     rows = [*tableau.a_lower] if tableau.fsal else [*tableau.a_lower, tableau.b_sol]
     c_of_stage = np.append(tableau.c, [] if tableau.fsal else [1.0])

@@ -25,7 +25,7 @@ Solve = Callable[[Array, Any], Array]
 
 EXPLICIT = tuple(problem for problem, make in PROBLEMS.items() if problem not in ("Robertson", "Brusselator, implicit"))
 FEW_PARAMETERS = ("Lotka-Volterra", "double pendulum", "Robertson")
-# There the default is DiscreteAdjoint, or a call takes a minute.
+# On the large stiff one DiscreteAdjoint is the default, and BacksolveAdjoint of diffrax takes more than two minutes.
 NOT_LARGE_AND_STIFF = tuple(problem for problem in PROBLEMS if problem != "Brusselator, implicit")
 MANY_STEPS = ("long neural ODE", "Brusselator, explicit")
 # About twice the square root of the 4096 steps there may be, and far fewer.
@@ -188,10 +188,10 @@ SOLVERS: tuple[Solver, ...] = (
         problems=MANY_STEPS,
     ),
     Solver("adjoint InterpolatingAdjoint", _ours(adjoint.InterpolatingAdjoint()), ours=True),
-    Solver("adjoint GaussAdjoint", _ours(adjoint.GaussAdjoint()), ours=True, problems=NOT_LARGE_AND_STIFF),
+    Solver("adjoint GaussAdjoint", _ours(adjoint.GaussAdjoint()), ours=True),
     Solver("adjoint ForwardSensitivity", _ours(adjoint.ForwardSensitivity()), ours=True, problems=FEW_PARAMETERS),
     Solver(DIFFRAX_DEFAULT, _diffrax(diffrax.RecursiveCheckpointAdjoint()), package="diffrax"),
-    Solver(DIFFRAX_TUNED, by_jax(_diffrax_tuned), problems=NOT_LARGE_AND_STIFF, package="diffrax"),
+    Solver(DIFFRAX_TUNED, by_jax(_diffrax_tuned), package="diffrax"),
     Solver(
         "diffrax BacksolveAdjoint",
         _diffrax(diffrax.BacksolveAdjoint()),
