@@ -1,13 +1,16 @@
 """Examinations: whether a derivative is that of the values, and whether what is left to gain is lost in their noise."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from adjoint import Status, minimize
 from adjoint.inner_products import Euclidean
 from adjoint.optimize import examination
+from adjoint.optimize.descent import Descent
 from adjoint.optimize.examination import Finding
 from adjoint.optimize.problem import Answer, Domain, Iterate
 
@@ -78,3 +81,61 @@ def test_a_jump_of_the_values_is_no_wrong_derivative() -> None:
     finding = examine(f, lambda t: 20 * (t - 1) + 1e-7)
     assert not bool(finding.wrong)
     assert bool(finding.at_floor)
+
+
+def test_the_curvature_is_that_at_the_minimum() -> None:
+    """sqrt(1 + (1e6 (s - 1e-14))^2) with s = t - 1: from t = 1 there is 5e-17 to gain, which rounding hides.
+
+    Over the longest stretch, 0.01, the slope goes from -0.01 to 1e6 only, as if there were 5e-13 to gain.
+    """
+
+    def root(t: float) -> float:
+        return float(np.hypot(1, 1e6 * (t - 1 - 1e-14)))
+
+    def slope(t: float) -> float:
+        return 1e12 * (t - 1 - 1e-14) / root(t)
+
+    assert bool(examine(root, slope).at_floor)
+    # From a million times as far there is 5e-5 to gain.
+    clear = examine(lambda t: root(t - 1e-8), lambda t: slope(t - 1e-8))
+    assert not bool(clear.at_floor)
+
+
+@pytest.mark.parametrize("promise", [np.inf, 0.0])
+def test_nothing_to_gain_along_a_steep_direction_says_nothing_about_flat_ones(promise: float) -> None:
+    """f = 1 + 1e6 (x - 1)^2 / 2 + (y^2 / 2 - y) 1e-10, at x = 1 + 3e-12 and y = 10.
+
+    There is 4e-18 to gain along x, which rounding hides, and 4e-9 along y. The slope times the size of x is a hundred times
+    what rounding of 1e-15 hides, 3e-8. Whoever knows f'' may say more.
+    """
+
+    class State(NamedTuple):
+        """Of a method that sees no way on."""
+
+        request: Any
+        point: Any
+        direction: Any
+        at: Iterate
+        iterations: Any
+        stuck: Any
+        search_direction: Any
+        promise: Any
+
+    class Stuck(Descent):
+        def init(self, x: Any, domain: Any, constraints: int = 0) -> Any:
+            none, infinite = jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf)
+            zero = jnp.zeros_like(x)
+            return State(none, x, zero, Iterate(x, infinite, zero), none, jnp.zeros((), bool), zero, infinite)
+
+        def step(self, state: Any, answer: Any, domain: Any) -> Any:
+            at = Iterate(state.point, answer.value, answer.derivative)
+            return state._replace(at=at, stuck=jnp.ones((), bool), promise=jnp.asarray(promise))
+
+        def revive(self, state: Any, domain: Any) -> Any:
+            return state
+
+    def f(x: Any) -> Any:
+        return 1 + 1e6 * (x[0] - 1) ** 2 / 2 + 1e-10 * (x[1] ** 2 / 2 - x[1])
+
+    solution = minimize(f, jnp.array([1 + 3e-12, 10.0]), Stuck())
+    assert solution.status == (Status.NOISE_FLOOR if promise == 0 else Status.STALLED)

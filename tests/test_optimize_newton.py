@@ -156,6 +156,15 @@ class TestMinimizers:
         np.testing.assert_allclose(require(solution), np.ones(3), atol=1e-11)
         assert int(solution.stats["evaluations"]) <= 8
 
+    @pytest.mark.parametrize("method", METHODS)
+    def test_what_second_derivatives_promise_is_asked_for(self, method: Newton) -> None:
+        """A slope along y of 5e-12 of the one at the start, with 2.5e-4 to gain: the minimum of 1 + 1e6 (x - 1)^2 is at y = 50."""
+        solution = minimize(
+            lambda x: 1 + 1e6 * (x[0] - 1) ** 2 + 1e-7 * (x[1] - 50) ** 2, jnp.array([0.0, 0.1]), method
+        )
+        assert solution.status == adjoint.Status.SUCCESS
+        np.testing.assert_allclose(solution.value, [1.0, 50.0], rtol=1e-6)
+
     def test_of_a_quadratic_in_one_step(self) -> None:
         """min sum k (x_k - k)^2 / 2 is at x_k = k; the first radius, |x|, contains the step, and the last f'' proves it."""
         k = jnp.arange(1.0, 6.0)

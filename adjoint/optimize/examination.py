@@ -122,8 +122,10 @@ def find(examination: Examination, domain: Domain) -> Finding:
     # wrong one stays; where it grows as t shrinks, values jump, of which no derivative knows.
     share = mismatch[1:] / jnp.where(mismatch[:-1] > 0, mismatch[:-1], 1)
     lasting = off[:-1] & off[1:] & (share > 1 / 2) & (share < JUMP)
-    # What a Newton step would gain along d, from the curvature over the longest stretch.
-    bend = jnp.maximum((slopes[0] - slope) / t[0], 0)
+    # What a Newton step would gain along d: from the curvature over each stretch that it does not leave, or over the longest.
+    bends = (slopes - slope) / t
+    inside = usable & (bends * t >= jnp.abs(slope))
+    bend = jnp.maximum(jnp.max(jnp.where(inside, bends, 0)), bends[0])
     gain = jnp.where(bend > 0, slope**2 / (2 * jnp.where(bend > 0, bend, 1)), jnp.inf)
     # It stays wrong as long as anything can be seen.
     ever_after = jnp.flip(jnp.cumprod(jnp.flip(off | ~clear))) > 0

@@ -50,7 +50,15 @@ class Inner(NamedTuple):
 
 
 class TrustRegionCGState(NamedTuple):
-    """Where the method stands; see `adjoint.optimize.problem.State` and `adjoint.optimize.newton.TrustRegionState`."""
+    """Where the method stands; see `adjoint.optimize.problem.State` and `adjoint.optimize.newton.TrustRegionState`.
+
+    Attributes
+    ----------
+    predicted
+        The decrease of f that the model promises at `point`.
+    promise
+        The decrease that it promises for all that the conjugate gradients have found; infinite while they have not ended.
+    """
 
     request: Int32[Array, ""]
     point: Float[Array, " n"]
@@ -62,6 +70,7 @@ class TrustRegionCGState(NamedTuple):
     radius: Float[Array, ""]
     inner: Inner
     predicted: Float[Array, ""]
+    promise: Float[Array, ""]
     size: Float[Array, ""]
     started: Bool[Array, ""]
     revived: Bool[Array, ""]
@@ -75,7 +84,8 @@ class TrustRegionCG:
     They end at the relative residual `forcing`, at the radius or where f'' curves down (Steihaug and Toint). They are
     preconditioned by M^-1 of the inner product, so their number does not grow with the mesh where f'' is M and something compact.
     A step that is not accepted is shortened, without further products. Bounds: entries that the step would carry beyond one are
-    held there, and the conjugate gradients go on with the others. A point where f' = 0 and f'' is indefinite is not left.
+    held there, and the conjugate gradients go on with the others. Where f' is small they are run once more, and the point is a
+    minimum only when they have nothing to gain. A point where f' = 0 and f'' is indefinite is not left.
 
     Parameters
     ----------
@@ -115,6 +125,7 @@ class TrustRegionCG:
             radius=radius,
             inner=Inner(nothing, nothing, nothing, nothing, nothing, zero, jnp.ones(x.shape, bool), integer, no),
             predicted=zero,
+            promise=jnp.full((), jnp.inf, x.dtype),
             size=radius,
             started=no,
             revived=no,
@@ -167,7 +178,8 @@ class TrustRegionCG:
         """The state that asks for the first product at its iterate."""
         nothing = jnp.zeros_like(state.at.x)
         free = domain.free(state.at.x, state.at.derivative)
-        return self._restart(state, nothing, nothing, free, jnp.zeros((), jnp.int32), domain)
+        begun = self._restart(state, nothing, nothing, free, jnp.zeros((), jnp.int32), domain)
+        return begun._replace(promise=jnp.where(begun.inner.r_z == 0, 0, jnp.inf).astype(state.at.x.dtype))
 
     def _restart(
         self, state: TrustRegionCGState, s: Array, H_s: Array, free: Array, products: Array, domain: Domain
@@ -189,14 +201,17 @@ class TrustRegionCG:
         return (domain.gradient(r) if self.preconditioner is None else self.preconditioner(r)) * free
 
     def _go_on(self, state: TrustRegionCGState, product: Float[Array, " n"], domain: Domain) -> TrustRegionCGState:
-        if not domain.bounded:
-            return self._iterate(state, product, domain)
-        return jax.lax.cond(
-            state.inner.settling,
-            lambda s: self._settle(s, product, domain),
-            lambda s: self._iterate(s, product, domain),
-            state,
-        )
+        if domain.bounded:
+            state = jax.lax.cond(
+                state.inner.settling,
+                lambda s: self._settle(s, product, domain),
+                lambda s: self._iterate(s, product, domain),
+                state,
+            )
+        else:
+            state = self._iterate(state, product, domain)
+        ended = state.request == Request.VALUE
+        return state._replace(promise=jnp.where(ended, state.predicted, state.promise))
 
     def _iterate(self, state: TrustRegionCGState, H_d: Float[Array, " n"], domain: Domain) -> TrustRegionCGState:
         """One step of the conjugate gradients; at their end, the state that tries what they have found."""

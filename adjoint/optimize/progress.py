@@ -26,9 +26,8 @@ SETTLED, SETTLED_SINCE_START, ZERO = 1e-5, 1e-9, 1e-2
 # A step that second derivatives know of gains no more than this share of f.
 PROMISED = 1e-8
 # At the noise floor it may be so many times the geometric mean of the noise and of f: noise hides slopes like its square root.
-AT_FLOOR = 100
-# Where an examination has found nothing to gain either: one along a steep direction says nothing about flat ones.
-STEEP = 1000
+# With constraints, whose forces leave their own rounding in it, it may be more, and where second derivatives promise nothing, too.
+AT_FLOOR, AT_FLOOR_WITHIN_CONSTRAINTS, AT_FLOOR_BY_PROMISE = 10, 100, 1000
 # A derivative that is rounding may change f over the sizes of entries by so many times the rounding of what was gained.
 ROUNDED = 1e4
 # A step that changes no entry by more than so many times its rounding is none.
@@ -171,9 +170,7 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
         revived = method.revive(run.state, replace(domain, noise=finding.noise))
         # Constraints balance the slope of f, so that its gain says nothing.
         noisy = replace(domain, noise=finding.noise)
-        at_floor = (
-            _at_floor(run, noisy, AT_FLOOR) if _constrained(run) else finding.at_floor & _at_floor(run, noisy, STEEP)
-        )
+        at_floor = _at_floor(run, noisy) if _constrained(run) else finding.at_floor & _at_floor(run, noisy)
         at_floor = at_floor & (run.measure.violation <= limits.constraint_tolerance)
         again = stuck & ~at_floor & ~revived.stuck & (run.measure.merit < run.revived_at - SEEN * finding.noise)
         code = jnp.where(stuck & at_floor, Status.NOISE_FLOOR.code, run.reason)
@@ -204,8 +201,8 @@ def proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
     arrived = jax.lax.cond(
         moved, lambda run: _arrive(method, run, before.at, first, domain, limits), lambda run: run, run
     )
-    # Second derivatives tell a minimum from a saddle, and arrive after the step.
-    told = before.request == Request.HESSIAN if hasattr(state, "promise") else moved
+    # Second derivatives tell a minimum from a plateau or a saddle, and arrive after the step.
+    told = _promise_known(state) & (moved | ~_promise_known(before))
     return _limited(_stop(arrived, moved, told, first, answer, domain, limits), limits)
 
 
@@ -268,7 +265,7 @@ def _stop(
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in asked if part is not None]))
     idle = moved & (run.idle >= IDLE_STEPS)
     # Without constraints an examination tells the noise floor from steps that are merely short.
-    at_floor = _at_floor(run, domain, AT_FLOOR) if _constrained(run) else jnp.zeros((), bool)
+    at_floor = _at_floor(run, domain) if _constrained(run) else jnp.zeros((), bool)
     floor = jnp.where(at_floor, Status.NOISE_FLOOR.code, Status.STALLED.code)
     suspect, absurd = jnp.all(run.mismatch[-2:] > SUSPECT), jnp.all(run.mismatch > ALTOGETHER)
 
@@ -336,12 +333,15 @@ def _doubtful_direction(run: Run, domain: Domain) -> Float[Array, " n"]:
     return jnp.where(domain.free(state.at.x, -direction), direction, 0)
 
 
-def _at_floor(run: Run, domain: Domain, most: float) -> Bool[Array, ""]:
+def _at_floor(run: Run, domain: Domain) -> Bool[Array, ""]:
     """Whether steps that gain nothing tell that nothing can be seen to gain, when they are within the constraints.
 
     Where the slope is no more than noise can hide: methods for constraints may as well turn in circles.
     """
     value, total = run.state.at.value, jnp.abs(run.first_measure.merit - run.measure.merit)
+    most = AT_FLOOR_WITHIN_CONSTRAINTS if _constrained(run) else AT_FLOOR
+    if hasattr(run.state, "promise"):
+        most = jnp.where(_promises_nothing(run, domain), AT_FLOOR_BY_PROMISE, most)
     return _relative_slope(run) <= most * jnp.sqrt(domain.rounding(value) * jnp.maximum(jnp.abs(value), total))
 
 
@@ -364,10 +364,19 @@ def _settled(run: Run, domain: Domain, limits: Limits) -> Bool[Array, ""]:
     settled = settled | (zero & (nothing | (slope <= SETTLED_SINCE_START * total)))
     asked = stationarity <= limits.atol
     if hasattr(run.state, "promise"):
-        promise = run.state.promise
-        settled = settled & (zero | (promise <= jnp.maximum(PROMISED * jnp.abs(value), domain.rounding(value))))
-        return (settled | asked) & jnp.isfinite(promise)
-    return settled | asked
+        settled = settled & (zero | _promises_nothing(run, domain))
+    return (settled | asked) & _promise_known(run.state)
+
+
+def _promise_known(state: Any) -> Bool[Array, ""]:
+    """Whether a method of second derivatives knows what they promise at its iterate, and that this is finite."""
+    return jnp.isfinite(state.promise) if hasattr(state, "promise") else jnp.ones((), bool)
+
+
+def _promises_nothing(run: Run, domain: Domain) -> Bool[Array, ""]:
+    """Whether second derivatives promise no gain to speak of."""
+    value = run.state.at.value
+    return run.state.promise <= jnp.maximum(PROMISED * jnp.abs(value), domain.rounding(value))
 
 
 def _inward(x: Float[Array, " n"], direction: Float[Array, " n"], domain: Domain) -> Float[Array, " n"]:
