@@ -142,6 +142,20 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant("implicit stage: F_y transposed", _STEP, "Y) - ha * F_y, c_dot", "Y) - ha * F_y.T, c_dot", "implicit"),
     Mutant("implicit stage: sign of F_p", _STEP, "c_dot + ha * F_p_dot", "c_dot - ha * F_p_dot", "implicit"),
     Mutant("implicit stage: sign of F_y", _STEP, "Y) - ha * F_y, c_dot", "Y) + ha * F_y, c_dot", "implicit"),
+    Mutant(
+        "many states: A not transposed",
+        "ode/refinement.py",
+        "_solve_transposed(A, *factors, b)",
+        "_solve_transposed(A.T, *factors, b)",
+        "many_states",
+    ),
+    Mutant(
+        "many states: far factors believed",
+        "ode/refinement.py",
+        "cond(is_solution,",
+        "cond(x[0] == x[0],",
+        "far_factors",
+    ),
     Mutant("implicit stage: ends too early", _STEP, "KAPPA = 1e-3", "KAPPA = 1e3", "stages"),
     # lam' = -F_y' lam, lam(s_j - 0) = lam(s_j + 0) + y_j_bar, p_bar = integral of F_p' lam ds.
     Mutant(

@@ -75,6 +75,21 @@ def implicit() -> None:
 
 
 @check
+def many_states() -> None:
+    module("runge_kutta").MANY = 1
+    implicit()
+
+
+@check
+def far_factors() -> None:
+    """(x_0, 4 x_0 + 2 x_1) = (1, 2) by the factors of the identity."""
+    A, factors = jnp.array([[1.0, 4.0], [0.0, 2.0]]), jax.scipy.linalg.lu_factor(jnp.eye(2))
+    solve = lambda b: module("refinement").solve_by_nearby_factors(A, b, factors)  # noqa: E731
+    (found,) = jax.linear_transpose(solve, jnp.ones(2))(jnp.array([1.0, 2.0]))
+    assert error(found, jnp.array([1.0, -1.0])) < 1e-12
+
+
+@check
 def continuous() -> None:
     compare("samples", module("continuous").GaussAdjoint(), steps=4)
 

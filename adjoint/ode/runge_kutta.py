@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.known_value import attach_derivative
 from adjoint.ode.mass_matrix import MassMatrix
+from adjoint.ode.refinement import solve_by_nearby_factors
 
 # The slope F(s, y, p).
 Field = Callable[[Array, Array, Any], Array]
@@ -154,20 +155,25 @@ def _combination(weights: np.ndarray, k: list[Array]) -> Array:
 # from the equation, h F = (M Y - c) / a, not from F itself, which would amplify what is left of the iteration by the stiffness.
 
 
+# From so many states factors of the matrix of each stage take longer than refinements by those of the step.
+MANY = 128
+
+
 @dataclass(frozen=True)
 class _StageDerivative:
-    """dY of an implicit stage; `fixed` is (s, h a)."""
+    """dY of an implicit stage; `fixed` is (s, h a) and the factors of M - h a F_y at the start of the step."""
 
     field: Field
     mass: MassMatrix | None
 
     def __call__(self, Y: Array, operands: Any, tangents: Any, fixed: Any) -> Array:
-        s, ha = fixed
+        s, ha, factors = fixed
         _, p = operands
         c_dot, p_dot = tangents
         _, F_p_dot = jax.jvp(lambda p: self.field(s, Y, p), (p,), (p_dot,))
         F_y = jax.jacfwd(lambda y: self.field(s, y, p))(Y)
-        return jnp.linalg.solve(_matrix(self.mass, Y) - ha * F_y, c_dot + ha * F_p_dot)
+        A, b = _matrix(self.mass, Y) - ha * F_y, c_dot + ha * F_p_dot
+        return jnp.linalg.solve(A, b) if Y.size < MANY else solve_by_nearby_factors(A, b, factors)
 
 
 def _matrix(mass: MassMatrix | None, y: Array) -> Array:
@@ -211,7 +217,7 @@ def _implicit_step(
         # With a mass matrix slopes are no rates of y, so the start is all there is to guess from.
         start = c + a * weighted(guess, k) if mass is None else y
         Y, is_root = _iterate(field, tolerances, factors, at, h * a, start, c, fixed_y, p, mass)
-        Y = attach_derivative(_StageDerivative(field, mass), Y, (c, p), (at, h * a))
+        Y = attach_derivative(_StageDerivative(field, mass), Y, (c, p), (at, h * a, factors))
         return (k.at[i].set((apply_mass(Y) - c) / a), converged & is_root, i + 1), Y
 
     k = jnp.zeros((count, y.size), dtype).at[0].set(h * slope)
