@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adjoint import Status, minimize
+from adjoint import BFGS, LBFGS, Status, minimize
 from adjoint.inner_products import Euclidean
 from adjoint.optimize import examination
 from adjoint.optimize.descent import Descent
@@ -139,3 +140,39 @@ def test_nothing_to_gain_along_a_steep_direction_says_nothing_about_flat_ones(pr
 
     solution = minimize(f, jnp.array([1 + 3e-12, 10.0]), Stuck())
     assert solution.status == (Status.NOISE_FLOOR if promise == 0 else Status.STALLED)
+
+
+def test_noise_that_only_searches_meet() -> None:
+    """Problem of J. Devilliers and D. Glasser, SIAM J. Numer. Anal. 18 (1981), with data rounded off: f ends at 2e-10 or 1e-12.
+
+    f = 1e5 at the start, of terms that cancel: at the end it is rounded off by 1e-8 of itself, which shows over steps shorter than
+    any of an examination. One of four runs may end elsewhere on another processor.
+    """
+    t, x = 0.1 * jnp.arange(24), jnp.array([60.137, 1.371, 3.112, 1.761])
+
+    def curve(x: Any) -> Any:
+        return x[0] * x[1] ** t * jnp.sin(x[2] * t + x[3])
+
+    said = []
+    for digits in (5, 6):
+        data = jnp.round(curve(x), digits)
+        for method in (BFGS(), LBFGS()):
+            solution = minimize(lambda x, data=data: jnp.sum((curve(x) - data) ** 2), jnp.full(4, 2.0), method)
+            np.testing.assert_allclose(solution.value, x, rtol=1e-5)
+            said.append(bool(solution.status.ok))
+    assert sum(said) >= 3
+
+
+def test_what_a_wrong_derivative_contradicts_is_no_noise() -> None:
+    """Beale's function with 0.9 and 1.1 times the entries of its derivative."""
+
+    def beale(x: Any) -> Any:
+        return jnp.sum((jnp.array([1.5, 2.25, 2.625]) - x[0] * (1 - x[1] ** jnp.arange(1, 4))) ** 2)
+
+    right = jax.jit(jax.grad(beale))
+
+    def wrong(x: Any) -> Any:
+        return np.asarray(right(x)) * np.array([0.9, 1.1])
+
+    solution = minimize(lambda x: float(beale(x)), np.array([-1.2, 1.0]), BFGS(), gradient=wrong, max_evaluations=600)
+    assert not bool(solution.status.ok)

@@ -51,6 +51,8 @@ class DescentState(NamedTuple):
     ----------
     search, memory
         The line search in progress, and what the model has learned.
+    contradicted_by
+        How far the values of the latest search, if it has failed, were from what their slopes say: noise, if f' is right.
     fresh
         Whether the model has learned nothing.
     size, reach
@@ -67,6 +69,7 @@ class DescentState(NamedTuple):
     stuck: Bool[Array, ""]
     search: LineSearch
     memory: Any
+    contradicted_by: Float[Array, ""]
     fresh: Bool[Array, ""]
     started: Bool[Array, ""]
     size: Float[Array, ""]
@@ -100,6 +103,7 @@ class Descent:
             stuck=no,
             search=begin(zero, zero, jnp.zeros_like(x), zero, zero),
             memory=self.forget(x, domain),  # pyright: ignore[reportAttributeAccessIssue]
+            contradicted_by=zero,
             fresh=jnp.ones((), bool),
             started=no,
             size=zero,
@@ -170,6 +174,7 @@ class Descent:
             at=at,
             iterations=state.iterations + jnp.where(first | failed, 0, 1),
             memory=_where(curved, learned, state.memory),
+            contradicted_by=jnp.where(failed, search.contradicted_by, 0),
             fresh=state.fresh & ~curved,
             size=jnp.maximum(state.size, domain.norm(at.x)),
             reach=jnp.maximum(state.reach, jnp.abs(at.x)),

@@ -45,8 +45,8 @@ class LineSearch(NamedTuple):
         is `low_derivative`.
     longest
         The largest t allowed.
-    contradictions
-        Trials in a row at which phi contradicts phi'.
+    contradictions, contradicted_by
+        Trials in a row at which phi contradicts phi', and by how much it did at the latest such trial.
     accepted, failed
         How it ended: `t` was the last evaluated one, or the one of `low` where `fell_back`.
     """
@@ -60,6 +60,7 @@ class LineSearch(NamedTuple):
     longest: Float[Array, ""]
     trials: Int32[Array, ""]
     contradictions: Int32[Array, ""]
+    contradicted_by: Float[Array, ""]
     accepted: Bool[Array, ""]
     fell_back: Bool[Array, ""]
     failed: Bool[Array, ""]
@@ -76,7 +77,7 @@ def begin(
     zero, no = jnp.zeros_like(value), jnp.zeros((), bool)
     origin = Knot(zero, value, slope)
     t, none = jnp.minimum(t, longest).astype(value.dtype), jnp.zeros((), jnp.int32)
-    return LineSearch(t, origin, origin, derivative, origin, no, longest, none, none, no, no, no)
+    return LineSearch(t, origin, origin, derivative, origin, no, longest, none, none, zero, no, no, no)
 
 
 def advance(
@@ -122,6 +123,7 @@ def advance(
         longest=search.longest,
         trials=trials,
         contradictions=contradictions,
+        contradicted_by=jnp.where(finite & contradicted, off, search.contradicted_by),
         accepted=accepted | fell_back,
         fell_back=fell_back,
         failed=ended & ~fell_back,

@@ -166,13 +166,14 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
 
     def conclude(run: Run) -> Run:
         finding = examination.find(examined, domain)
+        noise = jnp.maximum(finding.noise, _blur(run))
+        noisy = replace(domain, noise=noise)
         stuck = run.reason == Status.STALLED.code
-        revived = method.revive(run.state, replace(domain, noise=finding.noise))
+        revived = method.revive(run.state, noisy)
         # Constraints balance the slope of f, so that its gain says nothing.
-        noisy = replace(domain, noise=finding.noise)
         at_floor = _at_floor(run, noisy) if _constrained(run) else finding.at_floor & _at_floor(run, noisy)
         at_floor = at_floor & (run.measure.violation <= limits.constraint_tolerance)
-        again = stuck & ~at_floor & ~revived.stuck & (run.measure.merit < run.revived_at - SEEN * finding.noise)
+        again = stuck & ~at_floor & ~revived.stuck & (run.measure.merit < run.revived_at - SEEN * noise)
         code = jnp.where(stuck & at_floor, Status.NOISE_FLOOR.code, run.reason)
         code = jnp.where(again, RUNNING, code)
         code = jnp.where(finding.wrong, Status.UNTRUSTED_GRADIENT.code, code)
@@ -180,7 +181,7 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
         return run._replace(
             state=state,
             examination=examined._replace(active=jnp.zeros((), bool)),
-            noise=finding.noise,
+            noise=noise,
             idle=jnp.where(again, 0, run.idle),
             revived_at=jnp.where(again, run.measure.merit, run.revived_at),
             code=code.astype(jnp.int32),
@@ -188,6 +189,17 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
 
     over = examination.complete(examined)
     return _limited(jax.lax.cond(over, conclude, lambda run: run._replace(examination=examined), run), limits)
+
+
+def _blur(run: Run) -> Float[Array, ""]:
+    """The noise that contradicted slopes where the method got stuck, on stretches too short for an examination; or zero.
+
+    Rounding of terms that were as large as f at the start: more than that may as well be a wrong derivative.
+    """
+    if not hasattr(run.state, "contradicted_by"):
+        return jnp.zeros((), run.measure.merit.dtype)
+    blur, total = run.state.contradicted_by, jnp.abs(run.first_measure.merit - run.measure.merit)
+    return jnp.where(blur <= jnp.finfo(blur.dtype).eps * total, blur, 0)
 
 
 def proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
