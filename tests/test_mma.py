@@ -1,5 +1,6 @@
 """MMA: published optima with their multipliers, in every mode, laws, faults and bad input."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from hock_schittkowski import hs76, hs76_limits, rosen_suzuki, rosen_suzuki_limi
 import adjoint
 from adjoint import GCMMA, MMA, Euclidean, Status, minimize
 from adjoint.optimize.lagrangian import Constraints, trapped
+from adjoint.optimize.mma import Bends, learn
 from adjoint.optimize.problem import Domain
 
 
@@ -127,6 +129,45 @@ class TestPublishedOptima:
         f = lambda x: jnp.sum((x - target) ** 2)  # noqa: E731
         solution = minimize(f, jnp.full(3, 0.5), GCMMA(), bounds=(lower, 1.0))
         np.testing.assert_allclose(adjoint.require(solution), [0.3, 0.7, 0.25], rtol=0, atol=1e-8)
+
+
+def learned(slope: Callable[[Any], Any], points: list[list[float]]) -> Bends:
+    """From the slopes of one function at these points, in spans."""
+    n = len(points[0])
+    bends = Bends(jnp.zeros((1, n)), jnp.zeros((1, n)), jnp.zeros((2, 1)))
+    x = jnp.array(points)
+    for before, after in itertools.pairwise(x):
+        bends = learn(bends, (slope(after) - slope(before))[None], after - before)
+    return bends
+
+
+class TestCurvature:
+    POINTS = ([0.5, 0.5, 0.5], [0.6, 0.2, 0.5], [0.4, 0.3, 0.6], [0.45, 0.35, 0.5])
+
+    def test_of_a_sum_of_functions_of_one_unknown_each(self) -> None:
+        """f = a . x^2 / 2: right after two steps, where the second has been foretold; x_2 has moved in the second only."""
+        a = jnp.array([1.0, 20.0, 3.0])
+        np.testing.assert_allclose(learned(lambda x: a * x, list(self.POINTS)).better, [a], rtol=1e-12)
+
+    def test_of_a_coupled_function(self) -> None:
+        """f = x' A x / 2: s' D s = s' y for the latest step s, and the change from D before is least, along s^2."""
+        A = jnp.array([[4.0, 3.5, -1.0], [3.5, 4.0, 0.5], [-1.0, 0.5, 2.0]])
+        before, after = (learned(lambda x: A @ x, list(self.POINTS[:count])) for count in (3, 4))
+        s = jnp.array(self.POINTS[3]) - jnp.array(self.POINTS[2])
+        D, change = after.better[0], after.even[0] - before.even[0]
+        np.testing.assert_array_equal(D, after.even[0])
+        np.testing.assert_allclose(s @ (D * s), s @ A @ s, rtol=1e-12)
+        np.testing.assert_allclose(change / s**2, change[0] / s[0] ** 2, rtol=1e-9)
+
+    def test_a_step_within_rounding_tells_nothing(self) -> None:
+        known = learned(lambda x: 2 * x, list(self.POINTS))
+        again = learn(known, jnp.full((1, 3), 1e-3), jnp.full(3, 1e-9))
+        jax.tree.map(np.testing.assert_array_equal, again, known)
+
+    @pytest.mark.slow
+    def test_it_saves_steps(self) -> None:
+        """f and the constraints of HS43 are sums of functions of one x_j each: 10 evaluations, 16 where all is spread evenly."""
+        assert int(solve(CASES["HS43"]).stats["evaluations"]) <= 12
 
 
 class TestLaws:

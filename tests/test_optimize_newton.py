@@ -115,6 +115,14 @@ class TestJudging:
         assert bool(self.judged(0.0, slope, 1e16).accepted) == accepted
 
     @pytest.mark.parametrize(
+        ("value", "slope", "contradicted_by"),
+        # From 1/2 to 3/2 between slopes of -1 and -1/2 along the step, which say -3/4; a slope of 2 at the end says another curve.
+        [(1.5, 0.5, 1.75), (1.5, -2.0, 0.0), (0.0, 0.5, 0.0), (np.nan, 0.5, 0.0)],
+    )
+    def test_what_values_contradict(self, value: float, slope: float, contradicted_by: float) -> None:
+        assert float(self.judged(value, slope).contradicted_by) == contradicted_by
+
+    @pytest.mark.parametrize(
         ("value", "slope", "count"), [(2.0, 1.0, 2), (0.49999, 1.0, 0), (2.0, 0.0, 0), (np.nan, 1.0, 0)]
     )
     def test_contradictions_are_counted(self, value: float, slope: float, count: int) -> None:

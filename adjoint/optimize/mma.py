@@ -26,8 +26,33 @@ OPPOSITE, FLAT = 1e-3, 1e-5
 MARGIN, MOST_REFUSED = 1.1, 12
 # What is left at least of second derivatives that a step has not confirmed.
 FORGET = 0.1
+# Those of the entries of f' by themselves are believed where they have missed less than this share of what the others have.
+CONVINCING = 0.25
 # The price of a violation in the subproblem, in units of the objective's largest slope; ten times it while one remains.
 PENALTY, LARGEST_PENALTY = 1e3, 1e7
+
+
+class Bends(NamedTuple):
+    """Two guesses at the diagonals of second derivatives, of f and of each constraint; all in spans, upper - lower.
+
+    Attributes
+    ----------
+    even
+        The least change of those before with s' D s = s' y, for the latest step s and the change y of f'.
+    entrywise
+        y_j / s_j: right where f is a sum of functions of one x_j each, and anything else where it is far from that.
+    missed
+        |y - D s| / |y| of the two at the latest step, before they knew of it.
+    """
+
+    even: Float[Array, "1+m n"]
+    entrywise: Float[Array, "1+m n"]
+    missed: Float[Array, "2 1+m"]
+
+    @property
+    def better(self) -> Float[Array, "1+m n"]:
+        """Of each function those that foretell its slopes."""
+        return jnp.where((self.missed[1] < CONVINCING * self.missed[0])[:, None], self.entrywise, self.even)
 
 
 class MMAState(NamedTuple):
@@ -52,7 +77,7 @@ class MMAState(NamedTuple):
     curvature
         What the approximations curve beyond their asymptotes, of f and of each constraint: rho of Svanberg (2002).
     bends
-        Diagonals of the second derivatives of f and of each constraint, where a change of x by upper - lower counts as 1.
+        Diagonals of the second derivatives of f and of each constraint.
     approximations
         Of f - f(at) and of the constraints, at `point`.
     """
@@ -71,7 +96,7 @@ class MMAState(NamedTuple):
     refused: Int32[Array, ""]
     penalty: Float[Array, ""]
     curvature: Float[Array, "1+m"]
-    bends: Float[Array, "1+m n"]
+    bends: Bends
     approximations: Float[Array, "1+m"]
 
     @property
@@ -89,7 +114,8 @@ class MMA:
 
     f and every inequality are approximated by r + sum_j p_j / (U_j - x_j) + q_j / (x_j - L_j), where p_j belongs to positive and
     q_j to negative derivatives. The asymptotes L and U move away from x_j while it goes on and towards it where it turns around.
-    Where changes of the derivatives along the steps tell of more curvature than asymptotes give, p_j and q_j get what is missing.
+    Where changes of the derivatives along the steps tell of more curvature than asymptotes give, p_j and q_j get what is missing:
+    entry by entry where that has foretold the derivatives, as with sums of functions of one x_j each, or else spread evenly.
 
     Raises
     ------
@@ -105,7 +131,7 @@ class MMA:
     from it, the subproblem is solved again with more curvature.
 
     Source: K. Svanberg, Int. J. Numer. Methods Eng. 24, 359-373 (1987), sections 3 and 4; the widths of section 5 of K. Svanberg,
-    SIAM J. Optim. 12, 555-573 (2002), but for larger steps outwards; the diagonals as in M. Zhu, J. L. Nazareth,
+    SIAM J. Optim. 12, 555-573 (2002), but for larger steps outwards; the even diagonals as in M. Zhu, J. L. Nazareth,
     H. Wolkowicz, SIAM J. Optim. 9, 1192-1204 (1999), the least change that satisfies the weak secant equation.
 
     Examples
@@ -131,7 +157,7 @@ class MMA:
         """The state that asks about x first."""
         self.require(domain)
         x = domain.project(x)
-        none = jnp.zeros(constraints, x.dtype)
+        none, straight = jnp.zeros(constraints, x.dtype), jnp.zeros((1 + constraints, x.size), x.dtype)
         return MMAState(
             request=jnp.zeros((), jnp.int32),
             point=x,
@@ -147,7 +173,7 @@ class MMA:
             refused=jnp.zeros((), jnp.int32),
             penalty=jnp.asarray(PENALTY, x.dtype),
             curvature=jnp.zeros(1 + constraints, x.dtype),
-            bends=jnp.zeros((1 + constraints, x.size), x.dtype),
+            bends=Bends(straight, straight, jnp.zeros((2, 1 + constraints), x.dtype)),
             approximations=jnp.zeros(1 + constraints, x.dtype),
         )
 
@@ -215,15 +241,15 @@ def _moved(state: MMAState, answer: Answer, domain: Domain) -> MMAState:
     first, x = ~state.started, state.point
     previous = jnp.where(first, jnp.stack([x, x]), jnp.stack([state.at.x, state.previous[0]]))
     at, constraints = Iterate(x, answer.value, answer.derivative), lagrangian.of_answer(answer)
-    changes = slopes(at, constraints) - slopes(state.at, state.constraints)
-    learned = learn(state.bends, changes, (x - state.at.x) / span(domain), x - state.at.x)
+    changes = (slopes(at, constraints) - slopes(state.at, state.constraints)) * span(domain)[None, :]
+    learned = learn(state.bends, changes, (x - state.at.x) / span(domain))
     return state._replace(
         at=at,
         iterations=state.iterations + jnp.where(first, 0, 1).astype(jnp.int32),
         constraints=constraints,
         previous=previous,
         width=next_width(state.width, x, previous, domain),
-        bends=jnp.where(first, state.bends, learned),
+        bends=jax.tree.map(lambda a, b: jnp.where(first, a, b), state.bends, learned),
     )
 
 
@@ -232,16 +258,20 @@ def slopes(at: Iterate, constraints: Constraints) -> Float[Array, "1+m n"]:
     return jnp.concatenate([at.derivative[None, :], constraints.jacobian])
 
 
-def learn(
-    bends: Float[Array, "1+m n"], changes: Float[Array, "1+m n"], shares: Float[Array, " n"], s: Float[Array, " n"]
-) -> Float[Array, "1+m n"]:
-    """The diagonals of second derivatives, in spans, changed least so that they explain the changes of the slopes along s."""
-    squares = shares**2
-    seen, explained = changes @ s, bends @ squares
-    far = jnp.max(jnp.abs(shares)) > jnp.sqrt(jnp.finfo(s.dtype).eps)
+def learn(bends: Bends, y: Float[Array, "1+m n"], s: Float[Array, " n"]) -> Bends:
+    """What the changes y of the slopes along the step s tell; both in spans."""
+    shortest = jnp.sqrt(jnp.finfo(s.dtype).eps)
+    moved, far, squares = jnp.abs(s) > shortest, jnp.max(jnp.abs(s)) > shortest, s**2
+    missed = jnp.linalg.norm(y[None] - jnp.stack([bends.even, bends.entrywise]) * s[None, None, :], axis=2)
+    size = jnp.linalg.norm(y, axis=1)[None, :]
+    seen, explained = y @ s, bends.even @ squares
     more = (seen - explained)[:, None] * (squares / jnp.where(far, squares @ squares, 1))[None, :]
     less = jnp.clip(seen / jnp.where(explained > 0, explained, 1), FORGET, 1)
-    return jnp.where(far, jnp.where((seen > explained)[:, None], bends + more, less[:, None] * bends), bends)
+    even = jnp.where((seen > explained)[:, None], bends.even + more, less[:, None] * bends.even)
+    ratios = y / jnp.where(moved, s, 1)[None, :]
+    entrywise = jnp.where(moved[None, :], jnp.maximum(ratios, 0), bends.entrywise)
+    learned = Bends(even, entrywise, missed / jnp.where(size > 0, size, 1))
+    return jax.tree.map(lambda a, b: jnp.where(far, a, b), learned, bends)
 
 
 def require_finite_bounds(name: str, domain: Domain) -> None:
@@ -329,7 +359,7 @@ def slope_sizes(at: Iterate, constraints: Constraints, width: Float[Array, " n"]
 def _look(state: MMAState, domain: Domain) -> MMAState:
     """The subproblem at the iterate: where to go and the multipliers here."""
     curvature = jnp.maximum(state.curvature, FLAT * slope_sizes(state.at, state.constraints, state.width))
-    proposal = propose(state.at, state.constraints, state.width, curvature, state.bends, state.penalty, domain)
+    proposal = propose(state.at, state.constraints, state.width, curvature, state.bends.better, state.penalty, domain)
     still = jnp.all(jnp.abs(proposal.x - state.at.x) <= smallest(state.at.x))
     violated = proposal.excess > jnp.sqrt(jnp.finfo(state.point.dtype).eps)
     return state._replace(

@@ -38,8 +38,8 @@ class TrustRegionState(NamedTuple):
         The longest |x| so far, or the first radius.
     revived
         Whether the radius has been reset since the last step.
-    contradictions
-        Trials in a row at which f contradicts f'.
+    contradictions, contradicted_by
+        Trials in a row at which f contradicts f', and by how much at the latest: noise, if f' is right.
     """
 
     request: Int32[Array, ""]
@@ -58,6 +58,7 @@ class TrustRegionState(NamedTuple):
     started: Bool[Array, ""]
     revived: Bool[Array, ""]
     contradictions: Int32[Array, ""]
+    contradicted_by: Float[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class TrustRegionNewton:
             started=no,
             revived=no,
             contradictions=jnp.zeros((), jnp.int32),
+            contradicted_by=zero,
         )
 
     def step(self, state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegionState:
@@ -180,6 +182,7 @@ def _judge(state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegi
         started=jnp.ones((), bool),
         revived=state.revived & ~accepted,
         contradictions=verdict.contradictions,
+        contradicted_by=verdict.contradicted_by,
     )
 
 

@@ -75,6 +75,7 @@ class TrustRegionCGState(NamedTuple):
     started: Bool[Array, ""]
     revived: Bool[Array, ""]
     contradictions: Int32[Array, ""]
+    contradicted_by: Float[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class TrustRegionCG:
             started=no,
             revived=no,
             contradictions=integer,
+            contradicted_by=zero,
         )
 
     def step(self, state: TrustRegionCGState, answer: Answer, domain: Domain) -> TrustRegionCGState:
@@ -165,13 +167,16 @@ class TrustRegionCG:
             started=jnp.ones((), bool),
             revived=jnp.zeros((), bool),
             contradictions=jnp.zeros((), jnp.int32),
+            contradicted_by=jnp.zeros_like(radius),
         )
         length, inner = domain.norm(s), state.inner
         share = radius / jnp.where(length > 0, length, 1)
         shorter = inner._replace(s=share * inner.s, H_s=share * inner.H_s)
         stayed = _try(state._replace(radius=radius, inner=shorter), domain)
         stuck = stayed.stuck | hopeless(verdict, radius, size)
-        stayed = stayed._replace(stuck=stuck, contradictions=verdict.contradictions)
+        stayed = stayed._replace(
+            stuck=stuck, contradictions=verdict.contradictions, contradicted_by=verdict.contradicted_by
+        )
         return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), self._begin(moved, domain), stayed)
 
     def _begin(self, state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:

@@ -96,11 +96,12 @@ def minimize_in_ball(
 
 
 class Judgement(NamedTuple):
-    """Whether a trial step is accepted, the radius from now on, and the trials in a row at which f contradicts f'."""
+    """Whether a trial step is accepted, the radius from now on, the trials in a row at which f contradicts f', and by how much."""
 
     accepted: Bool[Array, ""]
     radius: Float[Array, ""]
     contradictions: Int32[Array, ""]
+    contradicted_by: Float[Array, ""]
 
 
 def judge(
@@ -129,9 +130,12 @@ def judge(
     cut = jnp.where(finite & (bend > 0), -slope / (2 * jnp.where(bend > 0, bend, 1)), SHORTEST_CUT)
     shrunk = length * jnp.clip(cut, SHORTEST_CUT, LONGEST_CUT)
     grown = jnp.where((share >= GOOD) & (length > 0.9 * radius), GROWTH * radius, radius)
-    contradicted, _ = contradiction(-decrease, slope, slope_beyond, noise)
-    contradictions = jnp.where(finite & contradicted & ~accepted, contradictions + 1, 0).astype(jnp.int32)
-    return Judgement(accepted, jnp.where(share >= POOR, grown, shrunk), contradictions)
+    contradicted, off = contradiction(-decrease, slope, slope_beyond, noise)
+    contradicted = finite & contradicted & ~accepted
+    contradictions = jnp.where(contradicted, contradictions + 1, 0).astype(jnp.int32)
+    # A step to where the model is at its minimum is not straight, but the slope at its end is no larger.
+    blur = jnp.where(finite & ~accepted & (jnp.abs(slope_beyond) <= jnp.abs(slope)), off, 0)
+    return Judgement(accepted, jnp.where(share >= POOR, grown, shrunk), contradictions, blur)
 
 
 def hopeless(verdict: Judgement, radius: Float[Array, ""], size: Float[Array, ""]) -> Bool[Array, ""]:
