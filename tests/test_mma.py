@@ -63,6 +63,15 @@ CASES = {
         [1.41, 0.38],
         5e-3,
     ),
+    "HS34": Case(
+        lambda x: -x[0],
+        lambda x: jnp.exp(x[:2]) - x[1:],
+        [0.0, 1.05, 2.9],
+        (0.0, jnp.array([100.0, 100.0, 10.0])),
+        -np.log(np.log(10)),
+        [np.log(np.log(10)), np.log(10), 10.0],
+        1e-6,
+    ),
     "HS35": Case(hs35, lambda x: x[0] + x[1] + 2 * x[2] - 3, [0.5] * 3, (0.0, 3.0), 1 / 9, [4 / 3, 7 / 9, 4 / 9], 1e-6),
     "HS43": Case(rosen_suzuki, rosen_suzuki_limits, [0.0] * 4, (-5.0, 5.0), -44.0, [0.0, 1.0, 2.0, -1.0], 1e-6),
     "HS76": Case(hs76, hs76_limits, [0.5] * 4, (0.0, 5.0), -4.681818181, [3 / 11, 23 / 11, 0.0, 6 / 11], 1e-6),
@@ -70,6 +79,7 @@ CASES = {
 ACTIVE = {
     "beam": [True],
     "truss": [True, False],
+    "HS34": [True, True],
     "HS35": [True],
     "HS43": [True, False, True],
     "HS76": [True, False, False],
@@ -111,8 +121,9 @@ class TestPublishedOptima:
         assert float(solution.stats["value"]) == pytest.approx(case.value, abs=last_place)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("name", ["truss", "HS43"])
+    @pytest.mark.parametrize("name", ["truss", "HS34", "HS43"])
     def test_conservative(self, name: str) -> None:
+        """HS34 within (0, 100) learns second derivatives of 1e5 in spans, beside which its slopes are small."""
         case = CASES[name]
         solution = solve(case, GCMMA())
         assert_optimal(case, solution, ACTIVE[name])

@@ -56,8 +56,8 @@ class DiscreteAdjoint:
     Notes
     -----
     **Cost**: one more run of the steps with their transposes: value and gradient mostly in about 4 times the solve, in 6 to
-    11 times where f is made of differences on a grid, or of a dozen sines, or where an implicit step solves for hundreds of states
-    (a factorization for each stage); half as much again with few checkpoints. The memory of the checkpoints.
+    11 times where f is made of differences on a grid, or of a dozen sines; half as much again with few checkpoints. From 128
+    states stages of an implicit step are solved by the factors of the step, refined. The memory of the checkpoints.
 
     At an explicit solver's stability limit the gradient of the *steps* is no gradient of the *solution*; take
     `InterpolatingAdjoint` there.

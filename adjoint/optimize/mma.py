@@ -331,7 +331,7 @@ def propose(
     values = jnp.concatenate([jnp.zeros(1, x.dtype), constraints.value])
     missing = jnp.maximum(bends * ((width / span(domain) * movable) ** 2)[None, :] - 2 * jnp.abs(slope), 0)
     extra = OPPOSITE * jnp.abs(slope) + (curvature[:, None] + missing) / 4
-    scale = jnp.maximum(jnp.max(jnp.abs(slope), axis=1) + curvature / 4, 1e-3 * jnp.abs(values))
+    scale = jnp.maximum(jnp.max(jnp.abs(slope) + (curvature[:, None] + missing) / 4, axis=1), 1e-3 * jnp.abs(values))
     scale = jnp.where(scale > 0, scale, 1)
     low, high = jnp.maximum(domain.lower, x - MOVE * width), jnp.minimum(domain.upper, x + MOVE * width)
     problem = separable.Separable(
