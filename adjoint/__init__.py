@@ -10,7 +10,6 @@ from adjoint.implicit.root import root
 from adjoint.inner_products import Euclidean, Sobolev, Weighted
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.linear.factor_cache import factor_cache
-from adjoint.linear.host_call import count_solves
 from adjoint.linear.iterative import CG, GMRES, MINRES
 from adjoint.linear.multigrid import Multigrid
 from adjoint.linear.operators import MatrixFree, Sparse, SparsePattern
@@ -38,6 +37,7 @@ from adjoint.optimize.steepest_descent import SteepestDescent
 from adjoint.record.checkpoint import Checkpoint
 from adjoint.second_order import gauss_newton_product, hvp
 from adjoint.solution import Solution, SolveError, Status, require
+from adjoint.tracing.host_call import count_solves
 from adjoint.verify.gradient import Verdict, verify_gradient
 from adjoint.verify.taylor import taylor_test
 from adjoint.verify.transpose import definiteness_test, dot_product_test, symmetry_test

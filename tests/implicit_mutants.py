@@ -4,7 +4,7 @@ from mutants import Mutant
 
 _ROOT = "implicit/root.py"
 _RESIDUAL = "implicit/residual.py"
-_KNOWN = "known_value.py"
+_KNOWN = "tracing/known_value.py"
 _FIXED = "implicit/fixed_point.py"
 _ARGMIN = "implicit/argmin.py"
 _EXTERNAL = "implicit/external.py"

@@ -76,7 +76,7 @@ class _Library:
     """`.solve` is the copy of `adjoint/linear/solve.py`, and so on; imported when it is asked for."""
 
     def __getattr__(self, name: str) -> Any:
-        (folder,) = (folder for folder in ("linear", "implicit") if (HOME / folder / f"{name}.py").exists())
+        (folder,) = (folder for folder in ("tracing", "linear", "implicit") if (HOME / folder / f"{name}.py").exists())
         return importlib.import_module(f"{COPY}.{folder}.{name}")
 
 
@@ -384,7 +384,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("block counted as one", _SPARSE, '"solves", columns.shape[1])', '"solves", 1)', "sparse_counts"),
     Mutant(
         "block counted as one when compiled",
-        "linear/host_call.py",
+        "tracing/host_call.py",
         "jnp.full((number,), 0.0",
         "jnp.full((1,), 0.0",
         "compiled_counts",

@@ -22,7 +22,7 @@ SLOW = [
         "implicit.minimizer",
         "implicit.newton",
         "implicit.root",
-        "linear.host_call",
+        "tracing.host_call",
         "linear.iterative",
         "linear.multigrid",
         "ode.events",

@@ -15,7 +15,7 @@ from cases import matrix, system
 
 import adjoint
 from adjoint import LU, Cholesky, SparseDirect, count_solves, factor_cache, linear_solve
-from adjoint.linear.host_call import make_host_call
+from adjoint.tracing.host_call import make_host_call
 
 ROOT = Path(__file__).parent.parent
 SOLVES = [

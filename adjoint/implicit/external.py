@@ -13,9 +13,9 @@ from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 from jaxtyping import Array, Float, PyTree
 
-from adjoint.implicit.host_lanes import HostStructure, make_lane_call
 from adjoint.inputs import describe, refuse
-from adjoint.known_value import attach_derivative
+from adjoint.tracing.host_batching import HostStructure, make_lane_call
+from adjoint.tracing.known_value import attach_derivative
 from adjoint.verify.differences import central_differences, noise_level
 from adjoint.verify.line import Line, Objective, default_tolerance, random_directions
 

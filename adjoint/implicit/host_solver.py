@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Int32, PyTree
 
-from adjoint.implicit.host_lanes import HostStructure, make_lane_call
 from adjoint.implicit.residual import RootProblem
 from adjoint.inputs import describe, refuse
+from adjoint.tracing.host_batching import HostStructure, make_lane_call
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from adjoint.inputs import describe, refuse
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.linear.operators import Dense, Operator, Sparse, SparsePattern
 from adjoint.linear.sparse import SparseDirect
-from adjoint.linear.traced_function import TracedFunction
+from adjoint.tracing.traced_function import TracedFunction
 
 
 def trace_residual(

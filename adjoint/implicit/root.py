@@ -14,14 +14,14 @@ from adjoint.implicit.host_solver import OptimistixRootFinder
 from adjoint.implicit.newton import Newton, NewtonKrylov
 from adjoint.implicit.residual import JacobianAction, RootProblem, trace_residual
 from adjoint.inputs import refuse
-from adjoint.known_value import attach_derivative
 from adjoint.linear.dense import LU, Cholesky, probe_vector
 from adjoint.linear.iterative import GMRES, Krylov
 from adjoint.linear.operators import SparsePattern
 from adjoint.linear.solve import Transposed, TransposedSolver, tangent_solve
 from adjoint.linear.sparse import SparseDirect
-from adjoint.linear.traced_function import TracedFunction
 from adjoint.solution import Solution, Status, poison
+from adjoint.tracing.known_value import attach_derivative
+from adjoint.tracing.traced_function import TracedFunction
 
 # The rule, for x(p) with F(x(p), p) = 0:
 #

@@ -21,9 +21,9 @@ import jax.scipy.linalg as jsl
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int32
 
-from adjoint.linear.host_call import tick
 from adjoint.linear.operators import Dense, Operator
 from adjoint.solution import Status, poison
+from adjoint.tracing.host_call import tick
 
 # An estimated reciprocal condition number below SINGULAR_LIMIT unit roundoffs is that of a matrix which is
 # singular to working precision; below ILL_CONDITIONED_LIMIT unit roundoffs, not even one digit is certain.

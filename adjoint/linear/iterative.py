@@ -19,11 +19,11 @@ from jaxtyping import Array, Inexact, Int32
 
 from adjoint.inputs import refuse
 from adjoint.linear.dense import Outcome
-from adjoint.linear.host_call import tick
 from adjoint.linear.multigrid import Multigrid
 from adjoint.linear.operators import Operator
-from adjoint.linear.traced_function import TracedFunction
 from adjoint.solution import Status
+from adjoint.tracing.host_call import tick
+from adjoint.tracing.traced_function import TracedFunction
 
 LinearMap = Callable[[Array], Array]
 # A cycle gets A, M, the residual r, the residual norm to reach and the steps left; it returns a correction and its steps.

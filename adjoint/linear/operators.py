@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Inexact
 
 from adjoint.inputs import as_inexact_array, describe, refuse, require_shape
-from adjoint.linear.traced_function import TracedFunction
+from adjoint.tracing.traced_function import TracedFunction
 
 
 @runtime_checkable

@@ -13,8 +13,8 @@ from adjoint.linear.dense import LU, Cholesky, Outcome
 from adjoint.linear.iterative import CG, GMRES, MINRES
 from adjoint.linear.operators import BoundFunction, Dense, MatrixFree, Operator, Sparse, as_operator
 from adjoint.linear.sparse import SparseDirect
-from adjoint.linear.traced_function import TracedFunction
 from adjoint.solution import Solution, Status, poison
+from adjoint.tracing.traced_function import TracedFunction
 
 Mode = Literal["reverse", "both"]
 Factor = TypeVar("Factor")

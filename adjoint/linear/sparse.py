@@ -15,14 +15,14 @@ import numpy as np
 from jaxtyping import Array
 
 from adjoint.inputs import refuse
-from adjoint.known_value import attach_derivative
 from adjoint.linear.dense import Outcome, condition_code, probe_vector, residual_limit
 from adjoint.linear.factor_cache import factor_cache
-from adjoint.linear.host_call import make_host_call, record
 from adjoint.linear.operators import Operator, Sparse, SparsePattern
 from adjoint.linear.pardiso import PardisoFactors
 from adjoint.linear.superlu import SuperLUFactors
 from adjoint.solution import Status
+from adjoint.tracing.host_call import make_host_call, record
+from adjoint.tracing.known_value import attach_derivative
 
 UNIT_ROUNDOFF = float(np.finfo(np.float64).eps)
 # What a good factorization leaves; more is worth a step of refinement.

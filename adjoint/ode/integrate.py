@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from adjoint.known_value import attach_derivative
 from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Step, Tolerances
 from adjoint.ode.vector_field import Parameters
 from adjoint.solution import Status
+from adjoint.tracing.known_value import attach_derivative
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from adjoint.linear.traced_function import TracedFunction
+from adjoint.tracing.traced_function import TracedFunction
 
 
 class Parameters(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from adjoint.inputs import refuse
-from adjoint.linear.host_call import make_host_call
+from adjoint.tracing.host_call import make_host_call
 
 
 @dataclass(frozen=True)
