@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 import jax
 
 from adjoint import SolveError
+from adjoint.record.ending import Ending, Outcome, Task
 from adjoint.record.interruption import Interruption
-from adjoint.record.record import Ending, Outcome, Record, Task, remove_checkpoints
+from adjoint.record.record import Record, remove_checkpoints
 from adjoint.record.run_folder import FolderInUseError, RunFolder
 from problems import stored_run
 from problems.gallery import UsageError, command, find, gallery, read_settings, settings_help
@@ -207,8 +208,9 @@ def _work(problem: ModuleType, settings: Any, task: Task, folder: RunFolder, int
         folder.write("command.txt", task.command + "\n")
         record = Record(folder, task, sys.stdout, interruption)
         print("verifying the gradient first", flush=True)
-        ending = _ending(problem, settings, record, interruption)
-        record.close(ending)
+        with record.activity():
+            ending = _ending(problem, settings, record, interruption)
+            record.close(ending)
     except OSError as error:
         if isinstance(error, BrokenPipeError) or error.strerror is None:
             raise

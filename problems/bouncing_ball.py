@@ -24,7 +24,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.record.record import Ending, Outcome, Record
+from adjoint.record.ending import Ending, Outcome
+from adjoint.record.record import Record
 from problems.pictures import Curve, Plot, plots_png
 
 SUMMARY = "Bouncing ball: derivatives through impacts by the saltation condition, and a design by the second bounce."

@@ -23,7 +23,8 @@ import scipy.optimize
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.record.record import Ending, Outcome, Record
+from adjoint.record.ending import Ending, Outcome
+from adjoint.record.record import Record
 from problems.pictures import Curve, Plot, plots_png
 
 SUMMARY = "The curve of fastest descent: steps of the Euclidean gradient grow with the grid, those of the Sobolev gradient do not."

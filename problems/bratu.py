@@ -31,7 +31,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.record.record import Ending, Outcome, Record
+from adjoint.record.ending import Ending, Outcome
+from adjoint.record.record import Record
 from problems.pictures import Curve, Map, Plot, maps_png, plots_png
 from problems.reaction_diffusion import Square
 

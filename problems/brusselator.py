@@ -27,7 +27,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.record.record import Ending, Outcome, Record
+from adjoint.record.ending import Ending, Outcome
+from adjoint.record.record import Record
 from problems.pictures import Map, maps_png
 
 SUMMARY = "Brusselator: gradients by 5 N^2 numbers, right and wrong ones at the stability limit of an explicit solver."

@@ -20,7 +20,8 @@ import scipy.optimize
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.record.record import Ending, Outcome, Record
+from adjoint.record.ending import Ending, Outcome
+from adjoint.record.record import Record
 from problems.pictures import Curve, Plot, plots_png
 
 SUMMARY = "A hanging chain as an energy minimizer under length constraints, and the sensitivity of its sag."

@@ -20,8 +20,9 @@ import scipy.optimize
 from jaxtyping import Array, Float
 
 import adjoint
+from adjoint.record.ending import Ending, Outcome
 from adjoint.record.figures import Panel, convergence_png
-from adjoint.record.record import Ending, Outcome, Record
+from adjoint.record.record import Record
 from problems.pictures import DOTS_PER_INCH
 
 METHODS: dict[str, Any] = {

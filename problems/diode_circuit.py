@@ -27,8 +27,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 import adjoint
+from adjoint.record.ending import Ending, Outcome
 from adjoint.record.figures import Panel, convergence_png
-from adjoint.record.record import Ending, Outcome, Record
+from adjoint.record.record import Record
 from problems.network import Bench, Network, Values
 from problems.pictures import Curve, Map, Plot, maps_png, plots_png
 

@@ -25,7 +25,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.record.record import Ending, Outcome, Record
+from adjoint.record.ending import Ending, Outcome
+from adjoint.record.record import Record
 from problems.pendulum import Everything, Pendulum, State, broken_laws, joints, motion, normal_modes
 from problems.pendulum_design import Design, Job, cost, first_design, improve, misses, read_points, swing, times_of
 from problems.pendulum_pictures import FRAME_LENGTH, STEPS_PER_FRAME, Lines, Swing, film_gif, lines_png, path_png

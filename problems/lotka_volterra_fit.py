@@ -31,7 +31,8 @@ import scipy.stats
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.record.record import Ending, Outcome, Record
+from adjoint.record.ending import Ending, Outcome
+from adjoint.record.record import Record
 
 SUMMARY = "Rates of predator and prey from 21 years of pelts, with intervals of confidence (Lotka, Volterra)."
 

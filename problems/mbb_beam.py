@@ -37,8 +37,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import adjoint
+from adjoint.record.ending import Ending, Outcome
 from adjoint.record.figures import Panel, convergence_png, density_png
-from adjoint.record.record import Ending, Outcome, Record
+from adjoint.record.record import Record
 from adjoint.record.vtk import image_data
 from problems.fem.assembly import Elasticity
 from problems.fem.filters import ConeFilter

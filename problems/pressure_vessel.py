@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Float
 
 import adjoint
-from adjoint.record.record import Ending, Record
+from adjoint.record.ending import Ending
+from adjoint.record.record import Record
 from problems import constrained
 from problems.constrained import Conditions, Design, Reference
 

@@ -25,8 +25,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import adjoint
+from adjoint.record.ending import Ending, Outcome
 from adjoint.record.figures import Panel, convergence_png
-from adjoint.record.record import Ending, Outcome, Record
+from adjoint.record.record import Record
 from problems.pictures import Curve, Plot, plots_png
 
 SUMMARY = "Penalties of a ridge regression chosen on a validation loss, through its minimizers."

@@ -25,7 +25,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.record.record import Ending, Outcome, Record
+from adjoint.record.ending import Ending, Outcome
+from adjoint.record.record import Record
 from problems.pictures import Curve, Plot, plots_png
 
 SUMMARY = "Robertson's stiff kinetics over twelve decades, as ODE and DAE: sensitivities forward and by adjoints."

@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.record.record import Ending, Outcome, Record
+from adjoint.record.ending import Ending, Outcome
+from adjoint.record.record import Record
 from problems.pictures import Contours, Curve, Plot, plots_png
 
 SUMMARY = "Rosenbrock's valley, and the ways that each method of minimize takes through it."

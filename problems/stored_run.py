@@ -6,8 +6,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from adjoint.record.ending import Outcome, Task
 from adjoint.record.provenance import provenance
-from adjoint.record.record import Outcome, Task
 from adjoint.record.run_folder import RunFolder
 from problems.gallery import UsageError, assignments, find, read_settings
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 from implicit_mutants import IMPLICIT_MUTANTS
+from layers import LAYERS
 from mutants import MUTANTS, Mutant
 from ode_mutants import ODE_MUTANTS
 from registry import RULES, Rule
@@ -22,39 +23,6 @@ HOME = Path(adjoint.__file__).parents[1]
 TESTS = Path(__file__).parent
 Sources = dict[str, str]
 
-LINEAR = """factor_cache operators dense superlu pardiso sparse multigrid iterative
-solve""".split()  # noqa: SIM905
-ODE = """vector_field mass_matrix refinement runge_kutta integrate checkpoints discrete forward quadrature continuous
-backsolve certificate choice solve events steady_state recurrence block_tridiagonal time_average shadowing""".split()  # noqa: SIM905
-OPTIMIZE = """optimality_criteria problem line_search descent steepest_descent bfgs trust_region newton newton_krylov
-lagrangian separable mma gcmma augmented_lagrangian examination progress objective continuation driver
-answer_log sqp statement choice minimize""".split()  # noqa: SIM905
-IMPLICIT = "residual newton host_solver root fixed_point minimizer argmin external".split()  # noqa: SIM905
-# A file imports only from layers above its own in this list, or from files before it in its own folder.
-LAYERS: tuple[tuple[str, ...], ...] = (
-    ("solution", "inputs"),
-    ("tracing.known_value", "tracing.traced_function", "tracing.host_call", "tracing.host_batching"),
-    ("inner_products",),
-    ("verify.line", "verify.differences", "verify.taylor", "verify.transpose", "verify.verdict", "verify.gradient"),
-    (*(f"linear.{name}" for name in LINEAR),),
-    (*(f"implicit.{name}" for name in IMPLICIT),),
-    (*(f"ode.{name}" for name in ODE),),
-    (
-        "second_order",
-        "record.run_folder",
-        "record.checkpoint",
-        "record.figures",
-        "record.film",
-        "record.history",
-        "record.interruption",
-        "record.progress",
-        "record.provenance",
-        "record.report",
-        "record.vtk",
-        "record.record",
-    ),
-    (*(f"optimize.{name}" for name in OPTIMIZE),),
-)
 PLACE = {f"adjoint.{name}": (layer, i) for layer, names in enumerate(LAYERS) for i, name in enumerate(names)}
 
 LINES_PER_FILE = 400

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from adjoint import SolveError, Status
+from adjoint.record.ending import Ending, Outcome
 from adjoint.record.figures import Panel, convergence_png, density_png
-from adjoint.record.record import Ending, Outcome, Record
+from adjoint.record.record import Record
 
 SUMMARY = "Gradient descent on a parabola."
 
