@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Self, TextIO
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 # A log gets a line at most every second at first, and later one each time the run has become 5 % older: about
 # ln(T / 20 s) / 0.05 + 20 lines after T seconds, so 100 for a quarter of an hour and 200 for a day.
@@ -97,7 +97,8 @@ class TerminalProgress:
 
         self._rows: deque[Mapping[str, float]] = deque(maxlen=ROWS_ON_SCREEN)
         self._started = time.monotonic()
-        self._live = Live(console=Console(file=stream), get_renderable=self._table, refresh_per_second=4)
+        self._console = Console(file=stream)
+        self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=4)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -116,23 +117,26 @@ class TerminalProgress:
         """
         self._rows.append(row)
 
-    def _table(self) -> "Table":
+    def _table(self) -> "Group":
+        from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
+        seconds = f"{time.monotonic() - self._started:.0f} s since the start"
         rows = list(self._rows)
-        names = list(rows[-1]) if rows else ["waiting for the first iteration"]
+        if not rows:
+            return Group(Text("waiting for the first iteration"), Text(seconds))
+        names = list(rows[-1])
         cells = [[format_number(value) for value in row.values()] for row in rows]
         widths = [_width(name, [row[k] for row in cells]) for k, name in enumerate(names)]
-        shown = _columns_that_fit(widths, self._live.console.width)
-        seconds = f"{time.monotonic() - self._started:.0f} s since the start"
-        hidden = ", ".join(names[shown:])
-        caption = f"{seconds}; too wide for here: {hidden}" if hidden else seconds
-        table = Table(caption=caption, caption_justify="left")
+        shown = _columns_that_fit(widths, self._console.width)
+        table = Table()
         for name, width in zip(names[:shown], widths, strict=False):
             table.add_column(_folded(name, width), justify="right", min_width=width)
         for row in cells:
             table.add_row(*row[:shown])
-        return table
+        hidden = ", ".join(names[shown:])
+        return Group(table, Text(f"{seconds}; too wide for here: {hidden}" if hidden else seconds))
 
 
 # What Rich draws around a cell: a border and two spaces; one more border ends the row.
