@@ -108,7 +108,13 @@ def _parser() -> Parser:
     report.set_defaults(verb=_report)
     for verb in (run, report):
         verb.add_argument("--quick", action="store_true", help="a look in two minutes, kept apart from full results")
-        verb.add_argument("--results", metavar="DIR", type=Path, default=FOLDER, help="where the results are")
+        verb.add_argument(
+            "--results",
+            metavar="DIR",
+            type=Path,
+            default=FOLDER,
+            help="where the results are (default: benchmarks/results below the current folder)",
+        )
     return parser
 
 

@@ -182,6 +182,7 @@ def run(settings: Settings, record: Record) -> Ending:
     if not verdict.trusted:
         return Ending(Outcome.GRADIENT_NOT_TRUSTED, "The gradient is not to be trusted, so nothing was computed.")
     p, n = parameters(settings), settings.bounces
+    record.phase("following the bounces")
     found, expected = (
         jax.tree.map(np.asarray, jax.jit(lambda p, f=f: (f(p, n), jax.jacfwd(lambda p: f(p, n))(p)))(p))
         for f in (follow, series)
@@ -189,6 +190,7 @@ def run(settings: Settings, record: Record) -> Ending:
     for row in _rows(found):
         record.iteration(row)
     wanted, start = jnp.array([settings.top_time, settings.top_height, settings.gravity]), jnp.log(p[jnp.array([0, 2])])
+    record.phase("designing the second bounce")
     x, slopes = design_and_slopes(wanted, start)
     off = {
         "impacts and tops": _distance(found[0], expected[0]),
@@ -196,6 +198,7 @@ def run(settings: Settings, record: Record) -> Ending:
         "the design": _distance(x, np.asarray(design_by_series(wanted))),
         "its derivatives": _distance(slopes, np.asarray(jax.jacfwd(design_by_series)(wanted))),
     }
+    record.phase("drawing the pictures")
     off["heights over time"] = _draw(settings, record, x)
     (e, h), worst = np.exp(x), max(off, key=off.__getitem__)
     sentence = (

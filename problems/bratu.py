@@ -217,9 +217,11 @@ def run(settings: Settings, record: Record) -> Ending:
     if not verdict.trusted:
         return Ending(Outcome.GRADIENT_NOT_TRUSTED, "The gradient is not to be trusted, so nothing was computed.")
     square = Square(settings.points)
+    record.phase("computing the sensitivities")
     u, sensitivity = sensitivities(square, settings.reaction)
     caption = f"Temperature, and sensitivity of its peak to each coefficient, at lambda = {settings.reaction:g}."
     record.picture("fields.png", _fields_png(square, settings.reaction, u, sensitivity), caption)
+    record.phase("finding the turning point")
     u_star, _, lam_star = _turning_point_for_ones(square)
     distances = np.append(np.geomspace(1.0, settings.closest, settings.distances), np.multiply(BEYOND, lam_star))
     points: list[Point] = []

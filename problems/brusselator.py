@@ -168,8 +168,10 @@ def run(settings: Settings, record: Record) -> Ending:
     )
     if not verdict.trusted:
         return Ending(Outcome.GRADIENT_NOT_TRUSTED, "The gradient is not to be trusted, so nothing was computed.")
+    record.phase("computing the gradient of the whole")
     whole = gradient(settings)
     adjoint.require(whole.solution)
+    record.phase("computing the gradient in three ways")
     small = replace(settings, points=min(settings.points, MOST_POINTS))
     default = whole if small == settings else gradient(small)
     discrete = gradient(small, sensitivity=adjoint.DiscreteAdjoint())
@@ -177,7 +179,9 @@ def run(settings: Settings, record: Record) -> Ending:
     right, wrong = errors(default, tight), errors(discrete, tight)
     for row in _rows(tight, right, wrong):
         record.iteration(row)
+    record.phase("drawing the pictures")
     _draw(settings, record, whole, small, default, discrete)
+    record.phase("computing the certificate")
     status, digits = certificate(small)
     autonomy = broken_autonomy(settings, whole)
     stats = whole.solution.stats

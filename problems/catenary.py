@@ -122,6 +122,7 @@ def run(settings: Settings, record: Record) -> Ending:
     record.gradient(verdict, "Judged on a chain of at most 10 links.")
     if not verdict.trusted:
         return Ending(Outcome.GRADIENT_NOT_TRUSTED, "The gradient is not to be trusted, so nothing was computed.")
+    record.phase("hanging the chain")
     p = parameters(settings)
     solution = jax.jit(lambda p: hang(settings, p))(p)
     r = np.asarray(nodes(settings, adjoint.require(solution)))
@@ -130,6 +131,7 @@ def run(settings: Settings, record: Record) -> Ending:
     found = horizontal_tension(settings, r, solution)
     for row in _rows(r, found, gradient):
         record.iteration(row)
+    record.phase("drawing the pictures")
     record.picture("chain.png", _picture(settings, r, H), "The chain, and the catenary of its length.")
     record.picture(
         "sensitivity.png", _sensitivities(settings, gradient), "Derivatives of the sag by every length and mass."

@@ -166,6 +166,7 @@ def run(
     record.gradient(verdict, "Judged at the first guess, for a sum of the objective and all limits.")
     if not verdict.trusted:
         return Ending(Outcome.GRADIENT_NOT_TRUSTED, "The gradient is not to be trusted, so nothing was minimized.")
+    record.phase("searching for the minimum")
     solution = search(design, settings)
     history = solution.stats["history"]
     for k in record.follow(range(len(history["value"]))):

@@ -258,6 +258,7 @@ def run(settings: Settings, record: Record) -> Ending:
     )
     if not verdict.trusted:
         return Ending(Outcome.GRADIENT_NOT_TRUSTED, "The slopes do not agree, so nothing more was computed.")
+    record.phase("drawing the pictures")
     record.picture("attractor.png", _attractor_png(midpoint), "Trajectory, and its shadow at a larger rho.")
     record.picture(
         "averages.png", _averages_png(verdict, averages, settings.rho, average), "Averages and the slope by shadowing."

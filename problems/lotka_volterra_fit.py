@@ -251,11 +251,13 @@ def run(settings: Settings, record: Record) -> Ending:
     record.file("estimates.csv", _table(found, settings.level), "estimates, their deviations and intervals")
     caption = f"Counts, the fit, and where {settings.level:.0%} of its means and of new counts are expected."
     record.picture("fit.png", _fit_png(settings, counts, found), caption)
+    record.phase("fitting the synthetic data sets")
     many, slopes = jax.tree.map(
         np.asarray, estimates(synthetic(settings.noise, settings.seed + 1, settings.repetitions))
     )
     held = _held(settings, many)
     caption = f"Intervals from {settings.repetitions} synthetic data sets; those in red do not hold the truth, the black line."
+    record.phase("drawing the pictures")
     record.picture("intervals.png", _intervals_png(settings, many), caption)
     laws = {name: float(v) for name, v in jax.jit(broken_laws)(fit.q).items()}
     return _ending(settings, fit, found, laws, held, float(slopes.max()))

@@ -155,10 +155,12 @@ def run(settings: Settings, record: Record) -> Ending:
         return Ending(Outcome.GRADIENT_NOT_TRUSTED, "The gradient is not to be trusted, so nothing was computed.")
     q, rtol = log_k(settings), settings.rtol
     ts = np.append(0.4 * 10.0 ** np.arange(-4, 11.25, 0.25), END)
+    record.phase("solving as ODE and as DAE")
     ode, dae = (_samples(q, ts, rtol, dae) for dae in (False, True))
     for row in _rows(ts, *ode):
         record.iteration(row)
     record.picture("species.png", _picture(settings, ts, *ode), "Species, and what y1 depends on; dots are published.")
+    record.phase("computing the gradient in all ways")
     ways = [gradients(q, end, rtol) for end, _ in PUBLISHED_INTEGRALS]
     checks = {
         "no substance is lost": (np.abs(ode[1].sum(axis=1)).max(), 1e-12),
