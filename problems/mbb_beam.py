@@ -37,13 +37,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import adjoint
+from adjoint.fem.assembly import Elasticity
+from adjoint.fem.filters import ConeFilter
+from adjoint.fem.grid import Grid
 from adjoint.record.ending import Ending, Outcome
 from adjoint.record.figures import Panel, convergence_png, density_png
 from adjoint.record.record import Record
 from adjoint.record.vtk import image_data
-from problems.fem.assembly import Elasticity
-from problems.fem.filters import ConeFilter
-from problems.fem.grid import Grid
 
 SUMMARY = "The stiffest half MBB beam from a given amount of material (SIMP; OC, MMA or L-BFGS)."
 # How `minimize` goes, and the share of the first gradient at which it stops if the change of the design has not stopped it before.

@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("inner_products",),
     ("verify.line", "verify.differences", "verify.taylor", "verify.transpose", "verify.verdict", "verify.gradient"),
     (*(f"linear.{name}" for name in LINEAR),),
+    ("fem.grid", "fem.elements", "fem.assembly", "fem.filters"),
     (*(f"implicit.{name}" for name in IMPLICIT),),
     (*(f"ode.{name}" for name in ODE),),
     ("second_order", *(f"record.{name}" for name in RECORD)),

@@ -105,13 +105,16 @@ def cycles(library: Sources) -> list[list[str]]:
     return found
 
 
+PUBLIC_FOLDERS = ("record", "fem")
+
+
 def public_use_complaints(gallery: Sources, public: set[str]) -> list[str]:
-    """What the gallery takes from the library beside its public names and the records, which are public as a folder."""
+    """What the gallery takes from the library beside its public names and the folders that are public."""
     complaints = []
     for name, text in gallery.items():
         for imported in imports(text, set(gallery)):
             package, _, rest = imported.partition(".")
-            is_public = not rest or rest in public or rest.split(".")[0] == "record"
+            is_public = not rest or rest in public or rest.split(".")[0] in PUBLIC_FOLDERS
             if package == "benchmarks" or (package == "adjoint" and not is_public):
                 complaints.append(f"{name} imports {imported}")
         for node in ast.walk(ast.parse(text)):

@@ -18,7 +18,7 @@ def example(monkeypatch):
 def test_the_gallery_holds_the_modules_with_settings_and_nothing_else():
     known = gallery()
     assert {"parabola", "mbb_beam"} <= set(known)
-    assert not {"gallery", "__main__", "fem"} & set(known)
+    assert not {"gallery", "__main__", "network"} & set(known)
     assert list(known) == sorted(known)
 
 
@@ -39,7 +39,7 @@ def test_every_problem_keeps_the_protocol():
         ("parabula", r"no problem 'parabula' \(did you mean parabola\?\); the problems are .*mbb_beam, .*parabola"),
         ("qqqq", r"no problem 'qqqq'; the problems are"),
         ("gallery", "no problem 'gallery'"),
-        ("fem", "no problem 'fem'"),
+        ("network", "no problem 'network'"),
         ("../x", "no problem"),
         ("", "no problem"),
     ],
