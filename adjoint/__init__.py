@@ -34,7 +34,7 @@ from adjoint.optimize.newton import GaussNewton
 from adjoint.optimize.optimality_criteria import OC, OCState
 from adjoint.optimize.sqp import SQP
 from adjoint.optimize.steepest_descent import SteepestDescent
-from adjoint.record.checkpoint import Checkpoint
+from adjoint.run.checkpoint import Checkpoint
 from adjoint.second_order import gauss_newton_product, hvp
 from adjoint.solution import Solution, SolveError, Status, require
 from adjoint.tracing.host_call import count_solves

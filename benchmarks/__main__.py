@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import jax
 
 import benchmarks
-from adjoint.record.interruption import Interruption
+from adjoint.run.interruption import Interruption
 from benchmarks.harness import Plan
 from benchmarks.machine import made_with
 from benchmarks.report import bars_table, made_with_table, write

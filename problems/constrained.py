@@ -20,9 +20,9 @@ import scipy.optimize
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.record.ending import Ending, Outcome
-from adjoint.record.figures import Panel, convergence_png
-from adjoint.record.record import Record
+from adjoint.run.ending import Ending, Outcome
+from adjoint.run.figures import Panel, convergence_png
+from adjoint.run.record import Record
 from problems.pictures import DOTS_PER_INCH
 
 METHODS: dict[str, Any] = {
@@ -36,6 +36,8 @@ ACTIVE = 1e-6  # what is closer to its limit or bound, as a share of it, is acti
 # Largest violation, residual of the conditions as a share of |f'|, and difference of multipliers as a share of the largest one.
 # The searches stop at 1e-8 of violation and of the derivative at the start, which is up to a hundred times |f'| of the end.
 VIOLATION, RESIDUAL, DIFFERENCE = 1e-8, 1e-6, 1e-5
+
+JUDGED = "Judged at the first guess, for a sum of the objective and all limits."
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def run(
     references: Sequence[Reference],
     draw: Callable[[Conditions, np.ndarray], bytes],
 ) -> Ending:
-    """Verify the gradient, search, leave history, table and pictures, and compare with the references and the conditions.
+    """Search, leave history, table and pictures, and compare with the references and the conditions.
 
     Raises
     ------
@@ -162,10 +164,6 @@ def run(
     OSError
         When a file cannot be written.
     """
-    verdict = verify(design)
-    record.gradient(verdict, "Judged at the first guess, for a sum of the objective and all limits.")
-    if not verdict.trusted:
-        return Ending(Outcome.GRADIENT_NOT_TRUSTED, "The gradient is not to be trusted, so nothing was minimized.")
     record.phase("searching for the minimum")
     solution = search(design, settings)
     history = solution.stats["history"]

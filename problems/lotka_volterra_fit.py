@@ -31,10 +31,11 @@ import scipy.stats
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.record.ending import Ending, Outcome
-from adjoint.record.record import Record
+from adjoint.run.ending import Ending, Outcome
+from adjoint.run.record import Record
 
 SUMMARY = "Rates of predator and prey from 21 years of pelts, with intervals of confidence (Lotka, Volterra)."
+JUDGED = "Judged at the first guess, by all six unknowns."
 
 FIRST_YEAR = 1900
 # Thousands of pelts of hares and lynxes.
@@ -229,7 +230,7 @@ def verify(settings: Settings) -> adjoint.Verdict:
 
 
 def run(settings: Settings, record: Record) -> Ending:
-    """Verify the gradient, fit, compare with laws and published numbers, and count how often intervals hold the truth.
+    """Fit, compare with laws and published numbers, and count how often intervals hold the truth.
 
     Raises
     ------
@@ -238,10 +239,6 @@ def run(settings: Settings, record: Record) -> Ending:
     OSError
         When a file cannot be written.
     """
-    verdict = verify(settings)
-    record.gradient(verdict, "Judged at the first guess, by all six unknowns.")
-    if not verdict.trusted:
-        return Ending(Outcome.GRADIENT_NOT_TRUSTED, "The gradient is not to be trusted, so nothing was fitted.")
     counts = counts_of(settings)
     fit = start(first_guess(settings, counts))
     for row, reached in record.follow(_iterations(settings, fit, counts)):

@@ -25,11 +25,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.record.ending import Ending, Outcome
-from adjoint.record.record import Record
+from adjoint.run.ending import Ending, Outcome
+from adjoint.run.record import Record
 from problems.pictures import Curve, Plot, plots_png
 
 SUMMARY = "Robertson's stiff kinetics over twelve decades, as ODE and DAE: sensitivities forward and by adjoints."
+JUDGED = "Judged on the logarithm of y1 after 4e7 s, by the logarithms of all rates."
 
 # cvsRoberts_FSA_dns -sensi sim t, at t = 0.4, 4, ..., 4e7: y1, y2, and the derivatives of y1 by k1, k2, k3. Later ones are off by
 # more than a percent, y1 being below that solver's absolute tolerance.
@@ -140,7 +141,7 @@ def verify(settings: Settings) -> adjoint.Verdict:
 
 
 def run(settings: Settings, record: Record) -> Ending:
-    """Verify the gradient, solve as ODE and as DAE, and compare species and sensitivities with what is published.
+    """Solve as ODE and as DAE, and compare species and sensitivities with what is published.
 
     Raises
     ------
@@ -149,10 +150,6 @@ def run(settings: Settings, record: Record) -> Ending:
     OSError
         When a file cannot be written.
     """
-    verdict = verify(settings)
-    record.gradient(verdict, "Judged on the logarithm of y1 after 4e7 s, by the logarithms of all rates.")
-    if not verdict.trusted:
-        return Ending(Outcome.GRADIENT_NOT_TRUSTED, "The gradient is not to be trusted, so nothing was computed.")
     q, rtol = log_k(settings), settings.rtol
     ts = np.append(0.4 * 10.0 ** np.arange(-4, 11.25, 0.25), END)
     record.phase("solving as ODE and as DAE")

@@ -8,8 +8,8 @@ OPTIMIZE = """optimality_criteria problem line_search descent steepest_descent b
 lagrangian separable mma gcmma augmented_lagrangian examination progress objective continuation driver
 answer_log sqp statement choice minimize""".split()  # noqa: SIM905
 IMPLICIT = "residual newton host_solver root fixed_point minimizer argmin external".split()  # noqa: SIM905
-RECORD = """run_folder checkpoint activity ending figures film history interruption progress provenance
-report vtk record""".split()  # noqa: SIM905
+RUN = """run_folder checkpoint activity ending figures film history interruption progress provenance
+report vtk record settings problem stored_run checks command_line""".split()  # noqa: SIM905
 # A file imports only from layers above its own in this list, or from files before it in its own folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("solution", "inputs"),
@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("fem.grid", "fem.elements", "fem.assembly", "fem.filters"),
     (*(f"implicit.{name}" for name in IMPLICIT),),
     (*(f"ode.{name}" for name in ODE),),
-    ("second_order", *(f"record.{name}" for name in RECORD)),
+    ("second_order", *(f"run.{name}" for name in RUN)),
     (*(f"optimize.{name}" for name in OPTIMIZE),),
+    ("__main__",),
 )

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from adjoint.record.activity import Activity
+from adjoint.run.activity import Activity
 
 
 class Terminal(io.StringIO):

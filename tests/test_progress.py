@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from adjoint.record.progress import PlainProgress, TerminalProgress, format_number, progress_on
+from adjoint.run.progress import PlainProgress, TerminalProgress, format_number, progress_on
 
 
 class Terminal(io.StringIO):

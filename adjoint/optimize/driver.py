@@ -19,8 +19,8 @@ from adjoint.optimize.continuation import Continuation, History
 from adjoint.optimize.objective import Objective
 from adjoint.optimize.problem import Answer, Domain, Measure, Method, Request
 from adjoint.optimize.progress import RUNNING, Limits, Run, examine, proceed, start
-from adjoint.record.checkpoint import Checkpoint
-from adjoint.record.interruption import Interruption
+from adjoint.run.checkpoint import Checkpoint
+from adjoint.run.interruption import Interruption
 from adjoint.solution import Status
 
 

@@ -18,7 +18,7 @@ from adjoint.optimize.problem import Domain, Measure, Method, Request
 from adjoint.optimize.progress import Limits, Run
 from adjoint.optimize.sqp import SQP, sqp_on_host
 from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
-from adjoint.record.checkpoint import Checkpoint
+from adjoint.run.checkpoint import Checkpoint
 from adjoint.solution import Columns, Solution, Status, Words
 
 

@@ -14,16 +14,16 @@ import numpy as np
 from jaxtyping import Float
 
 from adjoint.inputs import refuse
-from adjoint.record.activity import Activity
-from adjoint.record.checkpoint import Checkpoint, Generations, Snapshot
-from adjoint.record.ending import Ending, GradientVerdict, Outcome, Task
-from adjoint.record.film import Film
-from adjoint.record.history import History
-from adjoint.record.interruption import Interruption
-from adjoint.record.progress import format_number, progress_on
-from adjoint.record.provenance import provenance
-from adjoint.record.report import Picture, Report, report_page
-from adjoint.record.run_folder import RunFolder
+from adjoint.run.activity import Activity
+from adjoint.run.checkpoint import Checkpoint, Generations, Snapshot
+from adjoint.run.ending import Ending, GradientVerdict, Outcome, Task
+from adjoint.run.film import Film
+from adjoint.run.history import History
+from adjoint.run.interruption import Interruption
+from adjoint.run.progress import format_number, progress_on
+from adjoint.run.provenance import provenance
+from adjoint.run.report import Picture, Report, report_page
+from adjoint.run.run_folder import RunFolder
 
 T = TypeVar("T")
 
