@@ -20,7 +20,8 @@ import scipy.optimize
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.run.ending import Ending, Outcome
+from adjoint.run.checks import Check, judged
+from adjoint.run.ending import Ending
 from adjoint.run.record import Record
 from problems.pictures import Curve, Plot, plots_png
 
@@ -135,12 +136,11 @@ def run(settings: Settings, record: Record) -> Ending:
     )
     off = float(np.abs(r - expected).max() / settings.length)
     off_tension = float(np.abs(found / H - 1).max())
-    done = off < 1e-8 and off_tension < 1e-6
-    sentence = (
-        f"The sag is {-r[:, 1].min():.6f} m, the horizontal tension {found.mean():.6f} N; off the closed form by "
-        f"{off:.1e} of the length and by {off_tension:.1e}."
-    )
-    return Ending(Outcome.DONE if done else Outcome.NOT_CONVERGED, sentence)
+    checks = [
+        Check("nodes off, over the length", off, 1e-8, "the catenary"),
+        Check("horizontal tension off, relative", off_tension, 1e-6, "the catenary"),
+    ]
+    return judged(checks, f"The sag is {-r[:, 1].min():.6f} m, the horizontal tension {found.mean():.6f} N.")
 
 
 def horizontal_tension(

@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.run.ending import Ending, Outcome
+from adjoint.run.checks import Check, judged
+from adjoint.run.ending import Ending
 from adjoint.run.record import Record
 from problems.pictures import Contours, Curve, Plot, plots_png
 
@@ -104,18 +105,19 @@ def run(settings: Settings, record: Record) -> Ending:
     numbered = ", ".join(f"{number} {method}" for number, method in enumerate(METHODS, start=1))
     record.picture("paths.png", _paths_picture(settings, paths), f"The iterates of {numbered}.")
     record.picture("values.png", _values_picture(paths), "f against the number of steps.")
-    off = {method: distance(path) for method, path in paths.items()}
-    done = max(off.values()) < 1e-6 and all(path.solution.status == adjoint.Status.SUCCESS for path in paths.values())
     words = ", ".join(
-        f"{method} in {int(path.solution.stats['iterations'])} steps and {int(path.solution.stats['evaluations'])} evaluations"
+        f"{method} in {int(path.solution.stats['iterations'])} steps and "
+        f"{int(path.solution.stats['evaluations'])} evaluations"
         for method, path in paths.items()
     )
-    sentence = f"All methods end within {max(off.values()):.1e} of (1, 1) (bound: 1e-6): {words}."
-    if not done:
-        sentence = (
-            f"Not all methods end at (1, 1) (bound: 1e-6): {', '.join(f'{m} {d:.1e} off' for m, d in off.items())}."
-        )
-    return Ending(Outcome.DONE if done else Outcome.NOT_CONVERGED, sentence)
+    checks = []
+    for method, path in paths.items():
+        failures = float(path.solution.status != adjoint.Status.SUCCESS)
+        checks += [
+            Check(f"{method}: distance from (1, 1)", distance(path), 1e-6, "f(1, 1) = 0"),
+            Check(f"{method}: statuses that are no success", failures, 0.0, "it is a minimum"),
+        ]
+    return judged(checks, f"{words}.")
 
 
 def _descents(settings: Settings) -> Iterator[tuple[dict[str, object], tuple[str, Path]]]:

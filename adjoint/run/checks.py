@@ -73,8 +73,15 @@ def checks_table(checks: Sequence[Check]) -> str:
     return "\n".join(text)
 
 
-def judged(checks: Sequence[Check]) -> Ending:
+def judged(checks: Sequence[Check], remarks: str = "") -> Ending:
     """The ending that the checks decide: done if all of them hold, and named what does not.
+
+    Parameters
+    ----------
+    checks
+        At least one.
+    remarks
+        What else is worth telling, in sentences that come first.
 
     Raises
     ------
@@ -85,10 +92,10 @@ def judged(checks: Sequence[Check]) -> Ending:
         raise ValueError(
             "run: got no checks, expected at least one. Return [Check(name, measured, bound, source), ...]."
         )
-    table = checks_table(checks)
+    table, said = checks_table(checks), f"{remarks} " if remarks else ""
     failed = [check.name for check in checks if not check.holds]
     if not failed:
         words = "The check holds." if len(checks) == 1 else f"All {len(checks)} checks hold."
-        return Ending(Outcome.DONE, f"{words}\n{table}")
+        return Ending(Outcome.DONE, f"{said}{words}\n{table}")
     words = f"{len(failed)} of {len(checks)} checks fail: {', '.join(failed)}."
-    return Ending(Outcome.NOT_CONVERGED, f"{words}\n{table}")
+    return Ending(Outcome.NOT_CONVERGED, f"{said}{words}\n{table}")
