@@ -13,7 +13,7 @@ report vtk record settings problem stored_run checks command_line""".split()  # 
 # A file imports only from layers above its own in this list, or from files before it in its own folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("solution", "inputs"),
-    ("tracing.known_value", "tracing.traced_function", "tracing.host_call", "tracing.host_batching"),
+    ("tracing.traced_function", "tracing.linear_map", "tracing.rule", "tracing.host_call", "tracing.host_batching"),
     ("inner_products",),
     ("verify.line", "verify.differences", "verify.taylor", "verify.transpose", "verify.verdict", "verify.gradient"),
     (*(f"linear.{name}" for name in LINEAR),),

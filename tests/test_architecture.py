@@ -198,15 +198,15 @@ def _annotation_complaints(label: str, function: Any) -> list[str]:
 
 
 def rules_in(library: Sources) -> set[tuple[str, str]]:
-    """(file, name) of every `name.defvjp(...)`, `name.defjvp(...)` and `attach_derivative(name(...), ...)`."""
-    rules = set()
+    """(file, name) of each `name.defvjp(...)`, `attach_derivative(name(...), ...)`, `with_forward_mode(_, name)`."""
+    rules, at = set(), {"attach_derivative": 0, "with_forward_mode": 1}
     for module, text in library.items():
         file = "/".join(module.split(".")[1:]) + ".py"
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Attribute) and node.attr in ("defvjp", "defjvp", "defjvps"):
                 rules.add((file, ast.unparse(node.value)))
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "attach_derivative":
-                rules.add((file, ast.unparse(node.args[0]).split("(")[0]))
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in at:
+                rules.add((file, ast.unparse(node.args[at[ast.unparse(node.func)]]).split("(")[0]))
     return rules
 
 

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from adjoint.inputs import as_inexact_array, refuse, require_same_precision, require_shape
+from adjoint.inputs import as_inexact_array, refuse, require_mode, require_same_precision, require_shape
 from adjoint.linear.dense import LU, Cholesky, Outcome
 from adjoint.linear.iterative import CG, GMRES, MINRES
 from adjoint.linear.operators import BoundFunction, Dense, MatrixFree, Operator, Sparse, as_operator
 from adjoint.linear.sparse import SparseDirect
 from adjoint.solution import Solution, Status, poison
+from adjoint.tracing.rule import push_forward, with_forward_mode
 from adjoint.tracing.traced_function import TracedFunction
 
-Mode = Literal["reverse", "both"]
 Factor = TypeVar("Factor")
 
 
@@ -34,7 +34,8 @@ class Solver(Protocol):
 #     dg = x_bar' dx = lam' (db - dA x)       with  A' lam = x_bar,  one transpose solve with the same factors
 #     b_bar = lam                             A_bar = -(adjoint of  A -> A x)(lam), for a dense A:  -lam x'
 #
-# A' is the plain transpose also for complex A: that is JAX's convention for cotangents.
+# and in forward mode A x_dot = b_dot - A_dot x. A' is the plain transpose also for complex A: that
+# is JAX's convention for cotangents.
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -59,13 +60,23 @@ def _solve_bwd(solver: Solver, residuals: Any, cotangents: Any) -> tuple[None, O
 _solve.defvjp(_solve_fwd, _solve_bwd)
 
 
-def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
-    """A x = b as a linear map of b, in `lax.custom_linear_solve`: forward and backward both end here.
+def _solve_tangent(solver: Solver, residuals: Any, dots: Any) -> tuple[Array | None, None]:
+    factor, A, x = residuals
+    _, A_dot, b_dot = dots
+    moved = push_forward(lambda A: A.matvec(x), (A,), (A_dot,))
+    c = b_dot if moved is None else -moved if b_dot is None else b_dot - moved
+    return (None if c is None else tangent_solve(solver, factor, A, c)[0]), None
 
-    JAX differentiates it again in every mode, x_dot = A^-1 (b_dot - A_dot x): the rule above has every higher derivative, and
-    this one alone has forward mode too (mode="both"). The outcome is carried along as further unknowns of the solution,
-    because nothing else works on JAX 0.10.2: with a custom_jvp around the solve, second derivatives inside `scan` come out
-    finite and wrong, and with has_aux, jacfwd fails on any use of the outcome.
+
+solve: Any = with_forward_mode(_solve, _solve_tangent)
+
+
+def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
+    """A x = b as a linear map of b, in `lax.custom_linear_solve`: all parts of the rule end here.
+
+    JAX differentiates it again in every mode, x_dot = A^-1 (b_dot - A_dot x): from it the rule has its higher derivatives. The
+    outcome is carried along as further unknowns of the solution, because nothing else works on JAX 0.10.2: with has_aux,
+    jacfwd fails on any use of the outcome.
     """
     # A matrix is solved by one compiled program, found again at the next eager call. A user's function is another program at
     # every call: the cache would only pile them up, with the arrays that they hold.
@@ -155,7 +166,6 @@ class Factorization(Generic[Factor]):
     factor: Factor
     solver: Any = field(metadata={"static": True})
     origin: str = field(metadata={"static": True})
-    mode: Mode = field(metadata={"static": True})
 
     def solve(self, b: Inexact[Array, " n *k"]) -> Solution[Inexact[Array, " n *k"]]:
         """x of A x = b, as `linear_solve`."""
@@ -183,8 +193,7 @@ class Factorization(Generic[Factor]):
 
     def _solve(self, A: Any, b: Any, solver: Any) -> Solution[Any]:
         b = _right_hand_side(b, A)
-        run: Any = _solve if self.mode == "reverse" else tangent_solve
-        x, outcome = run(solver, self.factor, A, b)
+        x, outcome = solve(solver, self.factor, A, b)
         status = Status(outcome.code)
         stats = {
             "residual": outcome.residual,
@@ -195,7 +204,7 @@ class Factorization(Generic[Factor]):
 
 
 def linear_solve(
-    A: Any, b: Inexact[Array, " n *k"], solver: Any = None, *, mode: Mode = "reverse"
+    A: Any, b: Inexact[Array, " n *k"], solver: Any = None, *, mode: Literal["reverse", "both"] = "reverse"
 ) -> Solution[Inexact[Array, " n *k"]]:
     """Solve A x = b, with derivatives at the price of one more solve.
 
@@ -210,8 +219,7 @@ def linear_solve(
         `LU` (default) or `Cholesky` for arrays, `SparseDirect` (default) for sparse matrices, `CG`, `MINRES` or `GMRES` for all.
         For `MatrixFree` the default is `CG` if it claims to be positive definite, `MINRES` if symmetric, else `GMRES`.
     mode
-        ``"reverse"``: the adjoint rule, for `grad`, `vjp`, `jacrev`, `hessian`, `jvp(grad)`, `vmap`. ``"both"``: also plain
-        forward mode, `jvp` and `jacfwd`.
+        Deprecated and without effect, to be removed after one release: every derivative works, in both modes.
 
     Returns
     -------
@@ -229,13 +237,14 @@ def linear_solve(
     -----
     **Derivative**: with A' lam = x_bar (plain transpose, also for complex A): b_bar = lam, A_bar = -lam x', restricted to
     the pattern of a sparse A, and -(adjoint of p -> A(p) x)(lam) for a matrix-free one. Preconditioners are held
-    constant. Derivatives of any order.
+    constant. In forward mode A x_dot = b_dot - A_dot x. Derivatives of any order.
 
     **Status**: `NONFINITE_INPUT`, `SINGULAR`, `ILL_CONDITIONED`, `NOT_POSITIVE_DEFINITE`, `NOT_CONVERGED`,
     `RESIDUAL_TOO_LARGE`; then x is NaN, and so is every derivative through it. An adjoint solve that fails gives NaN derivatives.
 
-    **Cost**: value and gradient take one factorization, one solve and one transpose solve; a Hessian-vector product adds
-    two solves; a Hessian in P parameters takes one factorization, P + 1 solves and P + 1 transpose solves.
+    **Cost**: value and gradient take one factorization, one solve and one transpose solve; value and tangent take one
+    factorization and two solves; a Hessian-vector product adds two solves; a Hessian in P parameters takes one factorization,
+    P + 1 solves and P + 1 transpose solves.
 
     Source: S. G. Johnson, Notes on Adjoint Methods for 18.335, MIT, 2006, equations (3) to (5).
 
@@ -249,10 +258,11 @@ def linear_solve(
     (1.0, -0.5)
     """
     b = as_inexact_array("linear_solve", "b", b)
-    return _bind(as_operator(A, b.dtype), A, b, solver, mode, "linear_solve").solve(b)
+    require_mode("linear_solve", mode)
+    return _bind(as_operator(A, b.dtype), A, b, solver, "linear_solve").solve(b)
 
 
-def factorize(A: Any, solver: Any = None, *, mode: Mode = "reverse") -> Factorization[Any]:
+def factorize(A: Any, solver: Any = None, *, mode: Literal["reverse", "both"] = "reverse") -> Factorization[Any]:
     """Factorize A once, for many solves with A and A'.
 
     Parameters
@@ -284,7 +294,8 @@ def factorize(A: Any, solver: Any = None, *, mode: Mode = "reverse") -> Factoriz
             "Call linear_solve for each b instead.",
             TypeError,
         )
-    return _bind(as_operator(A, None), A, None, solver, mode, "factorize")
+    require_mode("factorize", mode)
+    return _bind(as_operator(A, None), A, None, solver, "factorize")
 
 
 _SERVED_BY: dict[type, tuple[type, ...]] = {
@@ -294,10 +305,8 @@ _SERVED_BY: dict[type, tuple[type, ...]] = {
 }
 
 
-def _bind(operator: Any, A: Any, b: Array | None, solver: Any, mode: Mode, where: str) -> Factorization[Any]:
+def _bind(operator: Any, A: Any, b: Array | None, solver: Any, where: str) -> Factorization[Any]:
     """The operator with a solver that serves it and its factors, in the common precision of A and b."""
-    if mode not in ("reverse", "both"):
-        refuse(where, f"mode = {mode!r}", '"reverse" or "both"', 'Use "both" for plain jvp or jacfwd.')
     if b is not None:
         operator = operator.astype(require_same_precision(where, ("A", operator.dtype), ("b", b.dtype)))
         _right_hand_side(b, operator)
@@ -316,7 +325,7 @@ def _bind(operator: Any, A: Any, b: Array | None, solver: Any, mode: Mode, where
     if getattr(solver, "preconditioner", None) is not None:
         # From here on it is a leaf of the factor; the solver must stay hashable and free of traced values.
         solver = replace(solver, preconditioner=None)
-    return Factorization(operator, factor, solver, origin, mode)
+    return Factorization(operator, factor, solver, origin)
 
 
 def _default_solver(A: Any, served_by: tuple[type, ...]) -> Any:
