@@ -31,7 +31,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.run.ending import Ending, Outcome
+from adjoint.run.checks import Check, judged
+from adjoint.run.ending import Ending
 from adjoint.run.record import Record
 from problems.pictures import Curve, Map, Plot, maps_png, plots_png
 from problems.reaction_diffusion import Square
@@ -275,7 +276,7 @@ def _ending(points: list[Point], limit: float) -> Ending:
     found = extrapolate(np.array([float(_turning_point_for_ones(Square(n))[2]) for n in EXTRAPOLATED_GRIDS]))
     before, beyond = ([p for p in points if (p.distance > 0) == side] for side in (True, False))
     answered = [p for p in before if p.status.ok]
-    sentence = f"The turning point is lambda* = {found:.9f}, published {PUBLISHED_TURNING_POINT}. "
+    sentence = ""
     if answered:
         near = answered[-1]
         scaled = near.slope * near.distance**0.5
@@ -286,11 +287,14 @@ def _ending(points: list[Point], limit: float) -> Ending:
         if not p.status.ok:
             sentence += f"At lambda* - lambda = {p.distance:.1e} root says {p.status.name}. "
     sentence += f"At lambda* and beyond root says {', '.join(p.status.name for p in beyond)}."
-    # 5 digits behind the point. A fold may be flagged before it is reached, and nothing else may fail there.
-    met = abs(found - PUBLISHED_TURNING_POINT) <= 5e-6
-    sound = all(p.status.ok or p.status == adjoint.Status.DEGENERATE for p in before) and len(answered) > 0
-    refused = not any(p.status.ok for p in beyond)
-    return Ending(Outcome.DONE if met and sound and refused else Outcome.NOT_CONVERGED, sentence)
+    failed = sum(not p.status.ok and p.status != adjoint.Status.DEGENERATE for p in before)
+    checks = [
+        Check("turning point lambda*", found, 5e-6, "published", reference=PUBLISHED_TURNING_POINT),
+        Check("solves before it that fail but as a fold", float(failed), 0.0, "there is a solution"),
+        Check("solves before it without an answer", float(not answered), 0.0, "there is a solution"),
+        Check("answers at it and beyond", float(sum(bool(p.status.ok) for p in beyond)), 0.0, "there is none"),
+    ]
+    return judged(checks, sentence)
 
 
 def _turning_point_for_ones(square: Square) -> Any:

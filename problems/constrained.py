@@ -20,7 +20,8 @@ import scipy.optimize
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.run.ending import Ending, Outcome
+from adjoint.run.checks import Check, judged
+from adjoint.run.ending import Ending
 from adjoint.run.figures import Panel, convergence_png
 from adjoint.run.record import Record
 from problems.pictures import DOTS_PER_INCH
@@ -184,26 +185,28 @@ def _ending(
     stats = solution.stats
     largest = max(found.multipliers.max(), np.finfo(float).tiny)
     apart = float(np.abs(np.asarray(stats["multipliers"]) - found.multipliers).max() / largest)
-    off = [abs(found.value - reference.value) for reference in references]
-    minimal = found.residual <= RESIDUAL and found.violation <= VIOLATION and apart <= DIFFERENCE
-    there = all(distance <= reference.tolerance for distance, reference in zip(off, references, strict=True))
-    compared = ", ".join(
-        f"{distance:.1e} off the {reference.words} {reference.value:.10g} (bound: {reference.tolerance:.1e}, {reference.reason})"
-        for distance, reference in zip(off, references, strict=True)
-    )
     active = [name for name, multiplier in zip(design.names, found.multipliers, strict=True) if multiplier > 0]
-    sentence = (
-        f"{stats['method']}. {solution.status.name} after {int(stats['iterations'])} steps and {int(stats['evaluations'])} "
-        f"evaluations: the {design.goal} is {found.value:.10g} {design.unit}, {compared}. Computed once more, the conditions of "
-        f"Karush, Kuhn and Tucker hold to {found.residual:.1e} (bound: {RESIDUAL:g}) with multipliers {apart:.1e} off "
-        f"(bound: {DIFFERENCE:g}) and the limits to {found.violation:.1e} (bound: {VIOLATION:g}). "
-        f"Active limits: {', '.join(active) or 'none'}."
+    remarks = (
+        f"{stats['method']}. {solution.status.name} after {int(stats['iterations'])} steps and "
+        f"{int(stats['evaluations'])} evaluations. Active limits: {', '.join(active) or 'none'}."
     )
-    if solution.status.ok and minimal and not there:
-        sentence += (
-            " So it is a minimum in its neighborhood only, or no minimum: start elsewhere, or by another method."
+    checks = [
+        Check(
+            f"{design.goal} in {design.unit}",
+            found.value,
+            reference.tolerance,
+            f"{reference.words} ({reference.reason})",
+            reference=reference.value,
         )
-    return Ending(Outcome.DONE if solution.status.ok and minimal and there else Outcome.NOT_CONVERGED, sentence)
+        for reference in references
+    ]
+    checks += [
+        Check("statuses that are no success", float(not solution.status.ok), 0.0, "it is a minimum"),
+        Check("Karush-Kuhn-Tucker residual, relative", found.residual, RESIDUAL, "computed once more"),
+        Check("multipliers apart, relative", apart, DIFFERENCE, "computed once more"),
+        Check("limits violated, a share", found.violation, VIOLATION, "computed once more"),
+    ]
+    return judged(checks, remarks)
 
 
 def _table(design: Design, found: Conditions, solution: adjoint.Solution[Any]) -> str:

@@ -24,7 +24,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.run.ending import Ending, Outcome
+from adjoint.run.checks import Check, judged
+from adjoint.run.ending import Ending
 from adjoint.run.record import Record
 from problems.pictures import Curve, Plot, plots_png
 
@@ -272,13 +273,11 @@ def run(settings: Settings, record: Record) -> Ending:
                 "gradients.png", _gradients_png(rows, verdict), "Plain gradients and shadowing over the time T."
             )
     worst = max(abs(row["plain"]) for row in rows)
-    published = f", published {PUBLISHED}" if settings.rho == PUBLISHED_RHO else ""
-    sentence = (
-        f"d<z>/drho is {verdict.shadowing:.4f} by shadowing, {verdict.ensemble:.4f} +- {verdict.ensemble_error:.4f} by averages"
-        f"{published}; plain gradients reach {worst:.1e}."
-    )
-    is_published = settings.rho != PUBLISHED_RHO or abs(verdict.shadowing - PUBLISHED) <= 0.02
-    return Ending(Outcome.DONE if is_published else Outcome.NOT_CONVERGED, sentence)
+    name, slope = "d<z>/drho by shadowing", verdict.shadowing
+    checks = [Check(name, slope, verdict.allowed, "averages", reference=verdict.ensemble)]
+    if settings.rho == PUBLISHED_RHO:
+        checks.append(Check(name, slope, 0.02, "published", reference=PUBLISHED))
+    return judged(checks, f"Plain gradients reach {worst:.1e}.")
 
 
 def _times(settings: Settings, start: Float[np.ndarray, " 3"]) -> Iterator[dict[str, float]]:

@@ -25,7 +25,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.run.ending import Ending, Outcome
+from adjoint.run.checks import Check, judged
+from adjoint.run.ending import Ending
 from adjoint.run.figures import Panel, convergence_png
 from adjoint.run.record import Record
 from problems.pictures import Curve, Plot, plots_png
@@ -142,14 +143,13 @@ def run(settings: Settings, record: Record) -> Ending:
     difference = float(np.max(np.abs(errors / closed_form_errors(p) - 1)))
     gradient = _projected(p, np.asarray(jax.jit(jax.grad(log_error))(jnp.asarray(p))))
     without = float(np.sqrt(np.mean(closed_form_errors(np.full(6, -np.inf)) ** 2)))
-    sentence = (
-        f"the prediction error is {np.sqrt(np.mean(errors**2)):.1f} thousand people, {without:.1f} without penalties; "
-        f"largest relative difference from the closed form {difference:.1e}, projected gradient {gradient:.1e}"
-    )
-    done = gradient <= settings.tolerance and difference < 1e-6
-    return Ending(
-        Outcome.DONE if done else Outcome.NOT_CONVERGED, f"{'Done' if done else 'Not converged'}: {sentence}."
-    )
+    found = np.sqrt(np.mean(errors**2))
+    checks = [
+        Check("projected gradient", gradient, settings.tolerance, "the tolerance of the settings"),
+        Check("errors off, relative", difference, 1e-6, "Allen's closed form"),
+    ]
+    remarks = f"The prediction error is {found:.1f} thousand people, {without:.1f} without penalties."
+    return judged(checks, remarks)
 
 
 def _projected(p: np.ndarray, gradient: np.ndarray) -> float:
