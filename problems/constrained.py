@@ -206,6 +206,9 @@ def _ending(
         Check("multipliers apart, relative", apart, DIFFERENCE, "computed once more"),
         Check("limits violated, a share", found.violation, VIOLATION, "computed once more"),
     ]
+    there = checks[: len(references)]
+    if all(check.holds for check in checks[len(references) :]) and not all(check.holds for check in there):
+        remarks += " It is a minimum in its neighborhood only: start elsewhere, or by another method."
     return judged(checks, remarks)
 
 
