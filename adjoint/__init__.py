@@ -8,6 +8,7 @@ from adjoint.implicit.minimizer import QuasiNewton
 from adjoint.implicit.newton import Newton, NewtonKrylov
 from adjoint.implicit.root import root
 from adjoint.inner_products import Euclidean, Sobolev, Weighted
+from adjoint.inputs import PrecisionWarning
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.linear.factor_cache import factor_cache
 from adjoint.linear.iterative import CG, GMRES, MINRES
@@ -42,6 +43,8 @@ from adjoint.verify.gradient import Verdict, verify_gradient
 from adjoint.verify.taylor import taylor_test
 from adjoint.verify.transpose import definiteness_test, dot_product_test, symmetry_test
 
+__version__ = "0.1.0"
+
 __all__ = [
     "BFGS",
     "CG",
@@ -73,6 +76,7 @@ __all__ = [
     "NewtonKrylov",
     "OCState",
     "Picard",
+    "PrecisionWarning",
     "QuasiNewton",
     "Sobolev",
     "Solution",

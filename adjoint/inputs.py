@@ -3,12 +3,27 @@
 Each message says what was given, what was expected and what to do, in this order.
 """
 
+import sys
+import warnings
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool, PyTree
+
+PACKAGE = str(Path(__file__).parent)
+
+
+class PrecisionWarning(UserWarning):
+    """Numbers given in double precision are cut to single precision, because JAX's x64 mode is off.
+
+    Examples
+    --------
+    >>> import warnings, adjoint
+    >>> warnings.simplefilter("ignore", adjoint.PrecisionWarning)  # when single precision is meant
+    """
 
 
 def refuse(where: str, given: str, expected: str, remedy: str, error: type[Exception] = ValueError) -> NoReturn:
@@ -58,6 +73,66 @@ def require_mode(where: str, mode: Any) -> None:
     if mode not in ("reverse", "both"):
         remedy = "Leave it out: derivatives are there in both modes."
         refuse(where, f"mode = {mode!r}", '"reverse" or "both"', remedy)
+
+
+def double_precision_remedy() -> str:
+    """How to get double precision, as a sentence; x64 is JAX's name for it."""
+    if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
+        return "Pass float64 arrays for about 16."
+    return 'For about 16, call jax.config.update("jax_enable_x64", True) at the start of the program.'
+
+
+def warn_if_cut(where: str, **given: PyTree) -> None:
+    """Warn where NumPy arrays in double precision are about to become single precision, naming them.
+
+    The warning points at the line of the user's that called the library, once for each line. Python's own record of what was
+    shown is emptied by every `warnings.catch_warnings`, and JAX enters many.
+    """
+    if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
+        return
+    cut = [name for name, tree in given.items() if any(_is_double(leaf) for leaf in jax.tree.leaves(tree))]
+    if not cut:
+        return
+    frame, depth = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+        depth += 1
+    line = (where, frame.f_code.co_filename, frame.f_lineno)
+    if line in _lines_warned:
+        return
+    _lines_warned.add(line)
+    message = (
+        f"{where}: got {' and '.join(cut)} in double precision, which JAX cuts to float32, about 7 digits, because its "
+        f"x64 mode is off. {double_precision_remedy()} If single precision is meant, pass float32 arrays."
+    )
+    warnings.warn(message, PrecisionWarning, stacklevel=depth)
+
+
+_lines_warned: set[tuple[str, str, int]] = set()
+
+
+def _is_double(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray) and leaf.dtype in (np.dtype(np.float64), np.dtype(np.complex128))
+
+
+def is_inexact(leaf: Any) -> bool:
+    """Whether a leaf is a real or complex floating-point number, or an array of them."""
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether no number of the tree is NaN or infinite."""
+    return _everywhere(jnp.isfinite, tree)
+
+
+def none_is_nan(tree: PyTree) -> Bool[Array, ""]:
+    """Whether no number of the tree is NaN; a bound that is not there is infinite, and a fair number."""
+    return _everywhere(lambda leaf: ~jnp.isnan(leaf), tree)
+
+
+def _everywhere(holds: Any, tree: PyTree) -> Bool[Array, ""]:
+    leaves = [jnp.all(holds(leaf)) for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]
+    return jnp.all(jnp.stack(leaves)) if leaves else jnp.ones((), bool)
 
 
 def require_same_precision(where: str, first: tuple[str, Any], second: tuple[str, Any]) -> Any:

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
+from adjoint.inputs import double_precision_remedy, refuse
+
 T = TypeVar("T")
 
 
@@ -23,7 +25,8 @@ class Status:
     """Why a solve ended, as a value that lives inside `jit` and `vmap`.
 
     A status holds one integer code, or an array of them under `vmap`. Compare it with the named members: the result is
-    a boolean (array), so `jnp.where(solution.status == Status.SUCCESS, ...)` works in compiled code.
+    a boolean (array), so `jnp.where(solution.status == Status.SUCCESS, ...)` works in compiled code. On the host a status
+    is true where the solve succeeded: ``if solution.status`` is ``if solution.status.ok``.
 
     Parameters
     ----------
@@ -35,8 +38,8 @@ class Status:
     >>> import adjoint
     >>> adjoint.Status.SINGULAR.name
     'SINGULAR'
-    >>> bool(adjoint.Status.SINGULAR == adjoint.Status.SUCCESS)
-    False
+    >>> bool(adjoint.Status.SINGULAR), bool(adjoint.Status.SUCCESS)
+    (False, True)
     """
 
     SUCCESS: ClassVar["Status"]
@@ -72,13 +75,14 @@ class Status:
         ),
         (
             "SINGULAR",
-            "the matrix is singular to working precision; (a) a boundary condition or a constraint may be missing, "
-            "(b) a row or a column may be zero, (c) two equations may say the same",
+            "the matrix, or F_x of a root, is singular to working precision; (a) a boundary condition or a constraint "
+            "may be missing, (b) a row or a column may be zero, (c) two equations may say the same, (d) where the "
+            "residual of a root is not small, F may have no root: the iteration ends where |F| is smallest",
         ),
         (
             "ILL_CONDITIONED",
             "the matrix is so ill-conditioned that no digit of the solution is certain; (a) rescale the unknowns or "
-            "the equations, (b) raise a vanishing stiffness, (c) use float64",
+            "the equations, (b) raise a vanishing stiffness",
         ),
         (
             "NOT_POSITIVE_DEFINITE",
@@ -183,6 +187,13 @@ class Status:
     def ok(self) -> Bool[Array, "..."]:
         """True where the solve succeeded: `SUCCESS`, or `NOISE_FLOOR` of `minimize`."""
         return jnp.asarray((self.code == Status.SUCCESS.code) | (self.code == Status.NOISE_FLOOR.code))
+
+    def __bool__(self) -> bool:
+        if isinstance(self.code, jax.core.Tracer) or np.ndim(self.code) > 0:
+            kind = "a traced status" if isinstance(self.code, jax.core.Tracer) else f"{np.size(self.code)} statuses"
+            remedy = "Use jnp.where(solution.status.ok, ...) in compiled code, jnp.all(solution.status.ok) for a batch."
+            refuse("Status", f"{kind} as a condition", "one status, on the host", remedy, TypeError)
+        return bool(self.ok)
 
     @property
     def name(self) -> str:
@@ -353,7 +364,17 @@ def require(solution: Solution[T]) -> T:
     }
     numbers = ", ".join(f"{name} {value:.3g}" for name, value in stats.items())
     batch = f" (lane {lane}, the first of {failed.size} that failed out of {codes.size})" if codes.size > 1 else ""
-    raise SolveError(f"{solution.origin}{batch}: {status.name} ({numbers}): {status.message}.", status, stats)
+    message = (
+        f"{solution.origin}{batch}: {status.name} ({numbers}): {status.message}.{_precision_remedy(solution.value)}"
+    )
+    raise SolveError(message, status, stats)
+
+
+def _precision_remedy(value: PyTree) -> str:
+    """For a failure in single precision, which may be all that failed: how to get double precision."""
+    kinds = {jnp.result_type(leaf) for leaf in jax.tree.leaves(value)}
+    single = [kind for kind in kinds if jnp.issubdtype(kind, jnp.inexact) and jnp.finfo(kind).bits <= 32]
+    return f" It was solved in float32, about 7 digits; {double_precision_remedy()}" if single else ""
 
 
 def poison(value: PyTree, ok: Bool[Array, ""]) -> PyTree:
@@ -370,9 +391,10 @@ def poison(value: PyTree, ok: Bool[Array, ""]) -> PyTree:
     return jax.tree.map(leaf, value)
 
 
-def first_failure(*statuses: Status) -> Status:
-    """The first status that is not success, else success."""
-    code = jnp.asarray(statuses[-1].code)
-    for status in reversed(statuses[:-1]):
-        code = jnp.where(status.ok, code, status.code)
-    return Status(code)
+def first_failure(*found: Status | tuple[Status, Bool[Array, "..."]]) -> Status:
+    """The first failure among statuses and pairs of a status and whether it applies, else success."""
+    code = jnp.asarray(Status.SUCCESS.code)
+    for one in reversed(found):
+        status, applies = one if isinstance(one, tuple) else (one, ~one.ok)
+        code = jnp.where(applies, status.code, code)
+    return Status(code.astype(jnp.int32))

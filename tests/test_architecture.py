@@ -236,7 +236,10 @@ class TestTheLibrary:
     def test_the_root_holds_names_and_no_code(self) -> None:
         body = ast.parse(LIBRARY["adjoint"]).body
         assert all(isinstance(node, ast.Expr | ast.ImportFrom | ast.Assign) for node in body)
-        assert [ast.unparse(node.targets[0]) for node in body if isinstance(node, ast.Assign)] == ["__all__"]
+        assert [ast.unparse(node.targets[0]) for node in body if isinstance(node, ast.Assign)] == [
+            "__version__",
+            "__all__",
+        ]
 
     def test_the_gallery_uses_public_names(self) -> None:
         assert public_use_complaints(sources("problems"), set(adjoint.__all__)) == []

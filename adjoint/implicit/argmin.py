@@ -22,6 +22,7 @@ from adjoint.implicit.residual import RootProblem, ravel, ravel_size
 from adjoint.implicit.root import find_root
 from adjoint.inputs import describe, refuse
 from adjoint.linear.dense import LU, Cholesky
+from adjoint.norm import norm, row_norms
 from adjoint.solution import Solution, Status, poison
 
 # h_i and its multiplier are both zero when they are below this share of their sizes.
@@ -92,7 +93,7 @@ class _DescendUnder:
 
 def _multipliers(f_x: Array, c_x: Array, c: Array, may_be_slack: np.ndarray, x: Array) -> Array:
     """m that minimizes |f_x + c_x' m|, with m = 0 for inequalities that are not near zero."""
-    near = ~may_be_slack | (c > -NEAR * (1 + jnp.linalg.norm(c_x, axis=1) * jnp.linalg.norm(x)))
+    near = ~may_be_slack | (c > -NEAR * (1 + row_norms(c_x) * norm(x)))
     m = jnp.linalg.lstsq((c_x * near[:, None]).T, -f_x)[0]
     return jnp.where(may_be_slack, jnp.maximum(m, 0), m) * near
 
@@ -108,9 +109,9 @@ def _examine(problem: _Problem, at: _KKTPoint, x0: Array, p: PyTree, unravel: Ca
     f, c = (lambda x, of=of: of(unravel(x), p) for of in problem[:2])
     c_x, c_0 = jax.jacrev(c)(x), c(x)
     H = jax.jacfwd(jax.grad(lambda x: f(x) + m @ c(x)))(x)
-    row, size = jnp.linalg.norm(c_x, axis=1), jnp.maximum(jnp.linalg.norm(x), jnp.linalg.norm(x - x0))
+    row, size = row_norms(c_x), jnp.maximum(norm(x), norm(x - x0))
     at_zero = jnp.abs(c_0) <= WEAK * row * size
-    no_force = jnp.abs(m) * row <= WEAK * (jnp.linalg.norm(jax.grad(f)(x)) + jnp.linalg.norm(H) * size)
+    no_force = jnp.abs(m) * row <= WEAK * (norm(jax.grad(f)(x)) + norm(H) * size)
     active = ~problem.may_be_slack | (m + c_0 > 0)
     weak = problem.may_be_slack & at_zero & no_force
     wrong_sign = problem.may_be_slack & ((~no_force & (m < 0)) | (~at_zero & (c_0 > 0)))
@@ -149,7 +150,7 @@ def argmin(
     solver
         `QuasiNewton` (default), or a `HostSolver` of any minimizer, which returns x alone.
     equality, inequality
-        g(x, p) and h(x, p): arrays or pytrees of them, of any shape.
+        g(x, p) and h(x, p): arrays or pytrees of them, of any shape, also without entries.
     linear_solver
         For the derivative (and the last steps): `Cholesky` (default), or `LU` (default with constraints), or `CG`, which
         uses products with the Hessian alone, for many unknowns without constraints.
@@ -200,6 +201,10 @@ def argmin(
     present = [c for c in (equality, inequality) if c is not None]
     sizes = [ravel_size(jax.eval_shape(c, x0, p)) for c in present]
     k = sizes[0] if equality is not None else 0
+    if sum(sizes) == 0:
+        linear_solver = Cholesky() if linear_solver is None else linear_solver
+        found = find_root("argmin", jax.grad(f), x0, p, _Descend(solver, f), linear_solver, None, mode)
+        return replace(found, stats=found.stats | _multiplier_stats(jnp.zeros(0), jnp.zeros(0, bool), 0))
     problem = _Problem(f, lambda x, p: ravel([c(x, p) for c in present]), np.arange(sum(sizes)) >= k)
     return _constrained(problem, k, x0, p, solver, LU() if linear_solver is None else linear_solver, mode)
 
@@ -210,7 +215,7 @@ def _constrained(
     """The first k of the constraints are equations."""
     flat, unravel = ravel_pytree(x0)
     # In units of its slope at the start the objective has multipliers of the size of the constraints' units, whatever its own.
-    slope = jnp.linalg.norm(ravel(jax.grad(problem.f)(*jax.lax.stop_gradient((x0, p)))))
+    slope = norm(ravel(jax.grad(problem.f)(*jax.lax.stop_gradient((x0, p)))))
     unit = jnp.where(jnp.isfinite(slope) & (slope > 0), slope, 1)
     problem = problem._replace(f=lambda x, p, f=problem.f: f(x, p) / unit)
     start = _KKTPoint(x0, jnp.zeros(problem.may_be_slack.size, flat.dtype))
@@ -219,12 +224,17 @@ def _constrained(
     at, x0, fixed_p = jax.lax.stop_gradient((found.value, flat, p))
     verdict = _examine(problem, at, x0, fixed_p, unravel)
     status = Status(jnp.where(found.status.ok, verdict.code, found.status.code))
-    stats = {
-        "equality_multipliers": unit * at.multipliers[:k],
-        "inequality_multipliers": unit * at.multipliers[k:],
-        "active": verdict.active[k:],
+    stats = found.stats | _multiplier_stats(unit * at.multipliers, verdict.active, k)
+    return Solution(poison(found.value.x, status.ok), status, stats, found.origin)
+
+
+def _multiplier_stats(multipliers: Array, active: Array, k: int) -> dict[str, Array]:
+    """The first k of the constraints are equations."""
+    return {
+        "equality_multipliers": multipliers[:k],
+        "inequality_multipliers": multipliers[k:],
+        "active": active[k:],
     }
-    return Solution(poison(found.value.x, status.ok), status, found.stats | stats, found.origin)
 
 
 def _real_scalar(objective: Any, x0: PyTree, p: PyTree) -> Callable[[PyTree, PyTree], Array]:

@@ -8,10 +8,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from adjoint.inputs import as_inexact_array, refuse, require_mode, require_same_precision, require_shape
+from adjoint.inputs import (
+    as_inexact_array,
+    refuse,
+    require_mode,
+    require_same_precision,
+    require_shape,
+    warn_if_cut,
+)
+from adjoint.linear.conversion import as_operator
 from adjoint.linear.dense import LU, Cholesky, Outcome
 from adjoint.linear.iterative import CG, GMRES, MINRES
-from adjoint.linear.operators import BoundFunction, Dense, MatrixFree, Operator, Sparse, as_operator
+from adjoint.linear.operators import BoundFunction, Dense, MatrixFree, Operator, Sparse
 from adjoint.linear.sparse import SparseDirect
 from adjoint.solution import Solution, Status, poison
 from adjoint.tracing.rule import push_forward, with_forward_mode
@@ -257,6 +265,7 @@ def linear_solve(
     >>> round(float(value), 6), round(float(gradient), 6)
     (1.0, -0.5)
     """
+    warn_if_cut("linear_solve", A=A, b=b)
     b = as_inexact_array("linear_solve", "b", b)
     require_mode("linear_solve", mode)
     return _bind(as_operator(A, b.dtype), A, b, solver, "linear_solve").solve(b)
@@ -295,6 +304,7 @@ def factorize(A: Any, solver: Any = None, *, mode: Literal["reverse", "both"] = 
             TypeError,
         )
     require_mode("factorize", mode)
+    warn_if_cut("factorize", A=A)
     return _bind(as_operator(A, None), A, None, solver, "factorize")
 
 

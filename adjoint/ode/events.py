@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from adjoint.inputs import refuse
+from adjoint.inputs import all_finite, none_is_nan, refuse, warn_if_cut
 from adjoint.ode.discrete import DiscreteAdjoint
 from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.integrate import Integrator, State, first_step, is_nothing, judge
@@ -160,6 +160,7 @@ def hybrid_solve(
     """
     events = (events,) if isinstance(events, Event) else tuple(events)
     require_problem("hybrid_solve", f, y0, p, t0, t1, rtol, atol, max_steps, mode)
+    warn_if_cut("hybrid_solve", y0=y0, p=p)
     y0, p = jax.tree.map(jnp.asarray, (y0, p))
     flat, _ = ravel_pytree(y0)
     ends = (jnp.asarray(t0, flat.dtype), jnp.asarray(t1, flat.dtype))
@@ -197,9 +198,8 @@ def _compiled(request: _Request, y0: PyTree, p: PyTree, ends: tuple[Array, Array
     start = (ends[0], flat, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
     (_, y, code, _), all = jax.lax.scan(segment, start, None, length=request.max_events + 1)
     code = jnp.where((code == 0) & (all.which[-1] >= 0), Status.MAX_EVENTS.code, code)
-    inputs = [leaf for leaf in jax.tree.leaves((y0, p, ends)) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in inputs]))
-    code = jax.lax.stop_gradient(jnp.where(finite, code, Status.NONFINITE_INPUT.code))
+    are_numbers = all_finite((y0, ends)) & none_is_nan(p)
+    code = jax.lax.stop_gradient(jnp.where(are_numbers, code, Status.NONFINITE_INPUT.code))
     y, times, states = poison((y, all.t[:-1], all.y[:-1]), code == 0)
     which = all.which[:-1]
     stats = {"events": jnp.sum(which >= 0), "which": which, "steps": jnp.sum(all.steps)}

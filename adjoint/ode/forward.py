@@ -133,7 +133,7 @@ def _controlled(
     """S under the error control of the solve: at the stability limit of an explicit method tangents of steps are no derivatives."""
     flat, unravel = ravel_pytree((y0, p.varying))
     # Columns are in the units of their parameter, so that one tolerance fits them all.
-    unit = jax.lax.stop_gradient(jnp.where(flat == 0, 1, jnp.abs(flat)))
+    unit = jax.lax.stop_gradient(jnp.where((flat == 0) | ~jnp.isfinite(flat), 1, jnp.abs(flat)))
     y0_dot, varying_dot = jax.vmap(unravel)(jnp.diag(unit))
     n, count = y0.size, 1 + flat.size
     field = _VariationalField(integrator.field, n)

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
-from adjoint.inputs import refuse
+from adjoint.inputs import all_finite, none_is_nan, refuse, warn_if_cut
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
 from adjoint.ode.vector_field import Parameters, VectorField
-from adjoint.solution import Solution, Status, poison
+from adjoint.solution import Solution, Status, first_failure, poison
 
 # The rule, with the costs as further states of x:
 #
@@ -139,6 +139,7 @@ def recurrence(
     (162.89, 1551.33)
     """
     _check(steps, checkpoints, mode)
+    warn_if_cut("recurrence", x0=x0, p=p)
     x0, p = jax.tree.map(jnp.asarray, (x0, p))
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(x0)}
     if len(dtypes) != 1 or not all(jnp.issubdtype(d, jnp.inexact) for d in dtypes):
@@ -174,9 +175,11 @@ def recurrence(
 
 
 def _code(start: Array, p: Parameters, end: Array) -> Array:
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in (start, *p.varying)]))
-    code = jnp.where(jnp.all(jnp.isfinite(end)), Status.SUCCESS.code, Status.DIVERGED.code)
-    return jax.lax.stop_gradient(jnp.where(finite, code, Status.NONFINITE_INPUT.code))
+    status = first_failure(
+        (Status.NONFINITE_INPUT, ~all_finite(start) | ~none_is_nan(p.varying)),
+        (Status.DIVERGED, ~all_finite(end)),
+    )
+    return jax.lax.stop_gradient(status.code)
 
 
 def _check(steps: int, checkpoints: int | None, mode: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
-from adjoint.inputs import refuse
+from adjoint.inputs import all_finite, double_precision_remedy, none_is_nan, refuse, warn_if_cut
 from adjoint.ode.backsolve import BacksolveAdjoint
 from adjoint.ode.certificate import ENOUGH_DIGITS, certify
 from adjoint.ode.choice import at_stability_limit, choose
@@ -187,6 +187,7 @@ def ode_solve(
     dtype = require_problem("ode_solve", f, y0, p, t0, t1, rtol, atol, max_steps, mode)
     if steps is not None and (not isinstance(steps, int) or steps < 1):
         refuse("ode_solve", f"steps = {steps!r}", "a positive integer", "It must be known when tracing.")
+    warn_if_cut("ode_solve", y0=y0, p=p, ts=ts)
     times = None if ts is None else jnp.asarray(ts, dtype)
     if times is not None and (times.ndim != 1 or times.size == 0):
         refuse("ode_solve", f"ts of shape {times.shape}", "a list of times", "Pass a one-dimensional array.")
@@ -280,8 +281,9 @@ def _require_fit(method: RungeKutta, sensitivity: Any, certificate: bool) -> Non
 def _code(problem: Problem, outcome: Outcome) -> Array:
     in_order = jnp.all(jnp.diff(problem.s) >= 0) & jnp.all((problem.s >= 0) & (problem.s <= 1))
     code = jnp.where(in_order, outcome.code, Status.OUT_OF_RANGE.code)
-    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in (problem.y0, problem.s, *problem.p.varying)]
-    code = jnp.where(jnp.all(jnp.stack(finite)), code, Status.NONFINITE_INPUT.code)
+    # An infinite parameter, such as a bound that is not there, is a fair one; what it spoils ends in the code of the steps.
+    are_numbers = all_finite((problem.y0, problem.s)) & none_is_nan(problem.p.varying)
+    code = jnp.where(are_numbers, code, Status.NONFINITE_INPUT.code)
     return jax.lax.stop_gradient(code.astype(jnp.int32))
 
 
@@ -316,7 +318,7 @@ def require_problem(
     (dtype,) = dtypes
     if rtol < 4 * float(jnp.finfo(dtype).eps):
         least = f"at least {4 * float(jnp.finfo(dtype).eps):.1e}, four roundings of {dtype}"
-        refuse(where, f"rtol = {rtol}", least, "Loosen rtol, or enable 64-bit numbers.")
+        refuse(where, f"rtol = {rtol}", least, f"Loosen rtol. {double_precision_remedy()}")
     y0, p = jax.tree.map(jnp.asarray, (y0, p))
     rate = jax.eval_shape(f, jnp.zeros((), dtype), y0, p)
     given, expected = (jax.tree.map(lambda leaf: tuple(jnp.shape(leaf)), tree) for tree in (rate, y0))

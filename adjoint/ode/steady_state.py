@@ -38,13 +38,14 @@ class LongTime:
         integrator = Integrator(field, self.method, self.tolerances, self.max_steps)
         late, _, _, outcome = integrate(integrator, y0, parameters, jnp.zeros(0, y0.dtype))
         y, steps = Newton().find(problem, late, p)
-        # A Newton step that leaves the trajectory finds a state that it does not come to.
-        distance = jnp.max(jnp.abs(y - late) / (jnp.max(jnp.abs(late)) + jnp.max(jnp.abs(y))))
-        is_limit = (outcome.code == 0) & (distance < LEAP)
+        # A Newton step that leaves the trajectory finds a state that it does not come to. Each state is measured by its own
+        # size, as states may have different units; below atol it counts as zero.
+        size = jnp.abs(late) + jnp.abs(y) + jnp.abs(y0)
+        is_limit = (outcome.code == 0) & jnp.all(jnp.abs(y - late) < LEAP * size + self.tolerances.atol)
         return jnp.where(is_limit, y, jnp.nan), outcome.accepted + steps
 
 
-# How far, relative to the state, the limit may be from where the trajectory was at the end.
+# How far, relative to each state, the limit may be from where the trajectory was at the end.
 LEAP = 0.1
 
 

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.inner_products import Euclidean, InnerProduct
-from adjoint.inputs import describe, refuse
+from adjoint.inputs import describe, refuse, warn_if_cut
 from adjoint.optimize.objective import Objective
 from adjoint.optimize.problem import Domain, Method
 
@@ -44,6 +44,7 @@ def state(
     noise: Any,
 ) -> Statement:
     """The statement of minimize's arguments."""
+    warn_if_cut("minimize", x0=x0, bounds=bounds)
     x, unravel = ravel_pytree(_numbers(x0))
     x = x.astype(x.dtype)  # a weak type, as of jnp.full(3, 1.0), would make the first step compile twice
     lower, upper = _bounds(bounds, x0, x)
