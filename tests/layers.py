@@ -3,7 +3,7 @@
 LINEAR = """factor_cache operators conversion dense superlu pardiso sparse multigrid iterative
 equilibrated solve""".split()  # noqa: SIM905
 ODE = """vector_field mass_matrix refinement runge_kutta integrate checkpoints discrete forward quadrature continuous
-backsolve certificate choice solve events steady_state recurrence block_tridiagonal time_average shadowing""".split()  # noqa: SIM905
+backsolve certificate choice solve event_model event_search event_instant event_sequence events steady_state recurrence block_tridiagonal time_average shadowing""".split()  # noqa: SIM905
 OPTIMIZE = """optimality_criteria problem line_search descent steepest_descent bfgs trust_region newton newton_krylov
 lagrangian separable mma gcmma augmented_lagrangian examination progress objective continuation driver
 answer_log sqp statement choice minimize""".split()  # noqa: SIM905
