@@ -77,8 +77,9 @@ def test_published_optima_and_multipliers(name: str) -> None:
     assert int(solution.stats["evaluations"]) <= 30
 
 
-# A cantilever of boxes with edges x_j, in mm: the least volume for which its tip gives no more than the limit. With weights w the
-# volume is least where d/dx_j (sum x + lambda sum w / x^3) = 0: x = (3 lambda w)^(1/4), and the limit 1 gives lambda.
+# A cantilever of boxes with edges x_j, in mm: the least volume for which its tip gives no more than
+# the limit. With weights w the volume is least where d/dx_j (sum x + lambda sum w / x^3) = 0: x =
+# (3 lambda w)^(1/4), and the limit 1 gives lambda.
 WEIGHTS = 3e6 * np.arange(20, 0, -1.0) ** 2
 EDGES = WEIGHTS**0.25 * np.sum(WEIGHTS**0.25) ** (1 / 3)
 

@@ -15,7 +15,8 @@ from adjoint.solution import Status
 
 # Two steps in a row whose gain misses what their slopes say by this share make the derivative suspect.
 SUSPECT = 0.1
-# Eight in a row that miss it altogether, by this share, are looked into at once: some methods creep along a wrong derivative.
+# Eight in a row that miss it altogether, by this share, are looked into at once: some methods creep
+# along a wrong derivative.
 ALTOGETHER = 0.5
 # A step that changes no entry by more than so many times its rounding is none.
 SHORT = 4
@@ -150,7 +151,8 @@ def _mismatch(known: Array, before: Iterate, at: Iterate, rounding: Array, first
 def _unexplained(run: Run, left: Any, rounding: Array, first: Bool[Array, ""]) -> Float[Array, ""]:
     """By how much the Lagrangian has changed beyond the slopes at both ends of a step: noise, if these are right.
 
-    The change of a convex function is between the two; what misses their mean by more than both is no curvature.
+    The change of a convex function is between the two; what misses their mean by more than both is
+    no curvature.
     """
     at, before = run.state.at, left.at
     if _constrained(run):

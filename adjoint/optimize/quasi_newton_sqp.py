@@ -12,17 +12,22 @@ from adjoint.optimize.lagrangian import Constraints, no_constraints
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
 from adjoint.optimize.sqp_subproblem import PRICE, Proposal, positive, propose
 
-# Without constraints the first step is so long, in units of x, as that of `adjoint.optimize.descent`.
+# Without constraints the first step is so long, in units of x, as that of
+# `adjoint.optimize.descent`.
 FIRST_STEP = 0.1
-# A step brings this share of the decrease of the merit that its slope promises (Nocedal and Wright, section 3.1).
+# A step brings this share of the decrease of the merit that its slope promises (Nocedal and Wright,
+# section 3.1).
 SUFFICIENT_DECREASE = 1e-4
-# Interpolation keeps a step between these shares of the one before; where something is not a number it is the first.
+# Interpolation keeps a step between these shares of the one before; where something is not a number
+# it is the first.
 SHORTEST_CUT, LONGEST_CUT = 0.1, 0.5
 # Trials along one direction.
 TRIALS = 8
-# Powell's damping: the curvature along a step is at least this share of that known before (Nocedal and Wright, 18.3).
+# Powell's damping: the curvature along a step is at least this share of that known before (Nocedal
+# and Wright, 18.3).
 DAMPED = 0.2
-# A change of the merit that slopes explain by less than this share, so many times in a row, is noise or a wrong derivative.
+# A change of the merit that slopes explain by less than this share, so many times in a row, is
+# noise or a wrong derivative.
 UNEXPLAINED, CONTRADICTIONS = 10.0, 3
 # What is lost in rounding when it is no more than so many times that.
 HIDDEN = 10
@@ -91,10 +96,11 @@ class QuasiNewtonSQPState(NamedTuple):
 class QuasiNewtonSQP:
     """Minimize a quadratic model of the Lagrangian within the constraints to first order, and search along that step.
 
-    The model is f'(x) d + d' B d / 2, with B learned by damped BFGS from the Lagrangian and begun as a multiple of the
-    squared inverse units of x: the sizes of its entries at the start, so that units do not matter. The merit is f plus
-    the violations at prices above their multipliers. A whole step that breaks constraints by more than before is
-    corrected once by what they have missed. Bounds hold at every point.
+    The model is f'(x) d + d' B d / 2, with B learned by damped BFGS from the Lagrangian and begun
+    as a multiple of the squared inverse units of x: the sizes of its entries at the start, so that
+    units do not matter. The merit is f plus the violations at prices above their multipliers. A
+    whole step that breaks constraints by more than before is corrected once by what they have
+    missed. Bounds hold at every point.
 
     Notes
     -----
@@ -237,7 +243,8 @@ def _judge(state: QuasiNewtonSQPState, answer: Answer, domain: Domain) -> _Judge
     bend = change - promised
     cut = jnp.where(bend > 0, -promised / (2 * positive(bend)), LONGEST_CUT)
     cut = jnp.where(finite, jnp.clip(cut, SHORTEST_CUT, LONGEST_CUT), SHORTEST_CUT)
-    # What a step gains or loses beyond its slope is its curvature, which a right model knows but for a factor.
+    # What a step gains or loses beyond its slope is its curvature, which a right model knows but
+    # for a factor.
     scaled = state.share * state.step / state.unit
     known = jnp.abs(promised) + scaled @ (state.hessian @ scaled) / 2
     contradicted = finite & ~enough & (jnp.abs(change) > UNEXPLAINED * known + rounding)

@@ -44,11 +44,13 @@ class Run(NamedTuple):
     previous
         The iterate before `state.at`.
     measure
-        Of ``state.at``; `first_measure` of the start, or of the start of the run that this one goes on with.
+        Of ``state.at``; `first_measure` of the start, or of the start of the run that this one goes
+        on with.
     lowest
         The lowest stationarity so far.
     mismatch
-        Of the last `MANY` steps whose gain could be seen: how far it misses what their slopes say, as a share.
+        Of the last `MANY` steps whose gain could be seen: how far it misses what their slopes say,
+        as a share.
     unexplained
         Of the last three steps: the change of f, or of the Lagrangian, that no slopes explain.
     examination, reason
@@ -56,7 +58,8 @@ class Run(NamedTuple):
     counts
         Requests answered, by kind.
     idle, circling
-        Steps in a row that gained nothing, and those that led to no new lowest merit; `lowest_merit` is that.
+        Steps in a row that gained nothing, and those that led to no new lowest merit;
+        `lowest_merit` is that.
     noise
         Of f, as the latest examination has found it.
     revived_at

@@ -13,10 +13,11 @@ from adjoint.optimize.quadratic_program import QuadraticProgram
 
 # No step is longer than so many times x, or its unit.
 LONGEST = 10.0
-# The price of violations, in units of the largest slope of f, and at most; ten times as much where that leaves less
-# than this share of the violations.
+# The price of violations, in units of the largest slope of f, and at most; ten times as much where
+# that leaves less than this share of the violations.
 PRICE, LARGEST_PRICE, WORTH = 10.0, 1e9, 0.9
-# A linear constraint is missed when what is left of it is more than this share of it or of its slope.
+# A linear constraint is missed when what is left of it is more than this share of it or of its
+# slope.
 MISSED = 1e-6
 
 
@@ -62,8 +63,9 @@ def propose(
 ) -> Proposal:
     """The step that minimizes the model; violations cost as much as it takes to remove what can be removed.
 
-    So multipliers have the size of the forces of the constraints, and not of a price that is beyond all of them: where
-    constraints contradict each other to first order, ten times the price removes no more of them.
+    So multipliers have the size of the forces of the constraints, and not of a price that is beyond
+    all of them: where constraints contradict each other to first order, ten times the price removes
+    no more of them.
     """
     problem = _scaled(at, constraints, hessian, unit, domain)
     missed = MISSED * jnp.sum(jnp.maximum(jnp.abs(problem.program.values), MISSED))
