@@ -15,7 +15,7 @@ from adjoint.inputs import refuse
 from adjoint.optimize.choice import as_method, choose, honoring
 from adjoint.optimize.driver import Step, compiled, on_host
 from adjoint.optimize.problem import Domain, Measure, Method, Request
-from adjoint.optimize.progress import Limits, Run
+from adjoint.optimize.run import Limits, Run
 from adjoint.optimize.sqp import SQP, sqp_on_host
 from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
 from adjoint.run.checkpoint import Checkpoint
@@ -67,8 +67,13 @@ def minimize(
     noise
         Uncertainty of f, absolute; estimated when progress stops and this is zero.
     rtol, atol
-        Stop when the dual norm of the projected derivative (of the Lagrangian, with constraints) is at most rtol times that at
-        the start, or atol, in units of f per unit of x.
+        A run may stop when the dual norm of the projected derivative (of the Lagrangian, with
+        constraints) is at most rtol times that at the start, or times the forces of the constraints
+        where these are larger. As a steep start makes that a large number, little must be left to
+        gain, too: a change of any entry by its size changes f by at most 1e-5 of f to first order,
+        and a Newton step, where the method knows one, gains at most 1e-8 of f; or, where f is zero
+        by rounding, x is within 1e-8 of the minimizer by its slopes. At most atol, in units of f
+        per unit of x, is enough by itself.
     constraint_tolerance
         Largest violation of a constraint, in its unit, that counts as none.
     max_steps, max_evaluations, max_seconds
@@ -82,10 +87,12 @@ def minimize(
     Returns
     -------
     solution
-        `Solution` with ``value``, the best point found, structured like x0 (never NaN in place of it: the status tells whether it
-        is a minimizer), ``status``, and ``stats``: ``value`` of f, ``stationarity``, ``violation``, ``iterations``,
-        ``evaluations`` (of f with f'), ``hessians``, ``products`` (f'' v), ``noise``, ``start_outside``, ``method``, with
-        constraints ``multipliers``, and, outside of `jit`, ``history``.
+        `Solution` with ``value``, the best point found, structured like x0 (never NaN in place of
+        it: the status tells whether it is a minimizer), ``status``, and ``stats``: ``value`` of f,
+        ``stationarity``, ``violation``, ``iterations``, ``evaluations`` (of f with f'),
+        ``hessians``, ``products`` (f'' v), ``noise`` (of f, or with constraints of the Lagrangian,
+        as far as the run has met it, else zero), ``start_outside``, ``method``, with constraints
+        ``multipliers``, and, outside of `jit`, ``history``.
 
     Raises
     ------
@@ -199,12 +206,17 @@ def _refuse_on_host_only(**given: Any) -> None:
 # A method that has another one behind it gives up after so many steps, the first and the second: it may be crawling where the
 # other one runs.
 PATIENCE = (100, 300)
+# The same with constraints, where the first method learns second derivatives in as many steps as
+# there are unknowns.
+PATIENCE_WITHIN_CONSTRAINTS = (300, 100)
 
 
 def _left(limits: Limits, spent: Any, number: int, methods: tuple[Method, ...]) -> Limits:
     """The limits of a stage."""
     is_last = number + 1 == len(methods)
-    steps = limits.max_steps if is_last else jnp.minimum(limits.max_steps, PATIENCE[number])
+    within_constraints = "inequality" in methods[number].handles
+    patience = PATIENCE_WITHIN_CONSTRAINTS if within_constraints else PATIENCE
+    steps = limits.max_steps if is_last else jnp.minimum(limits.max_steps, patience[number])
     return limits._replace(max_steps=steps, max_evaluations=limits.max_evaluations - spent)
 
 
@@ -269,7 +281,7 @@ def _stage(run: Run) -> _Stage:
         "evaluations": run.counts[0],
         "hessians": run.counts[1],
         "products": run.counts[2],
-        "noise": run.noise,
+        "noise": run.seen_noise,
     }
     if hasattr(run.state, "multipliers"):
         stats["multipliers"] = jnp.where(finished, run.state.multipliers, run.best.multipliers)
