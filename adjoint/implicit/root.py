@@ -14,7 +14,7 @@ from adjoint.implicit.host_solver import OptimistixRootFinder
 from adjoint.implicit.newton import Newton, NewtonKrylov
 from adjoint.implicit.regularity import examine
 from adjoint.implicit.residual import JacobianAction, RootProblem, trace_residual
-from adjoint.inputs import none_is_nan, refuse, require_mode, warn_if_cut
+from adjoint.inputs import none_is_nan, refuse, require_mode, takes_jax_functions, warn_if_cut
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.linear.equilibrated import Equilibrated
 from adjoint.linear.iterative import GMRES, Krylov
@@ -68,6 +68,7 @@ def _root_tangent(linear_solver: Any, residuals: Any, dots: Any) -> Array | None
 root_at: Any = with_forward_mode(_root, _root_tangent)
 
 
+@takes_jax_functions("root")
 def root(
     residual: Callable[[PyTree, PyTree], PyTree],
     x0: PyTree,

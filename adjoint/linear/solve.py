@@ -14,6 +14,7 @@ from adjoint.inputs import (
     require_mode,
     require_same_precision,
     require_shape,
+    takes_jax_functions,
     warn_if_cut,
 )
 from adjoint.linear.conversion import as_operator
@@ -211,6 +212,7 @@ class Factorization(Generic[Factor]):
         return Solution(poison(x, status.ok), status, jax.lax.stop_gradient(stats), self.origin)
 
 
+@takes_jax_functions("linear_solve")
 def linear_solve(
     A: Any, b: Inexact[Array, " n *k"], solver: Any = None, *, mode: Literal["reverse", "both"] = "reverse"
 ) -> Solution[Inexact[Array, " n *k"]]:

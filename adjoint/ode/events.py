@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from adjoint.inputs import refuse, warn_if_cut
+from adjoint.inputs import refuse, takes_jax_functions, warn_if_cut
 from adjoint.ode.discrete import DiscreteAdjoint
 from adjoint.ode.event_model import Event
 from adjoint.ode.event_sequence import Request, run
@@ -49,6 +49,7 @@ class Hybrid(NamedTuple):
     samples: PyTree = None
 
 
+@takes_jax_functions("hybrid_solve")
 def hybrid_solve(
     f: Callable[..., PyTree],
     y0: PyTree,
