@@ -99,6 +99,8 @@ def proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
 def _arrive(method: Method, run: Run, left: Any, first: Bool[Array, ""], domain: Domain, limits: Limits) -> Run:
     """Measure a new iterate and compare it with the one before, that of the state that was left, and with the best."""
     before, at, measure = left.at, run.state.at, method.measure(run.state, domain)
+    reach = jnp.maximum(run.reach, jnp.abs(at.x))
+    scaled = method.measure(run.state, domain.in_sizes(reach))
     best, tolerance = run.best, limits.constraint_tolerance
     feasible = jnp.maximum(measure.violation, tolerance), jnp.maximum(best.violation, tolerance)
     better = (feasible[0] < feasible[1]) | ((feasible[0] == feasible[1]) & (at.value <= best.value))
@@ -108,10 +110,11 @@ def _arrive(method: Method, run: Run, left: Any, first: Bool[Array, ""], domain:
     is_step = jnp.any(jnp.abs(at.x - before.x) > SHORT * jnp.finfo(at.x.dtype).eps * jnp.abs(at.x))
     gained = is_step & (run.measure.merit - measure.merit > rounding)
     gained = gained | (measure.violation < run.measure.violation / 2)
-    gained = gained | (measure.stationarity < run.lowest / 2) | first
+    gained = gained | (scaled.stationarity < run.lowest / 2) | first
     begins = first & ~jnp.isfinite(run.first_measure.merit)
-    is_lowest = (measure.merit < run.lowest_merit - rounding) | (measure.stationarity < run.lowest / 2)
-    reach = jnp.maximum(run.reach, jnp.abs(at.x))
+    is_lowest = measure.merit < run.lowest_merit - rounding
+    is_lowest = is_lowest | (scaled.stationarity < run.lowest / 2)
+    relieved = measure.violation <= jnp.maximum(tolerance, (1 - STOPPING.relieved) * best.violation)
     size = jnp.maximum(jnp.abs(at.x), STOPPING.negligible * reach)
     # An entry that passes zero has no other size for that.
     grown, shrunk = size > STOPPING.resized * run.sizes, size * STOPPING.resized < run.sizes
@@ -121,9 +124,10 @@ def _arrive(method: Method, run: Run, left: Any, first: Bool[Array, ""], domain:
     return run._replace(
         previous=before,
         measure=measure,
-        first_measure=jax.tree.map(lambda a, b: jnp.where(begins, a, b), measure, run.first_measure),
+        scaled=scaled,
+        first_measure=jax.tree.map(lambda a, b: jnp.where(begins, a, b), scaled, run.first_measure),
         best=jax.tree.map(lambda a, b: jnp.where(better, a, b), here, best),
-        lowest=jnp.minimum(run.lowest, measure.stationarity),
+        lowest=jnp.minimum(run.lowest, scaled.stationarity),
         mismatch=_mismatch(run.mismatch, before, at, rounding, first),
         unexplained=jnp.append(run.unexplained[1:], _unexplained(run, left, rounding, first)),
         size=jnp.maximum(run.size, domain.norm(at.x)),
@@ -133,6 +137,7 @@ def _arrive(method: Method, run: Run, left: Any, first: Bool[Array, ""], domain:
         faded=faded,
         idle=jnp.where(gained, 0, run.idle + 1).astype(jnp.int32),
         circling=jnp.where(is_lowest, 0, run.circling + 1).astype(jnp.int32),
+        unrelieved=jnp.where(relieved | first, 0, run.unrelieved + 1).astype(jnp.int32),
         lowest_merit=jnp.minimum(run.lowest_merit, measure.merit),
     )
 
@@ -176,17 +181,19 @@ def _stop(
 ) -> Run:
     """Whether and why the run is over, or has to be examined before it may be; `told` when all is known of the iterate."""
     state, measure = run.state, run.measure
-    reference = _reference(run)
+    reference = _reference(run, domain)
     evidence = _evidence(run, domain)
     within = measure.violation <= limits.constraint_tolerance
     settled = stopping.is_settled(evidence, _knows_curvature(state)) | (measure.stationarity <= limits.atol)
     settled = settled & _prediction_known(state)
-    converged = told & (measure.stationarity <= _tolerance(run, limits)) & within & settled
+    small = (run.scaled.stationarity <= limits.rtol * reference) | (measure.stationarity <= limits.atol)
+    converged = told & small & within & settled
     scale = jnp.maximum(jnp.abs(run.first_measure.merit), reference)
     bottomless = (scale > 0) & (run.first_measure.merit - measure.merit > scale / jnp.finfo(scale.dtype).eps)
     asked = (answer.value, answer.derivative, answer.constraints, answer.jacobian)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in asked if part is not None]))
     idle = moved & (run.idle >= STOPPING.idle_steps)
+    hopeless = moved & (run.unrelieved >= STOPPING.idle_steps)
     # Without constraints an examination tells the noise floor from steps that are merely short.
     at_floor = _at_floor(run, domain) if _constrained(run) else jnp.zeros((), bool)
     circles = moved & (run.circling >= STOPPING.circling_steps)
@@ -197,7 +204,7 @@ def _stop(
         (Status.NONFINITE_OBJECTIVE, first & ~finite),
         (Status.UNBOUNDED, moved & bottomless),
         (Status.SUCCESS, converged),
-        (Status.INFEASIBLE, idle & ~within & _trapped(run, domain)),
+        (Status.INFEASIBLE, (idle | hopeless) & ~within & _trapped(run, domain)),
         (Status.NOISE_FLOOR, (idle | circles) & within & at_floor),
         (Status.STALLED, idle & within),
         (Status.STALLED, state.stuck & feasible),
@@ -217,7 +224,9 @@ def _stop(
     direction = jnp.where(converged, last_step, _doubtful_direction(run, domain))
     direction = jnp.where(uphill, _inward(state.at.x, run.best.x - state.at.x, domain), direction)
     base = _lagrangian(run, state.at, state.constraints) if _constrained(run) else state.at
-    begun = examination.begin(base, direction, run.size, domain)
+    units = domain.in_sizes(run.reach)
+    size = run.size if units.unit is None else units.norm(run.reach)
+    begun = examination.begin(base, direction, size, units)
     return run._replace(
         examination=jax.tree.map(lambda a, b: jnp.where(doubtful, a, b), begun, run.examination),
         mismatch=jnp.where(doubtful, 0, run.mismatch),
@@ -226,12 +235,13 @@ def _stop(
     )
 
 
-def _reference(run: Run) -> Float[Array, ""]:
-    """What rtol is a share of: the stationarity at the start, or the forces of the constraints that balance f' by now.
+def _reference(run: Run, domain: Domain) -> Float[Array, ""]:
+    """What rtol is a share of: the slope at the start, or the forces of the constraints that balance f' by now.
 
-    A start may be a minimum of f where it is not yet within the constraints.
+    Both in the sizes of today. A start may be a minimum of f where it is not yet within the constraints.
     """
-    return jnp.maximum(run.first_measure.stationarity, run.measure.scale)
+    first = domain.in_sizes(run.reach).dual_norm(run.first_measure.derivative)
+    return jnp.maximum(first, run.scaled.scale)
 
 
 def _constrained(run: Run) -> bool:
@@ -247,7 +257,8 @@ def _trapped(run: Run, domain: Domain) -> Bool[Array, ""]:
     """Whether no small change of x makes the violation smaller; without that evidence a run outside of the constraints goes on."""
     if not _constrained(run):
         return jnp.zeros((), bool)
-    return lagrangian.trapped(run.state.at.x, run.state.constraints, run.state.multipliers, domain)
+    sizes = domain.in_sizes(run.reach)
+    return lagrangian.trapped(run.state.at.x, run.state.constraints, run.state.multipliers, sizes)
 
 
 def _doubtful_direction(run: Run, domain: Domain) -> Float[Array, " n"]:
@@ -258,14 +269,10 @@ def _doubtful_direction(run: Run, domain: Domain) -> Float[Array, " n"]:
         length = jnp.max(jnp.abs(v) / unit, initial=0.0)
         return v / jnp.where(length > 0, length, 1)
 
-    downhill = normalized(-run.measure.derivative * unit**2)
+    downhill = normalized(-run.scaled.derivative * unit**2)
     direction = downhill + jnp.where(state.stuck, normalized(state.search_direction), 0)
     # An entry at a bound, which would pass it at once, stays there.
     return jnp.where(domain.free(state.at.x, -direction), direction, 0)
-
-
-def _tolerance(run: Run, limits: Limits) -> Float[Array, ""]:
-    return jnp.maximum(limits.atol, limits.rtol * _reference(run))
 
 
 def _at_floor(run: Run, domain: Domain) -> Bool[Array, ""]:
@@ -278,7 +285,7 @@ def _at_floor(run: Run, domain: Domain) -> Bool[Array, ""]:
 
 def _evidence(run: Run, domain: Domain) -> Evidence:
     """What is known of the iterate, in units of f."""
-    value, slopes, state = run.state.at.value, jnp.abs(run.measure.derivative), run.state
+    value, slopes, state = run.state.at.value, jnp.abs(run.scaled.derivative), run.state
     infinite = jnp.full_like(value, jnp.inf)
     return Evidence(
         value=value,

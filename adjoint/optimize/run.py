@@ -44,8 +44,10 @@ class Run(NamedTuple):
     previous
         The iterate before `state.at`.
     measure
-        Of ``state.at``; `first_measure` of the start, or of the start of the run that this one goes
-        on with.
+        Of ``state.at``.
+    scaled, first_measure
+        The same in sizes of the entries, whatever units x has; and of the start of this run, or of
+        that which it goes on with.
     lowest
         The lowest stationarity so far.
     mismatch
@@ -57,9 +59,10 @@ class Run(NamedTuple):
         Of the derivative, when one is going on, and the status to end with when it finds nothing.
     counts
         Requests answered, by kind.
-    idle, circling
-        Steps in a row that gained nothing, and those that led to no new lowest merit;
-        `lowest_merit` is that.
+    idle, circling, unrelieved
+        Steps in a row that gained nothing, those that led to no new lowest merit (`lowest_merit` is
+        that), and those outside of the constraints that have not made the least violation smaller
+        by a share to speak of.
     noise
         Of f, as the latest examination has found it.
     revived_at
@@ -77,6 +80,7 @@ class Run(NamedTuple):
     state: Any
     previous: Iterate
     measure: Measure
+    scaled: Measure
     first_measure: Measure
     best: Best
     lowest: Float[Array, ""]
@@ -87,6 +91,7 @@ class Run(NamedTuple):
     counts: Int32[Array, " 3"]
     idle: Int32[Array, ""]
     circling: Int32[Array, ""]
+    unrelieved: Int32[Array, ""]
     lowest_merit: Float[Array, ""]
     noise: Float[Array, ""]
     revived_at: Float[Array, ""]
@@ -123,6 +128,7 @@ def start(
         state=state,
         previous=state.at,
         measure=nowhere,
+        scaled=nowhere,
         first_measure=nowhere if first_measure is None else first_measure,
         best=Best(state.at.x, infinite, infinite, infinite, multipliers_of(state)),
         lowest=infinite,
@@ -133,6 +139,7 @@ def start(
         counts=jnp.zeros(3, jnp.int32),
         idle=integer,
         circling=integer,
+        unrelieved=integer,
         lowest_merit=infinite,
         noise=zero,
         revived_at=infinite,

@@ -46,6 +46,8 @@ class Stopping:
         of rounding.
     idle_steps
         So many steps in a row that gain nothing end a run.
+    relieved
+        A step that makes the least violation smaller by no more than this share is none towards the constraints.
     circling_steps
         So many in a row without a new lowest merit end a run that is at the noise floor.
     at_floor, at_floor_within_constraints, at_floor_by_prediction
@@ -63,6 +65,7 @@ class Stopping:
     resized: float = 10.0
     negligible: float = 1.5e-8
     idle_steps: int = 5
+    relieved: float = 0.01
     circling_steps: int = 20
     at_floor: float = 10.0
     at_floor_within_constraints: float = 100.0
