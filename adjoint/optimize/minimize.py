@@ -79,15 +79,16 @@ def minimize(
     noise
         Uncertainty of f, absolute; estimated when progress stops and this is zero.
     rtol, atol
-        A run may stop when the dual norm of the projected derivative (of the Lagrangian, with
-        constraints) is at most rtol times that at the start, or times the forces of the constraints
-        where these are larger. As a steep start makes that a large number, little must be left to
-        gain, too: a change of any entry by its size changes f by at most 1e-5 of f to first order,
-        and a Newton step, where the method knows one, gains at most 1e-8 of f; or, where f is zero
-        by rounding, x is within 1e-8 of the minimizer by its slopes. At most atol, in units of f
-        per unit of x, is enough by itself.
+        A run may stop when the projected derivative (of the Lagrangian, with constraints), times the
+        sizes that the entries of x have reached, is at most rtol times that at the start, or times
+        the forces of the constraints where these are larger: the same in all units. As a steep
+        start makes that a large number, little must be left to gain, too: a change of any entry by
+        its size changes f by at most 1e-5 of f to first order, and a Newton step, where the method
+        knows one, gains at most 1e-8 of f; or, where f is zero by rounding, x is within 1e-8 of the
+        minimizer by its slopes. A dual norm of at most atol, in units of f per unit of x, is enough
+        by itself.
     constraint_tolerance
-        Largest violation of a constraint, in its unit, that counts as none.
+        Largest violation of a constraint, in its unit, that counts as none: state constraints as shares of what they limit.
     max_steps, max_evaluations, max_seconds
         Limits; the last one is looked at between evaluations, outside of `jit` only.
     callback
@@ -114,6 +115,9 @@ def minimize(
     Notes
     -----
     **Derivative**: none; `argmin` differentiates minimizers.
+
+    **Units**: those of f, and of all x by one factor, change no run. Those of single entries of x change none of `MMA`, `GCMMA`,
+    and, where no entry starts at zero, `Newton` and `GaussNewton`; `BFGS` and `LBFGS` say when; the others depend on them.
 
     **Status**: `SUCCESS`; `NOISE_FLOOR`, a success of its own kind; `NOT_CONVERGED`, `MAX_EVALUATIONS` or `TIME_LIMIT` at a limit;
     `STALLED`; `UNTRUSTED_GRADIENT`, when differences of f contradict f'; `UNBOUNDED`; `INFEASIBLE`; `NONFINITE_OBJECTIVE`;
