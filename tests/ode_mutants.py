@@ -6,7 +6,9 @@ _FIELD = "ode/vector_field.py"
 _STEP = "ode/runge_kutta.py"
 _CHECKPOINTS = "ode/checkpoints.py"
 _RECURRENCE = "ode/recurrence.py"
-_DISCRETE = "ode/discrete.py"
+_DISCRETE = "ode/step_adjoint.py"
+_REPAIR = "ode/repair.py"
+_TANGENT = "ode/tangent_control.py"
 _FORWARD = "ode/forward.py"
 _CONTINUOUS = "ode/continuous.py"
 _QUADRATURE = "ode/quadrature.py"
@@ -26,8 +28,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "field: the length of the interval held constant",
         _FIELD,
-        "return (t1 - t0) * jnp.concatenate(slopes)",
-        "return jax.lax.stop_gradient(t1 - t0) * jnp.concatenate(slopes)",
+        "return rate * jnp.concatenate(slopes)",
+        "return jax.lax.stop_gradient(rate) * jnp.concatenate(slopes)",
         "discrete",
     ),
     # x[k+1] = advance(k, x[k]), lam[k] = pull(k, x[k], lam[k+1]).
@@ -62,8 +64,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "discrete: stale slope",
         _DISCRETE,
-        "State(inside.y1, lam.state.slope)",
-        "State(inside.y1, 0 * lam.state.slope)",
+        "State(self.inside.y1, lam.state.slope)",
+        "State(self.inside.y1, 0 * lam.state.slope)",
         "discrete",
     ),
     Mutant(
@@ -74,27 +76,31 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "discrete",
     ),
     Mutant(
-        "discrete: lam 1.001 times too large", _DISCRETE, "(State(inside.y1,", "(State(1.001 * inside.y1,", "discrete"
+        "discrete: lam 1.001 times too large",
+        _DISCRETE,
+        "return State(self.inside.y1,",
+        "return State(1.001 * self.inside.y1,",
+        "discrete",
     ),
     Mutant(
         "discrete: samples dropped at the stages",
         _DISCRETE,
-        "lam.state.slope), inside.stages))",
-        "lam.state.slope), 0 * inside.stages))",
+        "lam.state.slope), self.inside.stages",
+        "lam.state.slope), 0 * self.inside.stages",
         "discrete",
     ),
     Mutant(
         "discrete: samples of implicit steps dropped at the start",
         _DISCRETE,
-        "_sum(inside.state, state_bar)",
-        "_sum(state_bar)",
+        "add(inside.state, state_bar)",
+        "add(state_bar)",
         "implicit_samples",
     ),
     Mutant(
         "discrete: samples of implicit steps dropped at the parameters",
         _DISCRETE,
-        "_sum(inside.varying, varying_bar)",
-        "_sum(lam.varying, varying_bar)",
+        "add(inside.varying, varying_bar)",
+        "add(lam.varying, varying_bar)",
         "implicit_samples",
     ),
     Mutant("discrete: samples at t0 dropped", _DISCRETE, "is_first = s <= 0", "is_first = s < 0", "discrete"),
@@ -124,9 +130,9 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     # dS/ds = F_y S + F_p.
     Mutant(
         "variational equation: no F_p",
-        _FORWARD,
-        "(rows[1:], directions.varying_dot)",
-        "(rows[1:], jax.tree.map(jnp.zeros_like, directions.varying_dot))",
+        _TANGENT,
+        "Directions(p, varying_dot), s",
+        "Directions(p, jax.tree.map(jnp.zeros_like, varying_dot)), s",
         "forward",
     ),
     Mutant("variational equation: wrong unit", _FORWARD, "/ unit[:, None]", "/ unit[:, None] ** 2", "forward"),

@@ -19,6 +19,7 @@ from adjoint.ode.continuous import GaussAdjoint, InterpolatingAdjoint
 from adjoint.ode.discrete import Bars, DiscreteAdjoint, Gradient
 from adjoint.ode.forward import ForwardSensitivity, solve_in_both_modes
 from adjoint.ode.integrate import Integrator, Outcome, integrate
+from adjoint.ode.jumps import require_jumps
 from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.vector_field import Parameters, Problem, pose
@@ -89,6 +90,8 @@ class _Request:
     mode: str
     certificate: bool
     ends_vary: tuple[bool, bool]
+    jumps_vary: bool
+    max_step: float | None
 
 
 def ode_solve(
@@ -105,6 +108,8 @@ def ode_solve(
     atol: float = 1e-9,
     max_steps: int = 4096,
     steps: int | None = None,
+    jumps: Any = None,
+    max_step: float | None = None,
     mass_matrix: Any = None,
     sensitivity: Any = None,
     mode: Literal["reverse", "both"] = "reverse",
@@ -191,6 +196,7 @@ def ode_solve(
     if times is not None and (times.ndim != 1 or times.size == 0):
         refuse("ode_solve", f"ts of shape {times.shape}", "a list of times", "Pass a one-dimensional array.")
     require_sensitivity("ode_solve", sensitivity)
+    breaks = require_jumps(jumps, max_step, steps, dtype)
     y0, p = jax.tree.map(jnp.asarray, (y0, p))
     ends = (jnp.asarray(t0, dtype), jnp.asarray(t1, dtype))
     method = runge_kutta("ode_solve", solver, steps)
@@ -198,6 +204,9 @@ def ode_solve(
     if mass_matrix is not None:
         mass = MassMatrix.of("ode_solve", mass_matrix, ravel_pytree(y0)[0].size, dtype)
         _require_fit(method, sensitivity, certificate)
+        if breaks is not None and mass.is_singular:
+            given, remedy = "jumps with a singular mass_matrix", "Solve up to each jump, and go on from there."
+            refuse("ode_solve", given, "a regular mass_matrix", remedy)
     request = _Request(
         hashable(f),
         hashable(running_cost),
@@ -210,15 +219,27 @@ def ode_solve(
         mode,
         certificate,
         (isinstance(t0, jax.Array), isinstance(t1, jax.Array)),
+        any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(jumps)),
+        max_step,
     )
-    return _compiled(request, y0, p, ends, times)
+    return _compiled(request, y0, p, ends, times, breaks)
 
 
 @partial(jax.jit, static_argnums=0)
-def _compiled(request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | None) -> Solution[Any]:
-    problem = pose(request.f, request.running_cost, y0, p, ends, request.ends_vary, ts)
-    mass = _with_costs(request.mass, problem)
-    integrator = Integrator(problem.field, request.method, request.tolerances, request.max_steps, request.steps, mass)
+def _compiled(
+    request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | None, jumps: Array | None
+) -> Solution[Any]:
+    breaks = (jumps, request.jumps_vary, request.max_step)
+    problem = pose(request.f, request.running_cost, y0, p, ends, request.ends_vary, ts, *breaks)
+    integrator = Integrator(
+        problem.field,
+        request.method,
+        request.tolerances,
+        request.max_steps,
+        request.steps,
+        mass := _with_costs(request.mass, problem),
+        problem.limits,
+    )
     start_code = jnp.zeros((), jnp.int32)
     if mass is not None:
         y0, start_code = mass.consistent_start(problem.field, problem.y0, problem.p, request.mode)
@@ -233,7 +254,7 @@ def _compiled(request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | N
     }
     code = jnp.where(start_code == 0, _code(problem, outcome), start_code)
     if request.certificate:
-        found = certify(integrator, problem.y0, problem.p)
+        found = certify(integrator, sensitivity, problem.y0, problem.p)
         stats |= {"gradient_digits": found.digits, "growth": found.growth, "disagreement": found.disagreement}
         code = jnp.where((code == 0) & ~(found.digits >= ENOUGH_DIGITS), Status.UNTRUSTED.code, code)
     y1, samples = poison((y1, samples), code == 0)
