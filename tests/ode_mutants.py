@@ -127,6 +127,43 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "samples at the start: y0 dropped", "ode/integrate.py", "return y0_dot + s", "return 0 * y0_dot + s", "discrete"
     ),
     Mutant("samples at the start: no F_y", "ode/integrate.py", "s * slope_dot", "0 * slope_dot", "second_at_start"),
+    # eps[k] = Phi_k' eps[k+1] + e_k' lam[k+1], and what is done where it is large.
+    Mutant(
+        "estimate: errors of steps dropped",
+        _REPAIR,
+        "none, step.inside.y1 + step.inside.datum)",
+        "none, 0 * step.inside.y1)",
+        "at_rest",
+    ),
+    Mutant(
+        "estimate: a coarse grid believed",
+        _REPAIR,
+        "is_open & finite",
+        "(now.tries == 0) & finite",
+        "at_rest",
+    ),
+    Mutant(
+        "tangents: not in the error test",
+        _TANGENT,
+        "jnp.maximum(of_y, jnp.max(",
+        "jnp.maximum(of_y, 0 * jnp.max(",
+        "forward_at_rest",
+    ),
+    # t(s) is linear between jumps.
+    Mutant(
+        "jumps: their times do not move",
+        "ode/jumps.py",
+        "return cls(times, jnp.clip",
+        "return cls(jax.lax.stop_gradient(times), jnp.clip",
+        "switch",
+    ),
+    Mutant(
+        "jumps: f sees the other side",
+        "ode/jumps.py",
+        "(knots.shares < s) | (knots",
+        "(knots.shares <= s) | (knots",
+        "switch",
+    ),
     # dS/ds = F_y S + F_p.
     Mutant(
         "variational equation: no F_p",
@@ -228,8 +265,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "certificate: growth ignored",
         _CERTIFICATE,
-        "disagreement + growth *",
-        "disagreement + 0 * growth *",
+        "disagreement + fine.growth *",
+        "disagreement + 0 * fine.growth *",
         "unstable",
     ),
     Mutant(

@@ -27,8 +27,10 @@ class DiscreteAdjoint:
     11 times where f is made of differences on a grid, or of a dozen sines; half as much again with few checkpoints. From 128
     states stages of an implicit step are solved by the factors of the step, refined. The memory of the checkpoints.
 
-    At an explicit solver's stability limit the gradient of the *steps* is no gradient of the *solution*; take
-    `InterpolatingAdjoint` there.
+    Steps that suit the solution may be too long for its derivatives: at rest, from zero, at an explicit solver's stability
+    limit. An estimate of the error comes with the gradient, by the embedded weights. Above 100 rtol the steps are made anew, to
+    suit a tangent too, then halved; what stays wrong by more than a tenth is NaN. With equal steps (``steps``) the gradient
+    is that of the steps, and nothing is repaired. Derivatives of the gradient have no estimate.
 
     Source: A. Griewank, A. Walther, Algorithm 799: revolve, ACM Trans. Math. Softw. 26, 2000.
 

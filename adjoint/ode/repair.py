@@ -52,8 +52,8 @@ def estimated_sweep(
         return Estimated(before, eps, add(after.eps_varying, eps_varying), sizes)
 
     lam = start_of_sweep(y0, p, s, bars.y1)
-    none = jax.tree.map(jnp.zeros_like, (lam.state, lam.varying))
-    start = Estimated(lam, *none, Sizes.at_end(bars.y1, p.varying))
+    no_eps, no_varying = jax.tree.map(jnp.zeros_like, (lam.state, lam.varying))
+    start = Estimated(lam, no_eps, no_varying, Sizes.at_end(bars.y1, p.varying))
     end = sweep_back(schedule, advance, pull, record.states, record.count, start)
     gradient = finish_at_start(integrator, y0, p, s, bars, end.lam)
     eps = end.lam._replace(state=end.eps, varying=end.eps_varying, s=jnp.zeros_like(s))
@@ -141,8 +141,11 @@ def _better_steps(
     def of_tangent(_: Grid) -> Grid:
         found = grid_for_tangents(integrator, y0, p)
         # Steps that came to no end are no better.
-        kept = jax.tree.map(lambda new, old: jnp.where(found.is_whole, new, old), found[:2], (grid, count))
-        return Grid(*kept, jnp.array(True) & found.is_whole)
+        return Grid(
+            jnp.where(found.is_whole, found.s, grid),
+            jnp.where(found.is_whole, found.count, count),
+            found.is_whole,
+        )
 
     def once(wanted: Array, body: Any, start: Any) -> Any:
         turn = jax.lax.while_loop(lambda c: c[0], lambda c: (c[0] & False, body(c[1])), (wanted, start))

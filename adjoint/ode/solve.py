@@ -141,6 +141,12 @@ def ode_solve(
         At most so many attempts at a step.
     steps
         Take so many equal steps instead, without error control.
+    jumps
+        Times between t0 and t1 at which f or running_cost jumps, in any order; they may depend on p. The solve stops and
+        restarts there, f sees one side of a jump only, and derivatives hold what its time adds. Give them for switches,
+        pulses and piecewise inputs. A switch at a state is an `Event` of `hybrid_solve`.
+    max_step
+        The largest step, in the unit of t: for pulses whose times are not known, half the shortest of them.
     mass_matrix
         Solve M y' = f(t, y, p) instead, with a constant M of the flattened y, singular for algebraic equations (of index 1); with a
         stiff solver only. y0 need not be consistent: M y0 is kept, the rest of it is a guess for `root`.
@@ -151,7 +157,8 @@ def ode_solve(
     mode
         ``"reverse"``, or ``"both"`` for plain forward mode too, by `ForwardSensitivity`.
     certificate
-        Estimate how many digits of a gradient by y0 and p can be believed; NaN and `UNTRUSTED` when there is less than one.
+        Estimate how many digits of a gradient by y0 and p, by this sensitivity, can be believed, from a solve of other steps;
+        NaN and `UNTRUSTED` when there is less than one. Of jumps of f the remedy is jumps, of pulses that no step saw max_step.
 
     Returns
     -------
@@ -168,12 +175,13 @@ def ode_solve(
     Notes
     -----
     **Derivative**: with respect to y0, p, t0, t1, ts and what f closes over, as the sensitivity says. Steps are constant shares
-    of t1 - t0 in it. Hessians by `jax.jacfwd` of the gradient; reverse over reverse is refused by JAX.
+    of t1 - t0 in it, and of each interval between jumps; with ``steps`` it is that of the steps, right or not.
+    Hessians by `jax.jacfwd` of the gradient; reverse over reverse is refused by JAX.
 
     **Status**: `MAX_STEPS`, `STEP_UNDERFLOW` (blow-up, NaN, a discontinuity), `DIVERGED` (with `steps`), `NONFINITE_INPUT`,
     `OUT_OF_RANGE` (ts), `UNTRUSTED`. Then the value is NaN, and so is every derivative.
 
-    **Cost**: the solve, and for a gradient mostly 1 to 5 more, see the sensitivities; some 10 more for a certificate. Called
+    **Cost**: the solve, and for a gradient mostly 1 to 5 more, see the sensitivities; some 100 for a certificate. Called
     outside `jax.jit` it is compiled once for each f: define f once, not anew for every call.
 
     Source: Y. Cao, S. Li, L. Petzold, R. Serban, SIAM J. Sci. Comput. 24, 2003; A. Griewank, A. Walther, Evaluating
