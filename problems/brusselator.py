@@ -10,9 +10,9 @@ J = mean of (u^2 + v^2) / 2 at the end.
 
 Diffusion is stiff, and an explicit solver takes it in steps at its stability limit. There the gradient of what the solver computes
 is not that of what it stands for: its accepted steps amplify the fastest mode, a checkerboard, which the error control keeps small
-in the solution but not in the derivative, where steps are constants. The gradient of the discrete solve by the initial state is
-wrong then, without a sign of it in the solution. `ode_solve` sees the limit and takes a continuous adjoint by itself, and its
-certificate, which compares both kinds, says `UNTRUSTED`. At a tighter tolerance the steps are stable, and both kinds agree.
+in the solution but not in the derivative, where steps are constants. The exact gradient of these steps by the initial state is
+no gradient of the solution, without a sign of it in the solution. `ode_solve` sees the limit and takes a continuous adjoint by
+itself; `DiscreteAdjoint` finds it by its own estimate and takes other steps. Both agree with a solve to a tighter tolerance.
 
 Exact: the equations do not depend on time, so that dJ/dy(0) f(y(0)) = dJ/dT = dJ/dy(T) f(y(T)).
 """

@@ -2,9 +2,10 @@
 
 LINEAR = """factor_cache operators conversion dense superlu pardiso sparse multigrid iterative
 equilibrated solve""".split()  # noqa: SIM905
-ODE = """vector_field mass_matrix refinement runge_kutta integrate checkpoints discrete forward quadrature continuous
-backsolve certificate choice solve event_model event_search event_instant event_sequence
-events steady_state recurrence block_tridiagonal time_average shadowing""".split()  # noqa: SIM905
+ODE = """jumps vector_field mass_matrix refinement runge_kutta integrate checkpoints tangent_control
+error_estimate step_adjoint repair discrete forward quadrature continuous backsolve certificate
+choice solve event_model event_search event_instant event_sequence events steady_state recurrence
+block_tridiagonal time_average shadowing""".split()  # noqa: SIM905
 OPTIMIZE = """optimality_criteria problem line_search descent steepest_descent bfgs trust_region newton newton_krylov
 lagrangian separable mma gcmma augmented_lagrangian quadratic_program sqp_subproblem
 quasi_newton_sqp examination stopping run progress objective continuation driver answer_log sqp

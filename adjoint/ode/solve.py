@@ -19,6 +19,7 @@ from adjoint.ode.continuous import GaussAdjoint, InterpolatingAdjoint
 from adjoint.ode.discrete import Bars, DiscreteAdjoint, Gradient
 from adjoint.ode.forward import ForwardSensitivity, solve_in_both_modes
 from adjoint.ode.integrate import Integrator, Outcome, integrate
+from adjoint.ode.jumps import require_jumps
 from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.vector_field import Parameters, Problem, pose
@@ -89,6 +90,8 @@ class _Request:
     mode: str
     certificate: bool
     ends_vary: tuple[bool, bool]
+    jumps_vary: bool
+    max_step: float | None
 
 
 @takes_jax_functions("ode_solve")
@@ -106,6 +109,8 @@ def ode_solve(
     atol: float = 1e-9,
     max_steps: int = 4096,
     steps: int | None = None,
+    jumps: Any = None,
+    max_step: float | None = None,
     mass_matrix: Any = None,
     sensitivity: Any = None,
     mode: Literal["reverse", "both"] = "reverse",
@@ -137,6 +142,12 @@ def ode_solve(
         At most so many attempts at a step.
     steps
         Take so many equal steps instead, without error control.
+    jumps
+        Times between t0 and t1 at which f or running_cost jumps, in any order; they may depend on p. The solve stops and
+        restarts there, f sees one side of a jump only, and derivatives hold what its time adds. Give them for switches,
+        pulses and piecewise inputs. A switch at a state is an `Event` of `hybrid_solve`.
+    max_step
+        The largest step, in the unit of t: for pulses whose times are not known, half the shortest of them.
     mass_matrix
         Solve M y' = f(t, y, p) instead, with a constant M of the flattened y, singular for algebraic equations (of index 1); with a
         stiff solver only. y0 need not be consistent: M y0 is kept, the rest of it is a guess for `root`.
@@ -147,7 +158,8 @@ def ode_solve(
     mode
         ``"reverse"``, or ``"both"`` for plain forward mode too, by `ForwardSensitivity`.
     certificate
-        Estimate how many digits of a gradient by y0 and p can be believed; NaN and `UNTRUSTED` when there is less than one.
+        Estimate how many digits of a gradient by y0 and p, by this sensitivity, can be believed, from a solve of other steps;
+        NaN and `UNTRUSTED` when there is less than one. Of jumps of f the remedy is jumps, of pulses that no step saw max_step.
 
     Returns
     -------
@@ -164,12 +176,13 @@ def ode_solve(
     Notes
     -----
     **Derivative**: with respect to y0, p, t0, t1, ts and what f closes over, as the sensitivity says. Steps are constant shares
-    of t1 - t0 in it. Hessians by `jax.jacfwd` of the gradient; reverse over reverse is refused by JAX.
+    of t1 - t0 in it, and of each interval between jumps; with ``steps`` it is that of the steps, right or not.
+    Hessians by `jax.jacfwd` of the gradient; reverse over reverse is refused by JAX.
 
     **Status**: `MAX_STEPS`, `STEP_UNDERFLOW` (blow-up, NaN, a discontinuity), `DIVERGED` (with `steps`), `NONFINITE_INPUT`,
     `OUT_OF_RANGE` (ts), `UNTRUSTED`. Then the value is NaN, and so is every derivative.
 
-    **Cost**: the solve, and for a gradient mostly 1 to 5 more, see the sensitivities; some 10 more for a certificate. Called
+    **Cost**: the solve, and for a gradient mostly 1 to 5 more, see the sensitivities; some 100 for a certificate. Called
     outside `jax.jit` it is compiled once for each f: define f once, not anew for every call.
 
     Source: Y. Cao, S. Li, L. Petzold, R. Serban, SIAM J. Sci. Comput. 24, 2003; A. Griewank, A. Walther, Evaluating
@@ -193,6 +206,7 @@ def ode_solve(
     if times is not None and (times.ndim != 1 or times.size == 0):
         refuse("ode_solve", f"ts of shape {times.shape}", "a list of times", "Pass a one-dimensional array.")
     require_sensitivity("ode_solve", sensitivity)
+    breaks = require_jumps(jumps, max_step, steps, dtype)
     y0, p = jax.tree.map(jnp.asarray, (y0, p))
     ends = (jnp.asarray(t0, dtype), jnp.asarray(t1, dtype))
     method = runge_kutta("ode_solve", solver, steps)
@@ -200,6 +214,9 @@ def ode_solve(
     if mass_matrix is not None:
         mass = MassMatrix.of("ode_solve", mass_matrix, ravel_pytree(y0)[0].size, dtype)
         _require_fit(method, sensitivity, certificate)
+        if breaks is not None and mass.is_singular:
+            given, remedy = "jumps with a singular mass_matrix", "Solve up to each jump, and go on from there."
+            refuse("ode_solve", given, "a regular mass_matrix", remedy)
     request = _Request(
         hashable(f),
         hashable(running_cost),
@@ -212,15 +229,27 @@ def ode_solve(
         mode,
         certificate,
         (isinstance(t0, jax.Array), isinstance(t1, jax.Array)),
+        any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(jumps)),
+        max_step,
     )
-    return _compiled(request, y0, p, ends, times)
+    return _compiled(request, y0, p, ends, times, breaks)
 
 
 @partial(jax.jit, static_argnums=0)
-def _compiled(request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | None) -> Solution[Any]:
-    problem = pose(request.f, request.running_cost, y0, p, ends, request.ends_vary, ts)
-    mass = _with_costs(request.mass, problem)
-    integrator = Integrator(problem.field, request.method, request.tolerances, request.max_steps, request.steps, mass)
+def _compiled(
+    request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | None, jumps: Array | None
+) -> Solution[Any]:
+    breaks = (jumps, request.jumps_vary, request.max_step)
+    problem = pose(request.f, request.running_cost, y0, p, ends, request.ends_vary, ts, *breaks)
+    integrator = Integrator(
+        problem.field,
+        request.method,
+        request.tolerances,
+        request.max_steps,
+        request.steps,
+        mass := _with_costs(request.mass, problem),
+        problem.limits,
+    )
     start_code = jnp.zeros((), jnp.int32)
     if mass is not None:
         y0, start_code = mass.consistent_start(problem.field, problem.y0, problem.p, request.mode)
@@ -235,7 +264,7 @@ def _compiled(request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | N
     }
     code = jnp.where(start_code == 0, _code(problem, outcome), start_code)
     if request.certificate:
-        found = certify(integrator, problem.y0, problem.p)
+        found = certify(integrator, sensitivity, problem.y0, problem.p)
         stats |= {"gradient_digits": found.digits, "growth": found.growth, "disagreement": found.disagreement}
         code = jnp.where((code == 0) & ~(found.digits >= ENOUGH_DIGITS), Status.UNTRUSTED.code, code)
     y1, samples = poison((y1, samples), code == 0)
