@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, PyTree
 
 from adjoint.inputs import refuse
 from adjoint.ode.discrete import DiscreteAdjoint
-from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.integrate import Integrator, State, first_step, is_nothing, judge
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.solve import Plan, hashable, require_problem, require_sensitivity, runge_kutta, solve_plan
@@ -166,9 +165,8 @@ def hybrid_solve(
     _require_events(events, max_events, ends[0], y0, p)
     require_sensitivity("hybrid_solve", sensitivity)
     sensitivity = DiscreteAdjoint() if sensitivity is None else sensitivity
-    sensitivity = ForwardSensitivity() if mode == "both" else sensitivity
     method = runge_kutta("hybrid_solve", solver, None)
-    request = _Request(hashable(f), events, max_events, method, Tolerances(rtol, atol), max_steps, sensitivity, mode)
+    request = _Request(hashable(f), events, max_events, method, Tolerances(rtol, atol), max_steps, sensitivity)
     return _compiled(request, y0, p, ends)
 
 
@@ -181,7 +179,6 @@ class _Request:
     tolerances: Tolerances
     max_steps: int
     sensitivity: Any
-    mode: str
 
 
 @partial(jax.jit, static_argnums=0)
@@ -225,7 +222,7 @@ def _segment(request: _Request, unravel: Any, p: PyTree, t1: Array, t: Array, y:
     # tau is a number when there is an event, and t1 with its derivative when there is none.
     problem = pose(request.f, None, unravel(y), p, (t, tau), (True, True), None)
     integrator = _integrator(request, problem)
-    y_tau, _, outcome = solve_plan(Plan(integrator, request.sensitivity, request.mode), problem)
+    y_tau, _, outcome = solve_plan(Plan(integrator, request.sensitivity), problem)
     code = jnp.where(code == 0, outcome.code, code)
     i = jnp.maximum(which, 0)
 
