@@ -7,6 +7,7 @@ Introduction to Sensitivity and Stability Analysis in Nonlinear Programming, 198
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from adjoint.implicit.minimizer import QuasiNewton
 from adjoint.implicit.newton import Newton
 from adjoint.implicit.residual import RootProblem, ravel, ravel_size
 from adjoint.implicit.root import find_root
+from adjoint.implicit.symmetric_gradient import symmetric_gradient
 from adjoint.inputs import describe, refuse, require_function, takes_jax_functions
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.norm import norm, row_norms
@@ -48,12 +50,14 @@ class _Problem(NamedTuple):
     def conditions(self, at: _KKTPoint, p: PyTree) -> _KKTPoint:
         """f_x + c_x' m = 0, and c = 0, or for an inequality c = 0 or m = 0, whichever m + c > 0 selects."""
 
-        def lagrangian(x: PyTree) -> Array:
-            return self.f(x, p) + at.multipliers @ self.c(x, p)
+        def lagrangian(x: PyTree, given: Any) -> Array:
+            m, p = given
+            return self.f(x, p) + m @ self.c(x, p)
 
         c = self.c(at.x, p)
         slack = jnp.asarray(self.may_be_slack & (at.multipliers + c <= 0), c.dtype)
-        return _KKTPoint(jax.grad(lagrangian)(at.x), slack * at.multipliers + (1 - slack) * c)
+        stationarity = symmetric_gradient(lagrangian, at.x, (at.multipliers, p))
+        return _KKTPoint(stationarity, slack * at.multipliers + (1 - slack) * c)
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,8 @@ def argmin(
 
     Notes
     -----
-    **Derivative**: of the root of grad f, or of the conditions with the active inequalities as equations; of any order. Near
+    **Derivative**: of the root of grad f, or of the conditions with the active inequalities as equations; of any order. Second
+    derivatives of f are taken by forward mode of its gradient, so that f may hold an `ode_solve`. Near
     weakly active constraints it changes abruptly, and there is none where one is weakly active.
 
     **Status**: as of `root`, with `NOT_POSITIVE_DEFINITE` at a saddle or maximum, and `DEGENERATE` where an inequality is active
@@ -206,7 +211,9 @@ def argmin(
     f = _real_scalar(objective, x0, p)
     if equality is None and inequality is None:
         linear_solver = Cholesky() if linear_solver is None else linear_solver
-        return find_root("argmin", jax.grad(f), x0, p, _Descend(solver, f), linear_solver, None, mode)
+        return find_root(
+            "argmin", partial(symmetric_gradient, f), x0, p, _Descend(solver, f), linear_solver, None, mode
+        )
     present = [c for c in (equality, inequality) if c is not None]
     sizes = [ravel_size(jax.eval_shape(c, x0, p)) for c in present]
     k = sizes[0] if equality is not None else 0

@@ -38,7 +38,6 @@ class Request:
     tolerances: Tolerances
     max_steps: int
     sensitivity: Any
-    mode: str
 
 
 class Rhythm(NamedTuple):
@@ -220,7 +219,7 @@ def _flow(
         # A sample that rounding has put outside of the interval keeps its derivative.
         problem = problem._replace(s=share + jax.lax.stop_gradient(inside - share))
     integrator = Integrator(problem.field, request.method, request.tolerances, request.max_steps)
-    return solve_plan(Plan(integrator, request.sensitivity, request.mode), problem)
+    return solve_plan(Plan(integrator, request.sensitivity), problem)
 
 
 def _sampled_here(

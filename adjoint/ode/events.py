@@ -12,7 +12,6 @@ from adjoint.inputs import refuse, takes_jax_functions, warn_if_cut
 from adjoint.ode.discrete import DiscreteAdjoint
 from adjoint.ode.event_model import Event
 from adjoint.ode.event_sequence import Request, run
-from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.runge_kutta import Tolerances
 from adjoint.ode.solve import hashable, require_problem, require_sensitivity, runge_kutta
 from adjoint.solution import Solution, Status
@@ -189,10 +188,9 @@ def hybrid_solve(
         refuse("hybrid_solve", f"ts of shape {times.shape}", "a list of times", remedy)
     require_sensitivity("hybrid_solve", sensitivity)
     sensitivity = DiscreteAdjoint() if sensitivity is None else sensitivity
-    sensitivity = ForwardSensitivity() if mode == "both" else sensitivity
     method = runge_kutta("hybrid_solve", solver, None)
     tolerances = Tolerances(rtol, atol)
-    request = Request(hashable(f), events, max_events, method, tolerances, max_steps, sensitivity, mode)
+    request = Request(hashable(f), events, max_events, method, tolerances, max_steps, sensitivity)
     ended = run(request, y0, p, ends, times)
     stats = {
         "events": jnp.sum(ended.which >= 0),
