@@ -3,12 +3,29 @@
 Each message says what was given, what was expected and what to do, in this order.
 """
 
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+# What a function raises that wants the numbers behind a traced value: `np.linalg.norm(x)`, `float(x)`, `if x > 0`.
+_WANTS_NUMBERS = (
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.ConcretizationTypeError,
+)
+_EXTERNAL = "What is NumPy alone goes through adjoint.external(function, vjp=..., like=...)."
+# Packages through which a function of the user is called, so that none of their lines is its own.
+_CALLERS = ("adjoint", "jax", "jaxlib", "numpy", "equinox", "diffrax", "optimistix", "jaxtyping")
 
 
 def refuse(where: str, given: str, expected: str, remedy: str, error: type[Exception] = ValueError) -> NoReturn:
@@ -67,6 +84,20 @@ def require_same_precision(where: str, first: tuple[str, Any], second: tuple[str
     return jnp.promote_types(dtype_1, dtype_2)
 
 
+_FUNCTIONS = {
+    "equality": "Pass a function whose value is to be zero; SciPy's 'eq' is its 'fun'.",
+    "inequality": "Pass a function whose values are to be <= 0; SciPy's 'ineq' is its 'fun' with the sign changed.",
+    "gradient": "Pass a function that returns the derivative, structured like x; SciPy's jac=True is two functions here.",
+}
+
+
+def require_function(where: str, name: str, function: Any) -> None:
+    """Refuse what is no function, as SciPy's dictionaries of constraints and its jac=True are not."""
+    if not callable(function):
+        remedy = _FUNCTIONS.get(name, f"Pass {name} as a function.")
+        refuse(where, f"{name} = {describe(function)}", "a function of x", remedy, TypeError)
+
+
 def require_tolerance_and_limit(where: str, rtol: float, max_steps: int, usual: tuple[float, int]) -> None:
     """Refuse what would keep an iteration from ending, or from starting."""
     if not rtol > 0:
@@ -79,3 +110,60 @@ def require_shape(where: str, name: str, given: tuple[int, ...], expected: str, 
     """Refuse `name` unless its shape `fits` what is `expected`."""
     if not fits:
         refuse(where, f"{name} of shape {tuple(given)}", expected, remedy)
+
+
+def takes_jax_functions(
+    where: str, remedy: str = _EXTERNAL
+) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """A decorator of a public function `where` that calls functions of the user with traced values.
+
+    Where one of these needs numbers, as NumPy functions do, the error names its line and the
+    `remedy`, in place of JAX's bare ``TracerArrayConversionError``.
+    """
+
+    def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        @wraps(function)
+        def explained(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                line = _line_of_user(error.__traceback__)
+                if line is None or not any(isinstance(e, _WANTS_NUMBERS) for e in _chain(error)):
+                    raise
+                try:
+                    refuse(
+                        where,
+                        f"a function that needs numbers where JAX traces it, in {line}",
+                        "a function written with jax.numpy",
+                        f"Use jax.numpy in place of NumPy and math, and jnp.where in place of if. {remedy}",
+                        TypeError,
+                    )
+                except TypeError as explanation:
+                    raise explanation from error
+
+        return explained
+
+    return decorate
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _line_of_user(traceback: TracebackType | None) -> str | None:
+    """The innermost line that belongs to none of the calling packages, and to no package where there is such a line."""
+    installed, own = None, None
+    while traceback is not None:
+        module = str(traceback.tb_frame.f_globals.get("__name__", ""))
+        path = Path(traceback.tb_frame.f_code.co_filename)
+        if module.partition(".")[0] not in _CALLERS:
+            line = f"line {traceback.tb_lineno} of {path.name}"
+            if "site-packages" in path.parts:
+                installed = line
+            else:
+                own = line
+        traceback = traceback.tb_next
+    return own or installed

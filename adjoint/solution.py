@@ -150,7 +150,8 @@ class Status:
         ),
         (
             "INFEASIBLE",
-            "no point within the constraints was found; (a) they may contradict each other, (b) start where they hold",
+            "no point within the constraints was found; (a) they may contradict each other, (b) a sign may be wrong: "
+            "inequality(x) is to be <= 0, SciPy's >= 0, (c) start where they hold",
         ),
         (
             "NONFINITE_OBJECTIVE",

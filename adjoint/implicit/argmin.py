@@ -20,7 +20,7 @@ from adjoint.implicit.minimizer import QuasiNewton
 from adjoint.implicit.newton import Newton
 from adjoint.implicit.residual import RootProblem, ravel, ravel_size
 from adjoint.implicit.root import find_root
-from adjoint.inputs import describe, refuse
+from adjoint.inputs import describe, refuse, require_function, takes_jax_functions
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.solution import Solution, Status, poison
 
@@ -125,6 +125,11 @@ def _examine(problem: _Problem, at: _KKTPoint, x0: Array, p: PyTree, unravel: Ca
     return _Verdict(code.astype(jnp.int32), active)
 
 
+@takes_jax_functions(
+    "argmin",
+    "argmin needs second derivatives, which adjoint.external has not; adjoint.minimize takes functions of NumPy "
+    "with gradient=, or through adjoint.external, and finds the minimizer without its derivative.",
+)
 def argmin(
     objective: Callable[[PyTree, PyTree], Array],
     x0: PyTree,
@@ -149,7 +154,8 @@ def argmin(
     solver
         `QuasiNewton` (default), or a `HostSolver` of any minimizer, which returns x alone.
     equality, inequality
-        g(x, p) and h(x, p): arrays or pytrees of them, of any shape.
+        g(x, p) = 0 and h(x, p) <= 0: arrays or pytrees of them, of any shape. (The inequalities of SciPy are >= 0: change
+        their signs.) Bounds are inequalities, too: h = x - upper and lower - x.
     linear_solver
         For the derivative (and the last steps): `Cholesky` (default), or `LU` (default with constraints), or `CG`, which
         uses products with the Hessian alone, for many unknowns without constraints.
@@ -193,6 +199,9 @@ def argmin(
     solver = QuasiNewton() if solver is None else solver
     if not isinstance(solver, QuasiNewton | HostSolver):
         refuse("argmin", f"solver = {solver!r}", "QuasiNewton() or HostSolver(function)", "Leave it out.", TypeError)
+    for name, given in (("objective", objective), ("equality", equality), ("inequality", inequality)):
+        if given is not None or name == "objective":
+            require_function("argmin", name, given)
     f = _real_scalar(objective, x0, p)
     if equality is None and inequality is None:
         linear_solver = Cholesky() if linear_solver is None else linear_solver

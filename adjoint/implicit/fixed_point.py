@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Inexact, Int32, PyTree
 
 from adjoint.implicit.residual import RootProblem
 from adjoint.implicit.root import find_root
-from adjoint.inputs import refuse, require_tolerance_and_limit
+from adjoint.inputs import refuse, require_tolerance_and_limit, takes_jax_functions
 from adjoint.linear.iterative import GMRES, Krylov
 from adjoint.solution import Solution
 
@@ -186,6 +186,7 @@ class TransposedIteration(Krylov):
         return y, steps
 
 
+@takes_jax_functions("fixed_point")
 def fixed_point(
     step: Callable[[PyTree, PyTree], PyTree],
     x0: PyTree,

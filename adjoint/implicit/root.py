@@ -13,7 +13,7 @@ from jaxtyping import Array, PyTree
 from adjoint.implicit.host_solver import OptimistixRootFinder
 from adjoint.implicit.newton import Newton, NewtonKrylov
 from adjoint.implicit.residual import JacobianAction, RootProblem, trace_residual
-from adjoint.inputs import refuse
+from adjoint.inputs import refuse, takes_jax_functions
 from adjoint.linear.dense import LU, Cholesky, probe_vector
 from adjoint.linear.iterative import GMRES, Krylov
 from adjoint.linear.operators import SparsePattern
@@ -149,6 +149,7 @@ def _inexact(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
+@takes_jax_functions("root")
 def root(
     residual: Callable[[PyTree, PyTree], PyTree],
     x0: PyTree,

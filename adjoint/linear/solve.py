@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from adjoint.inputs import as_inexact_array, refuse, require_same_precision, require_shape
+from adjoint.inputs import as_inexact_array, refuse, require_same_precision, require_shape, takes_jax_functions
 from adjoint.linear.dense import LU, Cholesky, Outcome
 from adjoint.linear.iterative import CG, GMRES, MINRES
 from adjoint.linear.operators import BoundFunction, Dense, MatrixFree, Operator, Sparse, as_operator
@@ -194,6 +194,7 @@ class Factorization(Generic[Factor]):
         return Solution(poison(x, status.ok), status, jax.lax.stop_gradient(stats), self.origin)
 
 
+@takes_jax_functions("linear_solve")
 def linear_solve(
     A: Any, b: Inexact[Array, " n *k"], solver: Any = None, *, mode: Mode = "reverse"
 ) -> Solution[Inexact[Array, " n *k"]]:

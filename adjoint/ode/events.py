@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from adjoint.inputs import refuse
+from adjoint.inputs import refuse, takes_jax_functions
 from adjoint.ode.discrete import DiscreteAdjoint
 from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.integrate import Integrator, State, first_step, is_nothing, judge
@@ -95,6 +95,7 @@ LOOKS = 8
 TOUCH = 1e-6
 
 
+@takes_jax_functions("hybrid_solve")
 def hybrid_solve(
     f: Callable[..., PyTree],
     y0: PyTree,

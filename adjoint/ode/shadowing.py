@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jax.interpreters import partial_eval
 from jaxtyping import Array, Float, PyTree
 
-from adjoint.inputs import refuse
+from adjoint.inputs import refuse, takes_jax_functions
 from adjoint.ode import block_tridiagonal
 from adjoint.ode.choice import at_stability_limit, choose
 from adjoint.ode.integrate import Integrator, Outcome, integrate
@@ -75,6 +75,7 @@ class _Request:
         return solve_plan(plan, problem)[0]
 
 
+@takes_jax_functions("shadowing_sensitivity")
 def shadowing_sensitivity(
     f: Callable[..., PyTree],
     y0: PyTree,

@@ -11,7 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
-from adjoint.inputs import refuse
+from adjoint.inputs import refuse, takes_jax_functions
 from adjoint.ode.backsolve import BacksolveAdjoint
 from adjoint.ode.certificate import ENOUGH_DIGITS, certify
 from adjoint.ode.choice import at_stability_limit, choose
@@ -91,6 +91,7 @@ class _Request:
     ends_vary: tuple[bool, bool]
 
 
+@takes_jax_functions("ode_solve")
 def ode_solve(
     f: Callable[..., PyTree],
     y0: PyTree,

@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 from adjoint.implicit.newton import Newton
 from adjoint.implicit.residual import RootProblem
 from adjoint.implicit.root import find_root
-from adjoint.inputs import refuse
+from adjoint.inputs import refuse, takes_jax_functions
 from adjoint.ode.integrate import Integrator, integrate
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.solve import require_problem, runge_kutta
@@ -48,6 +48,7 @@ class LongTime:
 LEAP = 0.1
 
 
+@takes_jax_functions("steady_state")
 def steady_state(
     f: Callable[..., PyTree],
     y0: PyTree,

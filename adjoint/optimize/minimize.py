@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial, reduce
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.core
@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
 from adjoint.inner_products import InnerProduct
-from adjoint.inputs import refuse
-from adjoint.optimize.choice import as_method, choose, honoring
+from adjoint.inputs import refuse, takes_jax_functions
+from adjoint.optimize.bfgs import BFGS
+from adjoint.optimize.choice import SMALL, as_method, choose, honoring
 from adjoint.optimize.driver import Step, compiled, on_host
 from adjoint.optimize.problem import Domain, Measure, Method, Request
 from adjoint.optimize.progress import Limits, Run
@@ -21,13 +22,21 @@ from adjoint.optimize.statement import Statement, require_scalar, start_outside,
 from adjoint.record.checkpoint import Checkpoint
 from adjoint.solution import Columns, Solution, Status, Words
 
+if TYPE_CHECKING:
+    import scipy.optimize
 
+
+@takes_jax_functions(
+    "minimize",
+    "Functions of NumPy: pass the derivative of the objective as gradient=, and wrap what else there is "
+    "in adjoint.external(function, vjp=..., like=...).",
+)
 def minimize(
     objective: Callable[[PyTree], Any],
     x0: PyTree,
     method: Any = None,
     *,
-    bounds: tuple[PyTree, PyTree] | None = None,
+    bounds: "tuple[PyTree, PyTree] | scipy.optimize.Bounds | None" = None,
     equality: Callable[[PyTree], PyTree] | None = None,
     inequality: Callable[[PyTree], PyTree] | None = None,
     inner_product: InnerProduct | None = None,
@@ -56,9 +65,12 @@ def minimize(
         `AugmentedLagrangian`; None chooses by size, bounds,
         constraints and derivatives, and ``stats["method"]`` says what and why.
     bounds
-        (lower, upper), each a number or structured like x0; infinite where there is none.
+        (lower, upper), each a number or structured and shaped like x0; infinite, or None for a whole side, where there is
+        none. Or `scipy.optimize.Bounds`. A pair (lowest, highest) for each unknown, the other form of SciPy, is refused, as
+        is all that can be read in both ways.
     equality, inequality
-        g and h, functions of x that return arrays.
+        g and h, functions of x that return arrays: g(x) = 0 and h(x) <= 0. (The inequalities of SciPy are >= 0: change
+        their signs.)
     inner_product
         Measures steps and derivatives, and makes gradients of derivatives: `Euclidean` (default), `Weighted`, `Sobolev`. With the
         default `BFGS`, `LBFGS`, `Newton` and `GaussNewton` measure their steps in units of the entries of x0.
@@ -139,9 +151,11 @@ def _methods(method: Any, statement: Statement, equality: Any, inequality: Any) 
     """The methods to try in turn, and why these."""
     given = {"bounds": statement.domain.bounded, "equality": equality is not None, "inequality": inequality is not None}
     if method is None:
-        traceable = statement.objective.gradient is None
-        boxed = _is_boxed(statement.domain)
-        methods, why = choose(statement.x.size, boxed, given["equality"], given["inequality"], traceable)
+        n, constrained = statement.x.size, given["equality"] or given["inequality"]
+        require_scalar(statement, BFGS())
+        # Asked only where the answer decides, since it takes a tracing of the objective.
+        twice = n <= SMALL and not constrained and statement.objective.has_second_derivatives(statement.x)
+        methods, why = choose(n, _is_boxed(statement.domain), given["equality"], given["inequality"], twice)
     else:
         methods, why = (as_method(method),), "as asked"
     for chosen in methods:
