@@ -66,7 +66,9 @@ class Run(NamedTuple):
     previous
         The iterate before `state.at`.
     measure
-        Of ``state.at``; `first_measure` of the start, or of the start of the run that this one goes on with.
+        Of ``state.at``.
+    scaled, first_measure
+        The same in sizes of the entries, whatever units x has; and of the start of this run, or of that which it goes on with.
     lowest
         The lowest stationarity so far.
     mismatch
@@ -90,6 +92,7 @@ class Run(NamedTuple):
     state: Any
     previous: Iterate
     measure: Measure
+    scaled: Measure
     first_measure: Measure
     best: Best
     lowest: Float[Array, ""]
@@ -125,6 +128,7 @@ def start(
         state=state,
         previous=state.at,
         measure=nowhere,
+        scaled=nowhere,
         first_measure=nowhere if first_measure is None else first_measure,
         best=Best(state.at.x, infinite, infinite, infinite, _multipliers(state)),
         lowest=infinite,
@@ -221,6 +225,8 @@ def proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
 def _arrive(method: Method, run: Run, before: Iterate, first: Bool[Array, ""], domain: Domain, limits: Limits) -> Run:
     """Measure a new iterate and compare it with the one before and with the best."""
     at, measure = run.state.at, method.measure(run.state, domain)
+    run = run._replace(reach=jnp.maximum(run.reach, jnp.abs(at.x)))
+    scaled = method.measure(run.state, domain.in_sizes(run.reach))
     best, tolerance = run.best, limits.constraint_tolerance
     feasible = jnp.maximum(measure.violation, tolerance), jnp.maximum(best.violation, tolerance)
     better = (feasible[0] < feasible[1]) | ((feasible[0] == feasible[1]) & (at.value <= best.value))
@@ -230,17 +236,17 @@ def _arrive(method: Method, run: Run, before: Iterate, first: Bool[Array, ""], d
     is_step = jnp.any(jnp.abs(at.x - before.x) > SHORT * jnp.finfo(at.x.dtype).eps * jnp.abs(at.x))
     gained = is_step & (run.measure.merit - measure.merit > rounding)
     gained = gained | (measure.violation < run.measure.violation / 2)
-    gained = gained | (measure.stationarity < run.lowest / 2) | first
+    gained = gained | (scaled.stationarity < run.lowest / 2) | first
     begins = first & ~jnp.isfinite(run.first_measure.merit)
     return run._replace(
         previous=before,
         measure=measure,
-        first_measure=jax.tree.map(lambda a, b: jnp.where(begins, a, b), measure, run.first_measure),
+        scaled=scaled,
+        first_measure=jax.tree.map(lambda a, b: jnp.where(begins, a, b), scaled, run.first_measure),
         best=jax.tree.map(lambda a, b: jnp.where(better, a, b), here, best),
-        lowest=jnp.minimum(run.lowest, measure.stationarity),
+        lowest=jnp.minimum(run.lowest, scaled.stationarity),
         mismatch=_mismatch(run.mismatch, before, at, rounding, first),
         size=jnp.maximum(run.size, domain.norm(at.x)),
-        reach=jnp.maximum(run.reach, jnp.abs(at.x)),
         idle=jnp.where(gained, 0, run.idle + 1).astype(jnp.int32),
     )
 
@@ -267,10 +273,10 @@ def _stop(
 ) -> Run:
     """Whether and why the run is over, or has to be examined before it may be; `told` when all is known of the iterate."""
     state, measure = run.state, run.measure
-    reference = _reference(run)
-    tolerance = jnp.maximum(limits.atol, limits.rtol * reference)
     within = measure.violation <= limits.constraint_tolerance
-    converged = told & (measure.stationarity <= tolerance) & within & _settled(run, domain, limits)
+    reference = _reference(run, domain)
+    small = (run.scaled.stationarity <= limits.rtol * reference) | (measure.stationarity <= limits.atol)
+    converged = told & small & within & _settled(run, domain, limits)
     scale = jnp.maximum(jnp.abs(run.first_measure.merit), reference)
     bottomless = (scale > 0) & (run.first_measure.merit - measure.merit > scale / jnp.finfo(scale.dtype).eps)
     asked = (answer.value, answer.derivative, answer.constraints, answer.jacobian)
@@ -303,7 +309,9 @@ def _stop(
     last_step = _inward(state.at.x, state.at.x - run.previous.x, domain)
     direction = jnp.where(converged, last_step, _doubtful_direction(run, domain))
     direction = jnp.where(uphill, _inward(state.at.x, run.best.x - state.at.x, domain), direction)
-    begun = examination.begin(state.at, direction, run.size, domain)
+    units = domain.in_sizes(run.reach)
+    size = run.size if units.unit is None else units.norm(run.reach)
+    begun = examination.begin(state.at, direction, size, units)
     return run._replace(
         examination=jax.tree.map(lambda a, b: jnp.where(doubtful, a, b), begun, run.examination),
         mismatch=jnp.where(doubtful, 0, run.mismatch),
@@ -312,12 +320,10 @@ def _stop(
     )
 
 
-def _reference(run: Run) -> Float[Array, ""]:
-    """What rtol is a share of: the stationarity at the start, or the forces of the constraints that balance f' by now.
-
-    A start may be a minimum of f where it is not yet within the constraints.
-    """
-    return jnp.maximum(run.first_measure.stationarity, run.measure.scale)
+def _reference(run: Run, domain: Domain) -> Float[Array, ""]:
+    """What rtol is a share of: the slope at the start, which may be a minimum of f, or the forces of constraints by now."""
+    first = domain.in_sizes(run.reach).dual_norm(run.first_measure.derivative)
+    return jnp.maximum(first, run.scaled.scale)
 
 
 def _constrained(run: Run) -> bool:
@@ -328,7 +334,7 @@ def _trapped(run: Run, domain: Domain) -> Bool[Array, ""]:
     """Whether no small change of x makes the violation smaller; without that evidence a run outside of the constraints goes on."""
     if not _constrained(run):
         return jnp.zeros((), bool)
-    return lagrangian.trapped(run.state.at.x, run.state.constraints, run.state.multipliers, domain)
+    return lagrangian.trapped(run.state.at.x, run.state.constraints, run.state.multipliers, domain.in_sizes(run.reach))
 
 
 def _doubtful_direction(run: Run, domain: Domain) -> Float[Array, " n"]:
@@ -358,23 +364,20 @@ def _at_floor(run: Run, domain: Domain) -> Bool[Array, ""]:
 
 
 def _relative_slope(run: Run) -> Float[Array, ""]:
-    """What a change of an entry by its size changes f by, to first order, whatever the units (Dennis and Schnabel, section 7.2)."""
+    """What a change of an entry by its size changes f by, to first order (Dennis and Schnabel, section 7.2)."""
     return jnp.max(jnp.abs(run.measure.derivative) * run.reach, initial=0.0)
 
 
 def _settled(run: Run, domain: Domain, limits: Limits) -> Bool[Array, ""]:
-    """Whether the slope is small beside f, too, and not only beside that at the start; and what second derivatives promise.
-
-    A steep start makes rtol times the first derivative a large number, which says nothing about the end.
-    """
-    value, stationarity, slope = run.state.at.value, run.measure.stationarity, _relative_slope(run)
+    """Whether the slope is small beside f, too: rtol times a steep start is large, and says nothing about the end."""
+    value, slope = run.state.at.value, _relative_slope(run)
     eps, total = jnp.finfo(value.dtype).eps, jnp.abs(run.first_measure.merit - run.measure.merit)
     settled = slope <= jnp.maximum(SETTLED, jnp.sqrt(eps)) * jnp.abs(value)
     # A quadratic may be solved by a single step, which leaves nothing but rounding.
-    nothing = (stationarity <= 64 * eps * _reference(run)) & (slope <= ROUNDED * eps * total)
+    nothing = (run.scaled.stationarity <= 64 * eps * _reference(run, domain)) & (slope <= ROUNDED * eps * total)
     zero = jnp.abs(value) <= ZERO * eps * total
     settled = settled | (zero & (nothing | (slope <= SETTLED_SINCE_START * total)))
-    asked = stationarity <= limits.atol
+    asked = run.measure.stationarity <= limits.atol
     if hasattr(run.state, "promise"):
         settled = settled & (zero | _promises_nothing(run, domain))
     return (settled | asked) & _promise_known(run.state)
