@@ -12,7 +12,7 @@ from adjoint import SQP, Status, minimize
 from adjoint.inner_products import Euclidean
 from adjoint.optimize import progress
 from adjoint.optimize.problem import Answer, Domain, Measure
-from adjoint.optimize.progress import RUNNING
+from adjoint.optimize.stopping import RUNNING
 from adjoint.optimize.sqp import curvature, multipliers
 from tests.hock_schittkowski import CASES, Case, assert_optimal
 

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from adjoint.optimize.problem import Answer, Method, Request
-from adjoint.optimize.progress import Run
+from adjoint.optimize.run import Run
 
 Function = Callable[[PyTree], Any]
 

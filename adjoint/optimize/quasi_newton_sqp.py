@@ -22,8 +22,9 @@ SHORTEST_CUT, LONGEST_CUT = 0.1, 0.5
 TRIALS = 8
 # Powell's damping: the curvature along a step is at least this share of that known before (Nocedal and Wright, 18.3).
 DAMPED = 0.2
-# The price of violations in the subproblem, in units of the largest slope of f, and ten times that while it is too low.
-PRICE, LARGEST_PRICE = 1e3, 1e9
+# The price of violations in the subproblem, in units of the largest slope of f, and at most; ten times as much where that leaves
+# less than this share of the violations.
+PRICE, LARGEST_PRICE, WORTH = 10.0, 1e9, 0.9
 # A linear constraint is missed when what is left of it is more than this share of the constraint or of its slope.
 MISSED = 1e-6
 # A change of the merit that slopes explain by less than this share, so many times in a row, is noise or a wrong derivative.
@@ -128,26 +129,34 @@ class QuasiNewtonSQP:
     def step(self, state: QuasiNewtonSQPState, answer: Answer, domain: Domain) -> QuasiNewtonSQPState:
         """The state after the answer that it asked for; pure."""
         first = ~state.started
-        begun = _begun(state, answer, domain)
         judged = _judge(state, answer, domain)
         moves = first | judged.accepted
-
-        def turn(state: QuasiNewtonSQPState) -> QuasiNewtonSQPState:
-            moved = jax.tree.map(lambda a, b: jnp.where(first, a, b), begun, _moved(state, answer))
-            moved = moved._replace(stuck=first & ~lagrangian.finite(answer))
-            return _look(moved, domain)
-
-        def stay(state: QuasiNewtonSQPState) -> QuasiNewtonSQPState:
-            return _shorten(state, answer, judged, domain)
-
-        return jax.lax.cond(moves, turn, stay, state)._replace(started=jnp.ones((), bool))
+        begun = _begun(state, answer, domain)
+        moved = jax.tree.map(lambda a, b: jnp.where(first, a, b), begun, _moved(state, answer))
+        corrects = ~moves & _misses(state, answer, domain)
+        constraints = lagrangian.of_answer(answer)
+        shifted = constraints.value - state.constraints.jacobian @ state.step
+        following = jax.tree.map(lambda a, b: jnp.where(moves, a, b), moved, state)
+        values = jnp.where(moves, constraints.value, shifted)
+        proposal = jax.lax.cond(
+            moves | corrects,
+            lambda: _propose(following, values, domain),
+            lambda: _nothing(following),
+        )
+        turned = _look(following, proposal, domain)
+        turned = turned._replace(stuck=turned.stuck | (first & ~lagrangian.finite(answer)))
+        corrected = domain.project(state.at.x + proposal.step)
+        stayed = _shorten(state, judged, jnp.where(corrects, corrected, jnp.nan), domain)
+        state = jax.tree.map(lambda a, b: jnp.where(moves, a, b), turned, stayed)
+        return state._replace(started=jnp.ones((), bool))
 
     def revive(self, state: QuasiNewtonSQPState, domain: Domain) -> QuasiNewtonSQPState:
         """The stuck state with what it has learned forgotten; stuck as before where it had learned nothing."""
         scale = jnp.max(jnp.abs(state.unit * state.at.derivative)) / FIRST_STEP
         identity = jnp.eye(state.unit.size, dtype=state.unit.dtype)
         fresh = state._replace(hessian=_positive(scale) * identity, updates=jnp.zeros_like(state.updates))
-        again = _look(fresh._replace(stuck=jnp.zeros((), bool)), domain)
+        proposal = _propose(fresh, fresh.constraints.value, domain)
+        again = _look(fresh._replace(stuck=jnp.zeros((), bool)), proposal, domain)
         known = (state.updates > 0) | (domain.noise > 0)
         return jax.tree.map(lambda a, b: jnp.where(known, a, b), again, state)
 
@@ -266,48 +275,91 @@ def _learn(
 
 
 class _Proposal(NamedTuple):
-    """The solution of a subproblem, its multipliers, and whether its price of violations was too low."""
+    """The solution of a subproblem, its multipliers, its price of violations, and what of them it leaves."""
 
     step: Float[Array, " n"]
     multipliers: Float[Array, " m"]
-    cheap: Bool[Array, ""]
+    price: Float[Array, ""]
+    left: Float[Array, ""]
 
 
-def _propose(state: QuasiNewtonSQPState, values: Float[Array, " m"], domain: Domain) -> _Proposal:
-    """The step that minimizes the model where constraints have these values and the slopes of the iterate."""
+class _Subproblem(NamedTuple):
+    """A quadratic program in units of x, of the largest slope of f and of each constraint's."""
+
+    program: QuadraticProgram
+    scale: Float[Array, ""]
+    sizes: Float[Array, " m"]
+
+
+def _subproblem(state: QuasiNewtonSQPState, values: Float[Array, " m"], domain: Domain) -> _Subproblem:
+    """The model where constraints have these values and the slopes of the iterate; violations have no price yet."""
     unit, x = state.unit, state.at.x
     rows = state.constraints.jacobian * unit[None, :]
     sizes = _positive(jnp.max(jnp.abs(rows), axis=1, initial=0.0))
-    scale = _positive(jnp.maximum(jnp.max(jnp.abs(unit * state.at.derivative)), 1e-3 * jnp.max(jnp.diagonal(state.hessian))))
-    lower, upper = jnp.full_like(x, -LONGEST), jnp.full_like(x, LONGEST)
+    scale = _positive(jnp.max(jnp.abs(unit * state.at.derivative)))
+    reach = LONGEST * jnp.maximum(1, jnp.abs(x) / unit)
+    lower, upper = -reach, reach
     if domain.lower is not None and domain.upper is not None:
         lower = jnp.maximum(lower, (domain.lower - x) / unit)
         upper = jnp.minimum(upper, (domain.upper - x) / unit)
-    is_equation = jnp.arange(values.size) < domain.equalities
-    price = jnp.full_like(values, state.price)
     program = QuadraticProgram(
         hessian=state.hessian / scale,
         derivative=unit * state.at.derivative / scale,
         rows=rows / sizes[:, None],
         values=values / sizes,
-        least=jnp.where(is_equation, -price, 0),
-        price=price,
+        least=jnp.zeros_like(values),
+        price=jnp.ones_like(values),
         lower=lower,
         upper=upper,
     )
-    found = quadratic_program.solve(program)
+    return _Subproblem(program, scale, sizes)
+
+
+def _solve(problem: _Subproblem, price: Float[Array, ""], domain: Domain) -> _Proposal:
+    """Its solution where all violations have this price."""
+    is_equation = jnp.arange(problem.sizes.size) < domain.equalities
+    program = problem.program
+    prices = jnp.full_like(problem.sizes, price)
+    found = quadratic_program.solve(program._replace(least=jnp.where(is_equation, -prices, 0), price=prices))
     at_low, at_high = found.at_low > found.room_low, found.at_high > found.room_high
-    step = jnp.where(at_low, lower, jnp.where(at_high, upper, found.d))
+    step = jnp.where(at_low, program.lower, jnp.where(at_high, program.upper, found.d))
     slack = ~is_equation & (found.multipliers <= found.below)
-    multipliers = jnp.where(slack, 0, found.multipliers) * scale / sizes
     left = lagrangian.violations(program.rows @ step + program.values, domain)
-    cheap = jnp.any(left > MISSED * jnp.maximum(jnp.abs(program.values), MISSED))
-    return _Proposal(unit * step, multipliers, cheap)
+    return _Proposal(
+        step=step,
+        multipliers=jnp.where(slack, 0, found.multipliers) * problem.scale / problem.sizes,
+        price=price,
+        left=jnp.sum(left),
+    )
 
 
-def _look(state: QuasiNewtonSQPState, domain: Domain) -> QuasiNewtonSQPState:
-    """Solve the subproblem at the iterate, and ask for the point that it leads to."""
-    proposal = _propose(state, state.constraints.value, domain)
+def _propose(state: QuasiNewtonSQPState, values: Float[Array, " m"], domain: Domain) -> _Proposal:
+    """The step that minimizes the model; violations cost as much as it takes to remove what can be removed."""
+    problem = _subproblem(state, values, domain)
+    missed = MISSED * jnp.sum(jnp.maximum(jnp.abs(problem.program.values), MISSED))
+
+    def pays(carry: tuple[_Proposal, Bool[Array, ""]]) -> Bool[Array, ""]:
+        best, goes_on = carry
+        return goes_on & (best.left > missed) & (best.price < LARGEST_PRICE)
+
+    def raise_price(carry: tuple[_Proposal, Bool[Array, ""]]) -> tuple[_Proposal, Bool[Array, ""]]:
+        best, _ = carry
+        dearer = _solve(problem, 10 * best.price, domain)
+        better = dearer.left < WORTH * best.left
+        return jax.tree.map(lambda a, b: jnp.where(better, a, b), dearer, best), better
+
+    best = jax.lax.while_loop(pays, raise_price, (_nothing(state), jnp.ones((), bool)))[0]
+    return best._replace(step=state.unit * best.step)
+
+
+def _nothing(state: QuasiNewtonSQPState) -> _Proposal:
+    """No step, at a price below that of the subproblem."""
+    worst = jnp.full_like(state.price, jnp.inf)
+    return _Proposal(jnp.zeros_like(state.step), jnp.zeros_like(state.multipliers), state.price / 10, worst)
+
+
+def _look(state: QuasiNewtonSQPState, proposal: _Proposal, domain: Domain) -> QuasiNewtonSQPState:
+    """Ask for the point that the subproblem at the iterate leads to."""
     size = jnp.abs(proposal.multipliers)
     penalties = jnp.maximum(size, (state.penalties + size) / 2)
     violated = lagrangian.violations(state.constraints.value, domain)
@@ -321,7 +373,7 @@ def _look(state: QuasiNewtonSQPState, domain: Domain) -> QuasiNewtonSQPState:
         multipliers=proposal.multipliers,
         weights=jnp.maximum(state.weights, 2 * size),
         penalties=penalties,
-        price=jnp.where(proposal.cheap, jnp.minimum(10 * state.price, LARGEST_PRICE), state.price),
+        price=jnp.maximum(PRICE, proposal.price / 10),
         step=proposal.step,
         share=jnp.ones_like(slope),
         slope=slope,
@@ -331,27 +383,27 @@ def _look(state: QuasiNewtonSQPState, domain: Domain) -> QuasiNewtonSQPState:
     )
 
 
-def _shorten(state: QuasiNewtonSQPState, answer: Answer, judged: _Judgement, domain: Domain) -> QuasiNewtonSQPState:
-    """A shorter step; first of all one that corrects what the constraints have missed along the whole one."""
+def _misses(state: QuasiNewtonSQPState, answer: Answer, domain: Domain) -> Bool[Array, ""]:
+    """Whether a whole step has been tried and breaks constraints by more than the iterate does."""
     constraints = lagrangian.of_answer(answer)
+    before = jnp.max(lagrangian.violations(state.constraints.value, domain), initial=0.0)
+    beyond = jnp.max(lagrangian.violations(constraints.value, domain), initial=0.0)
+    return (state.trials == 0) & (beyond > before) & lagrangian.finite(answer)
+
+
+def _shorten(
+    state: QuasiNewtonSQPState, judged: _Judgement, corrected: Float[Array, " n"], domain: Domain
+) -> QuasiNewtonSQPState:
+    """The state that tries the corrected step, where there is one, or a shorter one."""
     trials = state.trials + 1
-    missed = jnp.max(lagrangian.violations(constraints.value, domain), initial=0.0)
-    worse = missed > jnp.max(lagrangian.violations(state.constraints.value, domain), initial=0.0)
-    corrects = (state.trials == 0) & worse & lagrangian.finite(answer)
-
-    def correct(state: QuasiNewtonSQPState) -> QuasiNewtonSQPState:
-        values = constraints.value - state.constraints.jacobian @ state.step
-        step = _propose(state, values, domain).step
-        return state._replace(point=domain.project(state.at.x + step))
-
-    def cut(state: QuasiNewtonSQPState) -> QuasiNewtonSQPState:
-        share = judged.cut * state.share
-        return state._replace(share=share, point=domain.project(state.at.x + share * state.step))
-
     contradictions = jnp.where(judged.contradicted, state.contradictions + 1, 0).astype(jnp.int32)
     ended = (trials >= TRIALS) | (contradictions >= CONTRADICTIONS)
-    shorter = jax.lax.cond(corrects, correct, cut, state)
-    return shorter._replace(
+    corrects = jnp.all(jnp.isfinite(corrected))
+    share = jnp.where(corrects, state.share, judged.cut * state.share)
+    shorter = domain.project(state.at.x + share * state.step)
+    return state._replace(
+        point=jnp.where(corrects, corrected, shorter),
+        share=share,
         trials=trials,
         contradictions=contradictions,
         contradicted_by=jnp.where(judged.contradicted, judged.off, 0),
