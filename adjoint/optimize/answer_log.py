@@ -15,7 +15,7 @@ from adjoint.inputs import refuse
 from adjoint.optimize.continuation import History, files_of_run
 from adjoint.optimize.objective import Objective
 from adjoint.optimize.problem import Answer, Domain, Method
-from adjoint.optimize.progress import Limits, Run
+from adjoint.optimize.run import Limits, Run
 from adjoint.record.checkpoint import Checkpoint, Snapshot
 
 

@@ -16,7 +16,7 @@ from adjoint.optimize.bfgs import BFGS
 from adjoint.optimize.choice import SMALL, as_method, choose, honoring
 from adjoint.optimize.driver import Step, compiled, on_host
 from adjoint.optimize.problem import Domain, Measure, Method, Request
-from adjoint.optimize.progress import Limits, Run
+from adjoint.optimize.run import Limits, Run
 from adjoint.optimize.sqp import SQP, sqp_on_host
 from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
 from adjoint.record.checkpoint import Checkpoint
@@ -213,12 +213,16 @@ def _refuse_on_host_only(**given: Any) -> None:
 # A method that has another one behind it gives up after so many steps, the first and the second: it may be crawling where the
 # other one runs.
 PATIENCE = (100, 300)
+# The same with constraints, where the first method learns second derivatives in as many steps as there are unknowns.
+PATIENCE_WITHIN_CONSTRAINTS = (300, 100)
 
 
 def _left(limits: Limits, spent: Any, number: int, methods: tuple[Method, ...]) -> Limits:
     """The limits of a stage."""
     is_last = number + 1 == len(methods)
-    steps = limits.max_steps if is_last else jnp.minimum(limits.max_steps, PATIENCE[number])
+    within_constraints = "inequality" in methods[number].handles
+    patience = PATIENCE_WITHIN_CONSTRAINTS if within_constraints else PATIENCE
+    steps = limits.max_steps if is_last else jnp.minimum(limits.max_steps, patience[number])
     return limits._replace(max_steps=steps, max_evaluations=limits.max_evaluations - spent)
 
 
@@ -283,7 +287,7 @@ def _stage(run: Run) -> _Stage:
         "evaluations": run.counts[0],
         "hessians": run.counts[1],
         "products": run.counts[2],
-        "noise": run.noise,
+        "noise": run.seen_noise,
     }
     if hasattr(run.state, "multipliers"):
         stats["multipliers"] = jnp.where(finished, run.state.multipliers, run.best.multipliers)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from adjoint.inputs import describe, refuse
 from adjoint.optimize.problem import Answer, Method, Request
-from adjoint.optimize.progress import Run
+from adjoint.optimize.run import Run
 
 Function = Callable[[PyTree], Any]
 
