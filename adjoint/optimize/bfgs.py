@@ -51,8 +51,9 @@ class BFGS(Descent):
 
     H begins as M^-1 of the inner product, or where none is given as the squares of the units of x, which are the sizes of its
     entries at the start; scaled by (s . y) / (y' H y) before its first update, and before the next 3 n where that makes it larger:
-    the first step is along the steepest direction, and its scale far too small for the flat ones. So the units do not matter. An
-    entry that is next to zero by chance, which shows in how little its size means to f, has a larger unit. Bounds are kept by
+    the first step is along the steepest direction, and its scale far too small for the flat ones. So the run is the same in any
+    unit of f, in any one unit of x, and in units of each entry where their sizes count for f at the start: an entry that is next
+    to zero by chance, which shows in how little its size means to f, has a larger unit, up to the largest size. Bounds are kept by
     projection; H is then cut down to the entries that are not at a bound.
 
     Notes

@@ -79,10 +79,11 @@ def minimize(
     noise
         Uncertainty of f, absolute; estimated when progress stops and this is zero.
     rtol, atol
-        Stop when the dual norm of the projected derivative (of the Lagrangian, with constraints) is at most rtol times that at
-        the start, or atol, in units of f per unit of x.
+        Stop when the projected derivative (of the Lagrangian, with constraints) is at most rtol times that at the start, both
+        times the sizes that the entries of x have reached, which makes it the same in all units; or when its dual norm is at most
+        atol, in units of f per unit of x.
     constraint_tolerance
-        Largest violation of a constraint, in its unit, that counts as none.
+        Largest violation of a constraint, in its unit, that counts as none: state constraints as shares of what they limit.
     max_steps, max_evaluations, max_seconds
         Limits; the last one is looked at between evaluations, outside of `jit` only.
     callback
@@ -107,6 +108,9 @@ def minimize(
     Notes
     -----
     **Derivative**: none; `argmin` differentiates minimizers.
+
+    **Units**: those of f, and of all x by one factor, change no run. Those of single entries of x change none of `MMA`, `GCMMA`,
+    and, where no entry starts at zero, `Newton` and `GaussNewton`; `BFGS` and `LBFGS` say when; the others depend on them.
 
     **Status**: `SUCCESS`; `NOISE_FLOOR`, a success of its own kind; `NOT_CONVERGED`, `MAX_EVALUATIONS` or `TIME_LIMIT` at a limit;
     `STALLED`; `UNTRUSTED_GRADIENT`, when differences of f contradict f'; `UNBOUNDED`; `INFEASIBLE`; `NONFINITE_OBJECTIVE`;
