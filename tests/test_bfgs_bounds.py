@@ -22,57 +22,45 @@ def box(n: int) -> Domain:
 
 
 @jax.jit
-def held(memory, entries):
-    return METHOD.hold(memory, entries)
-
-
-@jax.jit
-def learned(memory, s, y):
-    return METHOD.learn(memory, s, y, box(s.size))
-
-
-@jax.jit
-def towards(memory, g, free):
+def towards(H: Array, g: Array, free: Array) -> Array:
+    memory = METHOD.forget(g, box(g.size))._replace(H=H)
     return METHOD.direction(memory, Iterate(g, g[0], g), free, box(g.size))
 
 
+def positive_definite(rng: np.random.Generator, units: np.ndarray) -> np.ndarray:
+    factor = rng.normal(size=(N, N)) + 3 * np.eye(N)
+    return factor @ factor.T * units[:, None] * units[None, :]
+
+
 class TestDirection:
-    @settings(max_examples=25, deadline=None)
-    @given(st.integers(0, 2**32 - 1), st.integers(0, 3))
-    def test_solves_with_the_free_block_of_the_hessian(self, seed: int, decades: int) -> None:
-        """Whatever entries come and go, and however their units differ: B_ff d_f = -g_f, with B = H^-1 by NumPy."""
+    @settings(max_examples=40, deadline=None)
+    @given(st.integers(0, 2**32 - 1), st.integers(0, 6), st.floats(0, 1))
+    def test_is_newton_s_among_the_free_entries(self, seed: int, decades: int, share: float) -> None:
+        """B_ff d_f = -g_f with B = H^-1, by NumPy and in any units, to what the conjugate gradients are asked for."""
         rng = np.random.default_rng(seed)
         units = 10.0 ** rng.uniform(-decades, decades, N)
-        factor = rng.normal(size=(N, N)) + 3 * np.eye(N)
-        B = factor @ factor.T / units[:, None] / units[None, :]
-        memory = METHOD.forget(jnp.ones(N), box(N))
-        free = np.ones(N, bool)
-        for step in range(8):
-            # Single entries, which are taken one by one, and many at once.
-            flips = rng.random(N) < (0.08 if step % 2 else 0.5)
-            free = free ^ flips
-            memory = held(memory, jnp.asarray(~free))
-            s = np.where(free, rng.normal(size=N) * units, 0)
-            if np.any(free):
-                memory = learned(memory, jnp.asarray(s), jnp.asarray(B @ s))
-            g = rng.normal(size=N) / units
-            d = np.asarray(towards(memory, jnp.asarray(g), jnp.asarray(free)))
-            model = np.linalg.inv(np.asarray(memory.H) / units[:, None] / units[None, :])
-            block = np.ix_(free, free)
-            expected = np.zeros(N)
-            expected[free] = -np.linalg.solve(model[block], (g * units)[free]) * units[free]
-            np.testing.assert_allclose(
-                d / units, expected / units, rtol=1e-6, atol=1e-8 * np.max(abs(expected / units))
-            )
+        H, g = positive_definite(rng, units), rng.normal(size=N) / units
+        free = rng.random(N) < share
+        d = np.asarray(towards(jnp.asarray(H), jnp.asarray(g), jnp.asarray(free)))
+        assert np.all(d[~free] == 0)
+        assert np.any(free) is np.False_ or d @ g < 0
+        B = np.linalg.inv(H / units[:, None] / units[None, :])
+        expected = np.zeros(N)
+        expected[free] = -np.linalg.solve(B[np.ix_(free, free)], (g * units)[free])
+        np.testing.assert_allclose(d / units, expected, rtol=0, atol=0.1 * np.max(np.abs(expected), initial=0.0))
 
-    def test_an_inverse_that_is_wrong_is_not_used(self) -> None:
+    def test_with_no_entry_held_it_is_minus_h_g(self) -> None:
         rng = np.random.default_rng(3)
-        free, g = jnp.arange(N) > 3, jnp.asarray(rng.normal(size=N))
-        factor = rng.normal(size=(N, N)) + 3 * np.eye(N)
-        memory = METHOD.forget(jnp.ones(N), box(N))._replace(H=jnp.asarray(factor @ factor.T))
-        right = held(memory, ~free)
-        spoiled = right._replace(among_held=1.01 * right.among_held)
-        np.testing.assert_allclose(towards(spoiled, g, free), towards(right, g, free), rtol=1e-10)
+        H, g = positive_definite(rng, np.ones(N)), rng.normal(size=N)
+        np.testing.assert_allclose(towards(jnp.asarray(H), jnp.asarray(g), jnp.ones(N, bool)), -H @ g, rtol=1e-12)
+
+    def test_what_is_left_of_a_step_that_is_too_short_of_products_is_downhill(self) -> None:
+        """A held block far worse than twenty products can solve."""
+        rng, n = np.random.default_rng(4), 200
+        Q = np.linalg.qr(rng.normal(size=(n, n)))[0]
+        H, g = Q @ np.diag(np.logspace(0, 8, n)) @ Q.T, rng.normal(size=n)
+        free = rng.random(n) < 0.3
+        assert np.asarray(towards(jnp.asarray(H), jnp.asarray(g), jnp.asarray(free))) @ g < 0
 
 
 def seconds(n: int, bounded: bool) -> float:
@@ -85,7 +73,6 @@ def seconds(n: int, bounded: bool) -> float:
         def step(k, carry):
             memory, d = carry
             still_free = free.at[n // 2].set(k % 2 == 0) if bounded else free
-            memory = METHOD.hold(memory, ~still_free) if bounded else memory
             g = jnp.cos(jnp.arange(n) + k) + 0 * d
             d = METHOD.direction(memory, Iterate(g, g[0], g), still_free, domain)
             s = jnp.where(still_free, d / jnp.linalg.norm(d), 0)
@@ -94,7 +81,6 @@ def seconds(n: int, bounded: bool) -> float:
         return jax.lax.fori_loop(0, 20, step, (memory, jnp.ones(n)))[1]
 
     memory = METHOD.forget(jnp.ones(n), domain)
-    memory = METHOD.hold(memory, ~free) if bounded else memory
     run(memory).block_until_ready()
     best = np.inf
     for _ in range(5):
@@ -105,6 +91,5 @@ def seconds(n: int, bounded: bool) -> float:
 
 
 def test_a_step_costs_no_cubes() -> None:
-    # A few products and one entry that changes, against one product and the update: by memory traffic about three times.
-    # Solving anew in every step, as was done, takes 18 times.
+    # Some products with H in place of one, beside the update, which is three; factors anew took 18 times as much.
     assert seconds(400, bounded=True) <= 6 * seconds(400, bounded=False)

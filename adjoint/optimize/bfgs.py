@@ -13,24 +13,10 @@ from adjoint.optimize.problem import Domain, Iterate
 
 
 class _Inverse(NamedTuple):
-    """What BFGS knows of second derivatives.
-
-    Attributes
-    ----------
-    H
-        Close to the inverse Hessian.
-    updates
-        How many steps it has learned from.
-    held
-        The entries that are not to move.
-    among_held
-        The inverse of the block of H that belongs to them, zero elsewhere; of shape (0, 0) without bounds.
-    """
+    """H, close to the inverse Hessian, and how many steps it has learned from."""
 
     H: Float[Array, "n n"]
     updates: Int32[Array, ""]
-    held: Bool[Array, " n"]
-    among_held: Float[Array, "n n"]
 
 
 # c2 of the strong Wolfe conditions. With 0.9 steps along flat directions, of which H knows nothing yet, may end when a tenth of
@@ -38,11 +24,9 @@ class _Inverse(NamedTuple):
 CURVATURE = 0.7
 # For so many updates per unknown most of H may be what it began with, and is enlarged where it proves too small.
 YOUNG = 3
-# Up to n / MANY entries that join those at a bound or leave them are taken one by one, in 6 n^2 operations each; more, all at once
-# in about n^3.
-MANY = 8
-# An inverse that leaves more than this share of what it was to remove has gathered rounding, and is not used.
-INEXACT = 1e-6
+# The system of the held entries is solved to this share of its residual, in at most so many steps of n^2 operations: H itself is
+# no better known, and every step of the conjugate gradients leaves a direction downhill.
+FORCING, MOST_PRODUCTS = 1e-2, 20
 
 
 @dataclass(frozen=True)
@@ -59,7 +43,7 @@ class BFGS(Descent):
     Notes
     -----
     **Cost** per step: mostly one value and derivative; n^2 operations and numbers: up to a few thousand unknowns. With bounds,
-    n^2 operations more for each entry that comes to a bound or leaves it, and n^3 in steps where many do.
+    a few times as many operations.
 
     Source: Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 6.1 and equations (6.17) and (6.20); scaling only where
     H is too small: M. Al-Baali, Comput. Optim. Appl. 9, 191-203 (1998).
@@ -79,71 +63,49 @@ class BFGS(Descent):
         return units_of_start(x, derivative)
 
     def forget(self, x: Float[Array, " n"], domain: Domain) -> _Inverse:
-        H = domain.inverse_matrix(x.dtype, x.size)
-        none = jnp.zeros_like(H) if domain.bounded else jnp.zeros((0, 0), x.dtype)
-        return _Inverse(H, jnp.zeros((), jnp.int32), jnp.zeros(x.shape, bool), none)
-
-    def hold(self, memory: _Inverse, held: Bool[Array, " n"]) -> _Inverse:
-        changes = jnp.sum(memory.held != held)
-        few = changes <= held.size // MANY
-        among_held = jax.lax.cond(few, _one_by_one, lambda memory, held: _inverse_among(memory.H, held), memory, held)
-        return memory._replace(held=held, among_held=among_held)
+        return _Inverse(domain.inverse_matrix(x.dtype, x.size), jnp.zeros((), jnp.int32))
 
     def direction(self, memory: _Inverse, at: Iterate, free: Bool[Array, " n"], domain: Domain) -> Float[Array, " n"]:
         g, H = at.derivative * free, memory.H
         if not domain.bounded:
             return -H @ g
         # The inverse of the free block of H^-1 is the Schur complement of the held block of H.
-        H_g, held = H @ g, ~free
-        pushes = jnp.where(held, H_g, 0)
-        left = H_g - H @ (memory.among_held @ pushes)
-        size = jnp.sqrt(jnp.diagonal(H))
-        is_exact = jnp.max(jnp.abs(left * held) / size) <= INEXACT * jnp.max(jnp.abs(pushes) / size)
-        left = jax.lax.cond(is_exact, lambda: left, lambda: H_g - H @ (_inverse_among(H, held) @ pushes))
-        return -jnp.where(free, left, 0)
+        H_g = H @ g
+        return -jnp.where(free, H_g - _through_held(H, H_g, ~free), 0)
 
     def learn(self, memory: _Inverse, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain) -> _Inverse:
         s_y, updates = s @ y, memory.updates
         scale = s_y / (y @ (memory.H @ y))
         enlarged = jnp.where(updates <= YOUNG * s.size, jnp.maximum(scale, 1), 1)
-        factor = jnp.where(updates == 0, scale, enlarged)
-        H = factor * memory.H
+        H = jnp.where(updates == 0, scale, enlarged) * memory.H
         rho, H_y = 1 / s_y, H @ y
         cross = s[:, None] * H_y[None, :]
         H = H - rho * (cross + cross.T) + rho * (1 + rho * (y @ H_y)) * s[:, None] * s[None, :]
-        # Where s is zero the block of H has only been scaled.
-        return memory._replace(H=H, updates=updates + 1, among_held=memory.among_held / factor)
+        return _Inverse(H, updates + 1)
 
 
-def _inverse_among(H: Float[Array, "n n"], held: Bool[Array, " n"]) -> Float[Array, "n n"]:
-    """The inverse of the block of the held entries, zero elsewhere."""
-    both = held[:, None] & held[None, :]
-    identity = jnp.eye(held.size, dtype=H.dtype)
-    factor = jnp.linalg.cholesky(jnp.where(both, H, identity))
-    return jnp.where(both, jax.scipy.linalg.cho_solve((factor, True), identity), 0)
+def _through_held(H: Float[Array, "n n"], b: Float[Array, " n"], held: Bool[Array, " n"]) -> Float[Array, " n"]:
+    """H x, where x is zero but for the held entries, and H x = b in these: by conjugate gradients, in units of the diagonal.
 
-
-def _one_by_one(memory: _Inverse, held: Bool[Array, " n"]) -> Float[Array, "n n"]:
-    """The inverse among the held entries, after each of those that join or leave, by bordering (and that read backwards).
-
-    With w = (A^-1 b, -1) and c = H_kk - b' A^-1 b, the inverse with k is A^-1 + w w' / c, where b is the column of k.
+    However early they end, b' x is positive and no more than that of the solution, so that the direction is downhill
+    (Nocedal and Wright, section 5.1: they minimize x' H x / 2 - b' x over growing spaces, from zero).
     """
-    H, index = memory.H, jnp.arange(held.size)
+    diagonal = jnp.diagonal(H)
 
-    def change(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        inverse, now = carry
-        k = jnp.argmax(now != held)
-        column = jnp.where(now & (index != k), H[:, k], 0)
-        joining = inverse @ column - (index == k)
-        pivot = H[k, k] - column @ joining
-        leaving = inverse[:, k]
-        w, c = jnp.where(held[k], joining, leaving), jnp.where(held[k], pivot, -leaving[k])
-        now = now.at[k].set(held[k])
-        changed = inverse + w[:, None] * (w / c)[None, :]
-        return jnp.where(now[:, None] & now[None, :], changed, 0), now
+    def advance(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        H_x, r, p, r_z, k = state
+        H_p = H @ p
+        alpha = r_z / (p @ H_p)
+        r = r - alpha * jnp.where(held, H_p, 0)
+        z = r / diagonal
+        following = r @ z
+        return H_x + alpha * H_p, r, z + following / r_z * p, following, k + 1
 
-    begun = (memory.among_held, memory.held)
-    return jax.lax.while_loop(lambda carry: jnp.any(carry[1] != held), change, begun)[0]
+    r = jnp.where(held, b, 0)
+    p = r / diagonal
+    begun = (jnp.zeros_like(b), r, p, r @ p, jnp.zeros((), jnp.int32))
+    least = FORCING**2 * begun[3]
+    return jax.lax.while_loop(lambda s: (s[3] > least) & (s[4] < MOST_PRODUCTS), advance, begun)[0]
 
 
 class _Pairs(NamedTuple):

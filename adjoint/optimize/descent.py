@@ -39,12 +39,8 @@ class Model(Protocol):
         """-B^-1 f'(x) in the free entries, zero elsewhere; with an empty memory, any multiple of -gradient."""
         ...
 
-    def hold(self, memory: Any, held: Bool[Array, " n"]) -> Any:
-        """The memory made ready for directions in which these entries do not move."""
-        ...
-
     def learn(self, memory: Any, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain) -> Any:
-        """The memory after a step s that changed the derivative by y, with s . y > 0; entries held do not move in s."""
+        """The memory after a step s that changed the derivative by y, with s . y > 0."""
         ...
 
 
@@ -154,10 +150,6 @@ class Descent:
         again = self._look(state_in_units._replace(memory=forgotten, size=domain.norm(state.at.x)), domain)
         return _where(state.fresh & known, state, again)
 
-    def hold(self, memory: Any, held: Bool[Array, " n"]) -> Any:
-        """As it is: most models ask for nothing else than which entries are free."""
-        return memory
-
     def measure(self, state: DescentState, domain: Domain) -> Measure:
         """Dual norm of the projected derivative; there are no constraints."""
         at = state.at
@@ -193,8 +185,6 @@ class Descent:
         """Choose a direction at the iterate and the first point along it."""
         at = state.at
         free = domain.free(at.x, at.derivative)
-        if domain.bounded:
-            state = state._replace(memory=self.hold(state.memory, ~free))
         downhill = _downhill(at, free, state.size, domain)
         proposed = jnp.where(state.fresh, downhill, self._within(state, free, domain))
         slope = at.derivative @ proposed
@@ -223,8 +213,7 @@ class Descent:
         met = free & (domain.project(target) != target) & ((target - at.x) * at.derivative < 0)
 
         def as_if_held() -> Array:
-            still_free = free & ~met
-            others = at.x + towards(self.hold(state.memory, ~still_free), at, still_free, domain)
+            others = at.x + towards(state.memory, at, free & ~met, domain)
             return jnp.where(met, target, others)
 
         return domain.project(jax.lax.cond(jnp.any(met), as_if_held, lambda: target)) - at.x

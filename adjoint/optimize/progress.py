@@ -183,7 +183,9 @@ def _stop(
     settled = settled & _prediction_known(state)
     small = (run.scaled.stationarity <= limits.rtol * reference) | (measure.stationarity <= limits.atol)
     converged = told & small & within & settled
-    scale = jnp.maximum(jnp.abs(run.first_measure.merit), reference)
+    # In the sizes of the start, as those of today grow with an x that runs away.
+    slope = jnp.where(run.first_measure.stationarity > 0, run.first_measure.stationarity, reference)
+    scale = jnp.maximum(jnp.abs(run.first_measure.merit), slope)
     bottomless = (scale > 0) & (run.first_measure.merit - measure.merit > scale / jnp.finfo(scale.dtype).eps)
     asked = (answer.value, answer.derivative, answer.constraints, answer.jacobian)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in asked if part is not None]))

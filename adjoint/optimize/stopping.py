@@ -61,7 +61,7 @@ class Stopping:
     resized: float = 10.0
     negligible: float = 1.5e-8
     idle_steps: int = 5
-    relieved: float = 0.01
+    relieved: float = 1e-6
     circling_steps: int = 20
     at_floor: float = 10.0
     at_floor_within_constraints: float = 100.0
