@@ -27,9 +27,8 @@ solve""".split()  # noqa: SIM905
 ODE = """vector_field mass_matrix refinement runge_kutta integrate checkpoints discrete forward quadrature continuous
 backsolve certificate choice solve events steady_state recurrence block_tridiagonal time_average shadowing""".split()  # noqa: SIM905
 OPTIMIZE = """optimality_criteria problem line_search descent steepest_descent bfgs trust_region newton newton_krylov
-lagrangian separable mma gcmma augmented_lagrangian quadratic_program
-quasi_newton_sqp examination stopping run progress objective continuation driver
-answer_log sqp statement choice minimize""".split()  # noqa: SIM905
+lagrangian separable mma gcmma augmented_lagrangian quadratic_program sqp_subproblem quasi_newton_sqp examination
+stopping run progress objective continuation driver answer_log sqp statement choice minimize""".split()  # noqa: SIM905
 IMPLICIT = "residual newton host_solver root fixed_point minimizer argmin external".split()  # noqa: SIM905
 # A file imports only from layers above its own in this list, or from files before it in its own folder.
 LAYERS: tuple[tuple[str, ...], ...] = (

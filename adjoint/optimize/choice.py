@@ -20,7 +20,8 @@ from adjoint.optimize.sqp import SQP
 SMALL = 100
 # Beyond so many unknowns an n x n matrix costs more than it saves.
 DENSE = 1000
-# Up to so many, the n^3 operations of each subproblem's steps are little beside most simulations: 10 ms for all.
+# Up to so many, the n^3 operations of each subproblem's steps are little beside most simulations:
+# 10 ms for all.
 QUADRATIC = 300
 METHODS = (
     "SteepestDescent(), Newton(), NewtonKrylov(), GaussNewton(), BFGS(), LBFGS(), MMA(), GCMMA(), "

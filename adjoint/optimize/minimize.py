@@ -79,9 +79,14 @@ def minimize(
     noise
         Uncertainty of f, absolute; estimated when progress stops and this is zero.
     rtol, atol
-        Stop when the projected derivative (of the Lagrangian, with constraints) is at most rtol times that at the start, both
-        times the sizes that the entries of x have reached, which makes it the same in all units; or when its dual norm is at most
-        atol, in units of f per unit of x.
+        A run may stop when the dual norm of the projected derivative (of the Lagrangian, with
+        constraints), in the sizes that the entries of x have reached, is at most rtol times that at
+        the start, or times the forces of the constraints
+        where these are larger. As a steep start makes that a large number, little must be left to
+        gain, too: a change of any entry by its size changes f by at most 1e-5 of f to first order,
+        and a Newton step, where the method knows one, gains at most 1e-8 of f; or, where f is zero
+        by rounding, x is within 1e-8 of the minimizer by its slopes. At most atol, in units of f
+        per unit of x, is enough by itself.
     constraint_tolerance
         Largest violation of a constraint, in its unit, that counts as none: state constraints as shares of what they limit.
     max_steps, max_evaluations, max_seconds
@@ -95,10 +100,12 @@ def minimize(
     Returns
     -------
     solution
-        `Solution` with ``value``, the best point found, structured like x0 (never NaN in place of it: the status tells whether it
-        is a minimizer), ``status``, and ``stats``: ``value`` of f, ``stationarity``, ``violation``, ``iterations``,
-        ``evaluations`` (of f with f'), ``hessians``, ``products`` (f'' v), ``noise``, ``start_outside``, ``method``, with
-        constraints ``multipliers``, and, outside of `jit`, ``history``.
+        `Solution` with ``value``, the best point found, structured like x0 (never NaN in place of
+        it: the status tells whether it is a minimizer), ``status``, and ``stats``: ``value`` of f,
+        ``stationarity``, ``violation``, ``iterations``, ``evaluations`` (of f with f'),
+        ``hessians``, ``products`` (f'' v), ``noise`` (of f, or with constraints of the Lagrangian,
+        as far as the run has met it, else zero), ``start_outside``, ``method``, with constraints
+        ``multipliers``, and, outside of `jit`, ``history``.
 
     Raises
     ------
@@ -217,7 +224,8 @@ def _refuse_on_host_only(**given: Any) -> None:
 # A method that has another one behind it gives up after so many steps, the first and the second: it may be crawling where the
 # other one runs.
 PATIENCE = (100, 300)
-# The same with constraints, where the first method learns second derivatives in as many steps as there are unknowns.
+# The same with constraints, where the first method learns second derivatives in as many steps as
+# there are unknowns.
 PATIENCE_WITHIN_CONSTRAINTS = (300, 100)
 
 

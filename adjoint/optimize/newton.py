@@ -35,7 +35,8 @@ class TrustRegionState(NamedTuple):
     promise
         The decrease that it promises without a trust region; infinite where f'' is indefinite, or not known yet.
     newton_share
-        The largest share of an entry by which Newton's step changes it; infinite where rounding hides an eigenvalue.
+        The largest share of an entry by which Newton's step changes it; infinite where rounding
+        hides an eigenvalue.
     size
         The longest |x| so far, or the first radius.
     revived

@@ -15,7 +15,8 @@ from adjoint.solution import Status
 
 # Two steps in a row whose gain misses what their slopes say by this share make the derivative suspect.
 SUSPECT = 0.1
-# Eight in a row that miss it altogether, by this share, are looked into at once: some methods creep along a wrong derivative.
+# Eight in a row that miss it altogether, by this share, are looked into at once: some methods creep
+# along a wrong derivative.
 ALTOGETHER = 0.5
 # A step that changes no entry by more than so many times its rounding is none.
 SHORT = 4
@@ -111,10 +112,12 @@ def _arrive(method: Method, run: Run, left: Any, first: Bool[Array, ""], domain:
     gained = gained | (measure.violation < run.measure.violation / 2)
     gained = gained | (scaled.stationarity < run.lowest / 2) | first
     begins = first & ~jnp.isfinite(run.first_measure.merit)
-    is_lowest = measure.merit < run.lowest_merit - rounding
+    is_lowest = (measure.merit < run.lowest_merit - rounding) | (scaled.stationarity < run.lowest / 2)
     relieved = measure.violation <= jnp.maximum(tolerance, (1 - STOPPING.relieved) * best.violation)
     size = jnp.maximum(jnp.abs(at.x), STOPPING.negligible * reach)
-    resized = jnp.any((size > STOPPING.resized * run.sizes) | (size * STOPPING.resized < run.sizes))
+    # An entry that passes zero has no other size for that.
+    grown, shrunk = size > STOPPING.resized * run.sizes, size * STOPPING.resized < run.sizes
+    resized = jnp.any(grown) | jnp.all(shrunk)
     is_short = jnp.all(jnp.abs(at.x - before.x) <= SHORT * jnp.finfo(at.x.dtype).eps * reach)
     faded = ~first & is_short & (jnp.abs(at.value) <= STOPPING.fading * jnp.abs(before.value))
     return run._replace(
@@ -152,7 +155,8 @@ def _mismatch(known: Array, before: Iterate, at: Iterate, rounding: Array, first
 def _unexplained(run: Run, left: Any, rounding: Array, first: Bool[Array, ""]) -> Float[Array, ""]:
     """By how much the Lagrangian has changed beyond the slopes at both ends of a step: noise, if these are right.
 
-    The change of a convex function is between the two; what misses their mean by more than both is no curvature.
+    The change of a convex function is between the two; what misses their mean by more than both is
+    no curvature.
     """
     at, before = run.state.at, left.at
     if _constrained(run):
@@ -181,7 +185,8 @@ def _stop(
     within = measure.violation <= limits.constraint_tolerance
     settled = stopping.is_settled(evidence, _knows_curvature(state)) | (measure.stationarity <= limits.atol)
     settled = settled & _prediction_known(state)
-    small = (run.scaled.stationarity <= limits.rtol * reference) | (measure.stationarity <= limits.atol)
+    small = run.scaled.stationarity <= limits.rtol * reference
+    small = small | (measure.stationarity <= limits.atol)
     converged = told & small & within & settled
     # In the sizes of the start, as those of today grow with an x that runs away.
     slope = jnp.where(run.first_measure.stationarity > 0, run.first_measure.stationarity, reference)
@@ -233,9 +238,10 @@ def _stop(
 
 
 def _reference(run: Run, domain: Domain) -> Float[Array, ""]:
-    """What rtol is a share of: the slope at the start, or the forces of the constraints that balance f' by now.
+    """What rtol is a share of: the slope at the start, or the forces of the constraints by now.
 
-    Both in the sizes of today. A start may be a minimum of f where it is not yet within the constraints.
+    Both in the sizes of today. A start may be a minimum of f where it is not yet within the
+    constraints.
     """
     first = domain.in_sizes(run.reach).dual_norm(run.first_measure.derivative)
     return jnp.maximum(first, run.scaled.scale)

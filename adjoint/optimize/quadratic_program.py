@@ -1,9 +1,10 @@
 """Convex quadratic programs with bounds and constraints at a price, by an interior point method.
 
-Minimize g . d + d' B d / 2 + price . |violations of A d + a| within lower <= d <= upper. Constraints that
-contradict each other or the bounds are missed by as little as their prices allow, so that every program has a
-solution, and repeated constraints share one multiplier. The steps are Mehrotra's predictor and corrector
-(Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 16.4, with a common length for both variables).
+Minimize g . d + d' B d / 2 + price . |violations of A d + a| within lower <= d <= upper.
+Constraints that contradict each other or the bounds are missed by as little as their prices allow,
+so that every program has a solution, and repeated constraints share one multiplier. The steps are
+Mehrotra's predictor and corrector (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm
+16.4, with a common length for both variables).
 """
 
 from typing import NamedTuple

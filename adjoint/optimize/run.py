@@ -46,20 +46,25 @@ class Run(NamedTuple):
     measure
         Of ``state.at``.
     scaled, first_measure
-        The same in sizes of the entries, whatever units x has; and of the start of this run, or of that which it goes on with.
+        The same in sizes of the entries, whatever units x has; and of the start of this run, or of
+        that which it goes on with.
     lowest
         The lowest stationarity so far.
     mismatch
-        Of the last `MANY` steps whose gain could be seen: how far it misses what their slopes say, as a share.
+        Of the last `MANY` steps whose gain could be seen: how far it misses what their slopes say,
+        as a share.
     unexplained
         Of the last three steps: the change of f, or of the Lagrangian, that no slopes explain.
     examination, reason
         Of the derivative, when one is going on, and the status to end with when it finds nothing.
     counts
         Requests answered, by kind.
-    idle, circling, unrelieved
-        Steps in a row that gained nothing, those that led to no new lowest merit (`lowest_merit` is that), and those outside of the
-        constraints that have not made the least violation smaller by a share to speak of.
+    idle, circling
+        Steps in a row that gained nothing, and those that led to no new lowest merit;
+        `lowest_merit` is that.
+    unrelieved
+        Steps in a row outside of the constraints that have not made the least violation smaller by a
+        share to speak of.
     noise
         Of f, as the latest examination has found it.
     revived_at

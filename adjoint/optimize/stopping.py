@@ -1,7 +1,8 @@
 """When a run may stop and call it a success: pure conditions on what is known of an iterate.
 
-None of them depends on the units of f or x. A success promises that little is left to gain, and neither the slope
-at the start nor the value there can promise that: from a start where f is 1e38, everything below looks like zero.
+None of them depends on the units of f or x. A success promises that little is left to gain, and
+neither the slope at the start nor the value there can promise that: from a start where f is 1e38,
+everything below looks like zero.
 """
 
 from dataclasses import dataclass
@@ -22,34 +23,38 @@ class Stopping:
     Attributes
     ----------
     settled
-        A change of any entry by its size changes f, to first order, by no more than this share of f (the relative
-        gradient of J. E. Dennis, R. B. Schnabel, Numerical Methods for Unconstrained Optimization, section 7.2).
+        A change of any entry by its size changes f, to first order, by no more than this share of f
+        (the relative gradient of J. E. Dennis, R. B. Schnabel, Numerical Methods for Unconstrained
+        Optimization, section 7.2).
     predicted
-        A step by second derivatives gains no more than this share of f (half of the squared Newton decrement;
-        S. Boyd, L. Vandenberghe, Convex Optimization, section 9.5.1).
+        A step by second derivatives gains no more than this share of f (half of the squared Newton
+        decrement; S. Boyd, L. Vandenberghe, Convex Optimization, section 9.5.1).
     zero
-        f is zero beside what was gained since the start when it is no more than this share of its rounding.
+        f is zero beside what was gained since the start when it is no more than this share of its
+        rounding.
     settled_recently
-        The share, as `settled`, of what was gained since x has had its present size, where f is zero; slopes go
-        with the square root of f.
+        The share, as `settled`, of what was gained since x has had its present size, where f is
+        zero; slopes go with the square root of f.
     exact
         Where f is zero, x is nearer to the minimizer than this share of it.
     fading
         A step leaves no more than this share of f: convergence that is faster than linear.
     resized
-        Beyond this factor an entry has another size.
+        x has another size when one entry has grown, or all have shrunk, by this factor.
     negligible
-        Entries below this share of their largest size so far count as that large: the square root of rounding.
+        Entries below this share of their largest size so far count as that large: the square root
+        of rounding.
     idle_steps
         So many steps in a row that gain nothing end a run.
     relieved
-        A step that makes the least violation smaller by no more than this share is none towards the constraints.
+        A step that makes the least violation smaller by no more than this share is none towards the
+        constraints.
     circling_steps
         So many in a row without a new lowest merit end a run that is at the noise floor.
     at_floor, at_floor_within_constraints, at_floor_by_prediction
-        Noise hides slopes like its square root: these times the geometric mean of the noise and of f. With
-        constraints, whose forces leave their own rounding in it, it may be more, and where second derivatives
-        predict nothing, too.
+        Noise hides slopes like its square root: these times the geometric mean of the noise and of
+        f. With constraints, whose forces leave their own rounding in it, it may be more, and where
+        second derivatives predict nothing, too.
     """
 
     settled: float = 1e-5
@@ -83,14 +88,16 @@ class Evidence(NamedTuple):
     total, recent
         What was gained since the start, and since x has had its present size.
     slope, slope_here
-        What a change of an entry by its largest size so far, or by its present one, changes f by, to first order.
+        What a change of an entry by its largest size so far, or by its present one, changes f by,
+        to first order.
     predicted
         What second derivatives say that a step gains; infinite where they are not known.
     newton_share
-        The largest share of an entry by which Newton's step changes it; infinite where that is not known.
+        The largest share of an entry by which Newton's step changes it; infinite where that is not
+        known.
     faded
-        Whether the latest step has left next to nothing of f, and has been no more than the rounding of entries
-        as large as they have been: x ends at zero.
+        Whether the latest step has left next to nothing of f, and has been no more than the
+        rounding of entries as large as they have been: x ends at zero.
     """
 
     value: Float[Array, ""]
@@ -123,7 +130,8 @@ def is_settled(evidence: Evidence, knows_curvature: bool) -> Bool[Array, ""]:
     if knows_curvature:
         beside_f = beside_f & predicts_nothing(evidence)
     recently = evidence.slope_here <= jnp.maximum(STOPPING.settled_recently, 4 * eps) * evidence.recent
-    # A convex function with its minimum of zero at a distance d from x is d / |x| of its slope, or less.
+    # A convex function with its minimum of zero at a distance d from x is d / |x| of its slope, or
+    # less.
     near = jnp.abs(evidence.value) <= STOPPING.exact * evidence.slope_here
     at_zero = (recently & near) | (evidence.newton_share <= STOPPING.exact) | evidence.faded
     return beside_f | (is_zero(evidence.value, evidence.total) & at_zero)
