@@ -12,6 +12,7 @@ from adjoint import SQP, Status, minimize
 from adjoint.inner_products import Euclidean
 from adjoint.optimize import progress
 from adjoint.optimize.problem import Answer, Domain, Measure
+from adjoint.optimize.run import start
 from adjoint.optimize.sqp import curvature, multipliers
 from adjoint.optimize.stopping import RUNNING
 from tests.hock_schittkowski import CASES, Case, assert_optimal
@@ -71,7 +72,7 @@ class TestFaults:
         x, method = jnp.ones(2), SQP()
         domain = Domain(None, None, jnp.asarray(0.0), Euclidean(), lambda x: x, equalities=1)
         one, no = jnp.asarray(1.0), jnp.asarray(False)
-        run = progress.start(method, x, domain, constraints=1)
+        run = start(method, x, domain, constraints=1)
         here = Measure(stationarity=one, violation=one, merit=one, derivative=x, scale=one)
         stuck = run.state._replace(stuck=~no, at=run.state.at._replace(value=one))
         run = run._replace(state=stuck, measure=here, first_measure=here, best=run.best._replace(violation=known * one))
