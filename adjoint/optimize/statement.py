@@ -222,7 +222,7 @@ def _bound(side: str, bound: PyTree, x0: PyTree, x: Array) -> Array:
         return jnp.full_like(x, -jnp.inf if side == "lower" else jnp.inf)
     is_number = not isinstance(bound, dict | list | tuple) and np.ndim(bound) == 0
     if is_number and len(jax.tree.leaves(bound)) == 1:
-        return jnp.full_like(x, bound)
+        return jnp.full_like(x, jnp.asarray(bound))
 
     def like(v: Any, b: Any) -> Array:
         if _shape(b) not in ((), np.shape(v)):
