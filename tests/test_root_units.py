@@ -72,7 +72,10 @@ def assert_no_units(solve: Any, name: str, base: float, largest: int) -> None:
         expected = solve(name, one, one, start)
         found = solve(name, base ** np.array(rows, float), base ** np.array(columns, float), start)
         assert expected[1] == int(Status.SUCCESS)
-        assert found[1:3] == expected[1:3] if where == "far" else found[1] == expected[1]
+        assert found[1] == expected[1]
+        # Steps that are solved to a tenth of the residual are others where a scale is rounded otherwise.
+        slack = 4 if name == "NewtonKrylov" else 0
+        assert where == "root" or abs(found[2] - expected[2]) <= slack
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-9)
         np.testing.assert_allclose(found[3], expected[3], rtol=1e-7, atol=1e-9)
 
