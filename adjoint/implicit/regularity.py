@@ -34,8 +34,8 @@ def perturbation(dtype: Any) -> float:
     return float(jnp.finfo(dtype).eps) ** 0.75
 
 
-# F is pushed by at least so many of its rounding errors: the samples may have missed the largest ones.
-ROUNDING = 4
+# F is pushed by at least so many of its rounding errors, so that those do not look like a nonlinearity.
+ROUNDING = 30
 # Lengths of the steps that rounding errors are seen over. Each sees none by chance with a probability of about one half.
 SAMPLES = (1.0, -1.0, 0.7, -0.7, 0.45, -0.45, 0.3, -0.3)
 # Where F departs from its linear model by more than this share under such a push, x is a fold within its own error.
@@ -68,13 +68,12 @@ def examine(problem: RootProblem, x: Array, x0: Array, p: PyTree) -> Examination
     push = push_size * probe
     (correction, response), outcome = _solve_both(solver, factor, J, -F_of_x, push)
     left_over = _left_over(correction, scales)
-    # Products with F_x away from x, since differences of F drown in its rounding errors when F_x is nearly singular.
-    steps = jnp.stack([correction, response])
-    after_correction, after_push = jax.lax.map(lambda d: JacobianAction(F, x + d, p).matvec(d), steps)
-    # Over a step d the linear model of a quadratic F errs by half of the change of F_x d.
-    departure = norm((after_push - push) / push_size) / (2 * norm(probe))
-    # Over a correction that is not mere rounding F_x must not change either; at a double root it changes by half.
-    change = norm((after_correction + F_of_x) / scales.rows) / norm(F_of_x / scales.rows)
+    # Where F changes by less than it is rounded by, as at a turning point whose terms cancel, this is 1 or more.
+    departure = norm((F(x + response, p) - F_of_x - push) / push_size) / norm(probe)
+    # Over a correction that is not mere rounding F_x must not change either; at a double root it changes by half. By products
+    # with F_x, since differences of F drown in its rounding errors when F_x is nearly singular.
+    there = JacobianAction(F, x + correction, p).matvec(correction) + F_of_x
+    change = norm(there / scales.rows) / norm(F_of_x / scales.rows)
     departure = jnp.where(left_over > perturbation(x.dtype), jnp.maximum(departure, change), departure)
     status = first_failure(
         _status_of_inputs(problem, F_of_x, x0, p),
