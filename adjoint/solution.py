@@ -70,7 +70,7 @@ class Status:
         ("SUCCESS", "the solve succeeded"),
         (
             "NONFINITE_INPUT",
-            "the matrix, the right-hand side or a parameter holds NaN or Inf; find where it enters by "
+            "the matrix, the right-hand side or a parameter holds NaN, or Inf that comes out; find where it enters by "
             "running with JAX_DEBUG_NANS=1 in the environment",
         ),
         (

@@ -75,8 +75,8 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "root: pushed in the units of F",
         _REGULARITY,
-        "perturbation(x.dtype) * scales.rows * probe",
-        "perturbation(x.dtype) * jnp.max(scales.rows) * probe",
+        "jnp.maximum(perturbation(x.dtype) * scales.rows,",
+        "jnp.maximum(perturbation(x.dtype) * jnp.max(scales.rows),",
         "units",
     ),
     Mutant("root: rows not scaled back", "linear/equilibrated.py", "return _over(z, factor.rows)", "return z", "units"),

@@ -93,9 +93,11 @@ def test_a_matrix_and_a_right_hand_side_in_other_units(solve: Any, name: str, dt
     def law(s: int, difference: int) -> None:
         t = int(np.clip(s + difference, -far, far))
         found = solve(name, A * jnp.asarray(2.0**s, dtype), b * jnp.asarray(2.0**t, dtype))
-        np.testing.assert_array_equal(found[0], x * 2.0 ** (t - s))
+        # The square roots in Cholesky's factors are those of 2^s for an even s alone.
+        rtol = 1e2 * float(jnp.finfo(dtype).eps) if name == "Cholesky" else 0
+        np.testing.assert_allclose(found[0], x * 2.0 ** (t - s), rtol=rtol)
         assert found[1:3] == (status, iterations)
-        np.testing.assert_array_equal(found[3], gradient * 2.0**-s)
+        np.testing.assert_allclose(found[3], gradient * 2.0**-s, rtol=rtol)
 
     law()
 

@@ -72,7 +72,10 @@ def assert_no_units(solve: Any, name: str, base: float, largest: int) -> None:
         expected = solve(name, one, one, start)
         found = solve(name, base ** np.array(rows, float), base ** np.array(columns, float), start)
         assert expected[1] == int(Status.SUCCESS)
-        assert found[1:3] == expected[1:3] if where == "far" else found[1] == expected[1]
+        assert found[1] == expected[1]
+        # Steps that are solved to a tenth of the residual are others where a scale is rounded otherwise.
+        slack = 4 if name == "NewtonKrylov" else 0
+        assert where == "root" or abs(found[2] - expected[2]) <= slack
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-9)
         np.testing.assert_allclose(found[3], expected[3], rtol=1e-7, atol=1e-9)
 
@@ -117,10 +120,14 @@ def test_folds_are_folds_in_any_unit(unit: float) -> None:
     @jax.jit
     def statuses(row: Any, column: Any) -> Any:
         double = root(lambda x, p: row * ((x / column) ** 2 - p), column * jnp.ones(1), jnp.zeros(1)).status
-        # x + exp(-x) >= 1, with equality at 0: the load p = 1 is the limit load.
-        limit = lambda x, p: jnp.stack([row * (x[0] / column + jnp.exp(-x[0] / column) - p), x[1] - 2 * p])  # noqa: E731
-        at_limit = root(limit, jnp.stack([column, jnp.ones_like(column)]), jnp.ones(())).status
-        beside = root(limit, jnp.stack([column, jnp.ones_like(column)]), jnp.asarray(1.01)).status
+
+        def limb(x: Any, p: Any) -> Any:
+            """The load p = x - x^3 / 3 has its largest value, 2/3, at x = 1."""
+            u = x[0] / column
+            return jnp.stack([row * (u - u**3 / 3 - p), x[1] - 2 * p])
+
+        start = jnp.stack([0.2 * column, jnp.ones_like(column)])
+        at_limit, beside = (root(limb, start, jnp.asarray(p)).status for p in (2 / 3, 0.6))
         return double, at_limit, beside
 
     for row, column in ((unit, 1.0), (1.0, unit), (unit, unit), (1 / unit, unit)):

@@ -34,6 +34,10 @@ def perturbation(dtype: Any) -> float:
     return float(jnp.finfo(dtype).eps) ** 0.75
 
 
+# F is pushed by at least so many of its rounding errors, so that those do not look like a nonlinearity.
+ROUNDING = 30
+# Lengths of the steps that rounding errors are seen over. Each sees none by chance with a probability of about one half.
+SAMPLES = (1.0, -1.0, 0.7, -0.7, 0.45, -0.45, 0.3, -0.3)
 # Where F departs from its linear model by more than this share under such a push, x is a fold within its own error.
 NONLINEARITY = 0.1
 
@@ -60,16 +64,16 @@ def examine(problem: RootProblem, x: Array, x0: Array, p: PyTree) -> Examination
     scales = scales_of(J, typical_size(x, x0))
     factor = solver.factor(J, scales)
     probe = jnp.flip(jnp.asarray(probe_vector(x.size), x.dtype))
-    push = perturbation(x.dtype) * scales.rows * probe
+    push_size = jnp.maximum(perturbation(x.dtype) * scales.rows, ROUNDING * _rounding(problem, J, x, x0, p, F_of_x))
+    push = push_size * probe
     (correction, response), outcome = _solve_both(solver, factor, J, -F_of_x, push)
     left_over = _left_over(correction, scales)
-    # Products with F_x away from x, since differences of F drown in its rounding errors when F_x is nearly singular.
-    steps = jnp.stack([correction, response])
-    after_correction, after_push = jax.lax.map(lambda d: JacobianAction(F, x + d, p).matvec(d), steps)
-    # Over a step d the linear model of a quadratic F errs by half of the change of F_x d.
-    departure = norm((after_push - push) / scales.rows) / (2 * perturbation(x.dtype) * norm(probe))
-    # Over a correction that is not mere rounding F_x must not change either; at a double root it changes by half.
-    change = norm((after_correction + F_of_x) / scales.rows) / norm(F_of_x / scales.rows)
+    # Where F changes by less than it is rounded by, as at a turning point whose terms cancel, this is 1 or more.
+    departure = norm((F(x + response, p) - F_of_x - push) / push_size) / norm(probe)
+    # Over a correction that is not mere rounding F_x must not change either; at a double root it changes by half. By products
+    # with F_x, since differences of F drown in its rounding errors when F_x is nearly singular.
+    there = JacobianAction(F, x + correction, p).matvec(correction) + F_of_x
+    change = norm(there / scales.rows) / norm(F_of_x / scales.rows)
     departure = jnp.where(left_over > perturbation(x.dtype), jnp.maximum(departure, change), departure)
     status = first_failure(
         _status_of_inputs(problem, F_of_x, x0, p),
@@ -78,6 +82,17 @@ def examine(problem: RootProblem, x: Array, x0: Array, p: PyTree) -> Examination
         (Status.DEGENERATE, ~(departure <= NONLINEARITY)),
     )
     return Examination(factor, status, norm(F_of_x), left_over, departure)
+
+
+def _rounding(problem: RootProblem, J: Any, x: Array, x0: Array, p: PyTree, F_of_x: Array) -> Float[Array, " n"]:
+    """The rounding errors of each equation, which are large where terms cancel that F_x does not show, such as 1 in exp(x) - 1.
+
+    They are what F departs from its linear model by, over steps too short for anything else.
+    """
+    probe = perturbation(x.dtype) * typical_size(x, x0) * jnp.asarray(probe_vector(x.size), x.dtype)
+    steps = jnp.asarray(SAMPLES, x.dtype)[:, None] * probe[None, :]
+    errors = jax.lax.map(lambda d: jnp.abs(problem.F(x + d, p) - F_of_x - J.matvec(d)), steps)
+    return jnp.max(errors, axis=0)
 
 
 def _solve_both(

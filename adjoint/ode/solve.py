@@ -359,6 +359,8 @@ def require_problem(
         remedy = "Convert them; write complex states as real and imaginary parts."
         refuse(where, f"y0 with {names}", "real floating-point arrays of one dtype", remedy, TypeError)
     (dtype,) = dtypes
+    if not any(jnp.size(leaf) for leaf in jax.tree.leaves(y0)):
+        refuse(where, "y0 without numbers", "at least one state", "There is nothing to solve for.")
     if rtol < 4 * float(jnp.finfo(dtype).eps):
         least = f"at least {4 * float(jnp.finfo(dtype).eps):.1e}, four roundings of {dtype}"
         refuse(where, f"rtol = {rtol}", least, f"Loosen rtol. {double_precision_remedy()}")
