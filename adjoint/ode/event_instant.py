@@ -1,4 +1,4 @@
-"""What happens at the time of an event: the passage through it, jumps that set off others, and what is armed after them."""
+"""What happens at the time of an event: the passage through it, jumps, and what is armed after."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,17 +12,21 @@ from adjoint.ode.event_model import HybridSystem, Watch, rounding
 from adjoint.ode.event_search import TOUCH
 from adjoint.solution import Status
 
-# Event at t = tau + d, where tau, a number, was found on the interpolant and d = 0 but for its derivatives. With y the solution
-# at tau and f' = f_t + f_y f, the solution near tau and the time of the event are
+# Event at t = tau + d, where tau, a number, was found on the interpolant and d = 0 but for its
+# derivatives. With y the solution at tau and f' = f_t + f_y f, the solution near tau and the time of
+# the event are
 #
 #     y(d) = y + d f + d^2 f' / 2,       c(tau + d, y(d)) = 0,      d by two Newton steps from 0
 #
-# and all derivatives up to the second follow from these by the chain rule; the first ones of the state after the jump are
-# the saltation condition, dy+ = (g_y + (f+ - g_y f- - g_t) c_y / (c_t + c_y f-)) dy- (Hiskens and Pai, IEEE Trans. Circuits
-# Syst. I 47, 2000, section III; Galan, Feehery and Barton, Appl. Numer. Math. 31, 1999).
+# and all derivatives up to the second follow from these by the chain rule; the first ones of the
+# state after the jump are the saltation condition,
 #
-# Of two events at one time the second starts from where the first led, with a d of its own. The flow has a derivative there
-# only if both orders give the same (Burden, Sastry, Koditschek and Revzen, SIAM J. Appl. Dyn. Syst. 15, 2016).
+#     dy+ = (g_y + (f+ - g_y f- - g_t) c_y / (c_t + c_y f-)) dy-
+#
+# (Hiskens and Pai, IEEE Trans. Circuits Syst. I 47, 2000, section III; Galan, Feehery and Barton,
+# Appl. Numer. Math. 31, 1999). Of two events at one time the second starts from where the first led,
+# with a d of its own. The flow has a derivative there only if both orders give the same (Burden,
+# Sastry, Koditschek and Revzen, SIAM J. Appl. Dyn. Syst. 15, 2016).
 
 
 class Instant(NamedTuple):
@@ -54,13 +58,13 @@ class Instant(NamedTuple):
         return jnp.any(self.waiting | self.caused)
 
     def next(self) -> tuple[Int[Array, ""], Bool[Array, ""]]:
-        """Which event comes next, in the order of the list, and whether its condition reached zero by itself."""
+        """Which event comes next, and whether its condition reached zero by itself."""
         crosses = jnp.any(self.waiting)
         return jnp.argmax(jnp.where(crosses, self.waiting, self.caused)), crosses
 
 
 class Passage(NamedTuple):
-    """The time of an event, the state before its jump, and how its condition changes in the direction of the solve."""
+    """The time of an event, the state before its jump, and how its condition changes on the way."""
 
     t: Float[Array, ""]
     y: Float[Array, " n"]
@@ -126,7 +130,7 @@ def near_zero(instant: Instant, t: Array, size: Array, c: Array) -> Float[Array,
 def rearm(
     system: HybridSystem, instant: Instant, watch: Watch, t: Array, y: Array, size: Array
 ) -> tuple[Watch, Bool[Array, ""]]:
-    """What each event waits for after the last jump at this time, and whether a state went on beyond its own condition."""
+    """What each event waits for after the last jump, and whether a state is beyond its condition."""
     t, y = jax.lax.stop_gradient((t, y))
     raw, raw_rate = system.condition_rates(t, y)
     zero, two_sided = near_zero(instant, t, size, raw), system.has_two_sides
@@ -154,13 +158,13 @@ def order_matters(
     y: Array,
     size: Array,
 ) -> Bool[Array, ""]:
-    """Whether event k and another of the same time lead elsewhere, or depend on t, y or p otherwise, in the other order."""
+    """Whether another order of event k and those still waiting gives another state or derivative."""
     t, y, p = jax.lax.stop_gradient((t, y, system.p))
     directions = _directions((t, y, p))
     yes, no = jnp.array(True), jnp.array(False)
 
     def in_turn(first: Array, second: Array) -> Callable[..., tuple[Array, Array]]:
-        """The state at the time t when `first` comes before `second`, and how `second` stands in between."""
+        """The state at the time t in this order, and how `second` stands in between."""
 
         def result(t0: Array, y: Array, p: Any) -> tuple[Array, Array]:
             here = system.with_parameters(p)
@@ -207,6 +211,6 @@ def _directions(primals: Any) -> Any:
 
 
 def is_transversal(instant: Instant, watch: Watch, k: Array, passage: Passage) -> Bool[Array, ""]:
-    """Whether the condition of event k falls fast enough for the time of the event to have a derivative."""
+    """Whether the condition of event k falls fast enough for its time to have a derivative."""
     rate = jax.lax.stop_gradient(passage.rate)
     return watch.side[k] * rate < -instant.slow[k]

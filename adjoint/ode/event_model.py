@@ -61,7 +61,7 @@ class Watch(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class HybridSystem:
-    """y' = f(t, y, p) with events, for flat states y; heading is -1 where time runs backwards, else 1."""
+    """y' = f(t, y, p) with events, for flat states y; heading is -1 where time runs backwards."""
 
     f: Callable[..., PyTree]
     events: tuple[Event, ...]

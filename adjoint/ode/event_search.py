@@ -1,4 +1,4 @@
-"""When the first event happens: the solve in steps that suit the conditions too, and the search in each step."""
+"""When the first event happens: steps that suit the conditions too, and the search in each step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from adjoint.solution import Status
 # Trans. Model. Comput. Simul. 6, 1996). In such a step a few looks at c and dc/dt find all there is:
 # c that changes its sign, and, where the slope does, a minimum in between.
 LOOKS = 8
-# At an event c must fall at this share of its fastest change since the last one, or it touches zero only.
+# At an event c must fall at this share of its fastest change since the last one, or it only touches.
 TOUCH = 1e-6
 
 
@@ -40,7 +40,7 @@ class Found(NamedTuple):
 
 
 class _Inside(NamedTuple):
-    """What the looks inside one step have found, at the share `s`; all of it before the first event."""
+    """What the looks inside one step have found up to the first event, at the share `s`."""
 
     s: Array
     hits: Array
@@ -163,7 +163,7 @@ def _advance(search: _Search, loop: _Loop) -> _Loop:
     keep, h = accept(error, integrator.method.order, s1 - loop.s)
     keep, h = keep & inside.is_sound, jnp.where(inside.is_sound, h, jnp.minimum(h, (s1 - loop.s) / 2))
     is_stuck = ~keep & is_nothing(h, loop.s)
-    # The end of where the condition is defined, as of a square root: reached with almost nothing left of it.
+    # The end of where a condition is defined, as of a square root: almost nothing is left of it.
     tolerance = search.system.tolerances.rtol * jnp.maximum(search.size, loop.at.largest)
     ends_here = is_stuck & loop.at.watch.armed & (c0 > 0) & (c0 <= tolerance) & (slope0 < 0)
     at_edge = jnp.any(ends_here)
@@ -254,7 +254,7 @@ def _arm(search: _Search, watch: Watch, c: Array, size: Array, tolerance: Array)
 
 
 def _minima(look: Any, side: Array, points: Array, turns: Array) -> tuple[Array, Array]:
-    """Where and how low the conditions are between looks, where their slopes turn from falling to rising."""
+    """Where, and how low, the minima between looks are, where slopes turn from falling to rising."""
     left = jnp.broadcast_to(points[:-1, None], turns.shape)
     right = jnp.broadcast_to(points[1:, None], turns.shape)
     all_looks = jax.vmap(jax.vmap(look))

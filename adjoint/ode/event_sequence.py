@@ -1,4 +1,4 @@
-"""A hybrid solve: one event after the other, with the flow in between, until the end or the last event that may happen."""
+"""A hybrid solve: one event after the other, with the flow in between, until the end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -149,7 +149,7 @@ def _advance(
     code = jnp.where(now.code == 0, found.code, now.code)
     k, crosses = instant.next()
     happens = instant.is_on
-    # A number where there is an event; else a time with its derivative, of another event or of the end.
+    # A number where there is an event; else the time of the last one or of the end, as it varies.
     rests = now.instant.is_on | now.is_over
     tau = jnp.where(is_needed & happens, found.t, jnp.where(rests, now.t, ends[1]))
     y_tau, samples, outcome = _flow(request, system, now.t, now.y, tau, ts)
@@ -210,7 +210,7 @@ def _meet(now: _Now, found: Any, is_needed: Array) -> tuple[Instant, Watch, Arra
 def _flow(
     request: Request, system: HybridSystem, t: Array, y: Array, tau: Array, ts: Array
 ) -> tuple[Array, Array, Any]:
-    """The solution at tau, and at those of ts that lie in between; at the nearer end instead of the others."""
+    """The solution at tau, and at ts, for those outside of the interval at its nearer end."""
     problem = system.problem(y, (t, tau), True)
     if ts.size:
         length = tau - t
@@ -225,7 +225,7 @@ def _flow(
 def _sampled_here(
     system: HybridSystem, ts: Array, now: _Now, t: Array, happens: Array, t0: Array
 ) -> Bool[Array, " samples"]:
-    """The samples between two events; one at the time of an event belongs to what comes after it."""
+    """The samples between two events; one at the time of an event belongs after it."""
     is_before = system.heading * (ts - t) < -_same_time(t, t0)
     return jax.lax.stop_gradient(~now.is_sampled & (is_before | ~happens))
 
@@ -244,7 +244,7 @@ def _listen(
     t: Array,
     ends: tuple[Array, Array],
 ) -> tuple[Rhythm, Float[Array, ""], Bool[Array, ""]]:
-    """The times of event k so far; where they accumulate, if they do; whether the solve is as good as there.
+    """The times of event k so far; where they accumulate; whether the solve is as good as there.
 
     Intervals that shrink by the ratio r end at t + dt r / (1 - r), after infinitely many events (Zeno
     behaviour: Zhang, Johansson, Lygeros and Sastry, Int. J. Robust Nonlinear Control 11, 2001).

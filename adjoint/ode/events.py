@@ -1,4 +1,4 @@
-"""hybrid_solve: y' = f(t, y, p) with events, at which the state jumps; derivatives also of the times of the events."""
+"""hybrid_solve: y' = f(t, y, p) with events at which the state jumps, and all derivatives."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -143,7 +143,8 @@ def hybrid_solve(
     >>> bounce = adjoint.Event(lambda t, y, p: y[0], lambda t, y, p: jnp.array([0.0, -p * y[1]]))
     >>> def first_impact(height):
     ...     return adjoint.hybrid_solve(fall, jnp.array([height, 0.0]), 0.8, 0.0, 1.0, bounce).value.times[0]
-    >>> round(float(first_impact(2.0)), 4), round(float(jax.grad(first_impact)(2.0)), 4)  # sqrt(2 h / g), 1 / sqrt(2 g h)
+    >>> # sqrt(2 h / g) and 1 / sqrt(2 g h)
+    >>> round(float(first_impact(2.0)), 4), round(float(jax.grad(first_impact)(2.0)), 4)
     (0.6386, 0.1596)
 
     A ball that loses nine tenths of its speed comes to rest at 0.5519 s, after infinitely many impacts:
