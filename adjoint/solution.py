@@ -98,7 +98,9 @@ class Status:
         (
             "DEGENERATE",
             "the solution is not a differentiable function of the parameters here; (a) at a fold or multiple root two "
-            "solutions meet, or end, (b) an inequality may be active with a multiplier of zero",
+            "solutions meet, or end, (b) an inequality may be active with a multiplier of zero, (c) of events two "
+            "may come at one time with an order that matters, one may only touch zero, or the state may go on beyond "
+            "its condition after the jump: switch it to a mode of rest",
         ),
         (
             "MAX_STEPS",
@@ -121,8 +123,9 @@ class Status:
         ),
         (
             "MAX_EVENTS",
-            "more events happened than max_events; (a) raise it, (b) events may follow each other ever faster, as the impacts of a "
-            "ball that comes to rest: end before that",
+            "more events happened than max_events, or more than can be told apart; (a) raise it, (b) events may follow each "
+            "other ever faster, as the impacts of a ball that comes to rest: end before stats['accumulation_time'], or let "
+            "a jump switch to a mode of rest",
         ),
         (
             "UNTRUSTED",
