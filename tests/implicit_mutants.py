@@ -87,13 +87,6 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "~all_finite(inputs) |",
         "infinite_parameter",
     ),
-    Mutant(
-        "root: what infinity spoils is an iteration that failed",
-        _REGULARITY,
-        "| comes_out)",
-        "| (comes_out & False))",
-        "infinite_parameter",
-    ),
     # Columns of a group are told apart by the row alone.
     Mutant(
         "sparse Jacobian: transposed", _RESIDUAL, "pattern.rows], pattern)", "pattern.cols], pattern)", "sparse_root"

@@ -1,8 +1,7 @@
 """Deliberate mutants of the linear rules: one wrong word each, and the check that must notice.
 
-A mutant is a replacement of text in one file of the library. `library(mutant)` executes a fresh copy of the sources under
-another name, so that neither Python nor JAX can answer with the healthy code that they keep. The text to be replaced must stand
-in its file exactly once: a refactoring that moves it makes the mutant fail loudly instead of mutating nothing.
+A mutant is a replacement of text in one file, where it must stand once, so that a refactoring that moves it fails loudly.
+`library(mutant)` executes a fresh copy of the sources under another name: nothing healthy that is kept can answer.
 """
 
 import importlib
@@ -39,14 +38,12 @@ class Mutant:
     def source(self) -> str:
         text = (HOME / self.file).read_text()
         found = text.count(self.original)
-        if found != 1:  # no AssertionError, which would count as a kill
+        if found != 1:  # no AssertionError, which would be a kill
             raise LookupError(f"mutant {self.name!r}: its text stands {found} times in {self.file}, expected once")
         return text.replace(self.original, self.wrong)
 
 
-@cache
-def _code(path: Path, text: str) -> Any:
-    return compile(text, str(path), "exec")
+_code = cache(lambda path, text: compile(text, str(path), "exec"))
 
 
 class _Copies(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -69,6 +66,7 @@ class _Copies(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         path = path.with_suffix(".py")
         is_mutated = self.mutant is not None and path == HOME / self.mutant.file
         text = self.mutant.source() if is_mutated and self.mutant else path.read_text()
+        module.__file__ = str(path)
         exec(_code(path, text.replace("from adjoint.", f"from {COPY}.")), module.__dict__)
 
 

@@ -8,7 +8,7 @@ _CHECKPOINTS = "ode/checkpoints.py"
 _RECURRENCE = "ode/recurrence.py"
 _DISCRETE = "ode/step_adjoint.py"
 _REPAIR = "ode/repair.py"
-_TANGENT = "ode/tangent_control.py"
+_CONTROL = "ode/tangent_control.py"
 _FORWARD = "ode/forward.py"
 _CONTINUOUS = "ode/continuous.py"
 _QUADRATURE = "ode/quadrature.py"
@@ -145,7 +145,7 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "tangents: not in the error test",
-        _TANGENT,
+        _CONTROL,
         "jnp.maximum(of_y, jnp.max(",
         "jnp.maximum(of_y, 0 * jnp.max(",
         "forward_at_rest",
@@ -168,7 +168,7 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     # dS/ds = F_y S + F_p.
     Mutant(
         "variational equation: no F_p",
-        _TANGENT,
+        _CONTROL,
         "Directions(p, varying_dot), s",
         "Directions(p, jax.tree.map(jnp.zeros_like, varying_dot)), s",
         "forward",
@@ -185,23 +185,30 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "tangent: p_dot dropped",
         _TANGENT,
-        "s), tuple(dots))[1]",
-        "s), (dots[0], jax.tree.map(jnp.zeros_like, dots[1]), dots[2]))[1]",
+        "linear(now.v, dots.varying)",
+        "linear(now.v, none)",
         "discrete_tangent",
     ),
     Mutant(
         "tangent: samples do not move",
         _TANGENT,
-        "y0, p.varying, s), tuple(dots))[1]",
-        "y0, p.varying, s), (*dots[:2], 0 * dots[2]))[1]",
+        "v_stages, dots.s[j], dots.varying)",
+        "v_stages, 0 * dots.s[j], dots.varying)",
         "discrete_tangent",
     ),
     Mutant(
-        "tangent: samples of the last step",
+        "tangent: 1.001 times that of the steps",
         _TANGENT,
-        "step.y, step.stages, s[j], p)",
-        "step.y, step.stages, ends[1], p)",
+        "return (end.v.y, end.samples), end.error",
+        "return (1.001 * end.v.y, 1.001 * end.samples), end.error",
         "discrete_tangent",
+    ),
+    Mutant(
+        "tangent: error of the steps dropped",
+        _TANGENT,
+        "eps = State(eps.y + e, eps.slope)",
+        "eps = State(eps.y, eps.slope)",
+        "tangent_at_rest",
     ),
     Mutant("tangent: sign of the columns", _TANGENT, "[0] @ S[:-1]", "[0] @ -S[:-1]", "column_tangent"),
     Mutant(
@@ -212,27 +219,18 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "column_tangent",
     ),
     Mutant(
-        "tangent: 1.001 y_dot",
+        "tangent: 1.001 times the samples",
         _TANGENT,
         "return poison((y1_dot, samples_dot), finite)",
         "return poison((y1_dot, 1.001 * samples_dot), finite)",
         "variational_tangent",
     ),
+    Mutant("tangent: wrong unit", _TANGENT, "size * samples.v", "size**2 * samples.v", "variational_tangent"),
     Mutant(
-        "tangent: variational equation without F_p",
+        "tangent: controlled samples do not move",
         _TANGENT,
-        "(y_dot, along.varying_dot)",
-        "(y_dot, jax.tree.map(jnp.zeros_like, along.varying_dot))",
-        "variational_tangent",
-    ),
-    Mutant(
-        "tangent: wrong unit", _TANGENT, "samples_dot = size * z", "samples_dot = size**2 * z", "variational_tangent"
-    ),
-    Mutant(
-        "tangent: variational samples do not move",
-        _TANGENT,
-        "+ dots.s[:, None] * rates\n    return",
-        "+ 0 * rates\n    return",
+        "+ dots.s[:, None] * rates\n    return poison",
+        "+ 0 * rates\n    return poison",
         "variational_tangent",
     ),
     Mutant(

@@ -101,10 +101,10 @@ def stopped_short(lib: Any) -> None:
 
 @check
 def units(lib: Any) -> None:
-    """x_0 = p, x_1 = x_0^2 / 2, the second equation in units of 1e-6, from the root itself; dx_1/dp = p."""
-    F = lambda x, p: jnp.stack([x[0] - p, 1e6 * (x[1] - 0.5 * x[0] ** 2)])  # noqa: E731
-    x = lambda p: lib.root.root(F, jnp.array([1.0, 0.5]), p).value  # noqa: E731
-    np.testing.assert_allclose(jax.jacrev(x)(1.0), [1.0, 1.0], rtol=1e-12)
+    """x_0 = p, x_1 = x_0^2 / 2 + p in units of 1e-6, from the root itself; dx_1/dp = p + 1."""
+    F = lambda x, p: jnp.stack([x[0] - p, 1e6 * (x[1] - 0.5 * x[0] ** 2 - p)])  # noqa: E731
+    x = lambda p: lib.root.root(F, jnp.array([1.0, 1.5]), p).value  # noqa: E731
+    np.testing.assert_allclose(jax.jacrev(x)(1.0), [1.0, 2.0], rtol=1e-12)
 
 
 @check

@@ -153,19 +153,6 @@ def transposed_second_order(lib: Library) -> None:
 
 
 @check
-def third_order(lib: Library) -> None:
-    """d3/dt3 of x(t) along A + t V, by forward mode three times."""
-
-    def third(solve: Solve) -> Any:
-        f = lambda t: jnp.sum(solve(REAL + t * DIRECTION[np.dtype(float)], jnp.asarray(B)))  # noqa: E731
-        for _ in range(3):
-            f = lambda t, f=f: jax.jvp(f, (t,), (1.0,))[1]  # noqa: E731
-        return f(0.0)
-
-    assert_same(third(dense(lib)), third(jnp.linalg.solve))
-
-
-@check
 def nan_in_b(lib: Library) -> None:
     """NaN in value and in all the gradient, where the matrix itself is healthy and a zero cotangent would hide it."""
     b = np.where(np.arange(N) == 2, np.nan, B)
@@ -300,7 +287,10 @@ def matrix_free(lib: Library, solver: Any) -> Solve:
 @check
 def krylov_gradient(lib: Library) -> None:
     with jax.disable_jit():
-        assert_exact(matrix_free(lib, lib.iterative.GMRES(rtol=1e-13)), "real")
+        solve = matrix_free(lib, lib.iterative.GMRES(rtol=1e-13))
+        assert_exact(solve, "real")
+        # Right-hand sides are solved in the power of two of their size, which is 1 for B itself.
+        np.testing.assert_allclose(solve(REAL, 1e3 * B), np.linalg.solve(REAL, 1e3 * B), rtol=1e-9)
 
 
 @check
