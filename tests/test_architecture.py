@@ -29,30 +29,20 @@ backsolve certificate choice solve events steady_state recurrence block_tridiago
 OPTIMIZE = """optimality_criteria problem line_search descent steepest_descent bfgs trust_region newton newton_krylov
 lagrangian separable mma gcmma augmented_lagrangian examination progress objective continuation driver
 answer_log sqp statement choice minimize""".split()  # noqa: SIM905
+TRACING = "known_value structure traced_function programs host_call host_batching".split()  # noqa: SIM905
 IMPLICIT = "residual newton host_solver root fixed_point minimizer argmin external".split()  # noqa: SIM905
+RECORD = """run_folder checkpoint figures film history interruption progress provenance report vtk
+record""".split()  # noqa: SIM905
 # A file imports only from layers above its own in this list, or from files before it in its own folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("solution", "inputs"),
-    ("tracing.known_value", "tracing.traced_function", "tracing.host_call", "tracing.host_batching"),
+    tuple(f"tracing.{name}" for name in TRACING),
     ("inner_products",),
     ("verify.line", "verify.differences", "verify.taylor", "verify.transpose", "verify.verdict", "verify.gradient"),
     (*(f"linear.{name}" for name in LINEAR),),
     (*(f"implicit.{name}" for name in IMPLICIT),),
     (*(f"ode.{name}" for name in ODE),),
-    (
-        "second_order",
-        "record.run_folder",
-        "record.checkpoint",
-        "record.figures",
-        "record.film",
-        "record.history",
-        "record.interruption",
-        "record.progress",
-        "record.provenance",
-        "record.report",
-        "record.vtk",
-        "record.record",
-    ),
+    ("second_order", *(f"record.{name}" for name in RECORD)),
     (*(f"optimize.{name}" for name in OPTIMIZE),),
 )
 PLACE = {f"adjoint.{name}": (layer, i) for layer, names in enumerate(LAYERS) for i, name in enumerate(names)}

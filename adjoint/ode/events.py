@@ -1,7 +1,7 @@
 """hybrid_solve: y' = f(t, y, p) with events, at which the state jumps; derivatives also of the times of the events."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -15,9 +15,11 @@ from adjoint.ode.discrete import DiscreteAdjoint
 from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.integrate import Integrator, State, first_step, is_nothing, judge
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
-from adjoint.ode.solve import Plan, hashable, require_problem, require_sensitivity, runge_kutta, solve_plan
+from adjoint.ode.solve import Plan, require_problem, require_sensitivity, runge_kutta, solve_plan, trace_at
 from adjoint.ode.vector_field import Problem, pose
 from adjoint.solution import Solution, Status, poison
+from adjoint.tracing.programs import compiled
+from adjoint.tracing.traced_function import TracedFunction
 
 # Event at t = tau + d, where tau, a number, was found on the interpolant and d = 0 but for its derivatives. With y the solution
 # at tau and f' = f_t + f_y f, the solution near tau and the time of the event are
@@ -168,24 +170,43 @@ def hybrid_solve(
     sensitivity = DiscreteAdjoint() if sensitivity is None else sensitivity
     sensitivity = ForwardSensitivity() if mode == "both" else sensitivity
     method = runge_kutta("hybrid_solve", solver, None)
-    request = _Request(hashable(f), events, max_events, method, Tolerances(rtol, atol), max_steps, sensitivity, mode)
-    return _compiled(request, y0, p, ends)
+    traced = partial(trace_at, ends[0], y0, p)
+    request = _Request(
+        traced(f),
+        tuple(_TracedEvent(traced(e.condition), None if e.jump is None else traced(e.jump)) for e in events),
+        max_events,
+        method,
+        Tolerances(rtol, atol),
+        max_steps,
+        sensitivity,
+        mode,
+    )
+    return compiled(_solve_request, request, y0, p, ends)
 
 
+class _TracedEvent(NamedTuple):
+    """An `Event` whose functions are traced."""
+
+    condition: TracedFunction
+    jump: TracedFunction | None
+
+
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Request:
-    f: Callable[..., PyTree]
-    events: tuple[Event, ...]
-    max_events: int
-    method: RungeKutta
-    tolerances: Tolerances
-    max_steps: int
-    sensitivity: Any
-    mode: str
+    """The functions of the user as they were traced, and all else that is known when tracing."""
+
+    f: TracedFunction
+    events: tuple[_TracedEvent, ...]
+    max_events: int = field(metadata={"static": True})
+    method: RungeKutta = field(metadata={"static": True})
+    tolerances: Tolerances = field(metadata={"static": True})
+    max_steps: int = field(metadata={"static": True})
+    sensitivity: Any = field(metadata={"static": True})
+    mode: str = field(metadata={"static": True})
 
 
-@partial(jax.jit, static_argnums=0)
-def _compiled(request: _Request, y0: PyTree, p: PyTree, ends: tuple[Array, Array]) -> Solution[Hybrid]:
+def _solve_request(request: _Request, y0: PyTree, p: PyTree, ends: tuple[Array, Array]) -> Solution[Hybrid]:
     flat, unravel = ravel_pytree(y0)
 
     def segment(carry: Any, _: None) -> Any:
@@ -218,8 +239,9 @@ class _Arrived(NamedTuple):
 
 def _segment(request: _Request, unravel: Any, p: PyTree, t1: Array, t: Array, y: Array, last: Array) -> _Arrived:
     """From t to the next event and through it, or to t1."""
-    fixed = jax.lax.stop_gradient((p, t1, t, y))
-    tau, which, code, steps, rate_of_touch = _find(request, unravel, *fixed, last)
+    fixed_request, *fixed = jax.lax.stop_gradient((request, p, t1, t, y))
+    find: Any = partial(_find, fixed_request, unravel, *fixed)
+    tau, which, code, steps, rate_of_touch = find(last)
     happens = which >= 0
     tau = jnp.where(happens, tau, t1)
     # tau is a number when there is an event, and t1 with its derivative when there is none.
@@ -253,7 +275,7 @@ def _segment(request: _Request, unravel: Any, p: PyTree, t1: Array, t: Array, y:
     return _Arrived(tau + d, jnp.where(happens, after, before), code.astype(jnp.int32), which, steps)
 
 
-def _jump(event: Event, unravel: Any, t: Array, y: Array, p: PyTree) -> Array:
+def _jump(event: _TracedEvent, unravel: Any, t: Array, y: Array, p: PyTree) -> Array:
     if event.jump is None:
         return y
     return ravel_pytree(event.jump(t, unravel(y), p))[0].astype(y.dtype)

@@ -1,7 +1,7 @@
 """ode_solve: the solution of y' = f(t, y, p), of its samples and of integrals along it, with derivatives of several kinds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -23,6 +23,8 @@ from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.vector_field import Parameters, Problem, pose
 from adjoint.solution import Solution, Status, Words, poison
+from adjoint.tracing.programs import compiled
+from adjoint.tracing.traced_function import TracedFunction
 
 # Outer room of every rule: forward, the sensitivity remembers what it needs; backward, it pulls the cotangents of y(t1) and of
 # the samples back to y0, p and the sample times. All that F closed over is among the varying parameters.
@@ -74,21 +76,22 @@ def solve_plan(plan: Plan, problem: Problem) -> tuple[Array, Array, Outcome]:
     return solved
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Request:
-    """All that is known when tracing; equal requests are compiled once."""
+    """The functions of the user as they were traced, and all else that is known when tracing."""
 
-    f: Callable[..., PyTree]
-    running_cost: Callable[..., PyTree] | None
-    method: RungeKutta
-    tolerances: Tolerances
-    max_steps: int
-    steps: int | None
-    mass: MassMatrix | None
-    sensitivity: Any
-    mode: str
-    certificate: bool
-    ends_vary: tuple[bool, bool]
+    f: TracedFunction
+    running_cost: TracedFunction | None
+    method: RungeKutta = field(metadata={"static": True})
+    tolerances: Tolerances = field(metadata={"static": True})
+    max_steps: int = field(metadata={"static": True})
+    steps: int | None = field(metadata={"static": True})
+    mass: MassMatrix | None = field(metadata={"static": True})
+    sensitivity: Any = field(metadata={"static": True})
+    mode: str = field(metadata={"static": True})
+    certificate: bool = field(metadata={"static": True})
+    ends_vary: tuple[bool, bool] = field(metadata={"static": True})
 
 
 def ode_solve(
@@ -168,8 +171,8 @@ def ode_solve(
     **Status**: `MAX_STEPS`, `STEP_UNDERFLOW` (blow-up, NaN, a discontinuity), `DIVERGED` (with `steps`), `NONFINITE_INPUT`,
     `OUT_OF_RANGE` (ts), `UNTRUSTED`. Then the value is NaN, and so is every derivative.
 
-    **Cost**: the solve, and for a gradient mostly 1 to 5 more, see the sensitivities; some 10 more for a certificate. Called
-    outside `jax.jit` it is compiled once for each f: define f once, not anew for every call.
+    **Cost**: the solve, and for a gradient mostly 1 to 5 more, see the sensitivities; some 10 more for a certificate. Outside
+    of `jax.jit` it is compiled once, and found again by what f computes: f may be made anew for every call.
 
     Source: Y. Cao, S. Li, L. Petzold, R. Serban, SIAM J. Sci. Comput. 24, 2003; A. Griewank, A. Walther, Evaluating
     Derivatives, 2nd ed., 2008.
@@ -199,8 +202,8 @@ def ode_solve(
         mass = MassMatrix.of("ode_solve", mass_matrix, ravel_pytree(y0)[0].size, dtype)
         _require_fit(method, sensitivity, certificate)
     request = _Request(
-        hashable(f),
-        hashable(running_cost),
+        trace_at(ends[0], y0, p, f),
+        None if running_cost is None else trace_at(ends[0], y0, p, running_cost),
         method,
         Tolerances(rtol, atol),
         max_steps,
@@ -211,11 +214,10 @@ def ode_solve(
         certificate,
         (isinstance(t0, jax.Array), isinstance(t1, jax.Array)),
     )
-    return _compiled(request, y0, p, ends, times)
+    return compiled(_solve_request, request, y0, p, ends, times)
 
 
-@partial(jax.jit, static_argnums=0)
-def _compiled(request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | None) -> Solution[Any]:
+def _solve_request(request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | None) -> Solution[Any]:
     problem = pose(request.f, request.running_cost, y0, p, ends, request.ends_vary, ts)
     mass = _with_costs(request.mass, problem)
     integrator = Integrator(problem.field, request.method, request.tolerances, request.max_steps, request.steps, mass)
@@ -325,13 +327,10 @@ def require_problem(
     return dtype
 
 
-def hashable(function: Any) -> Any:
-    """The function, or, for an object that holds arrays and so cannot be found again among compiled ones, a new one of it."""
-    try:
-        hash(function)
-    except TypeError:
-        return lambda *arguments: function(*arguments)
-    return function
+def trace_at(t: Array, y: PyTree, p: PyTree, function: Callable[..., PyTree]) -> TracedFunction:
+    """function(t, y, p) as it is now, of a time and a state that are strongly typed, as within the steps."""
+    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), y)
+    return TracedFunction.of(function, t, state, p)
 
 
 def require_sensitivity(where: str, sensitivity: Any) -> None:

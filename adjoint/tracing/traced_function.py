@@ -1,49 +1,76 @@
 """A user's function as data: what it closed over becomes leaves of a pytree that derivative rules can see."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import jax.core
-from jaxtyping import Array
+
+from adjoint.tracing.structure import Identity, IncomparableError, structure_of, value_of
 
 
-@dataclass(frozen=True, eq=False)
-class _Program:
-    """A traced function; `constants` are its known constants, with None where a traced one belongs."""
+class Program:
+    """A traced function without the arrays that it closed over; equal to all that compute the same.
 
-    jaxpr: Any
-    constants: tuple[Any, ...]
+    `is_known` tells which of its constants were known when it was traced; `result` is the structure of what it returns.
+    """
+
+    def __init__(self, jaxpr: Any, is_known: tuple[bool, ...], result: Any):
+        self.jaxpr = jaxpr
+        self.is_known = is_known
+        self.result = result
+        # Now, and not when it is first compared: rules of derivatives may read what has changed by then.
+        try:
+            self.structure: Hashable = (structure_of(jaxpr), is_known, value_of(result))
+        except IncomparableError:
+            self.structure = Identity(self)
+        self._hash = hash(self.structure)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, Program) and self._hash == other._hash and self.structure == other.structure
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TracedFunction:
-    """A function with one result as a pytree: its traced program, and the traced values that it closed over as leaves.
+    """A function as a pytree: its traced program, and all that it closed over as leaves.
 
-    A function that closes over traced values cannot cross the border of a derivative rule; its leaves can. What is known
-    while tracing is no leaf, since nothing will ever be differentiated by it.
+    A function that closes over traced values cannot cross the border of a derivative rule; its leaves can. What was `known` while
+    tracing has no derivative, since nothing will ever be differentiated by it. Two traces of what computes the same, also of
+    two functions, have one structure as pytrees: a compiled program is found again by it.
     """
 
     closed_over: list[Any]
-    program: _Program = field(metadata={"static": True})
+    known: list[Any]
+    program: Program = field(metadata={"static": True})
 
     @classmethod
-    def of(cls, function: Callable[..., Array], *arguments: Any) -> "TracedFunction":
-        closed = jax.make_jaxpr(function)(*arguments)
-        traced = [isinstance(constant, jax.core.Tracer) for constant in closed.consts]
-        known = tuple(None if is_traced else c for c, is_traced in zip(closed.consts, traced, strict=True))
-        leaves = [c for c, is_traced in zip(closed.consts, traced, strict=True) if is_traced]
-        return cls(leaves, _Program(closed.jaxpr, known))
+    def of(cls, function: Callable[..., Any], *arguments: Any) -> "TracedFunction":
+        # A new function each time: JAX would hand out the last trace of the same one, whatever it reads has become since.
+        closed, shapes = jax.make_jaxpr(lambda *a: function(*a), return_shape=True)(*arguments)
+        is_known = tuple(not isinstance(constant, jax.core.Tracer) for constant in closed.consts)
+        by_kind: dict[bool, list[Any]] = {True: [], False: []}
+        for constant, known in zip(closed.consts, is_known, strict=True):
+            by_kind[known].append(constant)
+        return cls(by_kind[False], by_kind[True], Program(closed.jaxpr, is_known, jax.tree.structure(shapes)))
 
     @property
     def captured(self) -> list[Any]:
         """All that was closed over, traced or known."""
-        return [*self.closed_over, *(constant for constant in self.program.constants if constant is not None)]
+        return [*self.closed_over, *self.known]
 
-    def __call__(self, *arguments: Any) -> Array:
-        leaves = iter(self.closed_over)
-        constants = [next(leaves) if constant is None else constant for constant in self.program.constants]
-        (y,) = jax.core.eval_jaxpr(self.program.jaxpr, constants, *jax.tree.leaves(arguments))
-        return y
+    def with_known(self, known: list[Any]) -> "TracedFunction":
+        """The same with other arrays in the place of those that were known when it was traced."""
+        return replace(self, known=known)
+
+    def __call__(self, *arguments: Any) -> Any:
+        traced, known = iter(self.closed_over), iter(jax.lax.stop_gradient(self.known))
+        constants = [next(known if is_known else traced) for is_known in self.program.is_known]
+        results = jax.core.eval_jaxpr(self.program.jaxpr, constants, *jax.tree.leaves(arguments))
+        return jax.tree.unflatten(self.program.result, results)

@@ -1,0 +1,70 @@
+"""Solvers outside of `jax.jit`, compiled once: their programs, found again by what the functions of the user compute.
+
+At every call the functions of the user are traced, in about a millisecond, so that what they read from globals, objects and
+closures is seen as it is now, and a function made anew for each call finds the program of the last one. The traces, compared as
+structures, are the key; all arrays that they closed over are arguments of the program, so nothing is baked in, and what is being
+differentiated is differentiated.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+class ProgramCache:
+    """The most recently used compiled programs. Safe to use from several threads.
+
+    Attributes
+    ----------
+    largest_number
+        How many are kept. A program holds 1 to 5 MB (measured: `root` 2, constrained `argmin` 5), so 64 of them hold some 150 MB;
+        a script works with a handful of problems at a time.
+    """
+
+    def __init__(self, largest_number: int = 64):
+        self.largest_number = largest_number
+        self._programs: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._programs)
+
+    def clear(self) -> None:
+        """Forget every program; they are compiled again when they are needed."""
+        with self._lock:
+            self._programs.clear()
+
+    def find_or_make(self, key: Any, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+        """The program under this key, made by `make` if it is not held."""
+        with self._lock:
+            if key not in self._programs:
+                self._programs[key] = make()
+                while len(self._programs) > self.largest_number:
+                    self._programs.popitem(last=False)
+            self._programs.move_to_end(key)
+            return self._programs[key]
+
+
+programs = ProgramCache()
+
+
+def compiled(body: Callable[..., Any], *operands: Any) -> Any:
+    """body(*operands) by one compiled program, found again at calls that differ only in their arrays.
+
+    `body` is a function of a module; operands are pytrees of arrays and of `TracedFunction`, with all else that the body must know
+    when it is traced as static parts, hashable. What cannot be compared is called as it stands.
+    """
+    leaves, structure = jax.tree.flatten(operands)
+    key = (body, structure, tuple(map(jax.typeof, leaves)))
+    try:
+        hash(key)
+    except TypeError:
+        return body(*operands)
+
+    def make() -> Callable[..., Any]:
+        return jax.jit(lambda *leaves: body(*jax.tree.unflatten(structure, leaves)))
+
+    return programs.find_or_make(key, make)(*leaves)
