@@ -29,7 +29,7 @@ backsolve certificate choice solve events steady_state recurrence block_tridiago
 OPTIMIZE = """optimality_criteria problem line_search descent steepest_descent bfgs trust_region newton newton_krylov
 lagrangian separable mma gcmma augmented_lagrangian examination progress objective continuation driver
 answer_log sqp statement choice minimize""".split()  # noqa: SIM905
-TRACING = "known_value structure traced_function programs host_call host_batching".split()  # noqa: SIM905
+TRACING = "known_value loops structure traced_function programs host_call host_batching".split()  # noqa: SIM905
 IMPLICIT = "residual newton host_solver root fixed_point minimizer argmin external".split()  # noqa: SIM905
 RECORD = """run_folder checkpoint figures film history interruption progress provenance report vtk
 record""".split()  # noqa: SIM905

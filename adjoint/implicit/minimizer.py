@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from adjoint.inputs import require_tolerance_and_limit
+from adjoint.tracing import loops
 
 Objective = Callable[[Array], Array]
 # Nocedal and Wright, section 17.4: how much a violation must shrink for the penalty to stay, and the penalty's growth.
@@ -94,5 +94,5 @@ class QuasiNewton:
 
         zero, infinite = jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf, x0.dtype)
         start = State(x0, jnp.zeros_like(c(x0)), jnp.asarray(PENALTY_START, x0.dtype), infinite, zero, zero)
-        end = jax.lax.while_loop(proceed, advance, start)
+        end = loops.while_loop(proceed, advance, start)
         return end.x, end.steps

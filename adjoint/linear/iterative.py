@@ -22,6 +22,7 @@ from adjoint.linear.dense import Outcome
 from adjoint.linear.multigrid import Multigrid
 from adjoint.linear.operators import Operator
 from adjoint.solution import Status
+from adjoint.tracing import loops
 from adjoint.tracing.host_call import tick
 from adjoint.tracing.traced_function import TracedFunction
 
@@ -132,7 +133,7 @@ class Krylov:
             return State(keep(x, s.x), keep(r, s.r), keep(norm, s.norm), s.steps + steps, stagnated)
 
         start = State(jnp.zeros_like(unit), unit, jnp.linalg.norm(unit), jnp.zeros((), jnp.int32), ~finite)
-        end = jax.lax.while_loop(proceed, advance, start)
+        end = loops.while_loop(proceed, advance, start)
         code = jnp.where(end.norm <= target, Status.SUCCESS.code, Status.NOT_CONVERGED.code)
         code = jnp.where(finite, code, Status.NONFINITE_INPUT.code).astype(jnp.int32)
         x = end.x * scale
@@ -191,7 +192,7 @@ class CG(Krylov):
 
         # With an infinite rho the first direction is z alone, and M and A are compiled once.
         null, infinite = jnp.zeros_like(r), jnp.asarray(jnp.inf, r.real.dtype)
-        x, _, _, _, steps = jax.lax.while_loop(proceed, advance, (null, r, null, infinite, jnp.zeros((), jnp.int32)))
+        x, _, _, _, steps = loops.while_loop(proceed, advance, (null, r, null, infinite, jnp.zeros((), jnp.int32)))
         return x, steps
 
 
@@ -261,7 +262,7 @@ class MINRES(Krylov):
         zero, one = jnp.zeros((), gamma.dtype), jnp.ones((), gamma.dtype)
         null = jnp.zeros_like(r)
         start = State(null, r, null, z, null, null, gamma, one, gamma, one, one, zero, zero, jnp.zeros((), jnp.int32))
-        end = jax.lax.while_loop(proceed, advance, start)
+        end = loops.while_loop(proceed, advance, start)
         return end.x, end.step
 
 
@@ -323,7 +324,7 @@ class GMRES(Krylov):
             broke_down = ~(rest > 10 * jnp.finfo(r.dtype).eps * length)
             h = h.at[k + 1].set(rest.astype(r.dtype))
             V = V.at[k + 1].set(jnp.where(broke_down, 0, w / jnp.where(broke_down, 1, rest)))
-            h = jax.lax.fori_loop(0, k, lambda i, h: _rotate(h, i, rotations[0, i], rotations[1, i]), h)
+            h = loops.fori_loop(0, k, lambda i, h: _rotate(h, i, rotations[0, i], rotations[1, i]), h)
             radius = jnp.sqrt(jnp.abs(h[k]) ** 2 + jnp.abs(h[k + 1]) ** 2)
             radius = jnp.where(radius > 0, radius, 1).astype(r.dtype)
             c, s = h[k].conj() / radius, h[k + 1].conj() / radius
@@ -332,7 +333,7 @@ class GMRES(Krylov):
             return V, R, rotations.at[:, k].set(jnp.stack([c, s])), g, k + 1, broke_down
 
         start = (V, R, rotations, g, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
-        V, R, _, g, steps, _ = jax.lax.while_loop(proceed, advance, start)
+        V, R, _, g, steps, _ = loops.while_loop(proceed, advance, start)
         used = jnp.where(jnp.arange(m) < steps, g[:m], 0)
         y = jax.scipy.linalg.solve_triangular(R, used)
         # V whole: a slice of it would be a second basis in memory.

@@ -14,6 +14,7 @@ from adjoint.linear.iterative import CG, GMRES, MINRES
 from adjoint.linear.operators import BoundFunction, Dense, MatrixFree, Operator, Sparse, as_operator
 from adjoint.linear.sparse import SparseDirect
 from adjoint.solution import Solution, Status, poison
+from adjoint.tracing import loops
 from adjoint.tracing.traced_function import TracedFunction
 
 Mode = Literal["reverse", "both"]
@@ -91,7 +92,7 @@ def _solve_with_outcome(solver: Solver, factor: Any, A: Operator, b: Array) -> t
         x, numbers = apart(v)
         return together(A.matvec(x), numbers)
 
-    solved = jax.lax.custom_linear_solve(
+    solved = loops.custom_linear_solve(
         matvec,
         together(b, jnp.zeros(m)),
         solve=with_outcome(solver.solve),

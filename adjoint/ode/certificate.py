@@ -22,6 +22,7 @@ from adjoint.ode.discrete import Bars
 from adjoint.ode.integrate import Integrator, State, integrate
 from adjoint.ode.quadrature import rule_of_gauss
 from adjoint.ode.vector_field import Parameters
+from adjoint.tracing import loops
 
 # Fewer digits than this are none.
 ENOUGH_DIGITS = 1.0
@@ -104,7 +105,7 @@ def _tangents(integrator: Integrator, record: Any, y0: Array, p: Parameters, w: 
         return state_dot, tangents.at[k + 1].set(state_dot.y)
 
     tangents = jnp.zeros((integrator.most_steps + 1, y0.size), y0.dtype).at[0].set(y0_dot)
-    _, tangents = jax.lax.fori_loop(0, record.count, advance, (State(y0_dot, slope_dot), tangents))
+    _, tangents = loops.fori_loop(0, record.count, advance, (State(y0_dot, slope_dot), tangents))
     return tangents
 
 
@@ -131,5 +132,5 @@ def _invariants(
     sweep = Sweep(bars.y1, zeros, jnp.asarray(-1), jnp.ones((), functional.dtype))
     invariants = jnp.zeros(integrator.most_steps + 1, functional.dtype)
     invariants = invariants.at[record.count].set(functional @ tangents[record.count])
-    _, invariants = jax.lax.fori_loop(0, record.count, retreat, (sweep, invariants))
+    _, invariants = loops.fori_loop(0, record.count, retreat, (sweep, invariants))
     return invariants

@@ -18,6 +18,7 @@ from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.solve import Plan, require_problem, require_sensitivity, runge_kutta, solve_plan, trace_at
 from adjoint.ode.vector_field import Problem, pose
 from adjoint.solution import Solution, Status, poison
+from adjoint.tracing import loops
 from adjoint.tracing.programs import compiled
 from adjoint.tracing.traced_function import TracedFunction
 
@@ -216,7 +217,7 @@ def _solve_request(request: _Request, y0: PyTree, p: PyTree, ends: tuple[Array, 
         return (arrived.t, arrived.y, code, arrived.which), arrived
 
     start = (ends[0], flat, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
-    (_, y, code, _), all = jax.lax.scan(segment, start, None, length=request.max_events + 1)
+    (_, y, code, _), all = loops.scan(segment, start, None, length=request.max_events + 1)
     code = jnp.where((code == 0) & (all.which[-1] >= 0), Status.MAX_EVENTS.code, code)
     inputs = [leaf for leaf in jax.tree.leaves((y0, p, ends)) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in inputs]))
@@ -271,7 +272,7 @@ def _segment(request: _Request, unravel: Any, p: PyTree, t1: Array, t: Array, y:
     code = jnp.where((code == 0) & touches, Status.DEGENERATE.code, code)
     before = near(d)
     jumps = [partial(_jump, event, unravel) for event in request.events]
-    after = jax.lax.switch(i, jumps, tau + d, before, p)
+    after = loops.switch(i, jumps, tau + d, before, p)
     return _Arrived(tau + d, jnp.where(happens, after, before), code.astype(jnp.int32), which, steps)
 
 
@@ -324,7 +325,7 @@ def _find(
     count = jnp.zeros((), jnp.int32)
     h, largest = first_step(integrator, start, problem.p), jnp.zeros(len(request.events), y.dtype)
     begin = _Segment(zero, h, start, count, zero, count - 1, jnp.array(False), largest)
-    end = jax.lax.while_loop(proceed, body, begin)
+    end = loops.while_loop(proceed, body, begin)
     failure = jnp.where(end.stuck, Status.STEP_UNDERFLOW.code, Status.MAX_STEPS.code)
     code = jnp.where((end.s < 1) & (end.which < 0), failure, Status.SUCCESS.code)
     tau = time(end.found)
@@ -350,11 +351,11 @@ def _first_crossing(conditions: Any, inside: Any, s0: Array, s1: Array, last: Ar
     def locate() -> tuple[Array, Array]:
         # Of several events between two looks the first: it is the one whose condition the bisection ends on.
         digits = jnp.finfo(s0.dtype).nmant
-        left, right = jax.lax.fori_loop(0, digits, bisect, (looks[first], looks[first + 1]))
+        left, right = loops.fori_loop(0, digits, bisect, (looks[first], looks[first + 1]))
         which = jnp.argmax(falls[first] & (conditions(right, inside(right)) <= 0))
         return (left + right) / 2, which.astype(jnp.int32)
 
-    found, which = jax.lax.cond(jnp.any(falls), locate, lambda: (s1, jnp.full((), -1, jnp.int32)))
+    found, which = loops.cond(jnp.any(falls), locate, lambda: (s1, jnp.full((), -1, jnp.int32)))
     # What lies beyond the event is no part of the solution.
     is_before = (jnp.arange(LOOKS + 1) <= first) | ~jnp.any(falls)
     return found, which, jnp.max(jnp.where(is_before[:, None], jnp.abs(c), 0), axis=0)

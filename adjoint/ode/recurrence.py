@@ -14,6 +14,7 @@ from adjoint.inputs import refuse
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
 from adjoint.ode.vector_field import Parameters, VectorField
 from adjoint.solution import Solution, Status, poison
+from adjoint.tracing import loops
 
 # The rule, with the costs as further states of x:
 #
@@ -41,7 +42,7 @@ class _Sweep(NamedTuple):
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _recur(plan: _Plan, x0: Array, varying: list[Array], constant: list[Array]) -> Array:
     p = Parameters(varying, constant)
-    return jax.lax.fori_loop(0, plan.steps, lambda k, x: plan.advance(k, x, p), x0)
+    return loops.fori_loop(0, plan.steps, lambda k, x: plan.advance(k, x, p), x0)
 
 
 def _recur_fwd(plan: _Plan, x0: Array, varying: list[Array], constant: list[Array]) -> tuple[Array, Any]:
@@ -54,7 +55,7 @@ def _recur_fwd(plan: _Plan, x0: Array, varying: list[Array], constant: list[Arra
         return plan.advance(k, x, p), kept.at[slot].set(jnp.where(is_kept, x, kept[slot]))
 
     kept = jnp.zeros((max(-(-plan.steps // spacing), 1), x0.size), x0.dtype)
-    x, kept = jax.lax.fori_loop(0, plan.steps, advance, (x0, kept))
+    x, kept = loops.fori_loop(0, plan.steps, advance, (x0, kept))
     return x, (kept, p)
 
 
@@ -163,7 +164,7 @@ def recurrence(
     schedule = Schedule.of(checkpoints, max(steps, 1), start.size * start.dtype.itemsize)
     plan = _Plan(field, steps, schedule)
     if mode == "both":
-        z: Any = jax.lax.fori_loop(0, steps, lambda k, z: plan.advance(k, z, parameters), start)
+        z: Any = loops.fori_loop(0, steps, lambda k, z: plan.advance(k, z, parameters), start)
     else:
         z: Any = _recur(plan, start, parameters.varying, parameters.constant)
     code = _code(start, parameters, z)

@@ -20,6 +20,7 @@ from adjoint.ode.solve import Plan, require_problem, runge_kutta, solve_plan, tr
 from adjoint.ode.time_average import smooth_weights, standard_error
 from adjoint.ode.vector_field import Problem, pose
 from adjoint.solution import Solution, Status, first_failure, poison
+from adjoint.tracing import loops
 from adjoint.tracing.programs import compiled
 from adjoint.tracing.traced_function import TracedFunction
 
@@ -248,7 +249,7 @@ def _trajectory(
         return (z[:-1], jnp.where(code == 0, outcome.code, code)), (y_k, z[:-1], z[-1], outcome)
 
     t = begin + length * jnp.arange(request.segments)
-    (_, code), (y_k, after, q, outcomes) = jax.lax.scan(advance, (start[:-1], outcome.code), t)
+    (_, code), (y_k, after, q, outcomes) = loops.scan(advance, (start[:-1], outcome.code), t)
     y_k, h = jnp.where(code == 0, y_k, y[None, :]), jnp.where(code == 0, length, 0)
     return _Trajectory(t, y_k, after, q, outcomes, unravel), h, code
 

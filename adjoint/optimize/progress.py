@@ -11,6 +11,7 @@ from adjoint.optimize import examination, lagrangian
 from adjoint.optimize.examination import Examination
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Method, Request
 from adjoint.solution import Status
+from adjoint.tracing import loops
 
 RUNNING = -1
 # So many steps in a row that gain nothing end at the noise floor.
@@ -188,7 +189,7 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
         )
 
     over = examination.complete(examined)
-    return _limited(jax.lax.cond(over, conclude, lambda run: run._replace(examination=examined), run), limits)
+    return _limited(loops.cond(over, conclude, lambda run: run._replace(examination=examined), run), limits)
 
 
 def _blur(run: Run) -> Float[Array, ""]:
@@ -210,7 +211,7 @@ def proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
     first = run.counts[0] + run.counts[1] == 1
     moved = first | (state.iterations != before.iterations)
     run = run._replace(state=state)
-    arrived = jax.lax.cond(
+    arrived = loops.cond(
         moved, lambda run: _arrive(method, run, before.at, first, domain, limits), lambda run: run, run
     )
     # Second derivatives tell a minimum from a plateau or a saddle, and arrive after the step.

@@ -2,11 +2,16 @@
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.core
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, Literal
+from jaxtyping import Array
 
+from adjoint.tracing import loops
 from adjoint.tracing.structure import Identity, IncomparableError, structure_of, value_of
 
 
@@ -53,12 +58,19 @@ class TracedFunction:
     @classmethod
     def of(cls, function: Callable[..., Any], *arguments: Any) -> "TracedFunction":
         # A new function each time: JAX would hand out the last trace of the same one, whatever it reads has become since.
-        closed, shapes = jax.make_jaxpr(lambda *a: function(*a), return_shape=True)(*arguments)
-        is_known = tuple(not isinstance(constant, jax.core.Tracer) for constant in closed.consts)
+        make = partial(jax.make_jaxpr, return_shape=True)
+        closed, shapes = make(lambda *a: function(*a))(*arguments)
+        jaxpr, constants = closed.jaxpr, closed.consts
+        if loops.in_shard_map():
+            axes = loops.axes_of(arguments, constants, closed.out_avals)
+            types = jax.tree.map(lambda a: jax.typeof(loops.vary_over(_example(a), axes)), arguments)
+            closed, shapes = make(lambda *a: function(*a))(*types)
+            jaxpr, constants = _without_constants(closed)
+        is_known = tuple(not isinstance(constant, jax.core.Tracer) for constant in constants)
         by_kind: dict[bool, list[Any]] = {True: [], False: []}
-        for constant, known in zip(closed.consts, is_known, strict=True):
+        for constant, known in zip(constants, is_known, strict=True):
             by_kind[known].append(constant)
-        return cls(by_kind[False], by_kind[True], Program(closed.jaxpr, is_known, jax.tree.structure(shapes)))
+        return cls(by_kind[False], by_kind[True], Program(jaxpr, is_known, jax.tree.structure(shapes)))
 
     @property
     def captured(self) -> list[Any]:
@@ -72,5 +84,33 @@ class TracedFunction:
     def __call__(self, *arguments: Any) -> Any:
         traced, known = iter(self.closed_over), iter(jax.lax.stop_gradient(self.known))
         constants = [next(known if is_known else traced) for is_known in self.program.is_known]
-        results = jax.core.eval_jaxpr(self.program.jaxpr, constants, *jax.tree.leaves(arguments))
-        return jax.tree.unflatten(self.program.result, results)
+        leaves, jaxpr = jax.tree.leaves(arguments), self.program.jaxpr
+        leaves = loops.vary_as(leaves, [v.aval for v in jaxpr.invars])
+        return jax.tree.unflatten(self.program.result, jax.core.eval_jaxpr(jaxpr, constants, *leaves))
+
+
+def _example(argument: Any) -> Array:
+    return jnp.zeros(jnp.shape(argument), jnp.result_type(argument))
+
+
+def _without_constants(closed: ClosedJaxpr) -> tuple[Jaxpr, list[Any]]:
+    """The rest of a jaxpr when all that constants alone decide is computed here, and the constants of that rest.
+
+    Inside `shard_map` a constant is cast where it meets what varies. Behind the door of a solver that cast would be
+    a sum over devices in every transposed step.
+    """
+    values: dict[Any, Any] = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+    remaining = []
+    for eqn in closed.jaxpr.eqns:
+        inputs = [v for v in eqn.invars if not isinstance(v, Literal)]
+        if inputs and all(v in values for v in inputs) and not eqn.effects:
+            names = closed.jaxpr.debug_info.with_unknown_names()
+            results = [v for v in eqn.outvars if not isinstance(v, DropVar)]
+            alone = closed.jaxpr.replace(constvars=inputs, invars=[], outvars=results, eqns=[eqn], debug_info=names)
+            values |= zip(results, jax.core.eval_jaxpr(alone, [values[v] for v in inputs]), strict=True)
+        else:
+            remaining.append(eqn)
+    used = {v for eqn in remaining for v in eqn.invars if not isinstance(v, Literal)}
+    used |= {v for v in closed.jaxpr.outvars if not isinstance(v, Literal)}
+    constants = [v for v in values if v in used]
+    return closed.jaxpr.replace(constvars=constants, eqns=remaining), [values[v] for v in constants]
