@@ -15,12 +15,12 @@ from adjoint.ode.discrete import DiscreteAdjoint
 from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.integrate import Integrator, State, first_step, is_nothing, judge
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
-from adjoint.ode.solve import Plan, require_problem, require_sensitivity, runge_kutta, solve_plan, trace_at
+from adjoint.ode.solve import Plan, require_problem, require_sensitivity, runge_kutta, solve_plan, strongly_typed
 from adjoint.ode.vector_field import Problem, pose
 from adjoint.solution import Solution, Status, poison
 from adjoint.tracing import loops
 from adjoint.tracing.programs import compiled
-from adjoint.tracing.traced_function import TracedFunction
+from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
 # Event at t = tau + d, where tau, a number, was found on the interpolant and d = 0 but for its derivatives. With y the solution
 # at tau and f' = f_t + f_y f, the solution near tau and the time of the event are
@@ -163,7 +163,7 @@ def hybrid_solve(
     """
     events = (events,) if isinstance(events, Event) else tuple(events)
     require_problem("hybrid_solve", f, y0, p, t0, t1, rtol, atol, max_steps, mode)
-    y0, p = jax.tree.map(jnp.asarray, (y0, p))
+    y0, p = strongly_typed(y0), jax.tree.map(jnp.asarray, p)
     flat, _ = ravel_pytree(y0)
     ends = (jnp.asarray(t0, flat.dtype), jnp.asarray(t1, flat.dtype))
     _require_events(events, max_events, ends[0], y0, p)
@@ -171,10 +171,11 @@ def hybrid_solve(
     sensitivity = DiscreteAdjoint() if sensitivity is None else sensitivity
     sensitivity = ForwardSensitivity() if mode == "both" else sensitivity
     method = runge_kutta("hybrid_solve", solver, None)
-    traced = partial(trace_at, ends[0], y0, p)
+    functions = [f, *(function for event in events for function in (event.condition, event.jump))]
+    traced, (start, y0, p), (end,) = trace_at_door(functions, (ends[0], y0, p), ends[1])
     request = _Request(
-        traced(f),
-        tuple(_TracedEvent(traced(e.condition), None if e.jump is None else traced(e.jump)) for e in events),
+        traced[0],
+        tuple(map(_TracedEvent, traced[1::2], traced[2::2])),
         max_events,
         method,
         Tolerances(rtol, atol),
@@ -182,7 +183,7 @@ def hybrid_solve(
         sensitivity,
         mode,
     )
-    return compiled(_solve_request, request, y0, p, ends)
+    return compiled(_solve_request, request, y0, p, (start, end))
 
 
 class _TracedEvent(NamedTuple):

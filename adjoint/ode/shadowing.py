@@ -16,13 +16,13 @@ from adjoint.ode import block_tridiagonal
 from adjoint.ode.choice import at_stability_limit, choose
 from adjoint.ode.integrate import Integrator, Outcome, integrate
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
-from adjoint.ode.solve import Plan, require_problem, runge_kutta, solve_plan, trace_at
+from adjoint.ode.solve import Plan, require_problem, runge_kutta, solve_plan, strongly_typed
 from adjoint.ode.time_average import smooth_weights, standard_error
 from adjoint.ode.vector_field import Problem, pose
 from adjoint.solution import Solution, Status, first_failure, poison
 from adjoint.tracing import loops
 from adjoint.tracing.programs import compiled
-from adjoint.tracing.traced_function import TracedFunction
+from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
 # A chaotic flow forgets where it began, so the tangent from a fixed y0 is the wrong one: it grows. Of all tangents along the
 # trajectory, its time running 1 + eta times as fast, the shadow is the smallest (Wang, Hu and Blonigan 2014, section 3):
@@ -174,21 +174,22 @@ def shadowing_sensitivity(
     where = "shadowing_sensitivity"
     times = _check(t0, t1, transient, segments)
     dtype = require_problem(where, f, y0, p, t0, t1, rtol, atol, max_steps, "reverse")
-    y0, p = jax.tree.map(jnp.asarray, (y0, p))
+    y0, p = strongly_typed(y0), jax.tree.map(jnp.asarray, p)
     times = tuple(jnp.asarray(t, dtype) for t in times)
     _check_parameters(p)
     method = runge_kutta(where, solver, None)
     autonomous = not _uses_time(f, running_cost, y0, p)
+    (slope, cost), (begin, y0, p), later = trace_at_door((f, running_cost), (times[0], y0, p), *times[1:])
     request = _Request(
-        trace_at(times[0], y0, p, f),
-        trace_at(times[0], y0, p, running_cost),
+        slope,
+        cost,
         method,
         Tolerances(rtol, atol),
         max_steps,
         -(-segments // BLOCKS) * BLOCKS,
         autonomous,
     )
-    return compiled(_solve_request, request, y0, p, *times)
+    return compiled(_solve_request, request, y0, p, begin, *later)
 
 
 def _solve_request(request: _Request, y0: PyTree, p: PyTree, t0: Array, begin: Array, t1: Array) -> Solution[Any]:

@@ -24,7 +24,7 @@ from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.vector_field import Parameters, Problem, pose
 from adjoint.solution import Solution, Status, Words, poison
 from adjoint.tracing.programs import compiled
-from adjoint.tracing.traced_function import TracedFunction
+from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
 # Outer room of every rule: forward, the sensitivity remembers what it needs; backward, it pulls the cotangents of y(t1) and of
 # the samples back to y0, p and the sample times. All that F closed over is among the varying parameters.
@@ -194,16 +194,17 @@ def ode_solve(
     if times is not None and (times.ndim != 1 or times.size == 0):
         refuse("ode_solve", f"ts of shape {times.shape}", "a list of times", "Pass a one-dimensional array.")
     require_sensitivity("ode_solve", sensitivity)
-    y0, p = jax.tree.map(jnp.asarray, (y0, p))
+    y0, p = strongly_typed(y0), jax.tree.map(jnp.asarray, p)
     ends = (jnp.asarray(t0, dtype), jnp.asarray(t1, dtype))
     method = runge_kutta("ode_solve", solver, steps)
     mass = None
     if mass_matrix is not None:
         mass = MassMatrix.of("ode_solve", mass_matrix, ravel_pytree(y0)[0].size, dtype)
         _require_fit(method, sensitivity, certificate)
+    (slope, cost), (start, y0, p), (end, times) = trace_at_door((f, running_cost), (ends[0], y0, p), ends[1], times)
     request = _Request(
-        trace_at(ends[0], y0, p, f),
-        None if running_cost is None else trace_at(ends[0], y0, p, running_cost),
+        slope,
+        cost,
         method,
         Tolerances(rtol, atol),
         max_steps,
@@ -214,7 +215,7 @@ def ode_solve(
         certificate,
         (isinstance(t0, jax.Array), isinstance(t1, jax.Array)),
     )
-    return compiled(_solve_request, request, y0, p, ends, times)
+    return compiled(_solve_request, request, y0, p, (start, end), times)
 
 
 def _solve_request(request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | None) -> Solution[Any]:
@@ -327,10 +328,9 @@ def require_problem(
     return dtype
 
 
-def trace_at(t: Array, y: PyTree, p: PyTree, function: Callable[..., PyTree]) -> TracedFunction:
-    """function(t, y, p) as it is now, of a time and a state that are strongly typed, as within the steps."""
-    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), y)
-    return TracedFunction.of(function, t, state, p)
+def strongly_typed(tree: PyTree) -> PyTree:
+    """The arrays without the weak types of Python's numbers, as states are within the steps."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
 
 
 def require_sensitivity(where: str, sensitivity: Any) -> None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from adjoint.tracing import loops
 from adjoint.tracing.traced_function import TracedFunction
 
 
@@ -105,4 +106,5 @@ def pose(
 
     flat = jnp.concatenate([state, costs])
     field, parameters = VectorField.of(F, jnp.zeros((), dtype), flat, (p, varying), (resting, known))
+    flat, parameters, s = loops.vary_alike((flat, parameters, s))
     return Problem(field, flat, parameters, s, split)

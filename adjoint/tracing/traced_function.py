@@ -1,6 +1,6 @@
 """A user's function as data: what it closed over becomes leaves of a pytree that derivative rules can see."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, Literal
 from jaxtyping import Array
 
+from adjoint.inputs import refuse
 from adjoint.tracing import loops
 from adjoint.tracing.structure import Identity, IncomparableError, structure_of, value_of
 
@@ -57,20 +58,24 @@ class TracedFunction:
 
     @classmethod
     def of(cls, function: Callable[..., Any], *arguments: Any) -> "TracedFunction":
-        # A new function each time: JAX would hand out the last trace of the same one, whatever it reads has become since.
         make = partial(jax.make_jaxpr, return_shape=True)
+        # A new function each time: JAX would hand out the last trace of the same one, whatever it reads has become since.
         closed, shapes = make(lambda *a: function(*a))(*arguments)
         jaxpr, constants = closed.jaxpr, closed.consts
         if loops.in_shard_map():
             axes = loops.axes_of(arguments, constants, closed.out_avals)
             types = jax.tree.map(lambda a: jax.typeof(loops.vary_over(_example(a), axes)), arguments)
-            closed, shapes = make(lambda *a: function(*a))(*types)
-            jaxpr, constants = _without_constants(closed)
+            jaxpr, constants = _without_casts(jax.make_jaxpr(lambda *a: function(*a))(*types), axes)
         is_known = tuple(not isinstance(constant, jax.core.Tracer) for constant in constants)
         by_kind: dict[bool, list[Any]] = {True: [], False: []}
         for constant, known in zip(constants, is_known, strict=True):
             by_kind[known].append(constant)
         return cls(by_kind[False], by_kind[True], Program(jaxpr, is_known, jax.tree.structure(shapes)))
+
+    @property
+    def axes(self) -> loops.Axes:
+        """The axes of a mesh over which its results vary from device to device, inside `shard_map`."""
+        return loops.axes_of(self.captured, [v.aval for v in self.program.jaxpr.outvars])
 
     @property
     def captured(self) -> list[Any]:
@@ -93,24 +98,81 @@ def _example(argument: Any) -> Array:
     return jnp.zeros(jnp.shape(argument), jnp.result_type(argument))
 
 
-def _without_constants(closed: ClosedJaxpr) -> tuple[Jaxpr, list[Any]]:
-    """The rest of a jaxpr when all that constants alone decide is computed here, and the constants of that rest.
+def _without_casts(closed: ClosedJaxpr, axes: loops.Axes) -> tuple[Jaxpr, list[Any]]:
+    """The rest of a program when all that constants alone decide is computed here, and the constants of that rest.
 
-    Inside `shard_map` a constant is cast where it meets what varies. Behind the door of a solver that cast would be
-    a sum over devices in every transposed step.
+    Inside `shard_map` a constant is cast where it meets what varies. Behind the door of a solver the transpose of that
+    cast would be a sum over devices in every step.
     """
-    values: dict[Any, Any] = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+    flat = jax.make_jaxpr(partial(_evaluate, closed.jaxpr, closed.consts))(*closed.in_avals)
+    values: dict[Any, Any] = dict(zip(flat.jaxpr.constvars, flat.consts, strict=True))
     remaining = []
-    for eqn in closed.jaxpr.eqns:
-        inputs = [v for v in eqn.invars if not isinstance(v, Literal)]
+    for eqn in flat.jaxpr.eqns:
+        inputs = _variables(eqn.invars)
         if inputs and all(v in values for v in inputs) and not eqn.effects:
-            names = closed.jaxpr.debug_info.with_unknown_names()
-            results = [v for v in eqn.outvars if not isinstance(v, DropVar)]
-            alone = closed.jaxpr.replace(constvars=inputs, invars=[], outvars=results, eqns=[eqn], debug_info=names)
-            values |= zip(results, jax.core.eval_jaxpr(alone, [values[v] for v in inputs]), strict=True)
+            values |= zip(eqn.outvars, _apply(flat.jaxpr, eqn, values), strict=True)
         else:
             remaining.append(eqn)
-    used = {v for eqn in remaining for v in eqn.invars if not isinstance(v, Literal)}
-    used |= {v for v in closed.jaxpr.outvars if not isinstance(v, Literal)}
+    used = {v for eqn in remaining for v in _variables(eqn.invars)} | set(_variables(flat.jaxpr.outvars))
     constants = [v for v in values if v in used]
-    return closed.jaxpr.replace(constvars=constants, eqns=remaining), [values[v] for v in constants]
+    for v in constants:
+        is_differentiable = isinstance(values[v], jax.core.Tracer) and jnp.issubdtype(v.aval.dtype, jnp.inexact)
+        if is_differentiable and not axes <= loops.axes_of(v.aval):
+            refuse(
+                "shard_map",
+                f"a function that closes over a replicated {v.aval.str_short()} and uses it in a loop or branch",
+                "an array that varies over the devices as the others do",
+                'Pass it in the parameters p, or cast it: jax.lax.pcast(a, axis, to="varying").',
+                NotImplementedError,
+            )
+    return flat.jaxpr.replace(constvars=constants, eqns=remaining), [values[v] for v in constants]
+
+
+def _variables(atoms: Sequence[Any]) -> list[Any]:
+    return [v for v in atoms if not isinstance(v, Literal)]
+
+
+def _apply(jaxpr: Jaxpr, eqn: Any, values: dict[Any, Any]) -> list[Any]:
+    """The results of one equation of the jaxpr, as many as it has."""
+    names = jaxpr.debug_info.with_unknown_names()
+    inputs = list(dict.fromkeys(_variables(eqn.invars)))
+    kept = [v for v in eqn.outvars if not isinstance(v, DropVar)]
+    alone = jaxpr.replace(constvars=inputs, invars=[], outvars=kept, eqns=[eqn], debug_info=names)
+    found = iter(jax.core.eval_jaxpr(alone, [values[v] for v in inputs]))
+    return [None if isinstance(v, DropVar) else next(found) for v in eqn.outvars]
+
+
+def _evaluate(jaxpr: Jaxpr, constants: Sequence[Any], *arguments: Any) -> list[Any]:
+    """What a jaxpr computes, with the functions inside that were jitted written out."""
+    values: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*constants, *arguments), strict=True))
+
+    def read(v: Any) -> Any:
+        return v.val if isinstance(v, Literal) else values[v]
+
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "jit":
+            inner = eqn.params["jaxpr"]
+            found = _evaluate(inner.jaxpr, inner.consts, *map(read, eqn.invars))
+        else:
+            found = _apply(jaxpr, eqn, values)
+        values |= zip(eqn.outvars, found, strict=True)
+    return [read(v) for v in jaxpr.outvars]
+
+
+def trace_at_door(
+    functions: Sequence[Callable[..., Any] | None], arguments: tuple[Any, ...], *others: Any
+) -> tuple[list[Any], tuple[Any, ...], Any]:
+    """The functions of the user, traced at these arguments (None stays None); the arguments; and the others.
+
+    Inside `shard_map` all of them vary alike, over the axes over which any of them or of what the functions return varies.
+    """
+
+    def trace() -> list[Any]:
+        return [None if function is None else TracedFunction.of(function, *arguments) for function in functions]
+
+    if not loops.in_shard_map():
+        return trace(), arguments, others
+    arguments, others = loops.vary_alike((arguments, others))
+    axes = loops.axes_of(arguments, others).union(*(traced.axes for traced in trace() if traced is not None))
+    arguments, others = loops.vary_over((arguments, others), axes)
+    return trace(), arguments, others
