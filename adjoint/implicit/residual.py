@@ -4,7 +4,7 @@ Unknowns of any structure are handled as one flat vector x; parameters p keep th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -16,15 +16,18 @@ from jaxtyping import Array, Inexact, PyTree
 
 from adjoint.inputs import describe, refuse
 from adjoint.linear.dense import LU, Cholesky
+from adjoint.linear.multigrid import Multigrid
 from adjoint.linear.operators import Dense, Operator, Sparse, SparsePattern
 from adjoint.linear.sparse import SparseDirect
-from adjoint.tracing.traced_function import TracedFunction
+from adjoint.tracing.host_batching import HostStructure
+from adjoint.tracing.programs import Static
+from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
 
 def trace_residual(
     where: str, residual: Any, x0: PyTree, p: PyTree
-) -> tuple[TracedFunction, Array, Callable[[Array], PyTree]]:
-    """The residual, the flat start and the way back to the user's structure; refuses what cannot be a root problem."""
+) -> tuple[TracedFunction, Array, PyTree, HostStructure]:
+    """The residual, the flat start, p and the user's structure of x; refuses what cannot be a root problem."""
     _require_arrays(where, "x0", x0)
     if not any(_is_inexact(leaf) for leaf in jax.tree.leaves(p)):
         refuse(
@@ -34,19 +37,39 @@ def trace_residual(
             "Pass what the solution depends on as p, or jnp.zeros(()) if there is nothing.",
             TypeError,
         )
-    flat, unravel = ravel_pytree(x0)
-    shapes = jax.eval_shape(residual, x0, p)
-    _require_same_structure(where, shapes, x0)
-    F = TracedFunction.of(lambda x, p: ravel(residual(unravel(x), p)), flat, p)
-    for constant in F.closed_over:
-        if _is_being_differentiated(constant):
-            refuse(
-                where,
-                "a residual that closes over a value that is being differentiated",
-                "everything that the solution is differentiated by in p",
-                "Pass that value in p: root(residual, x0, (p, value)) with residual(x, p_and_value).",
-            )
-    return F, flat, unravel
+    unknowns = HostStructure.of(x0)
+    _require_same_structure(where, jax.eval_shape(lambda *a: residual(*a), x0, p), x0)
+    flat = lambda x, p: ravel(residual(unknowns.unravel(x), p))  # noqa: E731
+    (F,), (start, p), _ = trace_at_door((flat,), (ravel(x0), p))
+    return F, start, p, unknowns
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SolverParts:
+    """A solver, as what is known of it when tracing, and its preconditioner, a function that may hold arrays."""
+
+    known: Any
+    preconditioner: TracedFunction | None
+
+    @classmethod
+    def of(cls, solver: Any, x: Array) -> "SolverParts":
+        """Apart for unknowns like x. Only what cannot change, a frozen dataclass, is the same solver at the next call."""
+        if jax.tree.structure(solver) != jax.tree.structure(0):
+            return cls(solver, None)
+        if not getattr(getattr(solver, "__dataclass_params__", None), "frozen", False):
+            # A list has no hash: what is searched by it belongs to no program that is kept.
+            return cls(Static([solver]), None)
+        M = getattr(solver, "preconditioner", None)
+        if M is None or isinstance(M, Multigrid):
+            return cls(Static((solver,)), None)
+        (traced,), _, _ = trace_at_door((M,), (jnp.zeros_like(x),))
+        without: Any = replace(solver, preconditioner=None)
+        return cls(Static((without,)), traced)
+
+    def whole(self) -> Any:
+        solver = self.known.value[0] if isinstance(self.known, Static) else self.known
+        return solver if self.preconditioner is None else replace(solver, preconditioner=self.preconditioner)
 
 
 def ravel(tree: PyTree) -> Inexact[Array, " n"]:
@@ -61,11 +84,6 @@ def ravel_size(tree: PyTree) -> int:
 
 def _is_inexact(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-
-
-def _is_being_differentiated(value: Any) -> bool:
-    # The tracers of forward and reverse mode carry a tangent; those of jit and vmap do not.
-    return isinstance(value, jax.core.Tracer) and hasattr(value, "tangent")
 
 
 def _require_arrays(where: str, name: str, x: PyTree) -> None:

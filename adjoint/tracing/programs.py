@@ -9,9 +9,25 @@ differentiated is differentiated.
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Static:
+    """What a program must know when it is traced, as a pytree without arrays.
+
+    It is compared by `==`: what has no value of its own, or may change its own, belongs to no program that is kept.
+    """
+
+    value: Any
+
+    def __hash__(self) -> int:
+        parts = self.value if isinstance(self.value, tuple) else (self.value,)
+        return hash(tuple((type(part), part) for part in parts))
 
 
 class ProgramCache:
