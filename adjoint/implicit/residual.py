@@ -4,7 +4,7 @@ Unknowns of any structure are handled as one flat vector x; parameters p keep th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,11 +16,9 @@ from jaxtyping import Array, Inexact, PyTree
 
 from adjoint.inputs import describe, refuse
 from adjoint.linear.dense import LU, Cholesky
-from adjoint.linear.multigrid import Multigrid
 from adjoint.linear.operators import Dense, Operator, Sparse, SparsePattern
 from adjoint.linear.sparse import SparseDirect
 from adjoint.tracing.host_batching import HostStructure
-from adjoint.tracing.programs import Static
 from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
 
@@ -42,34 +40,6 @@ def trace_residual(
     flat = lambda x, p: ravel(residual(unknowns.unravel(x), p))  # noqa: E731
     (F,), (start, p), _ = trace_at_door((flat,), (ravel(x0), p))
     return F, start, p, unknowns
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class SolverParts:
-    """A solver, as what is known of it when tracing, and its preconditioner, a function that may hold arrays."""
-
-    known: Any
-    preconditioner: TracedFunction | None
-
-    @classmethod
-    def of(cls, solver: Any, x: Array) -> "SolverParts":
-        """Apart for unknowns like x. Only what cannot change, a frozen dataclass, is the same solver at the next call."""
-        if jax.tree.structure(solver) != jax.tree.structure(0):
-            return cls(solver, None)
-        if not getattr(getattr(solver, "__dataclass_params__", None), "frozen", False):
-            # A list has no hash: what is searched by it belongs to no program that is kept.
-            return cls(Static([solver]), None)
-        M = getattr(solver, "preconditioner", None)
-        if M is None or isinstance(M, Multigrid):
-            return cls(Static((solver,)), None)
-        (traced,), _, _ = trace_at_door((M,), (jnp.zeros_like(x),))
-        without: Any = replace(solver, preconditioner=None)
-        return cls(Static((without,)), traced)
-
-    def whole(self) -> Any:
-        solver = self.known.value[0] if isinstance(self.known, Static) else self.known
-        return solver if self.preconditioner is None else replace(solver, preconditioner=self.preconditioner)
 
 
 def ravel(tree: PyTree) -> Inexact[Array, " n"]:

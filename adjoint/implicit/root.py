@@ -12,12 +12,12 @@ from jaxtyping import Array, PyTree
 
 from adjoint.implicit.host_solver import OptimistixRootFinder
 from adjoint.implicit.newton import Newton, NewtonKrylov
-from adjoint.implicit.residual import JacobianAction, RootProblem, SolverParts, trace_residual
+from adjoint.implicit.residual import JacobianAction, RootProblem, trace_residual
 from adjoint.inputs import refuse
 from adjoint.linear.dense import LU, Cholesky, probe_vector
 from adjoint.linear.iterative import GMRES, Krylov
 from adjoint.linear.operators import SparsePattern
-from adjoint.linear.solve import Transposed, TransposedSolver, tangent_solve
+from adjoint.linear.solve import SolverParts, Transposed, TransposedSolver, tangent_solve
 from adjoint.linear.sparse import SparseDirect
 from adjoint.solution import Solution, Status, poison
 from adjoint.tracing.known_value import attach_derivative

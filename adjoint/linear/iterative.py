@@ -363,7 +363,9 @@ def _finite(A: Any) -> Array:
 
 def _transposed(M: Any, like: Array) -> LinearMap:
     # vjp rather than linear_transpose: M may itself be a solve, whose status is not linear.
-    _, transpose = jax.vjp(M, jnp.zeros(like.shape[:1], like.dtype))
+    # At an example that varies as what it is applied to: the transpose of a cast inside would be a sum over devices.
+    example = loops.vary_over(jnp.zeros(like.shape[:1], like.dtype), loops.axes_of(like, M))
+    _, transpose = jax.vjp(M, example)
     return lambda x: transpose(x)[0]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Inexact
 
 from adjoint.inputs import as_inexact_array, describe, refuse, require_shape
+from adjoint.tracing import loops
 from adjoint.tracing.traced_function import TracedFunction
 
 
@@ -295,10 +296,10 @@ class MatrixFree:
         self.function, self.n = matvec, int(n)
         self.symmetric, self.positive_definite = symmetric or positive_definite, positive_definite
 
-    def bind(self, dtype: Any) -> "BoundFunction":
+    def bind(self, dtype: Any, axes: loops.Axes = frozenset()) -> "BoundFunction":
         """Fix the vector type, so that A becomes a pytree."""
-        x = jax.ShapeDtypeStruct((self.n,), dtype)
-        y = jax.eval_shape(self.function, x)
+        x = jax.typeof(loops.vary_over(jnp.zeros(self.n, dtype), axes))
+        y = jax.eval_shape(lambda x: self.function(x), x)
         if not hasattr(y, "shape") or y.shape != x.shape:
             given = f"a result of shape {y.shape}" if hasattr(y, "shape") else f"a {type(y).__name__}"
             refuse("MatrixFree", given, f"shape ({self.n},) for x of shape ({self.n},)", "The matvec must return A x.")
@@ -331,15 +332,17 @@ class BoundFunction:
         return self.function(x) if x.ndim == 1 else jax.vmap(self.function, in_axes=1, out_axes=1)(x)
 
     def transpose_matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]:
-        transpose = jax.linear_transpose(self.function, jax.ShapeDtypeStruct((self.n,), self.dtype))
+        # At an example that varies as x does: the transpose of a cast inside would be a sum over devices.
+        example = loops.vary_over(jnp.zeros(self.n, self.dtype), loops.axes_of(x, self.function))
+        transpose = jax.linear_transpose(self.function, jax.typeof(example))
         apply = lambda v: transpose(v)[0]  # noqa: E731
         return apply(x) if x.ndim == 1 else jax.vmap(apply, in_axes=1, out_axes=1)(x)
 
 
-def as_operator(A: Any, dtype: Any) -> Operator:
-    """What a user passes as A, as an operator acting on vectors of `dtype`."""
+def as_operator(A: Any, dtype: Any, axes: loops.Axes = frozenset()) -> Operator:
+    """What a user passes as A, as an operator acting on vectors of `dtype` that vary over these axes of a mesh."""
     if isinstance(A, MatrixFree):
-        return A.bind(dtype)
+        return A.bind(dtype, axes)
     if isinstance(A, Dense | Sparse):
         return A
     if type(A).__name__ == "BCOO":

@@ -11,11 +11,13 @@ from jaxtyping import Array, Float, Inexact
 from adjoint.inputs import as_inexact_array, refuse, require_same_precision, require_shape
 from adjoint.linear.dense import LU, Cholesky, Outcome
 from adjoint.linear.iterative import CG, GMRES, MINRES
+from adjoint.linear.multigrid import Multigrid
 from adjoint.linear.operators import BoundFunction, Dense, MatrixFree, Operator, Sparse, as_operator
 from adjoint.linear.sparse import SparseDirect
 from adjoint.solution import Solution, Status, poison
 from adjoint.tracing import loops
-from adjoint.tracing.traced_function import TracedFunction
+from adjoint.tracing.programs import Static, compiled
+from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
 Mode = Literal["reverse", "both"]
 Factor = TypeVar("Factor")
@@ -68,14 +70,6 @@ def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[A
     because nothing else works on JAX 0.10.2: with a custom_jvp around the solve, second derivatives inside `scan` come out
     finite and wrong, and with has_aux, jacfwd fails on any use of the outcome.
     """
-    # A matrix is solved by one compiled program, found again at the next eager call. A user's function is another program at
-    # every call: the cache would only pile them up, with the arrays that they hold.
-    parts = jax.tree.leaves((factor, A), is_leaf=lambda part: isinstance(part, TracedFunction))
-    holds_a_function = any(isinstance(part, TracedFunction) for part in parts)
-    return (_solve_with_outcome if holds_a_function else _compiled_solve_with_outcome)(solver, factor, A, b)
-
-
-def _solve_with_outcome(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
     fixed = jax.lax.stop_gradient(A)
     m = len(Outcome._fields)
 
@@ -103,7 +97,32 @@ def _solve_with_outcome(solver: Solver, factor: Any, A: Operator, b: Array) -> t
     return x, Outcome(code.astype(jnp.int32), residual, iterations.astype(jnp.int32), reciprocal_condition)
 
 
-_compiled_solve_with_outcome = jax.jit(_solve_with_outcome, static_argnums=0)
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SolverParts:
+    """A solver, as what is known of it when tracing, and its preconditioner, a function that may hold arrays."""
+
+    known: Any
+    preconditioner: TracedFunction | None
+
+    @classmethod
+    def of(cls, solver: Any, x: Array) -> "SolverParts":
+        """Apart for unknowns like x. Only what cannot change, a frozen dataclass, is the same solver at the next call."""
+        if jax.tree.structure(solver) != jax.tree.structure(0):
+            return cls(solver, None)
+        if not getattr(getattr(solver, "__dataclass_params__", None), "frozen", False):
+            # A list has no hash: what is searched by it belongs to no program that is kept.
+            return cls(Static([solver]), None)
+        M = getattr(solver, "preconditioner", None)
+        if M is None or isinstance(M, Multigrid):
+            return cls(Static((solver,)), None)
+        (traced,), _, _ = trace_at_door((M,), (jnp.zeros_like(x),))
+        without: Any = replace(solver, preconditioner=None)
+        return cls(Static((without,)), traced)
+
+    def whole(self) -> Any:
+        solver = self.known.value[0] if isinstance(self.known, Static) else self.known
+        return solver if self.preconditioner is None else replace(solver, preconditioner=self.preconditioner)
 
 
 @jax.tree_util.register_dataclass
@@ -184,15 +203,40 @@ class Factorization(Generic[Factor]):
 
     def _solve(self, A: Any, b: Any, solver: Any) -> Solution[Any]:
         b = _right_hand_side(b, A)
-        run: Any = _solve if self.mode == "reverse" else tangent_solve
-        x, outcome = run(solver, self.factor, A, b)
-        status = Status(outcome.code)
-        stats = {
-            "residual": outcome.residual,
-            "iterations": outcome.iterations,
-            "reciprocal_condition": outcome.reciprocal_condition,
-        }
-        return Solution(poison(x, status.ok), status, jax.lax.stop_gradient(stats), self.origin)
+        factor, A, b = loops.vary_alike((self.factor, A, b))
+        x, outcome = compiled(_solve_with, Static((solver, self.mode)), factor, A, b)
+        return _solution(x, outcome, self.origin)
+
+
+def _solve_with(known: Static, factor: Any, A: Any, b: Array) -> tuple[Array, Outcome]:
+    """x, NaN where the solve failed, as a function of A and b."""
+    solver, mode = known.value
+    run: Any = _solve if mode == "reverse" else tangent_solve
+    x, outcome = run(solver, factor, A, b)
+    return poison(x, outcome.code == 0), jax.lax.stop_gradient(outcome)
+
+
+def _factor_and_solve(mode: Static, parts: SolverParts, A: Any, b: Array) -> tuple[Array, Outcome]:
+    return _solve_with(Static((_without_preconditioner(parts.whole()), mode.value)), _factor(parts, A), A, b)
+
+
+def _factor(parts: SolverParts, A: Any) -> Any:
+    return parts.whole().factor(jax.lax.stop_gradient(A))
+
+
+def _without_preconditioner(solver: Any) -> Any:
+    """The solver when its preconditioner is a leaf of the factor: it must stay hashable and free of traced values."""
+    has_one = getattr(solver, "preconditioner", None) is not None
+    return replace(solver, preconditioner=None) if has_one else solver
+
+
+def _solution(x: Array, outcome: Outcome, origin: str) -> Solution[Any]:
+    stats = {
+        "residual": outcome.residual,
+        "iterations": outcome.iterations,
+        "reciprocal_condition": outcome.reciprocal_condition,
+    }
+    return Solution(x, Status(outcome.code), stats, origin)
 
 
 def linear_solve(
@@ -250,7 +294,11 @@ def linear_solve(
     (1.0, -0.5)
     """
     b = as_inexact_array("linear_solve", "b", b)
-    return _bind(as_operator(A, b.dtype), A, b, solver, mode, "linear_solve").solve(b)
+    operator, b = loops.vary_alike((as_operator(A, b.dtype, loops.axes_of(b)), b))
+    operator, solver, origin = _bind(operator, A, b, solver, mode, "linear_solve")
+    b = _right_hand_side(b, operator)
+    x, outcome = compiled(_factor_and_solve, Static(mode), SolverParts.of(solver, _vector(operator)), operator, b)
+    return _solution(x, outcome, origin)
 
 
 def factorize(A: Any, solver: Any = None, *, mode: Mode = "reverse") -> Factorization[Any]:
@@ -285,7 +333,14 @@ def factorize(A: Any, solver: Any = None, *, mode: Mode = "reverse") -> Factoriz
             "Call linear_solve for each b instead.",
             TypeError,
         )
-    return _bind(as_operator(A, None), A, None, solver, mode, "factorize")
+    operator, solver, origin = _bind(as_operator(A, None), A, None, solver, mode, "factorize")
+    factor = compiled(_factor, SolverParts.of(solver, _vector(operator)), operator)
+    return Factorization(operator, factor, _without_preconditioner(solver), origin, mode)
+
+
+def _vector(operator: Any) -> Array:
+    """An example of what the operator is applied to."""
+    return loops.vary_over(jnp.zeros(operator.n, operator.dtype), loops.axes_of(operator))
 
 
 _SERVED_BY: dict[type, tuple[type, ...]] = {
@@ -295,8 +350,8 @@ _SERVED_BY: dict[type, tuple[type, ...]] = {
 }
 
 
-def _bind(operator: Any, A: Any, b: Array | None, solver: Any, mode: Mode, where: str) -> Factorization[Any]:
-    """The operator with a solver that serves it and its factors, in the common precision of A and b."""
+def _bind(operator: Any, A: Any, b: Array | None, solver: Any, mode: Mode, where: str) -> tuple[Any, Any, str]:
+    """The operator in the common precision of A and b, a solver that serves it, and both in words."""
     if mode not in ("reverse", "both"):
         refuse(where, f"mode = {mode!r}", '"reverse" or "both"', 'Use "both" for plain jvp or jacfwd.')
     if b is not None:
@@ -313,11 +368,7 @@ def _bind(operator: Any, A: Any, b: Array | None, solver: Any, mode: Mode, where
         ]
         refuse(where, f"solver = {given} for {kind}", f"one of {names}", "Leave it out for the default.", TypeError)
     origin = f"{where} with {type(solver).__name__} ({type(operator).__name__}, n = {operator.n}, {operator.dtype})"
-    factor = solver.factor(jax.lax.stop_gradient(operator))
-    if getattr(solver, "preconditioner", None) is not None:
-        # From here on it is a leaf of the factor; the solver must stay hashable and free of traced values.
-        solver = replace(solver, preconditioner=None)
-    return Factorization(operator, factor, solver, origin, mode)
+    return operator, solver, origin
 
 
 def _default_solver(A: Any, served_by: tuple[type, ...]) -> Any:

@@ -25,26 +25,39 @@ def in_shard_map() -> bool:
     return bool(jax.sharding.get_abstract_mesh().manual_axes)
 
 
+class VariesByItself:
+    """A part of a pytree that knows the `axes` over which it varies, and is not cast."""
+
+    @property
+    def axes(self) -> Axes:
+        raise NotImplementedError
+
+
+def _is_by_itself(node: Any) -> bool:
+    return isinstance(node, VariesByItself)
+
+
 def axes_of(*trees: PyTree) -> Axes:
     """The axes of the mesh over which any of the arrays, or of their types, varies."""
-    leaves = jax.tree.leaves(trees)
-    return (
-        frozenset().union(*(_type(leaf).manual_axis_type.varying for leaf in leaves)) if in_shard_map() else frozenset()
-    )
+    if not in_shard_map():
+        return frozenset()
+    return frozenset().union(*map(_axes, jax.tree.leaves(trees, is_leaf=_is_by_itself)))
 
 
-def _type(leaf: Any) -> Any:
-    return leaf if hasattr(leaf, "manual_axis_type") else jax.typeof(leaf)
+def _axes(leaf: Any) -> Axes:
+    if isinstance(leaf, VariesByItself):
+        return leaf.axes
+    return (leaf if hasattr(leaf, "manual_axis_type") else jax.typeof(leaf)).manual_axis_type.varying
 
 
 def vary_over(tree: PyTree, axes: Axes) -> PyTree:
     """The arrays as ones that vary over these axes, too."""
 
     def cast(leaf: Any) -> Any:
-        missing = tuple(sorted(axes - axes_of(leaf)))
+        missing = () if _is_by_itself(leaf) else tuple(sorted(axes - axes_of(leaf)))
         return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
 
-    return jax.tree.map(cast, tree) if axes else tree
+    return jax.tree.map(cast, tree, is_leaf=_is_by_itself) if axes else tree
 
 
 def vary_alike(tree: PyTree, *others: PyTree) -> PyTree:

@@ -44,7 +44,7 @@ class Program:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class TracedFunction:
+class TracedFunction(loops.VariesByItself):
     """A function as a pytree: its traced program, and all that it closed over as leaves.
 
     A function that closes over traced values cannot cross the border of a derivative rule; its leaves can. What was `known` while
