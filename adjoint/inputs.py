@@ -53,6 +53,13 @@ def as_inexact_array(where: str, name: str, x: Any) -> Array:
     return array
 
 
+def require_mode(where: str, mode: Any) -> None:
+    """Refuse what is no mode. The two that were have no effect any more: all rules serve both."""
+    if mode not in ("reverse", "both"):
+        remedy = "Leave it out: derivatives are there in both modes."
+        refuse(where, f"mode = {mode!r}", '"reverse" or "both"', remedy)
+
+
 def require_same_precision(where: str, first: tuple[str, Any], second: tuple[str, Any]) -> Any:
     """The common dtype of two arrays of one precision (real and complex may meet); mixed precision is refused."""
     (name_1, dtype_1), (name_2, dtype_2) = first, second

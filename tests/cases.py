@@ -71,10 +71,10 @@ class System:
         """Real, nonlinear and, for complex x, not holomorphic."""
         return jnp.sum((self.weight * jnp.sin(x)).real + 0.1 * (x * x.conj()).real)
 
-    def objective(self, solver: Any = None, mode: Any = "reverse") -> Callable[[Any], jax.Array]:
+    def objective(self, solver: Any = None) -> Callable[[Any], jax.Array]:
         """(theta, b) -> loss, through `linear_solve`."""
         return lambda arguments: self.loss(
-            adjoint.linear_solve(self.operator(arguments[0]), arguments[1], solver, mode=mode).value
+            adjoint.linear_solve(self.operator(arguments[0]), arguments[1], solver).value
         )
 
     def reference(self, arguments: Any) -> jax.Array:
@@ -150,7 +150,7 @@ _FORMS: dict[str, Callable[[np.ndarray], tuple[Any, Any, Any]]] = {
 }
 
 
-# Each mode: f, arguments, direction, step -> derivative. Those in FORWARD_MODES use bare forward mode, which needs mode="both".
+# Each mode: f, arguments, direction, step -> derivative.
 def along(f: Any, at: Any, step: Any) -> Callable[[Any], Any]:
     """f on the plane spanned by `step` and `at` itself: two real parameters for all arguments."""
     return lambda p: f(jax.tree.map(lambda a, d: a + p[0].astype(a.dtype) * d + p[1].astype(a.dtype) * a, at, step))
@@ -196,8 +196,6 @@ MODES: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
     "jvp of grad of scan": lambda f, at, v, s: jax.jvp(jax.grad(_repeated(f)), (at,), (v,))[1],
     "reverse over reverse of scan": lambda f, at, v, s: jax.grad(lambda a: _inner(jax.grad(_repeated(f))(a), v))(at),
     "grad of checkpoint": lambda f, at, v, s: jax.grad(jax.checkpoint(f))(at),  # pyright: ignore[reportPrivateImportUsage]
-}
-FORWARD_MODES: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
     "jvp": lambda f, at, v, s: jax.jvp(f, (at,), (v,))[1],
     "jacfwd": lambda f, at, v, s: jax.jacfwd(along(f, at, s))(_parameters(at)),
     "reverse over forward": lambda f, at, v, s: jax.grad(lambda a: jax.jvp(f, (a,), (v,))[1])(at),
@@ -206,7 +204,7 @@ FORWARD_MODES: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
 
 def run_mode(f: Any, name: str, system: System) -> Any:
     """The compiled derivative of f at the system's arguments."""
-    mode = (MODES | FORWARD_MODES)[name]
+    mode = MODES[name]
     return jax.jit(lambda at, v, s: mode(f, at, v, s))(system.arguments, system.direction, system.step)
 
 

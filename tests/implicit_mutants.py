@@ -4,7 +4,8 @@ from mutants import Mutant
 
 _ROOT = "implicit/root.py"
 _RESIDUAL = "implicit/residual.py"
-_KNOWN = "tracing/known_value.py"
+_RULE = "tracing/rule.py"
+_LINEAR_MAP = "tracing/linear_map.py"
 _FIXED = "implicit/fixed_point.py"
 _ARGMIN = "implicit/argmin.py"
 _EXTERNAL = "implicit/external.py"
@@ -20,19 +21,33 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "root_derivatives",
     ),
     Mutant("root: x_bar 1.001 times too large", _ROOT, "F_x, x_bar)", "F_x, 1.001 * x_bar)", "root_derivatives"),
-    Mutant("root: sign of x_dot", _ROOT, "operands[1]), -F_p_dot)", "operands[1]), F_p_dot)", "root_derivatives"),
     Mutant(
-        "root: p_dot dropped",
+        "root: sign of x_dot",
         _ROOT,
-        "F(x, p), operands, tangents)",
-        "F(x, p), operands, jax.tree.map(jnp.zeros_like, tangents))",
-        "root_derivatives",
+        "JacobianAction(F, x, p), -moved)",
+        "JacobianAction(F, x, p), moved)",
+        "root_tangent",
     ),
     Mutant(
-        "root: x held constant in the tangent",
+        "root: x_dot 1.001 times too large",
         _ROOT,
-        "JacobianAction(operands[0], x, operands[1])",
-        "JacobianAction(operands[0], jax.lax.stop_gradient(x), operands[1])",
+        "JacobianAction(F, x, p), -moved)",
+        "JacobianAction(F, x, p), -1.001 * moved)",
+        "root_tangent",
+    ),
+    Mutant("root: p_dot dropped", _ROOT, "(F_dot, p_dot))", "(F_dot, (p_dot[0], None)))", "root_tangent"),
+    Mutant(
+        "root: tangent with F_x'",
+        _ROOT,
+        "tangent_solve(linear_solver, factor, JacobianAction(F, x, p),",
+        "tangent_solve(TransposedSolver(linear_solver), factor, Transposed(JacobianAction(F, x, p)),",
+        "root_tangent",
+    ),
+    Mutant(
+        "root: x held constant at the second order",
+        _ROOT,
+        "    x = root_at(linear_solver, factor, F, x, p)\n",
+        "",
         "root_derivatives",
     ),
     Mutant(
@@ -58,10 +73,18 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
     # The value with a rule of its own.
     Mutant(
         "known value: held constant in its derivative",
-        _KNOWN,
-        "return rule(value, operands,",
-        "return rule(jax.lax.stop_gradient(value), operands,",
-        "root_derivatives",
+        _RULE,
+        "    value = _attach(rule, value, operands, fixed)\n",
+        "",
+        "known_values",
+    ),
+    # Both modes from one rule.
+    Mutant(
+        "rule: x_bar shared by lanes not summed",
+        _LINEAR_MAP,
+        "jnp.sum(bar, places)",
+        "jnp.mean(bar, places)",
+        "known_values",
     ),
     # x = step(x, p), lam = step_x' lam + x_bar.
     Mutant("fixed point: x + step", _FIXED, "jax.tree.map(jnp.subtract,", "jax.tree.map(jnp.add,", "fixed_points"),

@@ -119,7 +119,8 @@ _CACHE = "linear/factor_cache.py"
 _OPERATORS = "linear/operators.py"
 _KRYLOV = "linear/iterative.py"
 
-_ADJOINT_SOLVE = "tangent_solve(TransposedSolver(solver), factor, Transposed(A), x_bar)"
+_TRANSPOSED = "TransposedSolver(solver), factor, Transposed(A)"
+_ADJOINT_SOLVE = f"tangent_solve({_TRANSPOSED}, x_bar)"
 
 MUTANTS: tuple[Mutant, ...] = (
     # The rule: A' lam = x_bar, b_bar = lam, A_bar = -(adjoint of A -> A x)(lam).
@@ -140,6 +141,11 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("A lam = x_bar", _RULE, _ADJOINT_SOLVE, "tangent_solve(solver, factor, A, x_bar)", "dense_gradient"),
     Mutant("A^H lam = x_bar", _RULE, "x_bar, _ = cotangents", "x_bar = cotangents[0].conj()", "complex_lu"),
     # The tangent: x_dot = A^-1 (b_dot - A_dot x).
+    Mutant("forward mode: sign of A_dot x", _RULE, "else b_dot - moved", "else b_dot + moved", "dense_tangent"),
+    Mutant("forward mode: b_dot dropped", _RULE, "else b_dot - moved", "else -moved", "dense_tangent"),
+    Mutant("forward mode: A_dot x dropped", _RULE, "else b_dot - moved", "else b_dot", "dense_tangent"),
+    Mutant("forward mode: 1.001 x_dot", _RULE, "factor, A, c)[0])", "factor, A, 1.001 * c)[0])", "dense_tangent"),
+    Mutant("forward mode with A'", _RULE, "(solver, factor, A, c)", f"({_TRANSPOSED}, c)", "dense_tangent"),
     Mutant("b_dot dropped", _RULE, "together(b, ", "together(jax.lax.stop_gradient(b), ", "dense_second_order"),
     Mutant("A_dot x dropped", _RULE, "together(A.matvec(x), ", "together(fixed.matvec(x), ", "dense_second_order"),
     Mutant(
@@ -147,7 +153,7 @@ MUTANTS: tuple[Mutant, ...] = (
         _RULE,
         "together(A.matvec(x), ",
         "together(2 * fixed.matvec(x) - A.matvec(x), ",
-        "third_order",
+        "dense_second_order",
     ),
     Mutant(
         "tangent with A'", _RULE, "_outcome(solver.solve),", "_outcome(solver.solve_transpose),", "dense_second_order"

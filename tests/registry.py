@@ -34,6 +34,18 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        "linear/solve.py",
+        "_solve_tangent",
+        ("test_solve.py", "test_faults.py", "test_mutants.py"),
+        (
+            "forward mode: sign of A_dot x",
+            "forward mode: b_dot dropped",
+            "forward mode: A_dot x dropped",
+            "forward mode: 1.001 x_dot",
+            "forward mode with A'",
+        ),
+    ),
+    Rule(
         "linear/sparse.py",
         "_LogDeterminantTangent",
         ("test_factorize.py", "test_faults.py", "test_mutants.py"),
@@ -53,14 +65,15 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "implicit/root.py",
-        "_RootTangent",
-        ("test_root.py", "test_known_value.py", "test_implicit_mutants.py"),
+        "_root_tangent",
+        ("test_root.py", "test_implicit_mutants.py"),
         (
             "root: sign of x_dot",
+            "root: x_dot 1.001 times too large",
             "root: p_dot dropped",
-            "root: x held constant in the tangent",
+            "root: tangent with F_x'",
+            "root: x held constant at the second order",
             "root: stale Jacobian, at x0",
-            "known value: held constant in its derivative",
         ),
     ),
     Rule(

@@ -23,13 +23,13 @@ TESTS = Path(__file__).parent
 Sources = dict[str, str]
 
 LINEAR = """factor_cache operators dense superlu pardiso sparse multigrid iterative
-solve""".split()  # noqa: SIM905
+solver_parts solve""".split()  # noqa: SIM905
 ODE = """vector_field mass_matrix refinement runge_kutta integrate checkpoints discrete forward quadrature continuous
 backsolve certificate choice solve events steady_state recurrence block_tridiagonal time_average shadowing""".split()  # noqa: SIM905
 OPTIMIZE = """optimality_criteria problem line_search descent steepest_descent bfgs trust_region newton newton_krylov
 lagrangian separable mma gcmma augmented_lagrangian examination progress objective continuation driver
 answer_log sqp statement choice minimize""".split()  # noqa: SIM905
-TRACING = "known_value loops structure traced_function programs host_call host_batching".split()  # noqa: SIM905
+TRACING = "loops structure traced_function programs linear_map rule host_call host_batching".split()  # noqa: SIM905
 IMPLICIT = "residual newton host_solver root fixed_point minimizer argmin external".split()  # noqa: SIM905
 RECORD = """run_folder checkpoint figures film history interruption progress provenance report vtk
 record""".split()  # noqa: SIM905
@@ -217,15 +217,15 @@ def _annotation_complaints(label: str, function: Any) -> list[str]:
 
 
 def rules_in(library: Sources) -> set[tuple[str, str]]:
-    """(file, name) of every `name.defvjp(...)`, `name.defjvp(...)` and `attach_derivative(name(...), ...)`."""
-    rules = set()
+    """(file, name) of each `name.defvjp(...)`, `attach_derivative(name(...), ...)`, `with_forward_mode(_, name)`."""
+    rules, at = set(), {"attach_derivative": 0, "with_forward_mode": 1}
     for module, text in library.items():
         file = "/".join(module.split(".")[1:]) + ".py"
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Attribute) and node.attr in ("defvjp", "defjvp", "defjvps"):
                 rules.add((file, ast.unparse(node.value)))
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "attach_derivative":
-                rules.add((file, ast.unparse(node.args[0]).split("(")[0]))
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in at:
+                rules.add((file, ast.unparse(node.args[at[ast.unparse(node.func)]]).split("(")[0]))
     return rules
 
 

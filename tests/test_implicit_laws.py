@@ -129,7 +129,7 @@ def nested(A: Any, B: Any, b: Any) -> Any:
 
     def residual(x: Any, p: Any) -> Any:
         A, B, b = p
-        z = root(lambda z, p: monotone(p[0], z) - p[1], jnp.zeros(N), (B, x), mode="both").value
+        z = root(lambda z, p: monotone(p[0], z) - p[1], jnp.zeros(N), (B, x)).value
         return monotone(A, x) + z - b
 
     x = lambda b: root(residual, jnp.zeros(N), (A, B, b)).value  # noqa: E731

@@ -102,7 +102,7 @@ def test_atol_is_in_the_units_of_b_and_not_of_the_adjoint(method: Any) -> None:
 def test_atol_and_tangents() -> None:
     A, b = matrix("definite", N), jnp.ones(N)
     solver = CG(rtol=1e-10, atol=1e-6)
-    solve = lambda b: linear_solve(jnp.asarray(A), b, solver, mode="both").value  # noqa: E731
+    solve = lambda b: linear_solve(jnp.asarray(A), b, solver).value  # noqa: E731
     _, x_dot = jax.jit(lambda b_dot: jax.jvp(solve, (b,), (b_dot,)))(1e-9 * b)
     np.testing.assert_allclose(x_dot, 1e-9 * np.linalg.solve(A, np.ones(N)), rtol=1e-6)
 

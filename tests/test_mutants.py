@@ -118,6 +118,12 @@ def dense_gradient(lib: Library) -> None:
 
 
 @check
+def dense_tangent(lib: Library) -> None:
+    at, dots = (REAL, jnp.asarray(B)), (DIRECTION[np.dtype(float)], jnp.arange(1.0, 1.0 + N))
+    assert_same(*(jax.jvp(solve, at, dots)[1] for solve in (dense(lib), jnp.linalg.solve)))
+
+
+@check
 def verified_gradient(lib: Library) -> None:
     """The library's own judge, which takes no other solver's word."""
     assert adjoint.verify_gradient(lambda t: objective(dense(lib), REAL + jnp.diag(t), t + B), jnp.ones(N)).trusted
@@ -156,7 +162,7 @@ def third_order(lib: Library) -> None:
             f = lambda t, f=f: jax.jvp(f, (t,), (1.0,))[1]  # noqa: E731
         return f(0.0)
 
-    assert_same(third(dense(lib, mode="both")), third(jnp.linalg.solve))
+    assert_same(third(dense(lib)), third(jnp.linalg.solve))
 
 
 @check

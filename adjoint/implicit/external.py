@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PyTree
 from adjoint.inputs import describe, refuse
 from adjoint.tracing import loops
 from adjoint.tracing.host_batching import HostStructure, make_lane_call
-from adjoint.tracing.known_value import attach_derivative
+from adjoint.tracing.rule import attach_derivative
 from adjoint.verify.differences import central_differences, noise_level
 from adjoint.verify.line import Line, Objective, default_tolerance, random_directions
 

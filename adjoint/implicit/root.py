@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -13,22 +13,23 @@ from jaxtyping import Array, PyTree
 from adjoint.implicit.host_solver import OptimistixRootFinder
 from adjoint.implicit.newton import Newton, NewtonKrylov
 from adjoint.implicit.residual import JacobianAction, RootProblem, trace_residual
-from adjoint.inputs import refuse
+from adjoint.inputs import refuse, require_mode
 from adjoint.linear.dense import LU, Cholesky, probe_vector
 from adjoint.linear.iterative import GMRES, Krylov
 from adjoint.linear.operators import SparsePattern
-from adjoint.linear.solve import SolverParts, Transposed, TransposedSolver, tangent_solve
+from adjoint.linear.solve import Transposed, TransposedSolver, tangent_solve
+from adjoint.linear.solver_parts import SolverParts
 from adjoint.linear.sparse import SparseDirect
 from adjoint.solution import Solution, Status, poison
-from adjoint.tracing.known_value import attach_derivative
 from adjoint.tracing.programs import Static, compiled
+from adjoint.tracing.rule import push_forward, with_forward_mode
 from adjoint.tracing.traced_function import TracedFunction
 
 # The rule, for x(p) with F(x(p), p) = 0:
 #
 #     F_x dx + F_p dp = 0      =>      dx = -F_x^-1 F_p dp
 #     g = g(x):  dg = x_bar' dx = -lam' F_p dp      with  F_x' lam = x_bar,  one transpose solve
-#     p_bar = -(adjoint of  p -> F(x, p))(lam)
+#     p_bar = -(adjoint of  p -> F(x, p))(lam)                     and in forward mode  F_x x_dot = -F_p p_dot
 #
 # (Johnson, "Notes on adjoint methods for 18.335", MIT 2006, section 2; Griewank and Walther, Evaluating Derivatives, 2nd
 # ed., section 15.3.) It does not depend on how x was found: x enters as a number, with the factors of F_x at x.
@@ -36,11 +37,12 @@ from adjoint.tracing.traced_function import TracedFunction
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _root(linear_solver: Any, factor: Any, F: TracedFunction, x: Array, p: PyTree) -> Array:
-    return tangent_root(linear_solver, factor, F, x, p)
+    return x
 
 
 def _root_fwd(linear_solver: Any, factor: Any, F: TracedFunction, x: Array, p: PyTree) -> tuple[Array, Any]:
-    x = tangent_root(linear_solver, factor, F, x, p)
+    # Of the rule's own making, so that its derivatives of higher order see how x moves.
+    x = root_at(linear_solver, factor, F, x, p)
     return x, (factor, F, x, p)
 
 
@@ -56,21 +58,14 @@ def _root_bwd(linear_solver: Any, residuals: Any, x_bar: Array) -> tuple[None, T
 _root.defvjp(_root_fwd, _root_bwd)
 
 
-def tangent_root(linear_solver: Any, factor: Any, F: TracedFunction, x: Array, p: PyTree) -> Array:
-    """x as a function of F and p: JAX differentiates it in every mode and order. The rule above and mode="both" end here."""
-    return attach_derivative(_RootTangent(linear_solver), x, (F, p), factor)
+def _root_tangent(linear_solver: Any, residuals: Any, dots: Any) -> Array | None:
+    factor, F, x, p = residuals
+    _, F_dot, _, p_dot = dots
+    moved = push_forward(lambda F, p: F(x, p), (F, p), (F_dot, p_dot))
+    return None if moved is None else tangent_solve(linear_solver, factor, JacobianAction(F, x, p), -moved)[0]
 
 
-@dataclass(frozen=True)
-class _RootTangent:
-    """x_dot = -F_x^-1 (F_p p_dot), and the like for what the residual closes over."""
-
-    linear_solver: Any
-
-    def __call__(self, x: Array, operands: Any, tangents: Any, factor: Any) -> Array:
-        _, F_p_dot = jax.jvp(lambda F, p: F(x, p), operands, tangents)
-        x_dot, _ = tangent_solve(self.linear_solver, factor, JacobianAction(operands[0], x, operands[1]), -F_p_dot)
-        return x_dot
+root_at: Any = with_forward_mode(_root, _root_tangent)
 
 
 def _left_over_limit(dtype: Any) -> float:
@@ -180,7 +175,7 @@ def root(
     jacobian_pattern
         Where F_x may be nonzero; its entries are found by products with F_x for groups of columns that share no row.
     mode
-        ``"reverse"``, or ``"both"`` for plain forward mode too, as for `linear_solve`.
+        Deprecated and without effect, as for `linear_solve`.
 
     Returns
     -------
@@ -196,7 +191,8 @@ def root(
 
     Notes
     -----
-    **Derivative**: p_bar = -(adjoint of p -> F(x, p))(lam) with F_x' lam = x_bar, at the x that was found; of any order.
+    **Derivative**: p_bar = -(adjoint of p -> F(x, p))(lam) with F_x' lam = x_bar, at the x that was found; in forward mode
+    F_x x_dot = -F_p p_dot. Of any order.
 
     **Status**: `NOT_CONVERGED` when x is not a root, whatever found it; `SINGULAR` or `ILL_CONDITIONED` when F_x is;
     `DEGENERATE` at a fold; `NONFINITE_INPUT`. Then x is NaN, and so is every derivative.
@@ -227,8 +223,7 @@ def find_root(
     mode: Literal["reverse", "both"],
 ) -> Solution[PyTree]:
     """`root` for all that comes down to one: `where` is the name that messages give it."""
-    if mode not in ("reverse", "both"):
-        refuse(where, f"mode = {mode!r}", '"reverse" or "both"', 'Use "both" for plain jvp or jacfwd.')
+    require_mode(where, mode)
     solver = _solver(where, solver)
     p = jax.tree.map(jnp.asarray, p)
     F, start, p, unknowns = trace_residual(where, residual, x0, p)
@@ -240,8 +235,7 @@ def find_root(
     if getattr(linear_solver, "preconditioner", None) is not None:
         # From here on it is a leaf of the factor; the rule must stay hashable and free of traced values.
         linear_solver = replace(linear_solver, preconditioner=None)
-    rule = Static((linear_solver, mode, unknowns))
-    value = compiled(_differentiate, rule, F, p, x, found.factor, found.code)
+    value = compiled(_differentiate, Static((linear_solver, unknowns)), F, p, x, found.factor, found.code)
     stats = {
         "iterations": steps,
         "residual": found.residual,
@@ -268,12 +262,12 @@ def _search(
 
 def _differentiate(rule: Static, F: TracedFunction, p: PyTree, x: Array, factor: Any, code: Array) -> PyTree:
     """The root as a function of F and p; NaN, and so are its derivatives, where the search failed."""
-    linear_solver, mode, unknowns = rule.value
+    linear_solver, unknowns = rule.value
     status = Status(code)
     # p and not x alone: a select in the residual would answer a NaN with a clean zero.
     F, p = poison((F, p), status.ok)
-    solve: Any = _root if mode == "reverse" else tangent_root
-    return unknowns.unravel(poison(solve(linear_solver, factor, F, x, p), status.ok))
+    x = root_at(linear_solver, factor, F, jax.lax.stop_gradient(x), p)
+    return unknowns.unravel(poison(x, status.ok))
 
 
 def _solver(where: str, solver: Any) -> Any:

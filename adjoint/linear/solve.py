@@ -8,18 +8,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from adjoint.inputs import as_inexact_array, refuse, require_same_precision, require_shape
+from adjoint.inputs import as_inexact_array, refuse, require_mode, require_same_precision, require_shape
 from adjoint.linear.dense import LU, Cholesky, Outcome
 from adjoint.linear.iterative import CG, GMRES, MINRES
-from adjoint.linear.multigrid import Multigrid
 from adjoint.linear.operators import BoundFunction, Dense, MatrixFree, Operator, Sparse, as_operator
+from adjoint.linear.solver_parts import SolverParts
 from adjoint.linear.sparse import SparseDirect
 from adjoint.solution import Solution, Status, poison
 from adjoint.tracing import loops
 from adjoint.tracing.programs import Static, compiled
-from adjoint.tracing.traced_function import TracedFunction, trace_at_door
+from adjoint.tracing.rule import push_forward, with_forward_mode
 
-Mode = Literal["reverse", "both"]
 Factor = TypeVar("Factor")
 
 
@@ -37,7 +36,8 @@ class Solver(Protocol):
 #     dg = x_bar' dx = lam' (db - dA x)       with  A' lam = x_bar,  one transpose solve with the same factors
 #     b_bar = lam                             A_bar = -(adjoint of  A -> A x)(lam), for a dense A:  -lam x'
 #
-# A' is the plain transpose also for complex A: that is JAX's convention for cotangents.
+# and in forward mode A x_dot = b_dot - A_dot x. A' is the plain transpose also for complex A: that
+# is JAX's convention for cotangents.
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -62,13 +62,23 @@ def _solve_bwd(solver: Solver, residuals: Any, cotangents: Any) -> tuple[None, O
 _solve.defvjp(_solve_fwd, _solve_bwd)
 
 
-def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
-    """A x = b as a linear map of b, in `lax.custom_linear_solve`: forward and backward both end here.
+def _solve_tangent(solver: Solver, residuals: Any, dots: Any) -> tuple[Array | None, None]:
+    factor, A, x = residuals
+    _, A_dot, b_dot = dots
+    moved = push_forward(lambda A: A.matvec(x), (A,), (A_dot,))
+    c = b_dot if moved is None else -moved if b_dot is None else b_dot - moved
+    return (None if c is None else tangent_solve(solver, factor, A, c)[0]), None
 
-    JAX differentiates it again in every mode, x_dot = A^-1 (b_dot - A_dot x): the rule above has every higher derivative, and
-    this one alone has forward mode too (mode="both"). The outcome is carried along as further unknowns of the solution,
-    because nothing else works on JAX 0.10.2: with a custom_jvp around the solve, second derivatives inside `scan` come out
-    finite and wrong, and with has_aux, jacfwd fails on any use of the outcome.
+
+solve: Any = with_forward_mode(_solve, _solve_tangent)
+
+
+def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
+    """A x = b as a linear map of b, in `lax.custom_linear_solve`: all parts of the rule end here.
+
+    JAX differentiates it again in every mode, x_dot = A^-1 (b_dot - A_dot x): from it the rule has its higher derivatives. The
+    outcome is carried along as further unknowns of the solution, because nothing else works on JAX 0.10.2: with has_aux,
+    jacfwd fails on any use of the outcome.
     """
     fixed = jax.lax.stop_gradient(A)
     m = len(Outcome._fields)
@@ -95,34 +105,6 @@ def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[A
     x, numbers = apart(solved)
     code, residual, iterations, reciprocal_condition = jax.lax.stop_gradient(numbers).real
     return x, Outcome(code.astype(jnp.int32), residual, iterations.astype(jnp.int32), reciprocal_condition)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class SolverParts:
-    """A solver, as what is known of it when tracing, and its preconditioner, a function that may hold arrays."""
-
-    known: Any
-    preconditioner: TracedFunction | None
-
-    @classmethod
-    def of(cls, solver: Any, x: Array) -> "SolverParts":
-        """Apart for unknowns like x. Only what cannot change, a frozen dataclass, is the same solver at the next call."""
-        if jax.tree.structure(solver) != jax.tree.structure(0):
-            return cls(solver, None)
-        if not getattr(getattr(solver, "__dataclass_params__", None), "frozen", False):
-            # A list has no hash: what is searched by it belongs to no program that is kept.
-            return cls(Static([solver]), None)
-        M = getattr(solver, "preconditioner", None)
-        if M is None or isinstance(M, Multigrid):
-            return cls(Static((solver,)), None)
-        (traced,), _, _ = trace_at_door((M,), (jnp.zeros_like(x),))
-        without: Any = replace(solver, preconditioner=None)
-        return cls(Static((without,)), traced)
-
-    def whole(self) -> Any:
-        solver = self.known.value[0] if isinstance(self.known, Static) else self.known
-        return solver if self.preconditioner is None else replace(solver, preconditioner=self.preconditioner)
 
 
 @jax.tree_util.register_dataclass
@@ -175,7 +157,6 @@ class Factorization(Generic[Factor]):
     factor: Factor
     solver: Any = field(metadata={"static": True})
     origin: str = field(metadata={"static": True})
-    mode: Mode = field(metadata={"static": True})
 
     def solve(self, b: Inexact[Array, " n *k"]) -> Solution[Inexact[Array, " n *k"]]:
         """x of A x = b, as `linear_solve`."""
@@ -204,20 +185,18 @@ class Factorization(Generic[Factor]):
     def _solve(self, A: Any, b: Any, solver: Any) -> Solution[Any]:
         b = _right_hand_side(b, A)
         factor, A, b = loops.vary_alike((self.factor, A, b))
-        x, outcome = compiled(_solve_with, Static((solver, self.mode)), factor, A, b)
+        x, outcome = compiled(_solve_with, Static(solver), factor, A, b)
         return _solution(x, outcome, self.origin)
 
 
 def _solve_with(known: Static, factor: Any, A: Any, b: Array) -> tuple[Array, Outcome]:
     """x, NaN where the solve failed, as a function of A and b."""
-    solver, mode = known.value
-    run: Any = _solve if mode == "reverse" else tangent_solve
-    x, outcome = run(solver, factor, A, b)
+    x, outcome = solve(known.value, factor, A, b)
     return poison(x, outcome.code == 0), jax.lax.stop_gradient(outcome)
 
 
-def _factor_and_solve(mode: Static, parts: SolverParts, A: Any, b: Array) -> tuple[Array, Outcome]:
-    return _solve_with(Static((_without_preconditioner(parts.whole()), mode.value)), _factor(parts, A), A, b)
+def _factor_and_solve(parts: SolverParts, A: Any, b: Array) -> tuple[Array, Outcome]:
+    return _solve_with(Static(_without_preconditioner(parts.whole())), _factor(parts, A), A, b)
 
 
 def _factor(parts: SolverParts, A: Any) -> Any:
@@ -240,7 +219,7 @@ def _solution(x: Array, outcome: Outcome, origin: str) -> Solution[Any]:
 
 
 def linear_solve(
-    A: Any, b: Inexact[Array, " n *k"], solver: Any = None, *, mode: Mode = "reverse"
+    A: Any, b: Inexact[Array, " n *k"], solver: Any = None, *, mode: Literal["reverse", "both"] = "reverse"
 ) -> Solution[Inexact[Array, " n *k"]]:
     """Solve A x = b, with derivatives at the price of one more solve.
 
@@ -255,8 +234,7 @@ def linear_solve(
         `LU` (default) or `Cholesky` for arrays, `SparseDirect` (default) for sparse matrices, `CG`, `MINRES` or `GMRES` for all.
         For `MatrixFree` the default is `CG` if it claims to be positive definite, `MINRES` if symmetric, else `GMRES`.
     mode
-        ``"reverse"``: the adjoint rule, for `grad`, `vjp`, `jacrev`, `hessian`, `jvp(grad)`, `vmap`. ``"both"``: also plain
-        forward mode, `jvp` and `jacfwd`.
+        Deprecated and without effect, to be removed after one release: every derivative works, in both modes.
 
     Returns
     -------
@@ -274,13 +252,14 @@ def linear_solve(
     -----
     **Derivative**: with A' lam = x_bar (plain transpose, also for complex A): b_bar = lam, A_bar = -lam x', restricted to
     the pattern of a sparse A, and -(adjoint of p -> A(p) x)(lam) for a matrix-free one. Preconditioners are held
-    constant. Derivatives of any order.
+    constant. In forward mode A x_dot = b_dot - A_dot x. Derivatives of any order.
 
     **Status**: `NONFINITE_INPUT`, `SINGULAR`, `ILL_CONDITIONED`, `NOT_POSITIVE_DEFINITE`, `NOT_CONVERGED`,
     `RESIDUAL_TOO_LARGE`; then x is NaN, and so is every derivative through it. An adjoint solve that fails gives NaN derivatives.
 
-    **Cost**: value and gradient take one factorization, one solve and one transpose solve; a Hessian-vector product adds
-    two solves; a Hessian in P parameters takes one factorization, P + 1 solves and P + 1 transpose solves.
+    **Cost**: value and gradient take one factorization, one solve and one transpose solve; value and tangent take one
+    factorization and two solves; a Hessian-vector product adds two solves; a Hessian in P parameters takes one factorization,
+    P + 1 solves and P + 1 transpose solves.
 
     Source: S. G. Johnson, Notes on Adjoint Methods for 18.335, MIT, 2006, equations (3) to (5).
 
@@ -294,14 +273,15 @@ def linear_solve(
     (1.0, -0.5)
     """
     b = as_inexact_array("linear_solve", "b", b)
+    require_mode("linear_solve", mode)
     operator, b = loops.vary_alike((as_operator(A, b.dtype, loops.axes_of(b)), b))
-    operator, solver, origin = _bind(operator, A, b, solver, mode, "linear_solve")
+    operator, solver, origin = _bind(operator, A, b, solver, "linear_solve")
     b = _right_hand_side(b, operator)
-    x, outcome = compiled(_factor_and_solve, Static(mode), SolverParts.of(solver, _vector(operator)), operator, b)
+    x, outcome = compiled(_factor_and_solve, SolverParts.of(solver, _vector(operator)), operator, b)
     return _solution(x, outcome, origin)
 
 
-def factorize(A: Any, solver: Any = None, *, mode: Mode = "reverse") -> Factorization[Any]:
+def factorize(A: Any, solver: Any = None, *, mode: Literal["reverse", "both"] = "reverse") -> Factorization[Any]:
     """Factorize A once, for many solves with A and A'.
 
     Parameters
@@ -333,9 +313,10 @@ def factorize(A: Any, solver: Any = None, *, mode: Mode = "reverse") -> Factoriz
             "Call linear_solve for each b instead.",
             TypeError,
         )
-    operator, solver, origin = _bind(as_operator(A, None), A, None, solver, mode, "factorize")
+    require_mode("factorize", mode)
+    operator, solver, origin = _bind(as_operator(A, None), A, None, solver, "factorize")
     factor = compiled(_factor, SolverParts.of(solver, _vector(operator)), operator)
-    return Factorization(operator, factor, _without_preconditioner(solver), origin, mode)
+    return Factorization(operator, factor, _without_preconditioner(solver), origin)
 
 
 def _vector(operator: Any) -> Array:
@@ -350,10 +331,8 @@ _SERVED_BY: dict[type, tuple[type, ...]] = {
 }
 
 
-def _bind(operator: Any, A: Any, b: Array | None, solver: Any, mode: Mode, where: str) -> tuple[Any, Any, str]:
+def _bind(operator: Any, A: Any, b: Array | None, solver: Any, where: str) -> tuple[Any, Any, str]:
     """The operator in the common precision of A and b, a solver that serves it, and both in words."""
-    if mode not in ("reverse", "both"):
-        refuse(where, f"mode = {mode!r}", '"reverse" or "both"', 'Use "both" for plain jvp or jacfwd.')
     if b is not None:
         operator = operator.astype(require_same_precision(where, ("A", operator.dtype), ("b", b.dtype)))
         _right_hand_side(b, operator)

@@ -23,7 +23,7 @@ from adjoint.linear.superlu import SuperLUFactors
 from adjoint.solution import Status
 from adjoint.tracing import loops
 from adjoint.tracing.host_call import make_host_call, record
-from adjoint.tracing.known_value import attach_derivative
+from adjoint.tracing.rule import attach_derivative
 
 UNIT_ROUNDOFF = float(np.finfo(np.float64).eps)
 # What a good factorization leaves; more is worth a step of refinement.

@@ -12,7 +12,7 @@ from adjoint.ode.discrete import Bars, Gradient
 from adjoint.ode.integrate import Integrator, Outcome, integrate
 from adjoint.ode.runge_kutta import Tolerances
 from adjoint.ode.vector_field import Parameters, VectorField
-from adjoint.tracing.known_value import attach_derivative
+from adjoint.tracing.rule import attach_derivative
 
 # S = d(y, samples)/d(y0, p) as columns S e_i, each the tangent in one direction:
 #

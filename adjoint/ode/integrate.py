@@ -13,7 +13,7 @@ from adjoint.ode.runge_kutta import RungeKutta, Step, Tolerances
 from adjoint.ode.vector_field import Parameters
 from adjoint.solution import Status
 from adjoint.tracing import loops
-from adjoint.tracing.known_value import attach_derivative
+from adjoint.tracing.rule import attach_derivative
 
 
 @dataclass(frozen=True)

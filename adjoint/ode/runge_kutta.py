@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.refinement import solve_by_nearby_factors
 from adjoint.tracing import loops
-from adjoint.tracing.known_value import attach_derivative
+from adjoint.tracing.rule import attach_derivative
 
 # The slope F(s, y, p).
 Field = Callable[[Array, Array, Any], Array]

@@ -60,6 +60,12 @@ def vary_over(tree: PyTree, axes: Axes) -> PyTree:
     return jax.tree.map(cast, tree, is_leaf=_is_by_itself) if axes else tree
 
 
+def example(n: int, dtype: Any, axes: Axes) -> Any:
+    """The type of a vector that varies over these axes: a function transposed at one that does not would cast what it is
+    applied to, and the transpose of that is a sum over devices."""
+    return jax.typeof(vary_over(jnp.zeros(n, dtype), axes)) if axes else jax.ShapeDtypeStruct((n,), dtype)
+
+
 def vary_alike(tree: PyTree, *others: PyTree) -> PyTree:
     """The arrays of the tree, each varying over all axes over which any of them and of the others varies."""
     return vary_over(tree, axes_of(tree, others))
