@@ -47,7 +47,8 @@ def axes_of(*trees: PyTree) -> Axes:
 def _axes(leaf: Any) -> Axes:
     if isinstance(leaf, VariesByItself):
         return leaf.axes
-    return (leaf if hasattr(leaf, "manual_axis_type") else jax.typeof(leaf)).manual_axis_type.varying
+    kind = (leaf if hasattr(leaf, "manual_axis_type") else jax.typeof(leaf)).manual_axis_type
+    return frozenset() if kind is None else kind.varying
 
 
 def vary_over(tree: PyTree, axes: Axes) -> PyTree:
