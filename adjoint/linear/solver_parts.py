@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from adjoint.linear.multigrid import Multigrid
-from adjoint.tracing.programs import Static
+from adjoint.tracing.programs import Static, Transient, as_static
 from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
 
@@ -22,19 +22,16 @@ class SolverParts:
 
     @classmethod
     def of(cls, solver: Any, x: Array) -> "SolverParts":
-        """Apart for unknowns like x. Only what cannot change, a frozen dataclass, is the same solver at the next call."""
+        """Apart for unknowns like x."""
         if jax.tree.structure(solver) != jax.tree.structure(0):
             return cls(solver, None)
-        if not getattr(getattr(solver, "__dataclass_params__", None), "frozen", False):
-            # A list has no hash: what is searched by it belongs to no program that is kept.
-            return cls(Static([solver]), None)
         M = getattr(solver, "preconditioner", None)
         if M is None or isinstance(M, Multigrid):
-            return cls(Static((solver,)), None)
+            return cls(as_static(solver), None)
         (traced,), _, _ = trace_at_door((M,), (jnp.zeros_like(x),))
         without: Any = replace(solver, preconditioner=None)
-        return cls(Static((without,)), traced)
+        return cls(as_static(without), traced)
 
     def whole(self) -> Any:
-        solver = self.known.value[0] if isinstance(self.known, Static) else self.known
+        solver = self.known.value if isinstance(self.known, Static | Transient) else self.known
         return solver if self.preconditioner is None else replace(solver, preconditioner=self.preconditioner)

@@ -18,16 +18,27 @@ import jax
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Static:
-    """What a program must know when it is traced, as a pytree without arrays.
-
-    It is compared by `==`: what has no value of its own, or may change its own, belongs to no program that is kept.
-    """
+    """What a program must know when it is traced, as a pytree without arrays; two are the same if their values are equal."""
 
     value: Any
 
-    def __hash__(self) -> int:
-        parts = self.value if isinstance(self.value, tuple) else (self.value,)
-        return hash(tuple((type(part), part) for part in parts))
+
+@jax.tree_util.register_static
+@dataclass(frozen=True, eq=False)
+class Transient:
+    """As `Static`, of what may have changed by the next call, or cannot be compared: no program is kept for it."""
+
+    value: Any
+
+
+def as_static(value: Any) -> Static | Transient:
+    """An object with a value of its own, a frozen dataclass of what can be compared, is static; others are not."""
+    try:
+        hash(value)
+    except TypeError:
+        return Transient(value)
+    is_frozen = getattr(getattr(value, "__dataclass_params__", None), "frozen", False)
+    return Static(value) if is_frozen else Transient(value)
 
 
 class ProgramCache:
@@ -71,16 +82,18 @@ def compiled(body: Callable[..., Any], *operands: Any) -> Any:
     """body(*operands) by one compiled program, found again at calls that differ only in their arrays.
 
     `body` is a function of a module; operands are pytrees of arrays and of `TracedFunction`, with all else that the body must know
-    when it is traced as static parts, hashable. What cannot be compared is called as it stands.
+    when it is traced as static parts.
     """
+    if any(map(_is_transient, jax.tree.leaves(operands, is_leaf=_is_transient))):
+        return body(*operands)
     leaves, structure = jax.tree.flatten(operands)
     key = (body, structure, tuple(map(jax.typeof, leaves)))
-    try:
-        hash(key)
-    except TypeError:
-        return body(*operands)
 
     def make() -> Callable[..., Any]:
         return jax.jit(lambda *leaves: body(*jax.tree.unflatten(structure, leaves)))
 
     return programs.find_or_make(key, make)(*leaves)
+
+
+def _is_transient(node: Any) -> bool:
+    return isinstance(node, Transient)
