@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
-from adjoint.inputs import require_tolerance_and_limit
+from adjoint.inputs import refuse, require_tolerance_and_limit
 from adjoint.tracing import loops
 
 Objective = Callable[[Array], Array]
@@ -52,6 +52,9 @@ class QuasiNewton:
     def minimize(self, f: Objective, x0: Float[Array, " n"]) -> tuple[Float[Array, " n"], Int32[Array, ""]]:
         import optimistix
 
+        if loops.axes_of(x0):
+            remedy = "Pass check_vma=False to jax.shard_map, or solve adjoint.root(jax.grad(objective), x0, p)."
+            refuse("argmin", "a call inside jax.shard_map with its check of types", "one without", remedy)
         rtol = max(self.rtol, 32 * float(jnp.finfo(x0.dtype).eps))
         method = optimistix.BFGS if x0.size <= 1000 else optimistix.LBFGS
         solution = optimistix.minimise(lambda x, _: f(x), method(rtol, rtol), x0, max_steps=self.max_steps, throw=False)

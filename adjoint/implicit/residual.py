@@ -18,6 +18,7 @@ from adjoint.inputs import describe, refuse
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.linear.operators import Dense, Operator, Sparse, SparsePattern
 from adjoint.linear.sparse import SparseDirect
+from adjoint.tracing import loops
 from adjoint.tracing.host_batching import HostStructure
 from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
@@ -169,7 +170,7 @@ def jacobian(F: TracedFunction, x: Array, p: PyTree, linear_solver: Any, pattern
         assert pattern is not None
         columns = JacobianColumns.of(pattern)
         _, push = jax.linearize(lambda x: F(x, p), x)
-        products = jax.vmap(push)(jnp.asarray(columns.seeds, x.dtype))
+        products = jax.vmap(push)(loops.vary_alike(jnp.asarray(columns.seeds, x.dtype), x))
         return Sparse(products[columns.group_of_entry, pattern.rows], pattern)
     if isinstance(linear_solver, LU | Cholesky):
         return Dense(jax.jacrev(lambda x: F(x, p))(x))
