@@ -6,6 +6,7 @@ _ROOT = "implicit/root.py"
 _RESIDUAL = "implicit/residual.py"
 _RULE = "tracing/rule.py"
 _LINEAR_MAP = "tracing/linear_map.py"
+_GRADIENT = "implicit/symmetric_gradient.py"
 _FIXED = "implicit/fixed_point.py"
 _ARGMIN = "implicit/argmin.py"
 _EXTERNAL = "implicit/external.py"
@@ -90,7 +91,7 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
     Mutant("fixed point: x + step", _FIXED, "jax.tree.map(jnp.subtract,", "jax.tree.map(jnp.add,", "fixed_points"),
     Mutant("transposed iteration: sign", _FIXED, "r - A(d), step", "r + A(d), step", "fixed_points"),
     # f_x + c_x' m = 0, c = 0 or m = 0.
-    Mutant("argmin: multiplier ignored", _ARGMIN, "p) + at.multipliers @", "p) + 0 * at.multipliers @", "minimizers"),
+    Mutant("argmin: multiplier ignored", _ARGMIN, "p) + m @", "p) + 0 * m @", "minimizers"),
     Mutant(
         "argmin: every inequality active",
         _ARGMIN,
@@ -105,6 +106,16 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "argmin: weakly active passes", _ARGMIN, "at_zero & no_force\n", "at_zero & no_force & False\n", "no_minimizers"
     ),
     Mutant("argmin: a saddle passes", _ARGMIN, "negative == m.size", "negative >= 0", "no_minimizers"),
+    # g = f_x, whose derivative is symmetric.
+    Mutant("gradient: sign of x_bar", _GRADIENT, "(x,), (g_bar,))", "(x,), (-g_bar,))", "symmetric_gradients"),
+    Mutant("gradient: p_bar dropped", _GRADIENT, "[found.get(k) for", "[0 * found[k] for", "symmetric_gradients"),
+    Mutant(
+        "gradient: 1.001 g_dot",
+        _GRADIENT,
+        "residuals, dots)",
+        "residuals, (dots[0], *(1.001 * d for d in dots[1:])))",
+        "symmetric_gradients",
+    ),
     # x_bar = J' y_bar, y_dot = J x_dot, and no second derivative.
     Mutant("external: sign of x_bar", _EXTERNAL, "pull(leaves, y_bar))", "pull(leaves, -y_bar))", "black_box"),
     Mutant(

@@ -13,6 +13,7 @@ _QUADRATURE = "ode/quadrature.py"
 _BACKSOLVE = "ode/backsolve.py"
 _CERTIFICATE = "ode/certificate.py"
 _SOLVE = "ode/solve.py"
+_TANGENT = "ode/tangent.py"
 
 ODE_MUTANTS: tuple[Mutant, ...] = (
     # s = (t - t0) / (t1 - t0), dy/ds = (t1 - t0) f.
@@ -137,7 +138,70 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "(y0_dot, jax.tree.map(jnp.zeros_like, varying_dot), jnp.full_like",
         "tangents",
     ),
-    Mutant("both modes: samples do not move", _FORWARD, ".add(moved.ravel())", ".add(0 * moved.ravel())", "both_modes"),
+    # Forward mode: the steps once more, the columns, or the variational equation in one direction.
+    Mutant(
+        "tangent: p_dot dropped",
+        _TANGENT,
+        "s), tuple(dots))[1]",
+        "s), (dots[0], jax.tree.map(jnp.zeros_like, dots[1]), dots[2]))[1]",
+        "discrete_tangent",
+    ),
+    Mutant(
+        "tangent: samples do not move",
+        _TANGENT,
+        "y0, p.varying, s), tuple(dots))[1]",
+        "y0, p.varying, s), (*dots[:2], 0 * dots[2]))[1]",
+        "discrete_tangent",
+    ),
+    Mutant(
+        "tangent: samples of the last step",
+        _TANGENT,
+        "step.y, step.stages, s[j], p)",
+        "step.y, step.stages, ends[1], p)",
+        "discrete_tangent",
+    ),
+    Mutant("tangent: sign of the columns", _TANGENT, "[0] @ S[:-1]", "[0] @ -S[:-1]", "column_tangent"),
+    Mutant(
+        "tangent: columns, samples do not move",
+        _TANGENT,
+        "dots.s[:, None] * rates\n\n\n",
+        "0 * rates\n\n\n",
+        "column_tangent",
+    ),
+    Mutant(
+        "tangent: 1.001 y_dot",
+        _TANGENT,
+        "return poison((y1_dot, samples_dot), finite)",
+        "return poison((y1_dot, 1.001 * samples_dot), finite)",
+        "variational_tangent",
+    ),
+    Mutant(
+        "tangent: variational equation without F_p",
+        _TANGENT,
+        "(y_dot, along.varying_dot)",
+        "(y_dot, jax.tree.map(jnp.zeros_like, along.varying_dot))",
+        "variational_tangent",
+    ),
+    Mutant(
+        "tangent: wrong unit", _TANGENT, "samples_dot = size * z", "samples_dot = size**2 * z", "variational_tangent"
+    ),
+    Mutant(
+        "tangent: variational samples do not move",
+        _TANGENT,
+        "+ dots.s[:, None] * rates\n    return",
+        "+ 0 * rates\n    return",
+        "variational_tangent",
+    ),
+    Mutant(
+        "recurrence: p_dot dropped",
+        _RECURRENCE,
+        "(carry[1], varying_dot)",
+        "(carry[1], jax.tree.map(jnp.zeros_like, varying_dot))",
+        "recurrence_tangent",
+    ),
+    Mutant(
+        "recurrence: stale x_dot", _RECURRENCE, "(carry[1], varying_dot)", "(x_dot, varying_dot)", "recurrence_tangent"
+    ),
     # (M - h a F_y) dY = dc + h a F_p dp.
     Mutant("implicit stage: F_y transposed", _STEP, "Y) - ha * F_y, c_dot", "Y) - ha * F_y.T, c_dot", "implicit"),
     Mutant("implicit stage: sign of F_p", _STEP, "c_dot + ha * F_p_dot", "c_dot - ha * F_p_dot", "implicit"),

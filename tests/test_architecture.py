@@ -25,12 +25,12 @@ Sources = dict[str, str]
 LINEAR = """factor_cache operators dense superlu pardiso sparse multigrid iterative
 solver_parts solve""".split()  # noqa: SIM905
 ODE = """vector_field mass_matrix refinement runge_kutta integrate checkpoints discrete forward quadrature continuous
-backsolve certificate choice solve events steady_state recurrence block_tridiagonal time_average shadowing""".split()  # noqa: SIM905
+backsolve certificate choice tangent solve events steady_state recurrence block_tridiagonal time_average shadowing""".split()  # noqa: SIM905
 OPTIMIZE = """optimality_criteria problem line_search descent steepest_descent bfgs trust_region newton newton_krylov
 lagrangian separable mma gcmma augmented_lagrangian examination progress objective continuation driver
 answer_log sqp statement choice minimize""".split()  # noqa: SIM905
 TRACING = "loops structure traced_function programs linear_map rule host_call host_batching".split()  # noqa: SIM905
-IMPLICIT = "residual newton host_solver root fixed_point minimizer argmin external".split()  # noqa: SIM905
+IMPLICIT = "residual newton host_solver root fixed_point minimizer symmetric_gradient argmin external".split()  # noqa: SIM905
 RECORD = """run_folder checkpoint figures film history interruption progress provenance report vtk
 record""".split()  # noqa: SIM905
 # A file imports only from layers above its own in this list, or from files before it in its own folder.

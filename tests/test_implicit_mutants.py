@@ -47,6 +47,17 @@ def root_tangent(lib: Any) -> None:
 
 
 @check
+def symmetric_gradients(lib: Any) -> None:
+    """f = p x0^2 x1 with f_xx = 2 p ((x1, x0), (x0, 0)) and f_xp = (2 x0 x1, x0^2)."""
+    of = lib.symmetric_gradient.symmetric_gradient
+    g = lambda x, p: of(lambda x, p: p * x[0] ** 2 * x[1], x, p)  # noqa: E731
+    x, p = jnp.array([0.5, 2.0]), jnp.asarray(3.0)
+    wanted = 6 * np.array([[2.0, 0.5], [0.5, 0.0]]), np.array([2.0, 0.25])
+    for of_x, of_p in (jax.jacrev(g, (0, 1))(x, p), jax.jacfwd(g, (0, 1))(x, p)):
+        assert_same((of_x, of_p), wanted)
+
+
+@check
 def known_values(lib: Any) -> None:
     """y = tanh(q p), its slope written with y; q is the same in both lanes, p is not."""
 

@@ -60,7 +60,6 @@ CASES: dict[str, tuple[Any, int, int, dict[str, Any], str]] = {
     ),
     "mass": (relax, 2, 60, {"solver": STIFF, "mass_matrix": jnp.eye(2)}, "DiscreteAdjoint: there is a mass matrix"),
     "equal steps": (relax_slowly, 2, 60, {"steps": 9}, "DiscreteAdjoint: 120 parameters for 2 states and 0 samples"),
-    "both": (relax, 2, 60, {"mode": "both"}, "ForwardSensitivity: mode is both"),
     "as asked": (relax, 2, 60, {"sensitivity": adjoint.GaussAdjoint()}, "GaussAdjoint: as asked"),
 }
 

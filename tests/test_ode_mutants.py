@@ -55,13 +55,38 @@ def tangents() -> None:
     compare("terminal", module("forward").ForwardSensitivity(), steps=4)
 
 
-@check
-def both_modes() -> None:
+def forward_mode(sensitivity: Any) -> None:
+    """The tangent along p, y0 and the sample times together, against the cotangents of the closed form."""
     case = coupled()
-    g = functools.partial(solved, module("solve").ode_solve, "samples", mode="both")
-    dots = jax.tree.map(jnp.zeros_like, case)._replace(ts=jnp.array([0.0, 1.0, 2.0, 0.0]))
+    g = functools.partial(solved, module("solve").ode_solve, "samples", sensitivity=sensitivity)
+    dots = jax.tree.map(lambda leaf: 1 + jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape), case)
+    dots = dots._replace(ts=jnp.array([0.0, 1.0, 2.0, 0.0]))
     _, bars = expected("samples")
-    assert error(jax.jit(lambda case: jax.jvp(g, (case,), (dots,))[1])(case), bars.ts[1] + 2 * bars.ts[2]) < 1e-4
+    wanted = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(bars), jax.tree.leaves(dots), strict=True))
+    assert error(jax.jit(lambda case: jax.jvp(g, (case,), (dots,))[1])(case), wanted) < 1e-4
+
+
+@check
+def discrete_tangent() -> None:
+    forward_mode(module("discrete").DiscreteAdjoint())
+
+
+@check
+def column_tangent() -> None:
+    forward_mode(module("forward").ForwardSensitivity())
+
+
+@check
+def variational_tangent() -> None:
+    forward_mode(module("continuous").InterpolatingAdjoint())
+
+
+@check
+def recurrence_tangent() -> None:
+    """x[3] = q^3 x0 + (q^2 + q + 1) w."""
+    recur = module("recurrence").recurrence
+    x = lambda q, w: recur(lambda k, x, p: p[0] * x + p[1], 2.0, (q, w), 3).value  # noqa: E731
+    np.testing.assert_allclose(jax.jvp(x, (0.5, 1.0), (1.0, 3.0))[1], 3 * 0.25 * 2 + 2 + 3 * 1.75, rtol=1e-12)
 
 
 @check

@@ -7,6 +7,7 @@ Introduction to Sensitivity and Stability Analysis in Nonlinear Programming, 198
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from adjoint.implicit.minimizer import QuasiNewton
 from adjoint.implicit.newton import Newton
 from adjoint.implicit.residual import RootProblem, ravel, ravel_size
 from adjoint.implicit.root import find_root
+from adjoint.implicit.symmetric_gradient import symmetric_gradient
 from adjoint.inputs import describe, refuse
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.solution import Solution, Status, poison
@@ -62,12 +64,14 @@ class _Problem(NamedTuple):
     def conditions(self, at: _KKTPoint, p: PyTree) -> _KKTPoint:
         """f_x + c_x' m = 0, and c = 0, or for an inequality c = 0 or m = 0, whichever m + c > 0 selects."""
 
-        def lagrangian(x: PyTree) -> Array:
-            return self.objective(x, p) + at.multipliers @ self.c(x, p)
+        def lagrangian(x: PyTree, given: Any) -> Array:
+            m, p = given
+            return self.objective(x, p) + m @ self.c(x, p)
 
         c = self.c(at.x, p)
         slack = jnp.asarray(self.may_be_slack & (at.multipliers + c <= 0), c.dtype)
-        return _KKTPoint(jax.grad(lagrangian)(at.x), slack * at.multipliers + (1 - slack) * c)
+        stationarity = symmetric_gradient(lagrangian, at.x, (at.multipliers, p))
+        return _KKTPoint(stationarity, slack * at.multipliers + (1 - slack) * c)
 
     def of_flat(self, unknowns: HostStructure, p: PyTree) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
         """The objective and the constraints as functions of a flat x."""
@@ -194,7 +198,8 @@ def argmin(
 
     Notes
     -----
-    **Derivative**: of the root of grad f, or of the conditions with the active inequalities as equations; of any order. Near
+    **Derivative**: of the root of grad f, or of the conditions with the active inequalities as equations; of any order. Second
+    derivatives of f are taken by forward mode of its gradient, so that f may hold an `ode_solve`. Near
     weakly active constraints it changes abruptly, and there is none where one is weakly active.
 
     **Status**: as of `root`, with `NOT_POSITIVE_DEFINITE` at a saddle or maximum, and `DEGENERATE` where an inequality is active
@@ -226,7 +231,8 @@ def argmin(
     (f, c), (x0, p), _ = trace_at_door((f, constraints), (x0, p))
     if not present:
         linear_solver = Cholesky() if linear_solver is None else linear_solver
-        return find_root("argmin", jax.grad(f), x0, p, _Descend(solver, f), linear_solver, None, mode)
+        gradient = partial(symmetric_gradient, f)
+        return find_root("argmin", gradient, x0, p, _Descend(solver, f), linear_solver, None, mode)
     fixed = jax.lax.stop_gradient((f, x0, p))
     problem = _Problem(f, c, compiled(_unit, *fixed), Static((k, sum(sizes))))
     return _constrained(problem, x0, p, solver, LU() if linear_solver is None else linear_solver, mode)
@@ -234,7 +240,7 @@ def argmin(
 
 def _unit(f: TracedFunction, x0: PyTree, p: PyTree) -> Array:
     """The objective's slope at the start: in units of it the multipliers are of the size of the constraints' units."""
-    slope = jnp.linalg.norm(ravel(jax.grad(f)(x0, p)))
+    slope = jnp.linalg.norm(ravel(symmetric_gradient(f, x0, p)))
     return jnp.where(jnp.isfinite(slope) & (slope > 0), slope, 1)
 
 

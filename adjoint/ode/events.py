@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, PyTree
 
 from adjoint.inputs import refuse
 from adjoint.ode.discrete import DiscreteAdjoint
-from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.integrate import Integrator, State, first_step, is_nothing, judge
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.solve import Plan, require_problem, require_sensitivity, runge_kutta, solve_plan, strongly_typed
@@ -169,7 +168,6 @@ def hybrid_solve(
     _require_events(events, max_events, ends[0], y0, p)
     require_sensitivity("hybrid_solve", sensitivity)
     sensitivity = DiscreteAdjoint() if sensitivity is None else sensitivity
-    sensitivity = ForwardSensitivity() if mode == "both" else sensitivity
     method = runge_kutta("hybrid_solve", solver, None)
     functions = [f, *(function for event in events for function in (event.condition, event.jump))]
     traced, (start, y0, p), (end,) = trace_at_door(functions, (ends[0], y0, p), ends[1])
@@ -181,7 +179,6 @@ def hybrid_solve(
         Tolerances(rtol, atol),
         max_steps,
         sensitivity,
-        mode,
     )
     return compiled(_solve_request, request, y0, p, (start, end))
 
@@ -205,7 +202,6 @@ class _Request:
     tolerances: Tolerances = field(metadata={"static": True})
     max_steps: int = field(metadata={"static": True})
     sensitivity: Any = field(metadata={"static": True})
-    mode: str = field(metadata={"static": True})
 
 
 def _solve_request(request: _Request, y0: PyTree, p: PyTree, ends: tuple[Array, Array]) -> Solution[Hybrid]:
@@ -249,7 +245,7 @@ def _segment(request: _Request, unravel: Any, p: PyTree, t1: Array, t: Array, y:
     # tau is a number when there is an event, and t1 with its derivative when there is none.
     problem = pose(request.f, None, unravel(y), p, (t, tau), (True, True), None)
     integrator = _integrator(request, problem)
-    y_tau, _, outcome = solve_plan(Plan(integrator, request.sensitivity, request.mode), problem)
+    y_tau, _, outcome = solve_plan(Plan(integrator, request.sensitivity), problem)
     code = jnp.where(code == 0, outcome.code, code)
     i = jnp.maximum(which, 0)
 

@@ -12,7 +12,6 @@ from adjoint.ode.discrete import Bars, Gradient
 from adjoint.ode.integrate import Integrator, Outcome, integrate
 from adjoint.ode.runge_kutta import Tolerances
 from adjoint.ode.vector_field import Parameters, VectorField
-from adjoint.tracing.rule import attach_derivative
 
 # S = d(y, samples)/d(y0, p) as columns S e_i, each the tangent in one direction:
 #
@@ -29,7 +28,7 @@ class ForwardSensitivity:
     Notes
     -----
     **Cost**: one tangent of the solve for each number in y0 and p, all in one run, whatever the number of outputs; no memory
-    of the trajectory. The one that ``mode="both"`` uses, and the one to take for few parameters and many outputs.
+    of the trajectory. The one to take for few parameters and many outputs.
 
     With an explicit solver the error control of the steps covers S too; with an implicit one, or with equal steps, S is the exact
     derivative of the steps, as from `DiscreteAdjoint`.
@@ -149,27 +148,3 @@ def _controlled(
     rates = jax.vmap(lambda s, y: integrator.rate(s, y, p))(s, samples) if s.size else samples
     last = jnp.concatenate([jnp.zeros_like(y1), rates.ravel()])
     return (y1, samples, outcome), jnp.concatenate([S, last[None]])
-
-
-@dataclass(frozen=True)
-class _Tangent:
-    """The tangent of (y1, samples) as one vector: S d(y0, p, s)."""
-
-    integrator: Integrator
-
-    def __call__(self, value: Array, operands: Any, tangents: Any, constant: Any) -> Array:
-        y0, varying, s = operands
-        y0_dot, varying_dot, s_dot = tangents
-        _, S = sensitivities(self.integrator, y0, Parameters(varying, constant), s)
-        value_dot = ravel_pytree((y0_dot, varying_dot))[0] @ S[:-1]
-        moved = s_dot[:, None] * S[-1, y0.size :].reshape(s.size, y0.size)
-        return value_dot.at[y0.size :].add(moved.ravel())
-
-
-def solve_in_both_modes(integrator: Integrator, y0: Array, p: Parameters, s: Array) -> tuple[Array, Array, Outcome]:
-    """The solve, to be differentiated forward or backward."""
-    fixed_y0, fixed_p, fixed_s = jax.lax.stop_gradient((y0, p, s))
-    y1, samples, _, outcome = integrate(integrator, fixed_y0, fixed_p, fixed_s)
-    value = jnp.concatenate([y1, samples.ravel()])
-    value = attach_derivative(_Tangent(integrator), value, (y0, p.varying, s), p.constant)
-    return value[: y0.size], value[y0.size :].reshape(samples.shape), outcome

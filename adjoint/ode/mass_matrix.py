@@ -65,7 +65,7 @@ class MassMatrix:
         P = jnp.asarray(self.constraints, y.dtype)
         return jnp.linalg.solve(jnp.asarray(self.array) + P @ F_y, slope - P @ (slope + F_s))
 
-    def consistent_start(self, field: Any, y0: Array, p: Parameters, mode: Any) -> tuple[Array, Array]:
+    def consistent_start(self, field: Any, y0: Array, p: Parameters) -> tuple[Array, Array]:
         """y with N' F(0, y) = 0 and M y = M y0, and the code of the root."""
         if not self.is_singular:
             return y0, jnp.asarray(Status.SUCCESS.code)
@@ -76,5 +76,5 @@ class MassMatrix:
             F = field(jnp.zeros((), y0.dtype), y, Parameters(varying, p.constant))
             return M @ (y - y0) + P @ F
 
-        start = root(residual, y0, (y0, p.varying), mode=mode)
+        start = root(residual, y0, (y0, p.varying))
         return start.value, jnp.asarray(start.status.code)

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
-from adjoint.inputs import refuse
+from adjoint.inputs import refuse, require_mode
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
 from adjoint.ode.vector_field import Parameters, VectorField
 from adjoint.solution import Solution, Status, poison
 from adjoint.tracing import loops
 from adjoint.tracing.programs import Static, compiled
+from adjoint.tracing.rule import forward_only, instantiate, with_forward_mode
 from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
 # The rule, with the costs as further states of x:
@@ -58,11 +59,11 @@ def _recur_fwd(plan: _Plan, x0: Array, varying: list[Array], constant: list[Arra
 
     kept = jnp.zeros((max(-(-plan.steps // spacing), 1), x0.size), x0.dtype)
     x, kept = loops.fori_loop(0, plan.steps, advance, (x0, kept))
-    return x, (kept, p)
+    return forward_only(x, "recurrence"), (forward_only(kept, "recurrence"), x0, p)
 
 
 def _recur_bwd(plan: _Plan, residuals: Any, x_bar: Array) -> tuple[Array, list[Array], None]:
-    kept, p = residuals
+    kept, _, p = residuals
 
     def advance(k: Array, x: Array) -> Array:
         return plan.advance(k, x, p)
@@ -75,11 +76,29 @@ def _recur_bwd(plan: _Plan, residuals: Any, x_bar: Array) -> tuple[Array, list[A
     lam = _Sweep(x_bar, [jnp.zeros_like(v) for v in p.varying])
     lam = sweep_back(plan.schedule, advance, pull, kept, plan.steps, lam)
     # A select in f answers a NaN with a clean zero; after a failure every number must be NaN.
-    lam = poison(lam, jnp.all(jnp.isfinite(x_bar)))
+    lam = forward_only(poison(lam, jnp.all(jnp.isfinite(x_bar))), "recurrence")
     return lam.x, lam.varying, None
 
 
 _recur.defvjp(_recur_fwd, _recur_bwd)
+
+
+def _recur_tangent(plan: _Plan, residuals: Any, dots: Any) -> Array:
+    """x_dot[k + 1] = (df/dx) x_dot[k] + (df/dp) p_dot, beside the states once more."""
+    _, x0, p = residuals
+    x_dot, varying_dot = instantiate((x0, p.varying), (dots[0], dots[1]))
+
+    def push(k: Array, carry: Any) -> Any:
+        def advance(x: Array, varying: list[Array]) -> Array:
+            return plan.advance(k, x, Parameters(varying, p.constant))
+
+        return jax.jvp(advance, (carry[0], p.varying), (carry[1], varying_dot))
+
+    _, x_dot = loops.fori_loop(0, plan.steps, push, (x0, x_dot))
+    return forward_only(x_dot, "recurrence")
+
+
+recur: Any = with_forward_mode(_recur, _recur_tangent)
 
 
 def recurrence(
@@ -110,7 +129,7 @@ def recurrence(
         How many states may be stored at once. None: all where they fit into 64 MiB, else about 2 sqrt(steps) of them, each
         step being repeated once. A small number is kept by a binomial schedule, which repeats steps more often.
     mode
-        ``"reverse"``, or ``"both"`` for plain forward mode too, which stores every state in reverse mode.
+        Deprecated and without effect, to be removed after one release: derivatives are there in both modes.
 
     Returns
     -------
@@ -125,8 +144,8 @@ def recurrence(
     Notes
     -----
     **Derivative**: lam[k] = (df/dx)' lam[k+1] backwards through the states, p_bar = sum of (df/dp)' lam[k+1]; with respect to
-    x0, p and whatever f closes over. Every schedule takes the same steps in the same order. Hessians by `jax.jacfwd` of the
-    gradient.
+    x0, p and whatever f closes over. Every schedule takes the same steps in the same order. In forward mode
+    x_dot[k+1] = (df/dx) x_dot[k] + (df/dp) p_dot. Hessians by `jax.jacfwd` of the gradient; reverse over reverse is refused.
 
     **Status**: `DIVERGED` when a number is not finite at the end, `NONFINITE_INPUT` when one is not at the start.
 
@@ -149,13 +168,13 @@ def recurrence(
         refuse("recurrence", f"x0 with {names}", "floating-point arrays of one dtype", "Convert them.", TypeError)
     _require_same("f", jax.eval_shape(lambda *a: f(*a), 0, x0, p), x0)
     (f, cost), (_, x0, p), _ = trace_at_door((f, running_cost), (jnp.zeros((), jnp.int32), x0, p))
-    return compiled(_repeat, Static((steps, checkpoints, mode)), f, cost, x0, p)
+    return compiled(_repeat, Static((steps, checkpoints)), f, cost, x0, p)
 
 
 def _repeat(
     known: Static, f: TracedFunction, running_cost: TracedFunction | None, x0: PyTree, p: PyTree
 ) -> Solution[Any]:
-    steps, checkpoints, mode = known.value
+    steps, checkpoints = known.value
     flat, unravel = ravel_pytree(x0)
     costs, unravel_costs = jnp.zeros(0, flat.dtype), None
     if running_cost is not None:
@@ -176,10 +195,7 @@ def _repeat(
     start, parameters = loops.vary_alike((start, parameters))
     schedule = Schedule.of(checkpoints, max(steps, 1), start.size * start.dtype.itemsize)
     plan = _Plan(field, steps, schedule)
-    if mode == "both":
-        z: Any = loops.fori_loop(0, steps, lambda k, z: plan.advance(k, z, parameters), start)
-    else:
-        z: Any = _recur(plan, start, parameters.varying, parameters.constant)
+    z = recur(plan, start, parameters.varying, parameters.constant)
     code = _code(start, parameters, z)
     z = poison(z, code == 0)
     x = unravel(z[: flat.size])
@@ -197,8 +213,7 @@ def _check(steps: int, checkpoints: int | None, mode: str) -> None:
     if not isinstance(steps, int) or steps < 0:
         refuse("recurrence", f"steps = {steps!r}", "an integer of at least 0", "It must be known when tracing.")
     require_checkpoints("recurrence", checkpoints)
-    if mode not in ("reverse", "both"):
-        refuse("recurrence", f"mode = {mode!r}", '"reverse" or "both"', 'Use "both" for plain jvp or jacfwd.')
+    require_mode("recurrence", mode)
 
 
 def _require_same(name: str, given: PyTree, expected: PyTree) -> None:

@@ -74,7 +74,7 @@ class _Request:
     def advance_in_reverse(self, y: PyTree, p: PyTree, t0: Array, t1: Array) -> Float[Array, " n+1"]:
         """(y, integral of g) at t1, to be differentiated backward."""
         integrator, problem = self.pose(y, p, t0, t1)
-        plan = Plan(integrator, choose(integrator, problem.y0, problem.p, 0).sensitivity, "reverse")
+        plan = Plan(integrator, choose(integrator, problem.y0, problem.p, 0).sensitivity)
         return solve_plan(plan, problem)[0]
 
 

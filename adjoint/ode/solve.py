@@ -11,23 +11,26 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
-from adjoint.inputs import refuse
+from adjoint.inputs import refuse, require_mode
 from adjoint.ode.backsolve import BacksolveAdjoint
 from adjoint.ode.certificate import ENOUGH_DIGITS, certify
 from adjoint.ode.choice import at_stability_limit, choose
 from adjoint.ode.continuous import GaussAdjoint, InterpolatingAdjoint
 from adjoint.ode.discrete import Bars, DiscreteAdjoint, Gradient
-from adjoint.ode.forward import ForwardSensitivity, solve_in_both_modes
+from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.integrate import Integrator, Outcome, integrate
 from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
+from adjoint.ode.tangent import push
 from adjoint.ode.vector_field import Parameters, Problem, pose
 from adjoint.solution import Solution, Status, Words, poison
 from adjoint.tracing.programs import compiled
+from adjoint.tracing.rule import forward_only, with_forward_mode
 from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
 # Outer room of every rule: forward, the sensitivity remembers what it needs; backward, it pulls the cotangents of y(t1) and of
-# the samples back to y0, p and the sample times. All that F closed over is among the varying parameters.
+# the samples back to y0, p and the sample times; in forward mode `tangent.push` makes y_dot of the same. All that F closed over is
+# among the varying parameters. Loops whose length is found when running have no transpose: reverse mode goes innermost.
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,6 @@ class Plan:
 
     integrator: Integrator
     sensitivity: Any
-    mode: str
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -51,7 +53,7 @@ def _solve_fwd(
     plan: Plan, y0: Array, varying: list[Array], s: Array, constant: list[Array]
 ) -> tuple[tuple[Array, Array, Outcome], Any]:
     p = Parameters(varying, constant)
-    value, memory = plan.sensitivity.remember(plan.integrator, y0, p, s)
+    value, memory = forward_only(plan.sensitivity.remember(plan.integrator, y0, p, s), "ode_solve")
     return value, (memory, y0, p, s)
 
 
@@ -61,19 +63,25 @@ def _solve_bwd(plan: Plan, residuals: Any, bars: Any) -> Any:
     gradient: Gradient = plan.sensitivity.pull_back(plan.integrator, memory, y0, p, s, Bars(y1_bar, samples_bar))
     # A select in f answers a NaN with a clean zero; after a failed solve every number must be NaN.
     finite = jnp.all(jnp.isfinite(y1_bar)) & jnp.all(jnp.isfinite(samples_bar))
-    gradient = poison(gradient, finite)
+    gradient = forward_only(poison(gradient, finite), "ode_solve")
     return gradient.y0, gradient.varying, gradient.s, None
 
 
 _solve.defvjp(_solve_fwd, _solve_bwd)
 
 
+def _solve_tangent(plan: Plan, residuals: Any, dots: Any) -> tuple[Array, Array, None]:
+    memory, y0, p, s = residuals
+    y1_dot, samples_dot = push(plan.sensitivity, plan.integrator, memory, y0, p, s, dots[:3])
+    return *forward_only((y1_dot, samples_dot), "ode_solve"), None
+
+
+solve_in_both_modes: Any = with_forward_mode(_solve, _solve_tangent)
+
+
 def solve_plan(plan: Plan, problem: Problem) -> tuple[Array, Array, Outcome]:
     """y at s = 1, the samples and the outcome, to be differentiated as planned."""
-    if plan.mode == "both":
-        return solve_in_both_modes(plan.integrator, problem.y0, problem.p, problem.s)
-    solved: Any = _solve(plan, problem.y0, problem.p.varying, problem.s, problem.p.constant)
-    return solved
+    return solve_in_both_modes(plan, problem.y0, problem.p.varying, problem.s, problem.p.constant)
 
 
 @jax.tree_util.register_dataclass
@@ -89,7 +97,6 @@ class _Request:
     steps: int | None = field(metadata={"static": True})
     mass: MassMatrix | None = field(metadata={"static": True})
     sensitivity: Any = field(metadata={"static": True})
-    mode: str = field(metadata={"static": True})
     certificate: bool = field(metadata={"static": True})
     ends_vary: tuple[bool, bool] = field(metadata={"static": True})
 
@@ -147,7 +154,7 @@ def ode_solve(
         `ForwardSensitivity`; None chooses by sizes, and takes `InterpolatingAdjoint` where an explicit solver is at its
         stability limit.
     mode
-        ``"reverse"``, or ``"both"`` for plain forward mode too, by `ForwardSensitivity`.
+        Deprecated and without effect, to be removed after one release: derivatives are there in both modes.
     certificate
         Estimate how many digits of a gradient by y0 and p can be believed; NaN and `UNTRUSTED` when there is less than one.
 
@@ -166,13 +173,15 @@ def ode_solve(
     Notes
     -----
     **Derivative**: with respect to y0, p, t0, t1, ts and what f closes over, as the sensitivity says. Steps are constant shares
-    of t1 - t0 in it. Hessians by `jax.jacfwd` of the gradient; reverse over reverse is refused by JAX.
+    of t1 - t0 in it. Forward mode takes the tangent of the steps in one direction (of `DiscreteAdjoint`), the columns of
+    `ForwardSensitivity`, or, for the continuous ones and at the stability limit, the variational equation. Hessians by
+    `jax.jacfwd` of the gradient; reverse over reverse is refused.
 
     **Status**: `MAX_STEPS`, `STEP_UNDERFLOW` (blow-up, NaN, a discontinuity), `DIVERGED` (with `steps`), `NONFINITE_INPUT`,
     `OUT_OF_RANGE` (ts), `UNTRUSTED`. Then the value is NaN, and so is every derivative.
 
-    **Cost**: the solve, and for a gradient mostly 1 to 5 more, see the sensitivities; some 10 more for a certificate. Outside
-    of `jax.jit` it is compiled once, and found again by what f computes: f may be made anew for every call.
+    **Cost**: the solve, and for a gradient mostly 1 to 5 more, see the sensitivities, for J v 1 to 3; some 10 more for a
+    certificate. Outside of `jax.jit` it is compiled once, and found again by what f computes: f may be made anew.
 
     Source: Y. Cao, S. Li, L. Petzold, R. Serban, SIAM J. Sci. Comput. 24, 2003; A. Griewank, A. Walther, Evaluating
     Derivatives, 2nd ed., 2008.
@@ -211,7 +220,6 @@ def ode_solve(
         steps,
         mass,
         sensitivity,
-        mode,
         certificate,
         (isinstance(t0, jax.Array), isinstance(t1, jax.Array)),
     )
@@ -224,10 +232,10 @@ def _solve_request(request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Arra
     integrator = Integrator(problem.field, request.method, request.tolerances, request.max_steps, request.steps, mass)
     start_code = jnp.zeros((), jnp.int32)
     if mass is not None:
-        y0, start_code = mass.consistent_start(problem.field, problem.y0, problem.p, request.mode)
+        y0, start_code = mass.consistent_start(problem.field, problem.y0, problem.p)
         problem = problem._replace(y0=y0)
     sensitivity, words = _sensitivity(request, integrator, problem)
-    y1, samples, outcome = solve_plan(Plan(integrator, sensitivity, request.mode), problem)
+    y1, samples, outcome = solve_plan(Plan(integrator, sensitivity), problem)
     stats = {
         "steps": outcome.accepted,
         "rejected": outcome.rejected,
@@ -248,8 +256,6 @@ def _solve_request(request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Arra
 
 
 def _sensitivity(request: _Request, integrator: Integrator, problem: Problem) -> tuple[Any, str]:
-    if request.mode == "both":
-        return ForwardSensitivity(), "ForwardSensitivity: mode is both"
     if request.sensitivity is not None:
         return request.sensitivity, f"{type(request.sensitivity).__name__}: as asked"
     chosen = choose(integrator, problem.y0, problem.p, problem.s.size)
@@ -301,8 +307,7 @@ def require_problem(
     mode: str,
 ) -> Any:
     """Refuse what is no initial value problem; the dtype of y0."""
-    if mode not in ("reverse", "both"):
-        refuse(where, f"mode = {mode!r}", '"reverse" or "both"', 'Use "both" for plain jvp or jacfwd.')
+    require_mode(where, mode)
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         if not tolerance > 0:
             refuse(where, f"{name} = {tolerance}", "a positive number", "rtol=1e-6 and atol=1e-9 are usual.")
