@@ -53,7 +53,7 @@ class Compilations:
         monitoring.register_event_duration_secs_listener(self._hear)
         return self
 
-    def _hear(self, event: str, _: float, **__: Any) -> None:
+    def _hear(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         self.count += "backend_compile" in event
 
     def __exit__(self, *_: object) -> None:
