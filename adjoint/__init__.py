@@ -8,6 +8,7 @@ from adjoint.implicit.minimizer import QuasiNewton
 from adjoint.implicit.newton import Newton, NewtonKrylov
 from adjoint.implicit.root import root
 from adjoint.inner_products import Euclidean, Sobolev, Weighted
+from adjoint.inputs import PrecisionWarning
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.linear.factor_cache import factor_cache
 from adjoint.linear.iterative import CG, GMRES, MINRES
@@ -34,13 +35,15 @@ from adjoint.optimize.newton import GaussNewton
 from adjoint.optimize.optimality_criteria import OC, OCState
 from adjoint.optimize.sqp import SQP
 from adjoint.optimize.steepest_descent import SteepestDescent
-from adjoint.record.checkpoint import Checkpoint
+from adjoint.run.checkpoint import Checkpoint
 from adjoint.second_order import gauss_newton_product, hvp
 from adjoint.solution import Solution, SolveError, Status, require
 from adjoint.tracing.host_call import count_solves
 from adjoint.verify.gradient import Verdict, verify_gradient
 from adjoint.verify.taylor import taylor_test
 from adjoint.verify.transpose import definiteness_test, dot_product_test, symmetry_test
+
+__version__ = "0.1.0"
 
 __all__ = [
     "BFGS",
@@ -73,6 +76,7 @@ __all__ = [
     "NewtonKrylov",
     "OCState",
     "Picard",
+    "PrecisionWarning",
     "QuasiNewton",
     "Sobolev",
     "Solution",

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from adjoint.inputs import refuse
+from adjoint.norm import power_of_two
 
 
 class InnerProduct:
@@ -34,11 +35,13 @@ class InnerProduct:
 
     def norm(self, v: PyTree) -> Float[Array, ""]:
         """sqrt(<v, v>)."""
-        return jnp.sqrt(self.inner(v, v))
+        unit, v = _in_unit(v)
+        return unit * jnp.sqrt(self.inner(v, v))
 
     def dual_norm(self, derivative: PyTree) -> Float[Array, ""]:
         """The largest f'(x) v over all v of norm 1, which is the norm of the gradient."""
-        return jnp.sqrt(jnp.maximum(_pair(derivative, self.gradient(derivative)), 0))
+        unit, derivative = _in_unit(derivative)
+        return unit * jnp.sqrt(jnp.maximum(_pair(derivative, self.gradient(derivative)), 0))
 
 
 @jax.tree_util.register_dataclass
@@ -201,6 +204,13 @@ _TRANSFORMS = {
 
 def _is_matrix(w: Any, v: Array) -> bool:
     return np.ndim(w) == 2 and v.ndim == 1
+
+
+def _in_unit(v: PyTree) -> tuple[Array, PyTree]:
+    """A power of two near the largest entry, and v in this unit: its squares have room in the range of the numbers."""
+    sizes = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(v)]
+    unit = power_of_two(jnp.max(jnp.stack(sizes)))
+    return unit, jax.tree.map(lambda leaf: leaf / unit, v)
 
 
 def _pair(u: PyTree, v: PyTree) -> Float[Array, ""]:

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
+from adjoint.inputs import double_precision_remedy, refuse
+
 T = TypeVar("T")
 
 
@@ -23,7 +25,8 @@ class Status:
     """Why a solve ended, as a value that lives inside `jit` and `vmap`.
 
     A status holds one integer code, or an array of them under `vmap`. Compare it with the named members: the result is
-    a boolean (array), so `jnp.where(solution.status == Status.SUCCESS, ...)` works in compiled code.
+    a boolean (array), so `jnp.where(solution.status == Status.SUCCESS, ...)` works in compiled code. On the host a status
+    is true where the solve succeeded: ``if solution.status`` is ``if solution.status.ok``.
 
     Parameters
     ----------
@@ -35,8 +38,8 @@ class Status:
     >>> import adjoint
     >>> adjoint.Status.SINGULAR.name
     'SINGULAR'
-    >>> bool(adjoint.Status.SINGULAR == adjoint.Status.SUCCESS)
-    False
+    >>> bool(adjoint.Status.SINGULAR), bool(adjoint.Status.SUCCESS)
+    (False, True)
     """
 
     SUCCESS: ClassVar["Status"]
@@ -67,18 +70,19 @@ class Status:
         ("SUCCESS", "the solve succeeded"),
         (
             "NONFINITE_INPUT",
-            "the matrix, the right-hand side or a parameter holds NaN or Inf; find where it enters by "
+            "the matrix, the right-hand side or a parameter holds NaN, or Inf that comes out; find where it enters by "
             "running with JAX_DEBUG_NANS=1 in the environment",
         ),
         (
             "SINGULAR",
-            "the matrix is singular to working precision; (a) a boundary condition or a constraint may be missing, "
-            "(b) a row or a column may be zero, (c) two equations may say the same",
+            "the matrix, or F_x of a root, is singular to working precision; (a) a boundary condition or a constraint "
+            "may be missing, (b) a row or a column may be zero, (c) two equations may say the same, (d) where the "
+            "residual of a root is not small, F may have no root: the iteration ends where |F| is smallest",
         ),
         (
             "ILL_CONDITIONED",
             "the matrix is so ill-conditioned that no digit of the solution is certain; (a) rescale the unknowns or "
-            "the equations, (b) raise a vanishing stiffness, (c) use float64",
+            "the equations, (b) raise a vanishing stiffness",
         ),
         (
             "NOT_POSITIVE_DEFINITE",
@@ -98,7 +102,9 @@ class Status:
         (
             "DEGENERATE",
             "the solution is not a differentiable function of the parameters here; (a) at a fold or multiple root two "
-            "solutions meet, or end, (b) an inequality may be active with a multiplier of zero",
+            "solutions meet, or end, (b) an inequality may be active with a multiplier of zero, (c) of events two "
+            "may come at one time with an order that matters, one may only touch zero, or the state may go on beyond "
+            "its condition after the jump: switch it to a mode of rest",
         ),
         (
             "MAX_STEPS",
@@ -121,8 +127,9 @@ class Status:
         ),
         (
             "MAX_EVENTS",
-            "more events happened than max_events; (a) raise it, (b) events may follow each other ever faster, as the impacts of a "
-            "ball that comes to rest: end before that",
+            "more events happened than max_events, or more than can be told apart; (a) raise it, (b) events may follow each "
+            "other ever faster, as the impacts of a ball that comes to rest: end before stats['accumulation_time'], or let "
+            "a jump switch to a mode of rest",
         ),
         (
             "UNTRUSTED",
@@ -150,7 +157,8 @@ class Status:
         ),
         (
             "INFEASIBLE",
-            "no point within the constraints was found; (a) they may contradict each other, (b) start where they hold",
+            "no point within the constraints was found; (a) they may contradict each other, (b) a sign may be wrong: "
+            "inequality(x) is to be <= 0, SciPy's >= 0, (c) start where they hold",
         ),
         (
             "NONFINITE_OBJECTIVE",
@@ -183,6 +191,13 @@ class Status:
     def ok(self) -> Bool[Array, "..."]:
         """True where the solve succeeded: `SUCCESS`, or `NOISE_FLOOR` of `minimize`."""
         return jnp.asarray((self.code == Status.SUCCESS.code) | (self.code == Status.NOISE_FLOOR.code))
+
+    def __bool__(self) -> bool:
+        if isinstance(self.code, jax.core.Tracer) or np.ndim(self.code) > 0:
+            kind = "a traced status" if isinstance(self.code, jax.core.Tracer) else f"{np.size(self.code)} statuses"
+            remedy = "Use jnp.where(solution.status.ok, ...) in compiled code, jnp.all(solution.status.ok) for a batch."
+            refuse("Status", f"{kind} as a condition", "one status, on the host", remedy, TypeError)
+        return bool(self.ok)
 
     @property
     def name(self) -> str:
@@ -353,7 +368,17 @@ def require(solution: Solution[T]) -> T:
     }
     numbers = ", ".join(f"{name} {value:.3g}" for name, value in stats.items())
     batch = f" (lane {lane}, the first of {failed.size} that failed out of {codes.size})" if codes.size > 1 else ""
-    raise SolveError(f"{solution.origin}{batch}: {status.name} ({numbers}): {status.message}.", status, stats)
+    message = (
+        f"{solution.origin}{batch}: {status.name} ({numbers}): {status.message}.{_precision_remedy(solution.value)}"
+    )
+    raise SolveError(message, status, stats)
+
+
+def _precision_remedy(value: PyTree) -> str:
+    """For a failure in single precision, which may be all that failed: how to get double precision."""
+    kinds = {jnp.result_type(leaf) for leaf in jax.tree.leaves(value)}
+    single = [kind for kind in kinds if jnp.issubdtype(kind, jnp.inexact) and jnp.finfo(kind).bits <= 32]
+    return f" It was solved in float32, about 7 digits; {double_precision_remedy()}" if single else ""
 
 
 def poison(value: PyTree, ok: Bool[Array, ""]) -> PyTree:
@@ -370,9 +395,10 @@ def poison(value: PyTree, ok: Bool[Array, ""]) -> PyTree:
     return jax.tree.map(leaf, value)
 
 
-def first_failure(*statuses: Status) -> Status:
-    """The first status that is not success, else success."""
-    code = jnp.asarray(statuses[-1].code)
-    for status in reversed(statuses[:-1]):
-        code = jnp.where(status.ok, code, status.code)
-    return Status(code)
+def first_failure(*found: Status | tuple[Status, Bool[Array, "..."]]) -> Status:
+    """The first failure among statuses and pairs of a status and whether it applies, else success."""
+    code = jnp.asarray(Status.SUCCESS.code)
+    for one in reversed(found):
+        status, applies = one if isinstance(one, tuple) else (one, ~one.ok)
+        code = jnp.where(applies, status.code, code)
+    return Status(code.astype(jnp.int32))

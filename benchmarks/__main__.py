@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import jax
 
 import benchmarks
-from adjoint.record.interruption import Interruption
+from adjoint.run.interruption import Interruption
 from benchmarks.harness import Plan
 from benchmarks.machine import made_with
 from benchmarks.report import bars_table, made_with_table, write
@@ -108,7 +108,13 @@ def _parser() -> Parser:
     report.set_defaults(verb=_report)
     for verb in (run, report):
         verb.add_argument("--quick", action="store_true", help="a look in two minutes, kept apart from full results")
-        verb.add_argument("--results", metavar="DIR", type=Path, default=FOLDER, help="where the results are")
+        verb.add_argument(
+            "--results",
+            metavar="DIR",
+            type=Path,
+            default=FOLDER,
+            help="where the results are (default: benchmarks/results below the current folder)",
+        )
     return parser
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent / "results"
+FOLDER = Path("benchmarks") / "results"
 
 
 class ResultsError(ValueError):

@@ -20,12 +20,14 @@ import numpy as np
 from jaxtyping import Float
 
 import adjoint
-from adjoint.record.record import Ending, Record
+from adjoint.run.ending import Ending
+from adjoint.run.record import Record
 from problems import constrained
 from problems.constrained import Design, Reference
 from problems.pictures import Curve, Plot, plots_png
 
 SUMMARY = "The lightest cantilever of five boxes for a given deflection (Svanberg 1987), against its closed form."
+JUDGED = constrained.JUDGED
 WEIGHT = 0.0624
 # In the table of section 6.1, after four to six steps of MMA.
 PUBLISHED = Reference(1.34, 5e-5, "half of the last digit of 1.3400", "value of Svanberg (1987)")
@@ -77,7 +79,7 @@ def verify(settings: Settings) -> adjoint.Verdict:
 
 
 def run(settings: Settings, record: Record) -> Ending:
-    """Verify the gradient, find the lightest beam, and compare it with the closed form.
+    """Find the lightest beam, and compare it with the closed form.
 
     Raises
     ------

@@ -20,8 +20,10 @@ import scipy.optimize
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.record.figures import Panel, convergence_png
-from adjoint.record.record import Ending, Outcome, Record
+from adjoint.run.checks import Check, judged
+from adjoint.run.ending import Ending
+from adjoint.run.figures import Panel, convergence_png
+from adjoint.run.record import Record
 from problems.pictures import DOTS_PER_INCH
 
 METHODS: dict[str, Any] = {
@@ -35,6 +37,8 @@ ACTIVE = 1e-6  # what is closer to its limit or bound, as a share of it, is acti
 # Largest violation, residual of the conditions as a share of |f'|, and difference of multipliers as a share of the largest one.
 # The searches stop at 1e-8 of violation and of the derivative at the start, which is up to a hundred times |f'| of the end.
 VIOLATION, RESIDUAL, DIFFERENCE = 1e-8, 1e-6, 1e-5
+
+JUDGED = "Judged at the first guess, for a sum of the objective and all limits."
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def run(
     references: Sequence[Reference],
     draw: Callable[[Conditions, np.ndarray], bytes],
 ) -> Ending:
-    """Verify the gradient, search, leave history, table and pictures, and compare with the references and the conditions.
+    """Search, leave history, table and pictures, and compare with the references and the conditions.
 
     Raises
     ------
@@ -161,10 +165,7 @@ def run(
     OSError
         When a file cannot be written.
     """
-    verdict = verify(design)
-    record.gradient(verdict, "Judged at the first guess, for a sum of the objective and all limits.")
-    if not verdict.trusted:
-        return Ending(Outcome.GRADIENT_NOT_TRUSTED, "The gradient is not to be trusted, so nothing was minimized.")
+    record.phase("searching for the minimum")
     solution = search(design, settings)
     history = solution.stats["history"]
     for k in record.follow(range(len(history["value"]))):
@@ -184,26 +185,31 @@ def _ending(
     stats = solution.stats
     largest = max(found.multipliers.max(), np.finfo(float).tiny)
     apart = float(np.abs(np.asarray(stats["multipliers"]) - found.multipliers).max() / largest)
-    off = [abs(found.value - reference.value) for reference in references]
-    minimal = found.residual <= RESIDUAL and found.violation <= VIOLATION and apart <= DIFFERENCE
-    there = all(distance <= reference.tolerance for distance, reference in zip(off, references, strict=True))
-    compared = ", ".join(
-        f"{distance:.1e} off the {reference.words} {reference.value:.10g} (bound: {reference.tolerance:.1e}, {reference.reason})"
-        for distance, reference in zip(off, references, strict=True)
-    )
     active = [name for name, multiplier in zip(design.names, found.multipliers, strict=True) if multiplier > 0]
-    sentence = (
-        f"{stats['method']}. {solution.status.name} after {int(stats['iterations'])} steps and {int(stats['evaluations'])} "
-        f"evaluations: the {design.goal} is {found.value:.10g} {design.unit}, {compared}. Computed once more, the conditions of "
-        f"Karush, Kuhn and Tucker hold to {found.residual:.1e} (bound: {RESIDUAL:g}) with multipliers {apart:.1e} off "
-        f"(bound: {DIFFERENCE:g}) and the limits to {found.violation:.1e} (bound: {VIOLATION:g}). "
-        f"Active limits: {', '.join(active) or 'none'}."
+    remarks = (
+        f"{stats['method']}. {solution.status.name} after {int(stats['iterations'])} steps and "
+        f"{int(stats['evaluations'])} evaluations. Active limits: {', '.join(active) or 'none'}."
     )
-    if solution.status.ok and minimal and not there:
-        sentence += (
-            " So it is a minimum in its neighborhood only, or no minimum: start elsewhere, or by another method."
+    checks = [
+        Check(
+            f"{design.goal} in {design.unit}",
+            found.value,
+            reference.tolerance,
+            f"{reference.words} ({reference.reason})",
+            reference=reference.value,
         )
-    return Ending(Outcome.DONE if solution.status.ok and minimal and there else Outcome.NOT_CONVERGED, sentence)
+        for reference in references
+    ]
+    checks += [
+        Check("statuses that are no success", float(not solution.status.ok), 0.0, "it is a minimum"),
+        Check("Karush-Kuhn-Tucker residual, relative", found.residual, RESIDUAL, "computed once more"),
+        Check("multipliers apart, relative", apart, DIFFERENCE, "computed once more"),
+        Check("limits violated, a share", found.violation, VIOLATION, "computed once more"),
+    ]
+    there = checks[: len(references)]
+    if all(check.holds for check in checks[len(references) :]) and not all(check.holds for check in there):
+        remarks += " It is a minimum in its neighborhood only: start elsewhere, or by another method."
+    return judged(checks, remarks)
 
 
 def _table(design: Design, found: Conditions, solution: adjoint.Solution[Any]) -> str:

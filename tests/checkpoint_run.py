@@ -21,7 +21,7 @@ import adjoint
 
 START = np.array([-1.2, 1.0, 0.5])
 METHOD = adjoint.LBFGS(memory=3)
-WATCHED = ("optimize/driver.py", "optimize/continuation.py", "record/checkpoint.py", "record/run_folder.py")
+WATCHED = ("optimize/driver.py", "optimize/continuation.py", "run/checkpoint.py", "run/run_folder.py")
 
 
 def valley(x: Any) -> Any:

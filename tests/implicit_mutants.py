@@ -6,6 +6,7 @@ _ROOT = "implicit/root.py"
 _RESIDUAL = "implicit/residual.py"
 _RULE = "tracing/rule.py"
 _LINEAR_MAP = "tracing/linear_map.py"
+_REGULARITY = "implicit/regularity.py"
 _GRADIENT = "implicit/symmetric_gradient.py"
 _FIXED = "implicit/fixed_point.py"
 _ARGMIN = "implicit/argmin.py"
@@ -52,14 +53,47 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "root_derivatives",
     ),
     Mutant(
-        "root: stale Jacobian, at x0", _ROOT, "problem.jacobian(x, p)", "problem.jacobian(x0, p)", "root_derivatives"
+        "root: stale Jacobian, at x0",
+        _REGULARITY,
+        "problem.jacobian(x, p)",
+        "problem.jacobian(x0, p)",
+        "root_derivatives",
     ),
     Mutant(
         "root: derivative at x0 for x*", _ROOT, "(factor, F, x, p)\n", "(factor, F, 0 * x, p)\n", "root_derivatives"
     ),
     Mutant("root: not poisoned", _ROOT, "poison(x, status.ok)", "x", "failed_root"),
-    Mutant("root: a fold passes", _ROOT, "~(departure <= NONLINEARITY)", "(departure < 0)", "fold"),
-    Mutant("root: what is left over passes", _ROOT, "~(left_over <=", "(left_over <", "stopped_short"),
+    Mutant("root: a fold passes", _REGULARITY, "~(departure <= NONLINEARITY)", "(departure < 0)", "fold"),
+    Mutant(
+        "root: what is left over passes",
+        _REGULARITY,
+        "~(left_over <= left_over_limit(x.dtype))",
+        "(left_over < 0)",
+        "stopped_short",
+    ),
+    # Units and infinities.
+    Mutant(
+        "root: pushed in the units of F",
+        _REGULARITY,
+        "jnp.maximum(perturbation(x.dtype) * scales.rows,",
+        "jnp.maximum(perturbation(x.dtype) * jnp.max(scales.rows),",
+        "units",
+    ),
+    Mutant("root: rows not scaled back", "linear/equilibrated.py", "return _over(z, factor.rows)", "return z", "units"),
+    Mutant(
+        "root: an infinite parameter is refused",
+        _REGULARITY,
+        "~none_is_nan(inputs) |",
+        "~all_finite(inputs) |",
+        "infinite_parameter",
+    ),
+    Mutant(
+        "root: what infinity spoils is an iteration that failed",
+        _REGULARITY,
+        "| comes_out)",
+        "| (comes_out & False))",
+        "infinite_parameter",
+    ),
     # Columns of a group are told apart by the row alone.
     Mutant(
         "sparse Jacobian: transposed", _RESIDUAL, "pattern.rows], pattern)", "pattern.cols], pattern)", "sparse_root"

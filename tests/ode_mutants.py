@@ -6,7 +6,9 @@ _FIELD = "ode/vector_field.py"
 _STEP = "ode/runge_kutta.py"
 _CHECKPOINTS = "ode/checkpoints.py"
 _RECURRENCE = "ode/recurrence.py"
-_DISCRETE = "ode/discrete.py"
+_DISCRETE = "ode/step_adjoint.py"
+_REPAIR = "ode/repair.py"
+_TANGENT = "ode/tangent_control.py"
 _FORWARD = "ode/forward.py"
 _CONTINUOUS = "ode/continuous.py"
 _QUADRATURE = "ode/quadrature.py"
@@ -27,8 +29,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "field: the length of the interval held constant",
         _FIELD,
-        "return (t1 - t0) * jnp.concatenate(slopes)",
-        "return jax.lax.stop_gradient(t1 - t0) * jnp.concatenate(slopes)",
+        "return rate * jnp.concatenate(slopes)",
+        "return jax.lax.stop_gradient(rate) * jnp.concatenate(slopes)",
         "discrete",
     ),
     # x[k+1] = advance(k, x[k]), lam[k] = pull(k, x[k], lam[k+1]).
@@ -63,8 +65,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "discrete: stale slope",
         _DISCRETE,
-        "State(inside.y1, lam.state.slope)",
-        "State(inside.y1, 0 * lam.state.slope)",
+        "State(self.inside.y1, lam.state.slope)",
+        "State(self.inside.y1, 0 * lam.state.slope)",
         "discrete",
     ),
     Mutant(
@@ -75,27 +77,31 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "discrete",
     ),
     Mutant(
-        "discrete: lam 1.001 times too large", _DISCRETE, "(State(inside.y1,", "(State(1.001 * inside.y1,", "discrete"
+        "discrete: lam 1.001 times too large",
+        _DISCRETE,
+        "return State(self.inside.y1,",
+        "return State(1.001 * self.inside.y1,",
+        "discrete",
     ),
     Mutant(
         "discrete: samples dropped at the stages",
         _DISCRETE,
-        "lam.state.slope), inside.stages))",
-        "lam.state.slope), 0 * inside.stages))",
+        "lam.state.slope), self.inside.stages",
+        "lam.state.slope), 0 * self.inside.stages",
         "discrete",
     ),
     Mutant(
         "discrete: samples of implicit steps dropped at the start",
         _DISCRETE,
-        "_sum(inside.state, state_bar)",
-        "_sum(state_bar)",
+        "add(inside.state, state_bar)",
+        "add(state_bar)",
         "implicit_samples",
     ),
     Mutant(
         "discrete: samples of implicit steps dropped at the parameters",
         _DISCRETE,
-        "_sum(inside.varying, varying_bar)",
-        "_sum(lam.varying, varying_bar)",
+        "add(inside.varying, varying_bar)",
+        "add(lam.varying, varying_bar)",
         "implicit_samples",
     ),
     Mutant("discrete: samples at t0 dropped", _DISCRETE, "is_first = s <= 0", "is_first = s < 0", "discrete"),
@@ -122,12 +128,49 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "samples at the start: y0 dropped", "ode/integrate.py", "return y0_dot + s", "return 0 * y0_dot + s", "discrete"
     ),
     Mutant("samples at the start: no F_y", "ode/integrate.py", "s * slope_dot", "0 * slope_dot", "second_at_start"),
+    # eps[k] = Phi_k' eps[k+1] + e_k' lam[k+1], and what is done where it is large.
+    Mutant(
+        "estimate: errors of steps dropped",
+        _REPAIR,
+        "none, step.inside.y1 + step.inside.datum)",
+        "none, 0 * step.inside.y1)",
+        "at_rest",
+    ),
+    Mutant(
+        "estimate: a coarse grid believed",
+        _REPAIR,
+        "is_open & finite",
+        "(now.tries == 0) & finite",
+        "at_rest",
+    ),
+    Mutant(
+        "tangents: not in the error test",
+        _TANGENT,
+        "jnp.maximum(of_y, jnp.max(",
+        "jnp.maximum(of_y, 0 * jnp.max(",
+        "forward_at_rest",
+    ),
+    # t(s) is linear between jumps.
+    Mutant(
+        "jumps: their times do not move",
+        "ode/jumps.py",
+        "return cls(times, jnp.clip",
+        "return cls(jax.lax.stop_gradient(times), jnp.clip",
+        "switch",
+    ),
+    Mutant(
+        "jumps: f sees the other side",
+        "ode/jumps.py",
+        "(knots.shares < s) | (knots",
+        "(knots.shares <= s) | (knots",
+        "switch",
+    ),
     # dS/ds = F_y S + F_p.
     Mutant(
         "variational equation: no F_p",
-        _FORWARD,
-        "(rows[1:], directions.varying_dot)",
-        "(rows[1:], jax.tree.map(jnp.zeros_like, directions.varying_dot))",
+        _TANGENT,
+        "Directions(p, varying_dot), s",
+        "Directions(p, jax.tree.map(jnp.zeros_like, varying_dot)), s",
         "forward",
     ),
     Mutant("variational equation: wrong unit", _FORWARD, "/ unit[:, None]", "/ unit[:, None] ** 2", "forward"),
@@ -286,8 +329,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "certificate: growth ignored",
         _CERTIFICATE,
-        "disagreement + growth *",
-        "disagreement + 0 * growth *",
+        "disagreement + fine.growth *",
+        "disagreement + 0 * fine.growth *",
         "unstable",
     ),
     Mutant(

@@ -13,16 +13,16 @@ from pathlib import Path
 from checkpoint_run import Lines
 
 import problems
-from adjoint.record import record
+from adjoint.run import record
 from problems.__main__ import main
 
 WATCHED = (
-    "record/record.py",
-    "record/run_folder.py",
-    "record/checkpoint.py",
-    "record/film.py",
+    "run/record.py",
+    "run/run_folder.py",
+    "run/checkpoint.py",
+    "run/film.py",
     "optimize/driver.py",
-    "problems/__main__.py",
+    "run/command_line.py",
     "problems/mbb_beam.py",
     "gallery_example/parabola.py",
 )

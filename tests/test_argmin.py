@@ -262,3 +262,32 @@ def test_what_the_objective_closes_over_is_differentiated() -> None:
         return adjoint.argmin(lambda x, q: jnp.sum((x - p * q) ** 2), jnp.zeros(2), jnp.ones(2)).value[0]
 
     assert float(jax.grad(closes_over)(1.0)) == pytest.approx(1.0, rel=1e-8)
+
+
+@pytest.mark.parametrize("empty", [lambda x, p: x[:0], lambda x, p: {"a": x[:0], "b": p[:0]}])
+def test_constraints_without_entries_are_none(empty):
+    f = lambda x, p: jnp.sum((x - p) ** 2)  # noqa: E731
+    for given in ({"equality": empty}, {"inequality": empty}, {"equality": empty, "inequality": empty}):
+        found = adjoint.argmin(f, jnp.zeros(2), jnp.ones(2), **given)
+        np.testing.assert_allclose(found.value, [1.0, 1.0], rtol=1e-12)
+        sizes = [found.stats[name].size for name in ("equality_multipliers", "inequality_multipliers", "active")]
+        assert sizes == [0, 0, 0]
+        np.testing.assert_allclose(
+            adjoint.minimize(f_of_x, jnp.zeros(2), **dict.fromkeys(given, empty_of_x)).value, 1, rtol=1e-6
+        )
+    # Beside others they add nothing.
+    beside = adjoint.argmin(f, jnp.zeros(2), jnp.ones(2), equality=lambda x, p: x[0] + x[1] - 1, inequality=empty)
+    np.testing.assert_allclose(beside.value, [0.5, 0.5], rtol=1e-10)
+
+
+def f_of_x(x):
+    return jnp.sum((x - 1) ** 2)
+
+
+def empty_of_x(x):
+    return x[:0]
+
+
+def test_unknowns_without_entries_are_refused():
+    with pytest.raises(ValueError, match="x0 without numbers"):
+        adjoint.argmin(lambda x, p: jnp.sum(x) + p, jnp.zeros(0), jnp.ones(()))

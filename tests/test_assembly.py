@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sparse
 
-from problems.fem.assembly import Elasticity
-from problems.fem.elements import traction_load
-from problems.fem.grid import Grid
+from adjoint.fem.assembly import Elasticity
+from adjoint.fem.elements import traction_load
+from adjoint.fem.grid import Grid
 
 GRIDS = [Grid((5, 3), (0.7, 1.2)), Grid((3, 2, 4), (0.7, 1.2, 0.5)), Grid((1, 1))]
 

@@ -15,7 +15,7 @@ import pytest
 from checkpoint_run import METHOD, START, run
 
 import adjoint
-from adjoint.record import checkpoint as checkpoint_file
+from adjoint.run import checkpoint as checkpoint_file
 
 
 @pytest.fixture(scope="module")

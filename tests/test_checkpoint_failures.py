@@ -23,7 +23,7 @@ from test_checkpoint import names, same
 
 import adjoint
 from adjoint.optimize import continuation
-from adjoint.record import checkpoint as checkpoint_file
+from adjoint.run import checkpoint as checkpoint_file
 
 SCRIPT = Path(checkpoint_run.__file__)
 # Unlike the others, these tests compare with another process, which has to compile alike.

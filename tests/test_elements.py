@@ -1,6 +1,6 @@
 """Q4 and H8 against the published Q4 matrix, rigid motions, the patch test and closed forms of elasticity.
 
-The equations are assembled here with SciPy, independently of `problems.fem.assembly`.
+The equations are assembled here with SciPy, independently of `adjoint.fem.assembly`.
 """
 
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sparse
 from scipy.sparse.linalg import spsolve
 
-from problems.fem.elements import (
+from adjoint.fem.elements import (
     body_load,
     elasticity_matrix,
     shape_functions,
@@ -17,7 +17,7 @@ from problems.fem.elements import (
     strain_displacement,
     traction_load,
 )
-from problems.fem.grid import Grid, element_corners
+from adjoint.fem.grid import Grid, element_corners
 
 SIZES = [(1.0, 1.0), (0.5, 2.0), (1.0, 1.0, 1.0), (0.4, 1.0, 2.5)]
 

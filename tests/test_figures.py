@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adjoint.record.figures import Panel, convergence_png, density_png, gray_levels
-from adjoint.record.film import FRAME_SIZE, MOST_FRAMES, Film
+from adjoint.run.figures import Panel, convergence_png, density_png, gray_levels
+from adjoint.run.film import FRAME_SIZE, MOST_FRAMES, Film
 
 
 def read(content):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from problems.fem.filters import ConeFilter
-from problems.fem.grid import Grid
+from adjoint.fem.filters import ConeFilter
+from adjoint.fem.grid import Grid
 
 CASES = [
     ConeFilter(Grid((12, 7)), 2.4),

@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 import problems
-from problems.gallery import UsageError, command, find, gallery, read_settings, settings_help
+from adjoint.run.settings import UsageError, read_settings, settings_help
+from problems.__main__ import PROGRAM
+
+
+def find(name):
+    return PROGRAM.gallery.find(name).module
 
 
 @pytest.fixture(autouse=True)
@@ -16,15 +21,17 @@ def example(monkeypatch):
 
 
 def test_the_gallery_holds_the_modules_with_settings_and_nothing_else():
-    known = gallery()
+    known = PROGRAM.gallery.problems()
     assert {"parabola", "mbb_beam"} <= set(known)
-    assert not {"gallery", "__main__", "fem"} & set(known)
+    assert not {"pictures", "__main__", "network"} & set(known)
     assert list(known) == sorted(known)
 
 
 def test_every_problem_keeps_the_protocol():
-    for name, problem in gallery().items():
+    for name, found in PROGRAM.gallery.problems().items():
+        problem = found.module
         assert problem.SUMMARY
+        assert problem.JUDGED.endswith(".")
         assert "\n" not in problem.SUMMARY, name
         assert callable(problem.run)
         assert callable(problem.verify)
@@ -38,8 +45,8 @@ def test_every_problem_keeps_the_protocol():
     [
         ("parabula", r"no problem 'parabula' \(did you mean parabola\?\); the problems are .*mbb_beam, .*parabola"),
         ("qqqq", r"no problem 'qqqq'; the problems are"),
-        ("gallery", "no problem 'gallery'"),
-        ("fem", "no problem 'fem'"),
+        ("pictures", "no problem 'pictures'"),
+        ("network", "no problem 'network'"),
         ("../x", "no problem"),
         ("", "no problem"),
     ],
@@ -113,7 +120,7 @@ def test_the_command_means_the_same_settings_again(example):
     import shlex
 
     settings = example.Settings(steps=3, rate=1 / 3, verbose=True, trouble="ctrl-c inside")
-    words = shlex.split(command("parabola", settings))
+    words = shlex.split(PROGRAM.command(PROGRAM.gallery.find("parabola"), settings))
     assert words[:5] == ["python", "-m", "problems", "run", "parabola"]
     assert words[5::2] == ["--set"] * 4
     assert read_settings(example, words[6::2]) == settings

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from problems.fem.grid import Grid, element_corners
+from adjoint.fem.grid import Grid, element_corners
 
 GRIDS = [Grid((3, 2)), Grid((2, 5), (0.5, 2.0)), Grid((2, 3, 4)), Grid((3, 1, 2), (2.0, 0.25, 1.5))]
 

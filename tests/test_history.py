@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adjoint.record.history import History
+from adjoint.run.history import History
 
 
 def test_csv_reads_back_to_the_same_bits():

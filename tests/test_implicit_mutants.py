@@ -11,6 +11,8 @@ from implicit_mutants import IMPLICIT_MUTANTS
 from mutants import HOME, Mutant, library
 from test_mutants import B, N, assert_same, derivatives
 
+from adjoint import Status
+
 A = np.random.default_rng(11).normal(size=(N, N)) + 6 * np.eye(N)
 CHECKS: dict[str, Callable[[Any], None]] = {}
 
@@ -95,6 +97,22 @@ def fold(lib: Any) -> None:
 def stopped_short(lib: Any) -> None:
     near = lib.host_solver.HostSolver(lambda _x0, p: p / 3 * (1 + 1e-5))
     assert not bool(lib.root.root(lambda x, p: 3 * x - p, jnp.zeros(1), jnp.ones(1), near).status.ok)
+
+
+@check
+def units(lib: Any) -> None:
+    """x_0 = p, x_1 = x_0^2 / 2, the second equation in units of 1e-6, from the root itself; dx_1/dp = p."""
+    F = lambda x, p: jnp.stack([x[0] - p, 1e6 * (x[1] - 0.5 * x[0] ** 2)])  # noqa: E731
+    x = lambda p: lib.root.root(F, jnp.array([1.0, 0.5]), p).value  # noqa: E731
+    np.testing.assert_allclose(jax.jacrev(x)(1.0), [1.0, 1.0], rtol=1e-12)
+
+
+@check
+def infinite_parameter(lib: Any) -> None:
+    F = lambda x, p: x - jnp.minimum(2.0, p)  # noqa: E731
+    assert bool(lib.root.root(F, jnp.zeros(2), jnp.array([1.0, jnp.inf])).status.ok)
+    spoiled = lib.root.root(lambda x, p: x - p, jnp.zeros(2), jnp.array([1.0, jnp.inf])).status
+    assert int(spoiled) == int(Status.NONFINITE_INPUT)
 
 
 @check

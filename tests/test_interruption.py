@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from adjoint.record.interruption import Interruption
+from adjoint.run.interruption import Interruption
 
 
 def press_ctrl_c():

@@ -169,7 +169,7 @@ def test_a_run_meets_the_published_numbers_and_leaves_its_pictures(tmp_path: Pat
     names = {"command.txt", "result.json", "report.html", "history.csv", "estimates.csv", "run.json"} | pictures
     assert {path.name for path in tmp_path.iterdir()} == names
     result = json.loads((tmp_path / "result.json").read_text())
-    assert "published means are met" in result["ending"]
+    assert "means off, in deviations" in result["ending"]
     assert result["gradient"]["relative_error"] < 1e-8
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import adjoint
+from adjoint.fem.filters import ConeFilter
 from problems.__main__ import main
-from problems.fem.filters import ConeFilter
 from problems.mbb_beam import (
     VOLUME_TOLERANCE,
     Settings,

@@ -178,7 +178,8 @@ class TestTrust:
         (default, solution), (discrete, other) = gradient(), gradient(sensitivity=adjoint.DiscreteAdjoint())
         norm = np.linalg.norm(reference)
         assert np.linalg.norm(default - reference) < 1e-3 * norm
-        assert np.linalg.norm(discrete - reference) > 0.5 * norm
+        # Its estimate tells it, and it takes other steps.
+        assert np.linalg.norm(discrete - reference) < 1e-3 * norm
         assert bool(solution.stats["at_stability_limit"])
         assert bool(other.stats["at_stability_limit"])
 

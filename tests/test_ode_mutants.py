@@ -163,6 +163,34 @@ def backsolve() -> None:
     compare("terminal", module("backsolve").BacksolveAdjoint(), steps=4)
 
 
+def rest(sensitivity: Any) -> None:
+    """y'' = -25 y at rest: dy(3)/dy0 = (cos 15, sin 15 / 5)."""
+    swing = lambda _, y, p: jnp.stack([y[1], -p * y[0]])  # noqa: E731
+    solve = module("solve").ode_solve
+    end = lambda y: solve(swing, y, 25.0, 0.0, 3.0, sensitivity=sensitivity).value[0]  # noqa: E731
+    assert error(jax.grad(end)(jnp.zeros(2)), np.array([np.cos(15.0), np.sin(15.0) / 5])) < 1e-3
+
+
+@check
+def at_rest() -> None:
+    rest(module("discrete").DiscreteAdjoint())
+
+
+@check
+def forward_at_rest() -> None:
+    rest(module("forward").ForwardSensitivity())
+
+
+@check
+def switch() -> None:
+    """y' = 1 until p, then 0: y(2) = p."""
+    flow = lambda t, y, p: jnp.where(t < p, 1.0, 0.0) * jnp.ones(1)  # noqa: E731
+    solve = module("solve").ode_solve
+    end = lambda p: solve(flow, jnp.zeros(1), p, 0.0, 2.0, jumps=[p]).value[0]  # noqa: E731
+    found = jax.value_and_grad(end)(jnp.asarray(0.98))
+    assert error(found, (np.asarray(0.98), np.asarray(1.0))) < 1e-9
+
+
 @check
 def decay() -> None:
     """Running back exp(-100) tells nothing of where it began."""

@@ -11,7 +11,8 @@ from cases import FORMS, matrix, system
 from jax.experimental.sparse import BCOO
 
 from adjoint import MatrixFree, SparsePattern, linear_solve
-from adjoint.linear.operators import Dense, Operator, as_operator
+from adjoint.linear.conversion import as_operator
+from adjoint.linear.operators import Dense, Operator
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])

@@ -2,10 +2,11 @@
 
 import io
 import math
+import re
 
 import pytest
 
-from adjoint.record.progress import PlainProgress, TerminalProgress, format_number, progress_on
+from adjoint.run.progress import PlainProgress, TerminalProgress, format_number, progress_on
 
 
 class Terminal(io.StringIO):
@@ -104,3 +105,53 @@ def test_a_terminal_says_that_it_waits_for_the_first_iteration(monkeypatch):
     with TerminalProgress(stream):
         pass
     assert "waiting for the first iteration" in stream.getvalue()
+
+
+# What `mbb_beam` and `double_pendulum` report, and a row of numbers as wide as they come.
+WIDE = {
+    "iteration": 106,
+    "compliance": 216.8056,
+    "volume_fraction": 0.5,
+    "change": 0.0099,
+    "stationarity_of_the_lagrangian": -1.2345e-105,
+    "evaluations": 100_000,
+    "seconds": 12.5,
+    "largest violation": -1.2345e-105,
+    "noise": 1e-300,
+}
+
+
+def last_table(stream):
+    """What stays on the screen, without colors."""
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+    return text[text.rindex("┏") :]
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 132, 200])
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
+def test_a_narrow_terminal_cuts_no_number(monkeypatch, columns, count):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    row = dict(list(WIDE.items())[:count])
+    with TerminalProgress(stream) as progress:
+        progress.show(row)
+    last = last_table(stream)
+    assert "…" not in last
+    cells = [cell.strip() for cell in last.split("┡")[1].splitlines()[1].strip("│ ").split("│")]
+    assert cells == [format_number(value) for value in row.values()][: len(cells)]
+    assert len(cells) == count or columns < 132
+    # What does not fit is named.
+    for name in list(row)[len(cells) :]:
+        assert "".join(name.split()) in "".join(last.split())
+
+
+def test_a_name_is_broken_between_its_words(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    with TerminalProgress(stream) as progress:
+        progress.show({"stationarity_of_the_lagrangian": 1.0, "volume fraction": 0.5})
+    last = last_table(stream)
+    header = [[cell.strip() for cell in line.strip("┃").split("┃")] for line in last.splitlines()[1:]]
+    assert [line[0] for line in header[:3]] == ["stationarity_", "of_the_", "lagrangian"]

@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from adjoint.record import record as record_module
-from adjoint.record.interruption import Interruption
-from adjoint.record.record import Ending, Outcome, Record, Task
-from adjoint.record.run_folder import RunFolder
+from adjoint.run import record as record_module
+from adjoint.run.ending import Ending, Outcome, Task
+from adjoint.run.interruption import Interruption
+from adjoint.run.record import Record
+from adjoint.run.run_folder import RunFolder
 
 TASK = Task("beam", "A beam.", {"nelx": 60}, {"nelx": "elements along x"}, "python -m problems run beam --set nelx=60")
 

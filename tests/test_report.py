@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from adjoint.record.figures import density_png
-from adjoint.record.report import Picture, Report, report_page
+from adjoint.run.figures import density_png
+from adjoint.run.report import Picture, Report, report_page
 
 VOID = {"meta", "img", "link", "br"}
 EVIL = "a <b> & \"c\" 'd' </pre><script>alert(1)</script>"

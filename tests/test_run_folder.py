@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adjoint.record.run_folder import FolderInUseError, RunFolder
+from adjoint.run.run_folder import FolderInUseError, RunFolder
 
 
 def names(path):
@@ -111,7 +111,7 @@ def test_a_folder_belongs_to_one_process_until_it_is_closed(tmp_path):
 
 def test_a_lock_ends_with_its_process(tmp_path):
     pytest.importorskip("fcntl")
-    code = "import sys; from pathlib import Path; from adjoint.record.run_folder import RunFolder; import os, signal\n"
+    code = "import sys; from pathlib import Path; from adjoint.run.run_folder import RunFolder; import os, signal\n"
     code += "folder = RunFolder.claim(Path(sys.argv[1]), 'command.txt', ''); os.kill(os.getpid(), signal.SIGKILL)"
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, cwd=Path(__file__).parents[1])
     assert killed.returncode == -signal.SIGKILL

@@ -36,6 +36,36 @@ def test_equality_works_on_the_host_in_jit_and_in_vmap() -> None:
     np.testing.assert_array_equal(status.ok, [True, False])
 
 
+def test_a_status_is_true_for_a_success_alone() -> None:
+    names = [name for name, _ in Status._explanations]
+    assert [name for name in names if getattr(Status, name)] == ["SUCCESS", "NOISE_FLOOR"]
+    assert not linear_solve(SINGULAR, B).status
+    assert linear_solve(FINE, B).status
+    with pytest.raises(TypeError, match=r"2 statuses.*jnp\.all\(solution\.status\.ok\)"):
+        bool(Status(jnp.array([0, 1])))
+    with pytest.raises(TypeError, match=r"traced status.*jnp\.where\(solution\.status\.ok"):
+        jax.jit(lambda A: 1 if linear_solve(A, B).status else 2)(FINE)
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert [int(part) >= 0 for part in adjoint.__version__.split(".")] == [True] * 3
+
+
+NO_ROOT = {
+    "one equation": lambda x, p: x**2 + p,
+    "two": lambda x, p: jnp.stack([x[0] ** 2 + x[1] ** 2 + p[0], x[0] - x[1]]),
+}
+
+
+@pytest.mark.parametrize("name", NO_ROOT)
+def test_where_there_is_no_root_the_message_says_so(name: str) -> None:
+    """|F| >= 1 everywhere: where it is smallest F_x is singular."""
+    n = 1 if name == "one equation" else 2
+    solution = adjoint.root(NO_ROOT[name], jnp.full(n, 0.7), jnp.ones(1))
+    with pytest.raises(SolveError, match="may have no root"):
+        require(solution)
+
+
 def test_repr_of_a_traced_and_of_a_batched_status() -> None:
     seen = []
     jax.jit(lambda A: seen.append(repr(linear_solve(A, B).status)) or A)(FINE)
@@ -112,6 +142,9 @@ def test_first_failure_keeps_the_order() -> None:
     assert first_failure(ok, bad, worse) == Status.SINGULAR
     assert first_failure(worse, bad, ok) == Status.NOT_CONVERGED
     assert first_failure(bad) == Status.SINGULAR
+    applies = jnp.array([True, False, False]), jnp.array([True, True, False])
+    codes = first_failure(ok, (bad, applies[0]), (worse, applies[1])).code
+    np.testing.assert_array_equal(codes, [bad.code, worse.code, ok.code])
 
 
 def test_a_zero_cotangent_does_not_hide_a_failure() -> None:

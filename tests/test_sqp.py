@@ -12,8 +12,8 @@ from adjoint import SQP, Status, minimize
 from adjoint.inner_products import Euclidean
 from adjoint.optimize import progress
 from adjoint.optimize.problem import Answer, Domain, Measure
-from adjoint.optimize.progress import RUNNING
 from adjoint.optimize.sqp import curvature, multipliers
+from adjoint.optimize.stopping import RUNNING
 from tests.hock_schittkowski import CASES, Case, assert_optimal
 
 SLOW = ("HS35", "HS43", "HS76")

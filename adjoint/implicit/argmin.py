@@ -21,8 +21,9 @@ from adjoint.implicit.newton import Newton
 from adjoint.implicit.residual import RootProblem, ravel, ravel_size
 from adjoint.implicit.root import find_root
 from adjoint.implicit.symmetric_gradient import symmetric_gradient
-from adjoint.inputs import describe, refuse
+from adjoint.inputs import describe, refuse, require_function, takes_jax_functions
 from adjoint.linear.dense import LU, Cholesky
+from adjoint.norm import norm, row_norms
 from adjoint.solution import Solution, Status, poison
 from adjoint.tracing import loops
 from adjoint.tracing.host_batching import HostStructure
@@ -120,7 +121,7 @@ class _DescendUnder:
 
 def _multipliers(f_x: Array, c_x: Array, c: Array, may_be_slack: np.ndarray, x: Array) -> Array:
     """m that minimizes |f_x + c_x' m|, with m = 0 for inequalities that are not near zero."""
-    near = ~may_be_slack | (c > -NEAR * (1 + jnp.linalg.norm(c_x, axis=1) * jnp.linalg.norm(x)))
+    near = ~may_be_slack | (c > -NEAR * (1 + row_norms(c_x) * norm(x)))
     m = jnp.linalg.lstsq((c_x * near[:, None]).T, -f_x)[0]
     return jnp.where(may_be_slack, jnp.maximum(m, 0), m) * near
 
@@ -136,9 +137,9 @@ def _examine(problem: _Problem, at: _KKTPoint, x0: PyTree, p: PyTree) -> _Verdic
     f, c = problem.of_flat(HostStructure.of(at.x), p)
     c_x, c_0 = jax.jacrev(c)(x), c(x)
     H = jax.jacfwd(jax.grad(lambda x: f(x) + m @ c(x)))(x)
-    row, size = jnp.linalg.norm(c_x, axis=1), jnp.maximum(jnp.linalg.norm(x), jnp.linalg.norm(x - x0))
+    row, size = row_norms(c_x), jnp.maximum(norm(x), norm(x - x0))
     at_zero = jnp.abs(c_0) <= WEAK * row * size
-    no_force = jnp.abs(m) * row <= WEAK * (jnp.linalg.norm(jax.grad(f)(x)) + jnp.linalg.norm(H) * size)
+    no_force = jnp.abs(m) * row <= WEAK * (norm(jax.grad(f)(x)) + norm(H) * size)
     active = ~problem.may_be_slack | (m + c_0 > 0)
     weak = problem.may_be_slack & at_zero & no_force
     wrong_sign = problem.may_be_slack & ((~no_force & (m < 0)) | (~at_zero & (c_0 > 0)))
@@ -153,6 +154,11 @@ def _examine(problem: _Problem, at: _KKTPoint, x0: PyTree, p: PyTree) -> _Verdic
     return _Verdict(code.astype(jnp.int32), jnp.asarray(active))
 
 
+@takes_jax_functions(
+    "argmin",
+    "argmin needs second derivatives, which adjoint.external has not; adjoint.minimize takes functions of NumPy "
+    "with gradient=, or through adjoint.external, and finds the minimizer without its derivative.",
+)
 def argmin(
     objective: Callable[[PyTree, PyTree], Array],
     x0: PyTree,
@@ -177,7 +183,8 @@ def argmin(
     solver
         `QuasiNewton` (default), or a `HostSolver` of any minimizer, which returns x alone.
     equality, inequality
-        g(x, p) and h(x, p): arrays or pytrees of them, of any shape.
+        g(x, p) = 0 and h(x, p) <= 0: arrays or pytrees of them, of any shape, also without entries. (The inequalities of SciPy are
+        >= 0: change their signs.) Bounds are inequalities, too: h = x - upper and lower - x.
     linear_solver
         For the derivative (and the last steps): `Cholesky` (default), or `LU` (default with constraints), or `CG`, which
         uses products with the Hessian alone, for many unknowns without constraints.
@@ -222,17 +229,23 @@ def argmin(
     solver = QuasiNewton() if solver is None else solver
     if not isinstance(solver, QuasiNewton | HostSolver):
         refuse("argmin", f"solver = {solver!r}", "QuasiNewton() or HostSolver(function)", "Leave it out.", TypeError)
+    for name, given in (("objective", objective), ("equality", equality), ("inequality", inequality)):
+        if given is not None or name == "objective":
+            require_function("argmin", name, given)
     f = _real_scalar(objective, x0, p)
     present = [c for c in (equality, inequality) if c is not None]
     sizes = [ravel_size(jax.eval_shape(lambda *a, c=c: c(*a), x0, p)) for c in present]
     k = sizes[0] if equality is not None else 0
-    constraints = (lambda x, p: ravel([c(x, p) for c in present])) if present else None
+    constraints = (lambda x, p: ravel([c(x, p) for c in present])) if sum(sizes) else None
     x0, p = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), x0), jax.tree.map(jnp.asarray, p)
     (f, c), (x0, p), _ = trace_at_door((f, constraints), (x0, p))
-    if not present:
+    if sum(sizes) == 0:
         linear_solver = Cholesky() if linear_solver is None else linear_solver
         gradient = partial(symmetric_gradient, f)
-        return find_root("argmin", gradient, x0, p, _Descend(solver, f), linear_solver, None, mode)
+        found = find_root("argmin", gradient, x0, p, _Descend(solver, f), linear_solver, None, mode)
+        if not present:
+            return found
+        return replace(found, stats=found.stats | _multiplier_stats(jnp.zeros(0), jnp.zeros(0, bool), 0))
     fixed = jax.lax.stop_gradient((f, x0, p))
     problem = _Problem(f, c, compiled(_unit, *fixed), Static((k, sum(sizes))))
     return _constrained(problem, x0, p, solver, LU() if linear_solver is None else linear_solver, mode)
@@ -240,7 +253,7 @@ def argmin(
 
 def _unit(f: TracedFunction, x0: PyTree, p: PyTree) -> Array:
     """The objective's slope at the start: in units of it the multipliers are of the size of the constraints' units."""
-    slope = jnp.linalg.norm(ravel(symmetric_gradient(f, x0, p)))
+    slope = norm(ravel(symmetric_gradient(f, x0, p)))
     return jnp.where(jnp.isfinite(slope) & (slope > 0), slope, 1)
 
 
@@ -254,12 +267,17 @@ def _constrained(
     verdict = compiled(_examine, *jax.lax.stop_gradient((problem, found.value, x0, p)))
     status = Status(jnp.where(found.status.ok, verdict.code, found.status.code))
     multipliers = problem.unit * jax.lax.stop_gradient(found.value.multipliers)
-    stats = {
-        "equality_multipliers": multipliers[:equations],
-        "inequality_multipliers": multipliers[equations:],
-        "active": verdict.active[equations:],
+    stats = found.stats | _multiplier_stats(multipliers, verdict.active, equations)
+    return Solution(poison(found.value.x, status.ok), status, stats, found.origin)
+
+
+def _multiplier_stats(multipliers: Array, active: Array, k: int) -> dict[str, Array]:
+    """The first k of the constraints are equations."""
+    return {
+        "equality_multipliers": multipliers[:k],
+        "inequality_multipliers": multipliers[k:],
+        "active": active[k:],
     }
-    return Solution(poison(found.value.x, status.ok), status, found.stats | stats, found.origin)
 
 
 def _real_scalar(objective: Any, x0: PyTree, p: PyTree) -> Callable[[PyTree, PyTree], Array]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,9 @@ from jaxtyping import Array, Bool, Inexact, Int32, PyTree
 
 from adjoint.implicit.residual import RootProblem
 from adjoint.implicit.root import find_root
-from adjoint.inputs import refuse, require_tolerance_and_limit
+from adjoint.inputs import refuse, require_tolerance_and_limit, takes_jax_functions
 from adjoint.linear.iterative import GMRES, Krylov
+from adjoint.norm import norm, row_norms
 from adjoint.solution import Solution
 from adjoint.tracing import loops
 
@@ -66,10 +67,10 @@ class Picard:
         def body(s: State) -> State:
             r = -problem.F(s.x, p)
             history, x = advance(s.history, s.x, r)
-            size = jnp.maximum(jnp.linalg.norm(s.x), jnp.linalg.norm(s.x - x0))
-            norm = jnp.linalg.norm(r)
-            small = norm <= rtol * size
-            return State(jnp.where(small, s.x + r, x), history, s.steps + 1, small | ~jnp.isfinite(norm))
+            size = jnp.maximum(norm(s.x), norm(s.x - x0))
+            r_norm = norm(r)
+            small = r_norm <= rtol * size
+            return State(jnp.where(small, s.x + r, x), history, s.steps + 1, small | ~jnp.isfinite(r_norm))
 
         end = loops.while_loop(proceed, body, State(x0, history, jnp.zeros((), jnp.int32), jnp.zeros((), bool)))
         return end.x, end.steps
@@ -128,9 +129,11 @@ class Anderson(Picard):
             dx = jnp.where(known, h.dx.at[row].set(x - h.x), h.dx)
             dr = jnp.where(known, h.dr.at[row].set(r - h.r), h.dr)
             # min |r - gamma dr|; rows of different size would hide the small ones from the cut of the least squares.
-            size = jnp.linalg.norm(dr, axis=1)
+            size = row_norms(dr)
             scale = jnp.where(size > 0, size, 1)
-            gamma = jnp.linalg.lstsq((dr / scale[:, None]).T, r, rcond=1e-12)[0] / scale
+            r_norm = norm(r)
+            unit = jnp.where(r_norm > 0, r_norm, 1)
+            gamma = jnp.linalg.lstsq((dr / scale[:, None]).T, r / unit, rcond=1e-12)[0] * (unit / scale)
             accelerated = x + r - gamma @ (dx + dr)
             x_new = jnp.where(jnp.all(jnp.isfinite(accelerated)), accelerated, x + r)
             return History(dx, dr, x, r, h.count + 1), x_new
@@ -166,6 +169,8 @@ class TransposedIteration(Krylov):
     -0.297474
     """
 
+    needs_spectrum: ClassVar[bool] = True
+
     def _limit(self, n: int) -> int:
         return self.max_steps or max(10 * n, 1000)
 
@@ -175,8 +180,8 @@ class TransposedIteration(Krylov):
         # All in one cycle: on the way down the residual of a nonsymmetric operator may grow for a while.
         def proceed(state: tuple[Array, Array, Array]) -> Array:
             _, r, step = state
-            norm = jnp.linalg.norm(r)
-            return (norm > target) & (step < steps_left) & jnp.isfinite(norm)
+            r_norm = norm(r)
+            return (r_norm > target) & (step < steps_left) & jnp.isfinite(r_norm)
 
         def advance(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             y, r, step = state
@@ -187,6 +192,7 @@ class TransposedIteration(Krylov):
         return y, steps
 
 
+@takes_jax_functions("fixed_point")
 def fixed_point(
     step: Callable[[PyTree, PyTree], PyTree],
     x0: PyTree,

@@ -45,6 +45,13 @@ class HostSolver:
         if not callable(self.solve):
             refuse("HostSolver", describe(self.solve), "a function solve(x0, p) -> x", "Pass the function.", TypeError)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the calls to the host that were made of it, which cannot leave the process."""
+        return {"solve": self.solve}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _calls={})
+
     def find(
         self, problem: RootProblem, x0: Inexact[Array, " n"], p: PyTree
     ) -> tuple[Inexact[Array, " n"], Int32[Array, ""]]:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from adjoint.inputs import refuse, require_tolerance_and_limit
+from adjoint.norm import norm
 from adjoint.tracing import loops
 
 Objective = Callable[[Array], Array]
@@ -81,7 +82,7 @@ class QuasiNewton:
             return jnp.where(may_be_slack, jnp.maximum(push, 0), push)
 
         def proceed(s: State) -> Array:
-            return (s.violation > CLOSE * (1 + jnp.linalg.norm(s.x))) & (s.round < OUTER_STEPS)
+            return (s.violation > CLOSE * (1 + norm(s.x))) & (s.round < OUTER_STEPS)
 
         def advance(s: State) -> State:
             def lagrangian(x: Array) -> Array:

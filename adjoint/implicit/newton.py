@@ -12,11 +12,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact, Int32, PyTree
 
+from adjoint.implicit.regularity import typical_size
 from adjoint.implicit.residual import JacobianAction, RootProblem
 from adjoint.inputs import require_tolerance_and_limit
 from adjoint.linear.dense import Outcome, probe_vector
+from adjoint.linear.equilibrated import Equilibrated, Scaled, Scales, scales_of
 from adjoint.linear.iterative import CG, GMRES, MINRES, Krylov
 from adjoint.linear.multigrid import Multigrid
+from adjoint.norm import norm
 from adjoint.tracing import loops
 
 # Share of the decrease predicted by the linear model that a step must bring (Nocedal and Wright, section 11.2).
@@ -42,7 +45,7 @@ class _State(NamedTuple):
 
 @dataclass(frozen=True)
 class Newton:
-    """x <- x - t F_x^-1 F, with the longest t = 1, 1/2, 1/4, ... that decreases |F| enough.
+    """x <- x - t F_x^-1 F, with the longest t = 1, 1/2, 1/4, ... that decreases |F| enough, in the sizes of its terms.
 
     Where F_x is singular, the steepest-descent (Cauchy) step of |F|^2 takes the place of the Newton step, so a singular
     Jacobian at the start does no harm. As the method of `minimize`, F_x is the Hessian, the step is kept within a trust region, and
@@ -51,13 +54,15 @@ class Newton:
     Parameters
     ----------
     rtol
-        Stop when a full step is at most rtol max(|x|, |x - x0|), both in the 2-norm. Convergence is quadratic: the error
-        is then about its square. The test does not depend on the scale of F.
+        Stop when a full step is at most rtol max(|x|, |x - x0|), entry by entry. Convergence is quadratic: the error is then
+        about its square. For an entry that is zero its size is that at which it would matter in F.
     max_steps
         Limit on the number of steps.
 
     Notes
     -----
+    Steps, damping and test do not depend on the units of the equations and of the unknowns.
+
     **Cost** per step: one Jacobian, one factorization, one solve, one to a few residuals. Source: Nocedal and Wright, Numerical
     Optimization, 2nd ed., section 11.2.
 
@@ -81,11 +86,11 @@ class Newton:
         F = problem.F
 
         def advance(s: _State) -> _State:
-            step, kept = self._step(problem, s, p)
-            t, F_new, decreased = _line_search(lambda x: F(x, p), s.x, s.F, step)
+            step, scales, kept = self._step(problem, s, p, typical_size(s.x, x0))
+            t, F_new, decreased = _line_search(lambda x: F(x, p), s.x, s.F, step, scales.rows)
             x = jnp.where(decreased, s.x + t * step, s.x)
-            size = jnp.maximum(jnp.linalg.norm(x), jnp.linalg.norm(x - x0))
-            small = (t == 1) & (jnp.linalg.norm(step) <= self._tolerance(x.dtype) * size)
+            size = jnp.maximum(typical_size(x, x0), jnp.where(scales.known, scales.columns, 0))
+            small = (t == 1) & jnp.all(jnp.abs(step) <= self._tolerance(x.dtype) * size)
             done = small | ~decreased | ~jnp.any(F_new != 0)
             return _State(x, jnp.where(decreased, F_new, s.F), s.steps + 1, done, kept)
 
@@ -103,9 +108,12 @@ class Newton:
         """What the first step is handed."""
         return ()
 
-    def _step(self, problem: RootProblem, s: _State, p: PyTree) -> tuple[Array, Any]:
-        J, solver = problem.jacobian(s.x, p), problem.linear_solver
-        return _regular_step(problem, s, p, *solver.solve(solver.factor(J), J, -s.F)), ()
+    def _step(self, problem: RootProblem, s: _State, p: PyTree, size: Array) -> tuple[Array, Scales, Any]:
+        """The step from s, for unknowns of this size, and the sizes of the terms of F."""
+        J, solver = problem.jacobian(s.x, p), Equilibrated(problem.linear_solver)
+        scales = scales_of(J, size)
+        step, outcome = solver.solve(solver.factor(J, scales), J, -s.F)
+        return _regular_step(problem, s, p, scales, step, outcome), scales, ()
 
 
 @dataclass(frozen=True)
@@ -151,22 +159,24 @@ class NewtonKrylov(Newton):
     preconditioner: Callable[[Array], Array] | Multigrid | None = None
 
     def _prepare(self, problem: RootProblem, x0: Array, p: PyTree) -> Any:
-        norm = jnp.linalg.norm(problem.F(x0, p))
         shapes = jax.eval_shape(lambda x: self._built(problem, JacobianAction(problem.F, x, p)), x0)
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return _Kept(norm, nothing, jnp.zeros_like(norm), jnp.ones((), bool))
+        zero = jnp.zeros((), x0.real.dtype)
+        return _Kept(zero, nothing, zero, jnp.ones((), bool))
 
-    def _step(self, problem: RootProblem, s: _State, p: PyTree) -> tuple[Array, Any]:
+    def _step(self, problem: RootProblem, s: _State, p: PyTree, size: Array) -> tuple[Array, Scales, Any]:
         J, inner = JacobianAction(problem.F, s.x, p), self._inner(problem)
-        norm = jnp.linalg.norm(s.F)
-        tolerance = jnp.clip(FORCING * (norm / s.kept.norm) ** 2, self.forcing, max(self.forcing, LOOSEST))
+        solver, scales = Equilibrated(inner), scales_of(J, size)
+        F_norm = norm(s.F / scales.rows)
+        tolerance = jnp.clip(FORCING * (F_norm / s.kept.norm) ** 2, self.forcing, max(self.forcing, LOOSEST))
         built = loops.cond(s.kept.outdated, lambda: self._built(problem, J), lambda: s.kept.M)
         M = built if isinstance(inner.preconditioner, Multigrid) else inner.factor(J)
-        step, outcome = inner.solve_to(M, J, -s.F, tolerance)
+        step, outcome = solver.solve_to(solver.with_preconditioner(M, scales), J, -s.F, tolerance)
         pace = outcome.iterations / -jnp.log10(tolerance)
         usual = jnp.where(s.kept.outdated, pace, s.kept.pace)
         outdated = (outcome.code != 0) | (pace > OUTDATED * usual)
-        return _regular_step(problem, s, p, step, outcome), _Kept(norm, built, usual, outdated)
+        kept = _Kept(F_norm, built, usual, outdated)
+        return _regular_step(problem, s, p, scales, step, outcome), scales, kept
 
     def _built(self, problem: RootProblem, J: JacobianAction) -> Any:
         """A preconditioner that is worth keeping for further steps, or nothing."""
@@ -183,8 +193,8 @@ class NewtonKrylov(Newton):
 
 
 class _Kept(NamedTuple):
-    """From step to step: |F| before, the preconditioner if it was built from F_x, the linear iterations for each decade of the
-    residual in the first step with it, and whether it is to be built anew."""
+    """What goes from step to step: |F| before (zero at the start), the preconditioner if it was built from F_x, the linear
+    iterations for each decade of the residual in the first step with it, and whether it is to be built anew."""
 
     norm: Array
     M: Any
@@ -192,35 +202,40 @@ class _Kept(NamedTuple):
     outdated: Bool[Array, ""]
 
 
-def _regular_step(problem: RootProblem, s: _State, p: PyTree, step: Array, outcome: Outcome) -> Array:
+def _regular_step(problem: RootProblem, s: _State, p: PyTree, scales: Scales, step: Array, outcome: Outcome) -> Array:
     """The Newton step where F_x is regular, else Cauchy's."""
     regular = (outcome.code == 0) & jnp.all(jnp.isfinite(step))
-    return loops.cond(regular, lambda: step, lambda: _cauchy_step(JacobianAction(problem.F, s.x, p), s.x, s.F))
+    return loops.cond(regular, lambda: step, lambda: _cauchy_step(JacobianAction(problem.F, s.x, p), s.F, scales))
 
 
-def _cauchy_step(J: JacobianAction, x: Array, F: Array) -> Array:
-    """The minimizer of |F + F_x s| along s = -F_x' F; where that is zero or not finite, a kick away from x."""
-    g = J.transpose_matvec(F.conj()).conj()
-    J_g = J.matvec(g)
-    curvature = jnp.vdot(J_g, J_g).real
-    step = -(jnp.vdot(g, g).real / jnp.where(curvature > 0, curvature, 1)) * g
+def _cauchy_step(J: JacobianAction, F: Array, scales: Scales) -> Array:
+    """The minimizer of |F + F_x s| along s = -F_x' F, in the sizes of F and x; where that is zero or not finite, a kick."""
+    scaled, G = Scaled(J, scales.rows, scales.columns), F / scales.rows
+    g = scaled.transpose_matvec(G.conj()).conj()
+    g_norm = norm(g)
+    direction = g / jnp.where(g_norm > 0, g_norm, 1)
+    curvature = norm(scaled.matvec(direction))
+    step = -(g_norm / jnp.where(curvature > 0, curvature, 1) ** 2) * direction
     usable = (curvature > 0) & jnp.all(jnp.isfinite(step))
-    kick = KICK * (1 + jnp.linalg.norm(x)) * jnp.asarray(probe_vector(x.size), x.dtype)
-    return jnp.where(usable, step, kick)
+    kick = KICK * jnp.asarray(probe_vector(F.size), F.dtype)
+    return scales.columns * jnp.where(usable, step, kick)
 
 
-def _line_search(F: Callable[[Array], Array], x: Array, F_x: Array, step: Array) -> tuple[Array, Array, Array]:
-    """The longest t = 2^-k for which |F(x + t step)| is finite and decreases enough, F there, and whether there is one."""
-    norm = jnp.linalg.norm(F_x)
+def _line_search(
+    F: Callable[[Array], Array], x: Array, F_x: Array, step: Array, rows: Array
+) -> tuple[Array, Array, Array]:
+    """The longest t = 2^-k for which |F(x + t step)|, in the sizes of the rows, is finite and decreases enough, F there, and
+    whether there is one."""
+    F_norm = norm(F_x / rows)
 
     def enough(t: Array, F_t: Array) -> Array:
-        return jnp.linalg.norm(F_t) <= (1 - SUFFICIENT_DECREASE * t) * norm
+        return norm(F_t / rows) <= (1 - SUFFICIENT_DECREASE * t) * F_norm
 
     def halve(state: Any) -> Any:
         t, _, k = state
         return 0.5 * t, F(x + 0.5 * t * step), k + 1
 
-    one = jnp.ones((), norm.dtype)
+    one = jnp.ones((), F_norm.dtype)
     start = (one, F(x + step), jnp.zeros((), jnp.int32))
     t, F_t, _ = loops.while_loop(lambda s: ~enough(s[0], s[1]) & (s[2] < HALVINGS), halve, start)
     return t, F_t, enough(t, F_t)

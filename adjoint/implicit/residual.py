@@ -61,6 +61,8 @@ def _require_arrays(where: str, name: str, x: PyTree) -> None:
     leaves = jax.tree.leaves(x)
     if not leaves:
         refuse(where, f"{name} without arrays", "an array or a pytree of arrays", "Give a starting point.", TypeError)
+    if not any(np.size(leaf) for leaf in leaves):
+        refuse(where, f"{name} without numbers", "at least one unknown", "There is nothing to solve for.")
     for leaf in leaves:
         if not _is_inexact(leaf):
             given = describe(jnp.asarray(leaf))

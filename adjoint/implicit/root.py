@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,11 @@ from jaxtyping import Array, PyTree
 
 from adjoint.implicit.host_solver import OptimistixRootFinder
 from adjoint.implicit.newton import Newton, NewtonKrylov
+from adjoint.implicit.regularity import Examination, examine
 from adjoint.implicit.residual import JacobianAction, RootProblem, trace_residual
-from adjoint.inputs import refuse, require_mode
-from adjoint.linear.dense import LU, Cholesky, probe_vector
+from adjoint.inputs import none_is_nan, refuse, require_mode, takes_jax_functions, warn_if_cut
+from adjoint.linear.dense import LU, Cholesky
+from adjoint.linear.equilibrated import Equilibrated
 from adjoint.linear.iterative import GMRES, Krylov
 from adjoint.linear.operators import SparsePattern
 from adjoint.linear.solve import Transposed, TransposedSolver, tangent_solve
@@ -68,83 +70,7 @@ def _root_tangent(linear_solver: Any, residuals: Any, dots: Any) -> Array | None
 root_at: Any = with_forward_mode(_root, _root_tangent)
 
 
-def _left_over_limit(dtype: Any) -> float:
-    """The largest Newton correction that may be left of a root, as a share of max(|x|, |x - x0|).
-
-    A derivative is as wrong as the root it is taken at; 5e-7 in float64, 2e-3 in float32.
-    """
-    return float(jnp.finfo(dtype).eps) ** 0.4
-
-
-def _perturbation(dtype: Any) -> float:
-    """The share of max(|x|, |x - x0|) by which x is moved to see whether F is linear within the error of x.
-
-    Far above the rounding errors of F, so that they do not look like a nonlinearity: 2e-12 in float64, 7e-6 in float32.
-    """
-    return float(jnp.finfo(dtype).eps) ** 0.75
-
-
-# Where F departs from its linear model by more than this share under such a push, x is a fold within its own error.
-NONLINEARITY = 0.1
-
-
-class _Examination(NamedTuple):
-    """What was found out about a root, and the factors of F_x there."""
-
-    factor: Any
-    code: Array
-    residual: Array
-    correction: Array
-    nonlinearity: Array
-
-
-def _examine(problem: RootProblem, x: Array, x0: Array, p: PyTree) -> _Examination:
-    """Is x a root, is F_x regular there, and is it so within the error of x?"""
-    F, linear_solver = problem.F, problem.linear_solver
-    F_of_x, J = F(x, p), problem.jacobian(x, p)
-    factor = linear_solver.factor(J)
-    # Solved together, so that an iterative solver is compiled once: the Newton correction and the response to a push.
-    size = jnp.maximum(jnp.linalg.norm(x), jnp.linalg.norm(x - x0))
-    direction = jnp.asarray(probe_vector(x.size), x.dtype)
-    step = _perturbation(x.dtype) * jnp.where(size > 0, size, 1) / jnp.linalg.norm(direction) * direction
-    push = J.matvec(step)
-    push_size = jnp.linalg.norm(push)
-    push = jnp.where(push_size > 0, push_size, 1) / jnp.linalg.norm(direction) * jnp.flip(direction)
-    asked = jnp.stack([-F_of_x, push])
-    if isinstance(linear_solver, Krylov):
-        # By turns, so that one basis is stored at a time. A push has about 1 / sqrt(n) of its size along any direction, also the
-        # one that F_x hardly resists: that part of the response is known to a tenth when the residual is a tenth of it.
-        enough = max(linear_solver.rtol, 0.1 / x.size**0.5)
-        tolerances = jnp.asarray([linear_solver.rtol, min(enough, 0.1 * NONLINEARITY)], push_size.dtype)
-        (correction, response), outcome = jax.lax.map(
-            lambda b_and_rtol: linear_solver.solve_to(factor, J, *b_and_rtol), (asked, tolerances)
-        )
-    else:
-        (correction, response), outcome = jax.vmap(lambda b: linear_solver.solve(factor, J, b))(asked)
-    left_over = jnp.linalg.norm(correction) / jnp.where(size > 0, size, 1)
-    departure = jnp.linalg.norm(F(x + response, p) - F_of_x - push) / jnp.linalg.norm(push)
-    # Over a correction that is not mere rounding F_x must not change either; at a double root it changes by half. By products
-    # with F_x, since differences of F drown in its rounding errors when F_x is nearly singular.
-    there = JacobianAction(F, x + correction, p).matvec(correction) + F_of_x
-    change = jnp.linalg.norm(there) / jnp.linalg.norm(F_of_x)
-    departure = jnp.where(left_over > _perturbation(x.dtype), jnp.maximum(departure, change), departure)
-    code = jnp.where(outcome.code[0] != 0, outcome.code[0], outcome.code[1])
-    code = jnp.where((code == 0) & ~(left_over <= _left_over_limit(x.dtype)), Status.NOT_CONVERGED.code, code)
-    code = jnp.where((code == 0) & ~(departure <= NONLINEARITY), Status.DEGENERATE.code, code)
-    # A solver that ran away: what it made must not pass for an input.
-    code = jnp.where(code == Status.NONFINITE_INPUT.code, Status.NOT_CONVERGED.code, code)
-    code = jnp.where(_all_finite((F.captured, p, x0)), code, Status.NONFINITE_INPUT.code)
-    return _Examination(factor, code.astype(jnp.int32), jnp.linalg.norm(F_of_x), left_over, departure)
-
-
-def _all_finite(inputs: PyTree) -> Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(inputs) if _inexact(leaf)]))
-
-
-def _inexact(leaf: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-
-
+@takes_jax_functions("root")
 def root(
     residual: Callable[[PyTree, PyTree], PyTree],
     x0: PyTree,
@@ -181,8 +107,8 @@ def root(
     -------
     solution
         `Solution` with ``value`` x, structured as x0; ``status``; ``stats``: ``iterations``, ``residual`` (|F(x)|),
-        ``correction`` (the Newton step left at x, relative to x), ``nonlinearity`` (how far F departs from its linear model
-        within the error of x; above 0.1 x is a fold).
+        ``correction`` (the Newton step left at x, relative to x, in the worst entry), ``nonlinearity`` (how far F departs from
+        its linear model within the error of x; above 0.1 x is a fold). None but ``residual`` depends on the units of F and x.
 
     Raises
     ------
@@ -195,7 +121,8 @@ def root(
     F_x x_dot = -F_p p_dot. Of any order.
 
     **Status**: `NOT_CONVERGED` when x is not a root, whatever found it; `SINGULAR` or `ILL_CONDITIONED` when F_x is;
-    `DEGENERATE` at a fold; `NONFINITE_INPUT`. Then x is NaN, and so is every derivative.
+    `DEGENERATE` at a fold; `NONFINITE_INPUT` for NaN, and for an infinite parameter that makes F infinite (one that does not,
+    such as a bound that is not there, is a parameter as any other). Then x is NaN, and so is every derivative.
 
     **Cost**: one factorization of F_x at the root, by which the root is examined and all derivatives are taken.
 
@@ -225,6 +152,7 @@ def find_root(
     """`root` for all that comes down to one: `where` is the name that messages give it."""
     require_mode(where, mode)
     solver = _solver(where, solver)
+    warn_if_cut(where, x0=x0, p=p)
     p = jax.tree.map(jnp.asarray, p)
     F, start, p, unknowns = trace_residual(where, residual, x0, p)
     linear_solver = _linear_solver(where, linear_solver, solver, pattern, start.size)
@@ -235,7 +163,8 @@ def find_root(
     if getattr(linear_solver, "preconditioner", None) is not None:
         # From here on it is a leaf of the factor; the rule must stay hashable and free of traced values.
         linear_solver = replace(linear_solver, preconditioner=None)
-    value = compiled(_differentiate, Static((linear_solver, unknowns)), F, p, x, found.factor, found.code)
+    rule = Static((Equilibrated(linear_solver), unknowns))
+    value = compiled(_differentiate, rule, F, p, x, found.factor, found.status)
     stats = {
         "iterations": steps,
         "residual": found.residual,
@@ -244,26 +173,25 @@ def find_root(
     }
     solvers = f"{type(getattr(solver, 'solver', solver)).__name__} and {type(linear_solver).__name__}"
     origin = f"{where} with {solvers} ({start.size} unknowns, {start.dtype})"
-    return Solution(value, Status(found.code), jax.lax.stop_gradient(stats), origin)
+    return Solution(value, found.status, jax.lax.stop_gradient(stats), origin)
 
 
 def _search(
     statement: Static, F: TracedFunction, start: Array, p: PyTree, parts: tuple[SolverParts, SolverParts]
-) -> tuple[Array, Array, _Examination]:
+) -> tuple[Array, Array, Examination]:
     """A root, the steps to it, and what is found out about it."""
     unknowns, pattern = statement.value
     solver, linear_solver = (part.whole() for part in parts)
     problem = RootProblem(F, unknowns.unravel, linear_solver, pattern)
     # From a NaN no iteration goes on.
-    begin = poison(start, _all_finite((F.captured, p)))
+    begin = poison(start, none_is_nan((F.captured, p)))
     x, steps = solver.find(problem, begin, p)
-    return x, steps, _examine(problem, x, start, p)
+    return x, steps, examine(problem, x, start, p)
 
 
-def _differentiate(rule: Static, F: TracedFunction, p: PyTree, x: Array, factor: Any, code: Array) -> PyTree:
+def _differentiate(rule: Static, F: TracedFunction, p: PyTree, x: Array, factor: Any, status: Status) -> PyTree:
     """The root as a function of F and p; NaN, and so are its derivatives, where the search failed."""
     linear_solver, unknowns = rule.value
-    status = Status(code)
     # p and not x alone: a select in the residual would answer a NaN with a clean zero.
     F, p = poison((F, p), status.ok)
     x = root_at(linear_solver, factor, F, jax.lax.stop_gradient(x), p)

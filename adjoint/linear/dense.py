@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int32
 
 from adjoint.linear.operators import Dense, Operator
+from adjoint.norm import norm as vector_norm
 from adjoint.solution import Status, poison
 from adjoint.tracing.host_call import tick
 
@@ -75,11 +76,10 @@ def _reciprocal_condition(A: Inexact[Array, "n n"], solve: Any, solve_transpose:
     """
     r, c, norm = _equilibration(A)
     w = jnp.asarray(probe_vector(A.shape[0]), A.dtype)
-    w = w / jnp.linalg.norm(w)
-    y = c * solve(r * w)
-    amplification = jnp.linalg.norm(y)
+    y = c * solve(r * (w / vector_norm(w)))
+    amplification = vector_norm(y)
     z = solve_transpose(c * y / jnp.where(amplification > 0, amplification, 1)) * r
-    amplification = jnp.maximum(amplification, jnp.linalg.norm(z))
+    amplification = jnp.maximum(amplification, vector_norm(z))
     estimate = 1 / (norm * amplification)
     return jnp.where(jnp.isfinite(estimate), estimate, 0.0)
 

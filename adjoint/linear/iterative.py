@@ -11,17 +11,18 @@ the residual and the last step (CG), forget the preconditioner when transposed (
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int32
 
-from adjoint.inputs import refuse
+from adjoint.inputs import all_finite, none_is_nan, refuse
 from adjoint.linear.dense import Outcome
 from adjoint.linear.multigrid import Multigrid
 from adjoint.linear.operators import Operator
-from adjoint.solution import Status
+from adjoint.norm import dot, length, norm, power_of_two, root_of_dot
+from adjoint.solution import Status, first_failure
 from adjoint.tracing import loops
 from adjoint.tracing.host_call import tick
 from adjoint.tracing.traced_function import TracedFunction
@@ -55,6 +56,9 @@ class Krylov:
     max_steps: int | None = None
     preconditioner: Callable[[Inexact[Array, " n"]], Inexact[Array, " n"]] | Multigrid | None = None
 
+    # Whether the method lives on the eigenvalues of A, so that A may be scaled by similarity alone.
+    needs_spectrum: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         name = type(self).__name__
         if not (self.rtol >= 0 and self.atol >= 0 and self.rtol + self.atol > 0):
@@ -83,12 +87,12 @@ class Krylov:
 
     def solve_to(self, M: Any, A: Operator, b: Array, rtol: Any) -> tuple[Array, Outcome]:
         """As `solve`, to a tolerance that may be traced."""
-        x, outcome = _by_columns(lambda b: self._iterate(A.matvec, M or _identity, b, _finite(A), rtol), b)
+        x, outcome = _by_columns(lambda b: self._iterate(A.matvec, M or _identity, b, _numbers(A), rtol), b)
         return tick("solves", x, x.shape[1] if x.ndim == 2 else 1), outcome
 
     def solve_transpose(self, M: Any, A: Operator, c: Array) -> tuple[Array, Outcome]:
         M_transpose = _transposed(M, c) if M else _identity
-        iterate = lambda c: self._iterate(A.transpose_matvec, M_transpose, c, _finite(A), self.rtol)  # noqa: E731
+        iterate = lambda c: self._iterate(A.transpose_matvec, M_transpose, c, _numbers(A), self.rtol)  # noqa: E731
         lam, outcome = _by_columns(iterate, c)
         return tick("transpose_solves", lam, lam.shape[1] if lam.ndim == 2 else 1), outcome
 
@@ -98,18 +102,18 @@ class Krylov:
     def _cycle(self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array) -> tuple[Array, Array]:
         raise NotImplementedError
 
-    def _iterate(self, A: LinearMap, M: LinearMap, b: Array, finite: Array, rtol: Any) -> tuple[Array, Outcome]:
+    def _iterate(self, A: LinearMap, M: LinearMap, b: Array, numbers: "_Numbers", rtol: Any) -> tuple[Array, Outcome]:
         """Cycles until |b - A x| <= max(rtol |b|, atol)."""
-        # The largest entry, since the squares in a 2-norm underflow for |b| below 1e-19 in float32.
         size = jnp.max(jnp.abs(b))
-        finite = finite & jnp.isfinite(size)
-        scale = jnp.where(jnp.isfinite(size) & (size > 0), size, 1)
+        usable = numbers.usable & jnp.isfinite(size)
+        scale = power_of_two(size)
         unit = b / scale
+        b_norm = norm(unit)
         # Below some unit roundoffs no residual can go.
         rtol = jnp.maximum(jnp.asarray(rtol, b.real.dtype), 32 * jnp.finfo(b.dtype).eps)
         # atol is in the units of b; the right-hand sides of derivatives have others, and must not pass for solved.
-        atol = jnp.minimum(self.atol / scale, LOOSEST * jnp.linalg.norm(unit))
-        target = jnp.maximum(rtol * jnp.linalg.norm(unit), atol)
+        atol = jnp.minimum(self.atol / scale, LOOSEST * b_norm)
+        target = jnp.maximum(rtol * b_norm, atol)
         max_steps = jnp.asarray(self._limit(b.size), jnp.int32)
 
         class State(NamedTuple):
@@ -118,6 +122,7 @@ class Krylov:
             norm: Array
             steps: Array
             stagnated: Array
+            is_number: Array
 
         def proceed(s: State) -> Array:
             return (s.norm > target) & (s.steps < max_steps) & ~s.stagnated
@@ -126,22 +131,27 @@ class Krylov:
             correction, steps = self._cycle(A, M, s.r, target, max_steps - s.steps)
             x = s.x + correction
             r = unit - A(x)
-            norm = jnp.linalg.norm(r)
-            better = norm < s.norm
-            stagnated = ~(norm < (1 - STAGNATION) * s.norm)
+            new_norm = norm(r)
+            better = new_norm < s.norm
+            stagnated = ~(new_norm < (1 - STAGNATION) * s.norm)
             keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
-            return State(keep(x, s.x), keep(r, s.r), keep(norm, s.norm), s.steps + steps, stagnated)
+            return State(
+                keep(x, s.x), keep(r, s.r), keep(new_norm, s.norm), s.steps + steps, stagnated, jnp.isfinite(new_norm)
+            )
 
-        start = State(jnp.zeros_like(unit), unit, jnp.linalg.norm(unit), jnp.zeros((), jnp.int32), ~finite)
+        start = State(jnp.zeros_like(unit), unit, b_norm, jnp.zeros((), jnp.int32), ~usable, jnp.ones((), bool))
         end = loops.while_loop(proceed, advance, start)
-        code = jnp.where(end.norm <= target, Status.SUCCESS.code, Status.NOT_CONVERGED.code)
-        code = jnp.where(finite, code, Status.NONFINITE_INPUT.code).astype(jnp.int32)
         x = end.x * scale
-        code = jnp.where((code == 0) & ~jnp.all(jnp.isfinite(x)), Status.RESIDUAL_TOO_LARGE.code, code)
-        x = jnp.where(code == 0, x, jnp.nan)
-        b_norm = jnp.linalg.norm(unit)
+        status = first_failure(
+            (Status.NONFINITE_INPUT, ~usable),
+            # An infinity that A holds has come out in A x.
+            (Status.NONFINITE_INPUT, ~end.is_number & ~numbers.finite),
+            (Status.NOT_CONVERGED, ~(end.norm <= target)),
+            (Status.RESIDUAL_TOO_LARGE, ~jnp.all(jnp.isfinite(x))),
+        )
+        x = jnp.where(status.ok, x, jnp.nan)
         residual = end.norm / jnp.where(b_norm > 0, b_norm, 1)
-        return x, Outcome(code, residual, end.steps, jnp.full((), jnp.nan, residual.dtype))
+        return x, Outcome(status.code, residual, end.steps, jnp.full((), jnp.nan, residual.dtype))
 
 
 @dataclass(frozen=True)
@@ -177,15 +187,15 @@ class CG(Krylov):
     def _cycle(self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array) -> tuple[Array, Array]:
         def proceed(state: Any) -> Array:
             _, r, _, rho, step = state
-            return (jnp.linalg.norm(r) > target) & (step < steps_left) & (rho > 0)
+            return (norm(r) > target) & (step < steps_left) & (rho > 0)
 
         def advance(state: Any) -> Any:
             x, r, p, rho, step = state
             z = M(r)
-            rho_new = _dot(r, z)
+            rho_new = dot(r, z)
             p = z + (rho_new / rho) * p
             q = A(p)
-            curvature = _dot(p, q)
+            curvature = dot(p, q)
             definite = (rho_new > 0) & (curvature > 0)
             alpha = jnp.where(definite, rho_new / jnp.where(definite, curvature, 1), 0)
             return x + alpha * p, r - alpha * q, p, jnp.where(definite, rho_new, 0), step + 1
@@ -235,9 +245,9 @@ class MINRES(Krylov):
             step: Array
 
         z = M(r)
-        gamma = jnp.sqrt(_dot(r, z))
+        gamma = root_of_dot(r, z)
         # The recurrence knows the residual in the norm of M only; half the relative reduction asked for, then a look.
-        floor = 0.5 * gamma * target / jnp.linalg.norm(r)
+        floor = 0.5 * gamma * target / norm(r)
 
         def proceed(k: State) -> Array:
             return (jnp.abs(k.eta) > floor) & (k.step < steps_left) & (k.gamma > 0)
@@ -245,12 +255,12 @@ class MINRES(Krylov):
         def advance(k: State) -> State:
             z = k.z / k.gamma
             q = A(z)
-            delta = _dot(z, q)
+            delta = dot(z, q)
             v = q - (delta / k.gamma) * k.v - (k.gamma / k.gamma_old) * k.v_old
             z_new = M(v)
-            gamma = jnp.sqrt(jnp.maximum(_dot(v, z_new), 0))
+            gamma = root_of_dot(v, z_new)
             a_0 = k.c * delta - k.c_old * k.s * k.gamma
-            a_1 = jnp.hypot(a_0, gamma)
+            a_1 = length(a_0, gamma)
             a_1 = jnp.where(a_1 > 0, a_1, jnp.nan)
             a_2 = k.s * delta + k.c_old * k.c * k.gamma
             a_3 = k.s_old * k.gamma
@@ -301,7 +311,7 @@ class GMRES(Krylov):
 
     def _cycle(self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array) -> tuple[Array, Array]:
         m = min(self.restart, r.size)
-        beta = jnp.linalg.norm(r)
+        beta = norm(r)
         V = jnp.zeros((m + 1, r.size), r.dtype).at[0].set(r / beta)
         # R: the Hessenberg matrix turned upper triangular by plane rotations (c, s); g: the rotated right-hand side.
         R = jnp.eye(m, dtype=r.dtype)
@@ -315,17 +325,17 @@ class GMRES(Krylov):
         def advance(state: Any) -> Any:
             V, R, rotations, g, k, _ = state
             w = A(M(V[k]))
-            length = jnp.linalg.norm(w)
+            size = norm(w)
             h = jnp.zeros(m + 1, r.dtype)
             for _ in range(2):  # Gram-Schmidt twice is as good as it gets (Giraud et al., Numer. Math. 101, 2005).
                 projection = V.conj() @ w
                 w, h = w - projection @ V, h + projection
-            rest = jnp.linalg.norm(w)
-            broke_down = ~(rest > 10 * jnp.finfo(r.dtype).eps * length)
+            rest = norm(w)
+            broke_down = ~(rest > 10 * jnp.finfo(r.dtype).eps * size)
             h = h.at[k + 1].set(rest.astype(r.dtype))
             V = V.at[k + 1].set(jnp.where(broke_down, 0, w / jnp.where(broke_down, 1, rest)))
             h = loops.fori_loop(0, k, lambda i, h: _rotate(h, i, rotations[0, i], rotations[1, i]), h)
-            radius = jnp.sqrt(jnp.abs(h[k]) ** 2 + jnp.abs(h[k + 1]) ** 2)
+            radius = length(h[k], h[k + 1])
             radius = jnp.where(radius > 0, radius, 1).astype(r.dtype)
             c, s = h[k].conj() / radius, h[k + 1].conj() / radius
             h, g = _rotate(h, k, c, s), _rotate(g, k, c, s)
@@ -349,16 +359,20 @@ def _identity(x: Array) -> Array:
     return x
 
 
-def _dot(x: Array, y: Array) -> Array:
-    return jnp.vdot(x, y).real
+class _Numbers(NamedTuple):
+    """Whether the numbers that A is made of can be computed with at all, and whether none of them is infinite."""
+
+    usable: Array
+    finite: Array
 
 
-def _finite(A: Any) -> Array:
-    """Whether every number that A is made of is finite, also those that a matvec closes over."""
+def _numbers(A: Any) -> _Numbers:
+    """The entries of a matrix must be finite; what a function holds may be infinite, such as a bound that is not there."""
     parts = jax.tree.leaves(A, is_leaf=lambda part: isinstance(part, TracedFunction))
-    numbers = [n for part in parts for n in (part.captured if isinstance(part, TracedFunction) else [part])]
-    inexact = [n for n in numbers if jnp.issubdtype(jnp.result_type(n), jnp.inexact)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(n)) for n in inexact])) if inexact else jnp.ones((), bool)
+    functions = [part for part in parts if isinstance(part, TracedFunction)]
+    numbers = [[function.captured for function in functions], [p for p in parts if not isinstance(p, TracedFunction)]]
+    finite = all_finite(numbers)
+    return _Numbers(none_is_nan(numbers) if functions else finite, finite)
 
 
 def _transposed(M: Any, like: Array) -> LinearMap:

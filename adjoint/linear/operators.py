@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact
 
-from adjoint.inputs import as_inexact_array, describe, refuse, require_shape
+from adjoint.inputs import as_inexact_array, describe, refuse, require_shape, warn_if_cut
 from adjoint.tracing import loops
 from adjoint.tracing.traced_function import TracedFunction
 
@@ -63,7 +63,7 @@ class SparsePattern:
 
     A[i, j] = sum of values[m] over all m with rows[m] = i and cols[m] = j: duplicates are summed, as in finite-element
     assembly. All sorting is done here, in NumPy. A pattern compares and hashes by identity, so build it once, outside
-    `jit`, and reuse it.
+    `jit`, and reuse it. It never changes, so a copy of it is itself; `pickle` takes it to another process.
 
     Parameters
     ----------
@@ -126,6 +126,7 @@ class SparsePattern:
 
     def matrix(self, values: Inexact[Array, " m"]) -> "Sparse":
         """The matrix with these values, one per entry given to the pattern, in that order; duplicates are summed."""
+        warn_if_cut("SparsePattern.matrix", values=values)
         values = as_inexact_array("SparsePattern.matrix", "values", values)
         require_shape(
             "SparsePattern.matrix",
@@ -161,6 +162,22 @@ class SparsePattern:
     def diagonal(self) -> np.ndarray:
         """Positions of the entries on the diagonal."""
         return np.flatnonzero(self.rows == self.cols)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The pattern without what was derived from it, such as calls to the host, which cannot leave the process."""
+        derived = ("analyses", "column_order", "has_empty_line", "mirror", "diagonal")
+        return {name: value for name, value in self.__dict__.items() if name not in derived}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.analyses = {}
+
+    def __copy__(self) -> Self:
+        """Itself: a pattern never changes, and matrices fit together when they share one."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
     def __repr__(self) -> str:
         return f"SparsePattern({self.n}x{self.n}, {self.nnz} nonzeros)"
@@ -331,67 +348,3 @@ class BoundFunction:
         transpose = jax.linear_transpose(self.function, example)
         apply = lambda v: transpose(v)[0]  # noqa: E731
         return apply(x) if x.ndim == 1 else jax.vmap(apply, in_axes=1, out_axes=1)(x)
-
-
-def as_operator(A: Any, dtype: Any, axes: loops.Axes = frozenset()) -> Operator:
-    """What a user passes as A, as an operator acting on vectors of `dtype` that vary over these axes of a mesh."""
-    if isinstance(A, MatrixFree):
-        return A.bind(dtype, axes)
-    if isinstance(A, Dense | Sparse):
-        return A
-    if type(A).__name__ == "BCOO":
-        return _from_bcoo(A)
-    if hasattr(A, "tocoo") and hasattr(A, "nnz"):
-        refuse(
-            "linear_solve",
-            f"a SciPy sparse matrix ({getattr(A, 'format', 'unknown')})",
-            "a matrix that JAX can trace",
-            "Use SparsePattern(A.row, A.col, A.shape).matrix(A.data) with A = A.tocoo().",
-            TypeError,
-        )
-    A = as_inexact_array("linear_solve", "A", A)
-    require_shape(
-        "linear_solve",
-        "A",
-        A.shape,
-        "a square matrix (n, n)",
-        A.ndim == 2 and A.shape[0] == A.shape[1] and A.shape[0] > 0,
-        "For a batch of systems use jax.vmap; for least squares use jnp.linalg.lstsq.",
-    )
-    return Dense(A)
-
-
-_bcoo_patterns: list[tuple[np.ndarray, SparsePattern]] = []
-_BCOO_PATTERNS_KEPT = 8
-
-
-def _from_bcoo(A: Any) -> Sparse:
-    """A jax.experimental.sparse.BCOO matrix on a pattern that is found again by the content of its indices."""
-    if A.n_batch or A.n_dense or A.ndim != 2:
-        refuse(
-            "linear_solve",
-            f"a BCOO with n_batch={A.n_batch}, n_dense={A.n_dense}, ndim={A.ndim}",
-            "one matrix, with n_batch = n_dense = 0",
-            "For a batch of systems use jax.vmap over the values.",
-        )
-    if isinstance(A.indices, jax.core.Tracer):
-        refuse(
-            "linear_solve",
-            "a BCOO with traced indices",
-            "indices known before compilation",
-            "Pass A.data through jit and close over the indices, or use SparsePattern(rows, cols, shape).matrix(data).",
-            TypeError,
-        )
-    indices = np.asarray(A.indices)
-    for known, pattern in _bcoo_patterns:
-        if pattern.shape == A.shape and np.array_equal(known, indices):
-            return pattern.matrix(A.data)
-    # JAX marks padding of a BCOO by out-of-range indices; their values count for nothing.
-    inside = np.all(indices < np.array(A.shape), axis=1)
-    if not inside.all():
-        A = type(A)((A.data[inside], A.indices[inside]), shape=A.shape)
-        return _from_bcoo(A)
-    pattern = SparsePattern(indices[:, 0], indices[:, 1], A.shape)
-    _bcoo_patterns.insert(0, (indices.copy(), pattern))
-    del _bcoo_patterns[_BCOO_PATTERNS_KEPT:]
-    return pattern.matrix(A.data)

@@ -8,10 +8,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from adjoint.inputs import as_inexact_array, refuse, require_mode, require_same_precision, require_shape
+from adjoint.inputs import (
+    as_inexact_array,
+    refuse,
+    require_mode,
+    require_same_precision,
+    require_shape,
+    takes_jax_functions,
+    warn_if_cut,
+)
+from adjoint.linear.conversion import as_operator
 from adjoint.linear.dense import LU, Cholesky, Outcome
 from adjoint.linear.iterative import CG, GMRES, MINRES
-from adjoint.linear.operators import BoundFunction, Dense, MatrixFree, Operator, Sparse, as_operator
+from adjoint.linear.operators import BoundFunction, Dense, MatrixFree, Operator, Sparse
 from adjoint.linear.solver_parts import SolverParts
 from adjoint.linear.sparse import SparseDirect
 from adjoint.solution import Solution, Status, poison
@@ -218,6 +227,7 @@ def _solution(x: Array, outcome: Outcome, origin: str) -> Solution[Any]:
     return Solution(x, Status(outcome.code), stats, origin)
 
 
+@takes_jax_functions("linear_solve")
 def linear_solve(
     A: Any, b: Inexact[Array, " n *k"], solver: Any = None, *, mode: Literal["reverse", "both"] = "reverse"
 ) -> Solution[Inexact[Array, " n *k"]]:
@@ -272,6 +282,7 @@ def linear_solve(
     >>> round(float(value), 6), round(float(gradient), 6)
     (1.0, -0.5)
     """
+    warn_if_cut("linear_solve", A=A, b=b)
     b = as_inexact_array("linear_solve", "b", b)
     require_mode("linear_solve", mode)
     operator, b = loops.vary_alike((as_operator(A, b.dtype, loops.axes_of(b)), b))
@@ -314,6 +325,7 @@ def factorize(A: Any, solver: Any = None, *, mode: Literal["reverse", "both"] = 
             TypeError,
         )
     require_mode("factorize", mode)
+    warn_if_cut("factorize", A=A)
     operator, solver, origin = _bind(as_operator(A, None), A, None, solver, "factorize")
     factor = compiled(_factor, SolverParts.of(solver, _vector(operator)), operator)
     return Factorization(operator, factor, _without_preconditioner(solver), origin)

@@ -1,13 +1,23 @@
 """BacksolveAdjoint: the solution and its adjoint integrated backwards together, with nothing stored. For teaching."""
 
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from adjoint.ode.continuous import Sweep, assemble, integrate_back, moved, own_tolerances, pull_field, scale_of
+from adjoint.ode.continuous import (
+    Sweep,
+    assemble,
+    backward_integrator,
+    held_between_jumps,
+    integrate_back,
+    moved,
+    own_tolerances,
+    pull_field,
+    scale_of,
+)
 from adjoint.ode.discrete import Bars, Gradient
 from adjoint.ode.integrate import Integrator, Outcome, integrate
 from adjoint.ode.quadrature import rule_of_stages
@@ -46,6 +56,7 @@ class BacksolveField:
     ) -> tuple[Float[Array, " 2n"], list[Array]]:
         """z' and F_p' lam."""
         u, lam = jnp.split(z, 2)
+        s = held_between_jumps(self.forward, s, along.ends)
         F, u_bar, varying_bar = pull_field(self.forward, s, u, lam, along.p)
         return jnp.concatenate([F, -u_bar]), varying_bar
 
@@ -104,14 +115,24 @@ class BacksolveAdjoint:
         y1, samples = memory
         scale = scale_of(bars)
         tolerances = own_tolerances(integrator, self.rtol, self.atol)
-        backward = replace(integrator, field=BacksolveField(integrator), tolerances=tolerances, steps=None)
-        zero, one = jnp.zeros((), y0.dtype), jnp.ones((), y0.dtype)
+        backward = backward_integrator(integrator, BacksolveField(integrator), tolerances)
         z = jnp.concatenate([y1, bars.y1 / scale])
         jumps = Bars(z, bars.samples / scale)
         zeros = [jnp.zeros_like(v) for v in p.varying]
-        sweep = Sweep(z, zeros, jnp.asarray(s.size - 1), one)
-        sweep = integrate_back(backward, rule_of_stages, Backward((zero, one), p), s, jumps, sweep)
+        sweep = Sweep(z, zeros, jnp.asarray(s.size - 1), jnp.ones((), y0.dtype))
+        for ends in _intervals(integrator, p, y0.dtype):
+            sweep = integrate_back(backward, rule_of_stages, Backward(ends, p), s, jumps, sweep)
         u, lam = jnp.split(sweep.lam, 2)
         came_back = jnp.max(jnp.abs(u - y0)) <= self.reconstruction * jnp.max(jnp.abs(y0))
         scale = jnp.where(jax.lax.stop_gradient(came_back), scale, jnp.nan)
         return assemble(integrator, scale, lam, sweep.varying, samples, y0, p, s, bars)
+
+
+def _intervals(integrator: Integrator, p: Parameters, dtype: Any) -> list[tuple[Array, Array]]:
+    """The intervals between jumps, the last one first; one of no length is passed by."""
+    zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
+    if integrator.limits is None or integrator.limits.jumps == 0:
+        return [(zero, one)]
+    knots = [zero, *integrator.limits.shares(p.constant), one]
+    starts = [integrator.after_jump((start, one), p)[0] for start in knots[:-1]]
+    return list(zip(starts, knots[1:], strict=True))[::-1]

@@ -1,32 +1,43 @@
-"""How many digits of a gradient through an ODE can be believed: two derivatives of one number that share only the trajectory.
+"""How many digits of a gradient through an ODE can be believed: it is compared with a solve of other steps.
 
-One is the tangent of the steps, S w, in a random direction w of (y0, p); the other is the continuous adjoint lam of a random
-functional of y(1); the worst of a few pairs counts. For exact ones, at every s,
+The other steps suit three random tangents v = S w of the solution too, each of them cut into pieces, so that f is seen at
+other times as well. With y* and v* the solution and the tangents along them, three things are measured, as shares:
 
-    I(s) = lam(s)' S(s) w + (what the integral of F_p' lam from s to 1 gives along w)
-
-is one number, the derivative of the functional along w. How far I departs from it along the trajectory is the disagreement.
-The growth is how many times a disturbance of the trajectory, relative to it, is larger at the end than where it began: the
-error control leaves disturbances of relative size rtol, and where they grow to 1 the trajectory itself is not the one asked for.
+- the **disagreement** of the gradient g that the chosen sensitivity gives for a random functional c of y(1): g'w against
+  c'v*, and of y(1) against y*(1). Steps that never saw a pulse of f, or that suit y and no derivative of it, show here.
+- whether tangents are **derivatives**: differences (y(+d) - y(-d)) / 2d along the same steps, with (y0, p) moved by d w.
+  Where f is smooth, what they differ from v by falls a hundredfold with each tenth of d. Where f jumps at a time, or at a
+  state, that moves with y0 or p, derivatives of f lack what the moving jump adds, on all steps; differences do not, until d is
+  too small to move the jump over a stage. Then the disagreement counts as 1.
+- the **growth**: how many times a disturbance of the trajectory, relative to it, is larger at the end than where it began. The
+  error control leaves disturbances of relative size rtol.
 """
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from adjoint.ode.continuous import AdjointField, Along, Sweep, integrate_back
 from adjoint.ode.discrete import Bars
+from adjoint.ode.error_estimate import ENOUGH_DIGITS as ENOUGH_DIGITS
 from adjoint.ode.integrate import Integrator, State, integrate
-from adjoint.ode.quadrature import rule_of_gauss
+from adjoint.ode.jumps import ROUNDINGS
+from adjoint.ode.tangent_control import Directions, Grid, TangentIntegrator, grid_for_tangents, unit_of
 from adjoint.ode.vector_field import Parameters
 from adjoint.tracing import loops
 
-# Fewer digits than this are none.
-ENOUGH_DIGITS = 1.0
 PAIRS = 3
+# Each of the other steps is cut into so many pieces, as far as there are no more of them than MOST_PIECES: of Tsit5 f is seen
+# then in 16 x 5 places of a step, nowhere further apart than 1/28 of it.
+PIECES, LEAST_PIECES, MOST_PIECES = 16, 2, 8192
+# By which shares of w the data are moved. Their differences are wrong by d^2 times the third derivative.
+MOVES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+# What is left of a difference falls a hundredfold from move to move. Less than SMOOTH of it is no sign of anything; a fall by
+# more than SUDDEN is that of a jump which the smaller move does not reach; at the smallest move nothing should be left.
+SMOOTH, SUDDEN, NOTHING_LEFT = 1e-3, 3e3, 1e-1
+# In units of a move: how far away from the jumps that are given f is looked at.
+WINDOW = 3.0
 
 
 class Certificate(NamedTuple):
@@ -37,100 +48,124 @@ class Certificate(NamedTuple):
     growth: Float[Array, ""]
 
 
-def certify(integrator: Integrator, y0: Array, p: Parameters) -> Certificate:
-    """The certificate of gradients through this solve; it costs some ten solves more, with all steps stored."""
+def certify(integrator: Integrator, sensitivity: Any, y0: Array, p: Parameters) -> Certificate:
+    """The certificate of gradients through this solve by this sensitivity."""
     y0, p = jax.lax.stop_gradient((y0, p))
-    y1, _, record, outcome = integrate(integrator, y0, p, jnp.zeros(0, y0.dtype), spacing=1)
+    none = jnp.zeros(0, y0.dtype)
+    y1, _, record, outcome = integrate(integrator, y0, p, none, spacing=1)
     assert record is not None
-
-    def examine(key: Array) -> tuple[Array, Array]:
-        return _examine(integrator, record, y0, y1, p, key)
-
-    disagreements, growths = jax.vmap(examine)(jax.random.split(jax.random.key(18063), PAIRS))
-    disagreement, growth = jnp.max(disagreements), jnp.max(growths)
-    error = disagreement + growth * integrator.tolerances.rtol
-    error = jnp.where(outcome.code == 0, error, jnp.nan)
-    return Certificate(-jnp.log10(error), disagreement, growth)
-
-
-def _examine(
-    integrator: Integrator, record: Any, y0: Array, y1: Array, p: Parameters, key: Array
-) -> tuple[Array, Array]:
-    """The disagreement and the growth of one pair of a direction and a functional."""
-    w, functional = _directions(integrator, y0, y1, p, key)
-    tangents = _tangents(integrator, record, y0, p, w)
-    invariants = _invariants(integrator, record, p, functional, tangents, w[1])
-    count = record.count
-    steps = jnp.arange(integrator.most_steps + 1)
-    expected = functional @ tangents[count]
-    departure = jnp.where(steps <= count, jnp.abs(invariants - expected), 0)
-    disagreement = jnp.max(departure) / jnp.abs(expected)
-    # The root mean square weighs components by the tolerance, so that small ones count too.
-    sizes = jax.vmap(lambda v, y: integrator.tolerances.scaled(v, y))
-    states = jnp.concatenate([record.states.y, y1[None]]).at[count].set(y1)
-    relative = jnp.where(steps <= count, sizes(tangents, states), jnp.inf)
-    return disagreement, relative[count] / jnp.min(relative)
+    among = jnp.arange(record.states.y.shape[0]) < record.count
+    peak = jnp.maximum(jnp.max(jnp.where(among[:, None], jnp.abs(record.states.y), 0), axis=0), jnp.abs(y1))
+    w = _directions(peak, p)
+    grid = grid_for_tangents(integrator, y0, p, PAIRS)
+    fine = _along(integrator, grid, y0, p, w)
+    disagreement = _disagreement(integrator, sensitivity, y0, y1, p, w, fine)
+    error_of_y = integrator.tolerances.rtol * integrator.tolerances.scaled(fine.y - y1, fine.y, peak)
+    disagreement = jnp.maximum(disagreement, error_of_y)
+    first = jax.tree.map(lambda all: all[0], w)
+    is_smooth = _is_smooth(integrator, grid, y0, p, first)
+    disagreement = jnp.where(is_smooth, disagreement, jnp.maximum(disagreement, 1))
+    error = disagreement + fine.growth * integrator.tolerances.rtol
+    error = jnp.where((outcome.code == 0) & grid.is_whole, error, jnp.nan)
+    return Certificate(-jnp.log10(error), disagreement, fine.growth)
 
 
-def _directions(integrator: Integrator, y0: Array, y1: Array, p: Parameters, key: Array) -> tuple[Any, Array]:
-    """A random direction of (y0, p) and a random functional of y(1), in the units of the numbers themselves."""
-    keys = iter(jax.random.split(key, 2 + len(p.varying)))
+def _directions(peak: Array, p: Parameters) -> tuple[Array, list[Array]]:
+    """Random directions of (y0, p), in the sizes that y reaches and those of p."""
+    keys = iter(jax.random.split(jax.random.key(18063), 1 + len(p.varying)))
+
+    def signs(unit: Array) -> Array:
+        return jax.random.rademacher(next(keys), (PAIRS, *unit.shape), unit.dtype) * unit[None]
+
+    return signs(unit_of(peak)), [signs(unit_of(v)) for v in p.varying]
+
+
+class _Fine(NamedTuple):
+    """y(1), its tangents, and how much disturbances grow."""
+
+    y: Float[Array, " n"]
+    v: Float[Array, "pairs n"]
+    growth: Float[Array, ""]
+
+
+def _along(integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: Any) -> _Fine:
+    """Along the pieces of the steps of the grid."""
+    n, (y0_dot, varying_dot) = y0.size, w
+    joint, operands = TangentIntegrator.of(integrator, n), Directions(p, varying_dot)
+    start = jnp.concatenate([y0[None], y0_dot, jnp.abs(y0_dot)]).ravel()
+    state = State(start, joint.field(jnp.zeros((), y0.dtype), start, operands))  # type: ignore[arg-type]
+    pieces = jnp.clip(MOST_PIECES // jnp.maximum(grid.count, 1), LEAST_PIECES, PIECES)
+
+    def sizes(flat: Array) -> Array:
+        rows = flat.reshape(-1, n)
+        return jax.vmap(lambda v: integrator.tolerances.scaled(v, rows[0]))(rows[1 : 1 + PAIRS])
+
+    def advance(i: Array, carry: Any) -> Any:
+        state, least = carry
+        k, j = i // pieces, i % pieces
+        left, right = grid.s[k], grid.s[k + 1]
+        # Ends of steps may be jumps, which must be met exactly.
+        first = jnp.where(j == 0, left, left + (right - left) * j / pieces)
+        last = jnp.where(j == pieces - 1, right, left + (right - left) * (j + 1) / pieces)
+        step = joint.step((first, last), state, operands)
+        return State(step.y, step.slope), jnp.minimum(least, sizes(step.y))
+
+    state, least = loops.fori_loop(0, grid.count * pieces, advance, (state, sizes(start)))
+    rows = state.y.reshape(-1, n)
+    return _Fine(rows[0], rows[1 : 1 + PAIRS], jnp.max(sizes(state.y) / least))
+
+
+def _disagreement(
+    integrator: Integrator, sensitivity: Any, y0: Array, y1: Array, p: Parameters, w: Any, fine: _Fine
+) -> Float[Array, ""]:
+    """Of the gradient of random functionals with the tangents."""
+    none = jnp.zeros(0, y0.dtype)
+    _, memory = sensitivity.remember(integrator, y0, p, none)
     floor = integrator.tolerances.atol / integrator.tolerances.rtol
+    functionals = jax.random.normal(jax.random.key(1), (PAIRS, y1.size), y1.dtype) / (floor + jnp.abs(fine.y))[None]
 
-    def like(v: Array) -> Array:
-        return jax.random.normal(next(keys), v.shape, v.dtype)
+    def of_pair(pair: Any) -> Array:
+        c, (y0_dot, varying_dot), v = pair
+        # Of a size that does not matter to a sensitivity with tolerances of its own.
+        scale = jnp.max(jnp.abs(c))
+        bars = Bars(c / scale, jnp.zeros((0, c.size), c.dtype))
+        gradient = sensitivity.pull_back(integrator, memory, y0, p, none, bars)
+        parts = zip(gradient.varying, varying_dot, strict=True)
+        found = scale * (gradient.y0 @ y0_dot + sum(jnp.vdot(bar, dot).astype(c.dtype) for bar, dot in parts))
+        return jnp.abs(found - c @ v) / jnp.abs(c @ v)
 
-    w = (like(y0) * (floor + jnp.abs(y0)), [like(v) * jnp.abs(v) for v in p.varying])
-    return w, like(y1) / (floor + jnp.abs(y1))
-
-
-def _tangents(integrator: Integrator, record: Any, y0: Array, p: Parameters, w: Any) -> Float[Array, "steps+1 n"]:
-    """S w at the ends of all steps."""
-    y0_dot, varying_dot = w
-
-    def first_slope(y: Array, varying: list[Array]) -> Array:
-        return integrator.field(jnp.zeros((), y.dtype), y, Parameters(varying, p.constant))
-
-    _, slope_dot = jax.jvp(first_slope, (y0, p.varying), (y0_dot, varying_dot))
-
-    def advance(k: Array, carry: Any) -> Any:
-        state_dot, tangents = carry
-        state = jax.tree.map(lambda all: all[k], record.states)
-
-        def step(state: State, varying: list[Array]) -> State:
-            step = integrator.step((record.grid[k], record.grid[k + 1]), state, Parameters(varying, p.constant))
-            return State(step.y, step.slope)
-
-        _, state_dot = jax.jvp(step, (state, p.varying), (state_dot, varying_dot))
-        return state_dot, tangents.at[k + 1].set(state_dot.y)
-
-    tangents = jnp.zeros((integrator.most_steps + 1, y0.size), y0.dtype).at[0].set(y0_dot)
-    _, tangents = loops.fori_loop(0, record.count, advance, (State(y0_dot, slope_dot), tangents))
-    return tangents
+    return jnp.max(jax.lax.map(of_pair, (functionals, w, fine.v)))
 
 
-def _invariants(
-    integrator: Integrator, record: Any, p: Parameters, functional: Array, tangents: Array, varying_dot: list[Array]
-) -> Float[Array, " steps+1"]:
-    """I at the ends of all steps."""
-    size = jnp.max(jnp.abs(functional))
-    bars = Bars(functional / size, jnp.zeros((0, functional.size), functional.dtype))
-    backward = replace(integrator, field=AdjointField(integrator), steps=None)
-    none = jnp.zeros(0, functional.dtype)
+def _is_smooth(integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: Any) -> Bool[Array, ""]:
+    """Whether differences along w tend to the tangent as those of a smooth function do."""
 
-    def retreat(i: Array, carry: Any) -> Any:
-        sweep, invariants = carry
-        k = record.count - 1 - i
-        state, ends = jax.tree.map(lambda all: all[k], record.states), (record.grid[k], record.grid[k + 1])
-        step = integrator.step(ends, state, p)
-        along = Along(ends, state.y, step.y, step.stages, p)
-        sweep = integrate_back(backward, rule_of_gauss, along, none, bars, sweep)
-        by_p = sum(jnp.vdot(total, dot) for total, dot in zip(sweep.varying, varying_dot, strict=True))
-        return sweep, invariants.at[k].set(size * (sweep.lam @ tangents[k] + by_p))
+    limits = integrator.limits
 
-    zeros = [jnp.zeros_like(v) for v in p.varying]
-    sweep = Sweep(bars.y1, zeros, jnp.asarray(-1), jnp.ones((), functional.dtype))
-    invariants = jnp.zeros(integrator.most_steps + 1, functional.dtype)
-    invariants = invariants.at[record.count].set(functional @ tangents[record.count])
-    _, invariants = loops.fori_loop(0, record.count, retreat, (sweep, invariants))
-    return invariants
+    def end(d: Array, move: Array) -> Array:
+        varying = [v + (d * dot).astype(v.dtype) for v, dot in zip(p.varying, w[1], strict=True)]
+        constant = p.constant
+        if limits is not None and limits.jumps:
+            # A jump that is given and the p that it is made of move by themselves here: f must not see what is between them.
+            constant = limits.with_margin(constant, WINDOW * move / (ROUNDINGS * jnp.finfo(d.dtype).eps))
+        there = Parameters(varying, constant)
+        start = y0 + d * w[0]
+        state = State(start, integrator.field(jnp.zeros_like(d), start, there))
+
+        def advance(k: Array, state: State) -> State:
+            step = integrator.step_to_transpose((grid.s[k], grid.s[k + 1]), state, there)
+            return State(jnp.where(step.converged, step.y, jnp.nan), step.slope)
+
+        return loops.fori_loop(0, grid.count, advance, state).y
+
+    def what_is_left(move: Array) -> Array:
+        zero, one = jnp.zeros_like(move), jnp.ones_like(move)
+        y1, v = jax.jvp(lambda d: end(d, move), (zero,), (one,))
+        ends = jax.vmap(lambda d: end(d, move))(jnp.stack([move, -move]))
+        size = integrator.tolerances.scaled(v, y1)
+        left = integrator.tolerances.scaled((ends[0] - ends[1]) / (2 * move) - v, y1)
+        return left / jnp.where(size > 0, size, 1)
+
+    left = jax.lax.map(what_is_left, jnp.asarray(MOVES, y0.dtype))
+    falls_suddenly = (left[:-1] > SMOOTH) & (left[1:] < left[:-1] / SUDDEN)
+    return ~(jnp.any(falls_suddenly) | (left[-1] > NOTHING_LEFT))

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
-from adjoint.ode.discrete import Bars, Gradient, pull_start
 from adjoint.ode.integrate import Integrator, Outcome, Record, State, accept, integrate, while_rarely
 from adjoint.ode.quadrature import AdjointStep, Rule, rule_of_gauss, rule_of_stages
 from adjoint.ode.runge_kutta import Tolerances
+from adjoint.ode.step_adjoint import Bars, Gradient, pull_start
 from adjoint.ode.vector_field import Parameters
 from adjoint.tracing import loops
 
@@ -65,6 +65,7 @@ class AdjointField:
 
     def with_parameters(self, s: Array, lam: Array, u: Array, along: Along) -> tuple[Float[Array, " n"], list[Array]]:
         """lam' and F_p' lam."""
+        s = held_between_jumps(self.forward, s, along.ends)
         _, u_bar, varying_bar = pull_field(self.forward, s, u, lam, along.p)
         return -u_bar, varying_bar
 
@@ -72,6 +73,13 @@ class AdjointField:
         """lam and the gradient by p after the cotangent of a sample at s + ds; ds is 0 but for its derivative."""
         lam_bar, varying_bar = moved(self.forward, s, ds, self.u(s, along), bar, along.p)
         return lam + lam_bar, varying_bar
+
+
+def held_between_jumps(forward: Integrator, s: Array, ends: tuple[Array, Array]) -> Array:
+    """s within a step, whose neighbours may lie beyond a jump: implicit methods have stages outside of their step."""
+    if forward.limits is None or forward.limits.jumps == 0:
+        return s
+    return jnp.clip(s, *ends)
 
 
 def pull_field(forward: Integrator, s: Array, u: Array, lam: Array, p: Parameters) -> tuple[Array, Array, list[Array]]:
@@ -120,15 +128,15 @@ class _ContinuousAdjoint:
         scale = scale_of(bars)
         unit = Bars(bars.y1 / scale, bars.samples / scale)
         tolerances = own_tolerances(integrator, self.rtol, self.atol)
-        backward = replace(integrator, field=AdjointField(integrator), tolerances=tolerances, steps=None)
+        backward = backward_integrator(integrator, AdjointField(integrator), tolerances)
 
         def advance(k: Array, state: State) -> State:
             step = integrator.step((record.grid[k], record.grid[k + 1]), state, p)
             return State(step.y, step.slope)
 
         def pull(k: Array, state: State, sweep: Sweep) -> Sweep:
-            ends = (record.grid[k], record.grid[k + 1])
-            step = integrator.step(ends, state, p)
+            ends = integrator.after_jump((record.grid[k], record.grid[k + 1]), p)
+            step = integrator.step((record.grid[k], ends[1]), state, p)
             along = Along(ends, state.y, step.y, step.stages, p)
             return integrate_back(backward, self.rule, along, s, unit, sweep)
 
@@ -140,6 +148,11 @@ class _ContinuousAdjoint:
 
     def _schedule(self, integrator: Integrator, y0: Array) -> Schedule:
         return Schedule.of(self.checkpoints, integrator.most_steps, 2 * y0.size * y0.dtype.itemsize)
+
+
+def backward_integrator(forward: Integrator, field: Any, tolerances: Tolerances) -> Integrator:
+    """How the adjoint is integrated: within each step of the solve, so that it needs no limits of its own."""
+    return replace(forward, field=field, tolerances=tolerances, steps=None, limits=None)
 
 
 def assemble(

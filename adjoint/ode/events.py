@@ -1,8 +1,6 @@
-"""hybrid_solve: y' = f(t, y, p) with events, at which the state jumps; derivatives also of the times of the events."""
+"""hybrid_solve: y' = f(t, y, p) with events at which the state jumps, and all derivatives."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -10,46 +8,16 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from adjoint.inputs import refuse
+from adjoint.inputs import refuse, takes_jax_functions, warn_if_cut
 from adjoint.ode.discrete import DiscreteAdjoint
-from adjoint.ode.integrate import Integrator, State, first_step, is_nothing, judge
-from adjoint.ode.runge_kutta import RungeKutta, Tolerances
-from adjoint.ode.solve import Plan, require_problem, require_sensitivity, runge_kutta, solve_plan, strongly_typed
-from adjoint.ode.vector_field import Problem, pose
-from adjoint.solution import Solution, Status, poison
-from adjoint.tracing import loops
+from adjoint.ode.event_model import Event, TracedEvent
+from adjoint.ode.event_sequence import Request, run
+from adjoint.ode.runge_kutta import Tolerances
+from adjoint.ode.solve import require_problem, require_sensitivity, runge_kutta
+from adjoint.ode.vector_field import strongly_typed
+from adjoint.solution import Solution, Status
 from adjoint.tracing.programs import compiled
-from adjoint.tracing.traced_function import TracedFunction, trace_at_door
-
-# Event at t = tau + d, where tau, a number, was found on the interpolant and d = 0 but for its derivatives. With y the solution
-# at tau and f' = f_t + f_y f, the solution near tau and the time of the event are
-#
-#     y(d) = y + d f + d^2 f' / 2,       c(tau + d, y(d)) = 0,      d by two Newton steps from 0
-#
-# and all derivatives up to the second follow from these by the chain rule; the first ones of the state after the jump are
-# the saltation condition, dy+ = (g_y + (f+ - g_y f- - g_t) c_y / (c_t + c_y f-)) dy- (Hiskens and Pai, IEEE Trans. Circuits
-# Syst. I 47, 2000, section III; Galan, Feehery and Barton, Appl. Numer. Math. 31, 1999).
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happens when condition(t, y, p) falls through zero from above: then y becomes jump(t, y, p).
-
-    Parameters
-    ----------
-    condition
-        A number, positive before the event. For a crossing upwards change its sign.
-    jump
-        The state after the event, structured as y. None: the state goes on; only the time is wanted.
-
-    Examples
-    --------
-    >>> import adjoint
-    >>> impact = adjoint.Event(lambda t, y, p: y[0], lambda t, y, p: y.at[1].set(-p * y[1]))
-    """
-
-    condition: Callable[..., Any]
-    jump: Callable[..., PyTree] | None = None
+from adjoint.tracing.traced_function import trace_at_door
 
 
 class Hybrid(NamedTuple):
@@ -58,45 +26,32 @@ class Hybrid(NamedTuple):
     Attributes
     ----------
     y
-        The state at t1.
+        The state at t1, or after the terminal event that ended the solve before.
     times
-        When the events happened, in their order; t1 after the last one.
+        When the events happened, in their order; after the last one the time at which the solve ended.
     states
-        The states right after the events, stacked; the state at t1 after the last one.
+        The states right after each event, stacked; the state at the end after the last one.
+    samples
+        The states at ts, stacked; None without ts.
 
     Examples
     --------
     >>> import jax.numpy as jnp, adjoint
     >>> switch = adjoint.Event(lambda t, y, p: 0.5 - t, lambda t, y, p: y + 1)
-    >>> found = adjoint.hybrid_solve(lambda t, y, p: -y, jnp.array(1.0), 0.0, 0.0, 1.0, switch, max_events=2).value
-    >>> [round(float(t), 6) for t in found.times]
-    [0.5, 1.0]
+    >>> found = adjoint.hybrid_solve(
+    ...     lambda t, y, p: 0 * y, jnp.array(1.0), 0.0, 0.0, 1.0, switch, max_events=2, ts=[0.4, 0.5]
+    ... ).value
+    >>> [round(float(t), 6) for t in found.times], found.samples.tolist()
+    ([0.5, 1.0], [1.0, 2.0])
     """
 
     y: PyTree
     times: Float[Array, " events"]
     states: PyTree
+    samples: PyTree = None
 
 
-class _Segment(NamedTuple):
-    """Where the search for an event stands."""
-
-    s: Array
-    h: Array
-    state: State
-    steps: Array
-    found: Array
-    which: Array
-    stuck: Array
-    largest: Array
-
-
-# Inside each step the condition is looked at so many times: two crossings between two looks are missed.
-LOOKS = 8
-# At an event c must fall at this share of its largest value in the time since the last event, or it touches zero only.
-TOUCH = 1e-6
-
-
+@takes_jax_functions("hybrid_solve")
 def hybrid_solve(
     f: Callable[..., PyTree],
     y0: PyTree,
@@ -105,6 +60,7 @@ def hybrid_solve(
     t1: Any,
     events: Event | Sequence[Event],
     *,
+    ts: Any = None,
     max_events: int = 16,
     solver: Any = None,
     rtol: float = 1e-6,
@@ -113,42 +69,75 @@ def hybrid_solve(
     sensitivity: Any = None,
     mode: Literal["reverse", "both"] = "reverse",
 ) -> Solution[Hybrid]:
-    """Solve y' = f(t, y, p) with jumps y+ = jump(t, y-, p) when condition(t, y, p) = 0.
+    """Solve y' = f(t, y, p) with jumps y+ = jump(t, y-, p) when condition(t, y, p) falls through 0.
 
     Parameters
     ----------
     f, y0, p, t0, t1, solver, rtol, atol, max_steps, mode
-        As for `ode_solve`; max_steps holds between two events. A mode that switches, such as a heater, is one more component of
-        y with the rate 0, which the jump changes.
+        As for `ode_solve`; max_steps holds between two events. A mode that switches, such as a heater,
+        is one more component of y with the rate 0, which the jump changes.
     events
-        An `Event`, or several of which the first to come happens.
+        An `Event`, or several.
+    ts
+        Times between t0 and t1, in the direction of time, at which to return y as ``value.samples``. At
+        the time of an event the sample is the state after it, and it has the derivative of that side.
+        After a terminal event there is no state: NaN.
     max_events
-        How many may happen.
+        How many may happen; each of several at one time counts.
     sensitivity
         Between the events, as for `ode_solve`; None is `DiscreteAdjoint`.
 
     Returns
     -------
     solution
-        `Solution` with ``value`` a `Hybrid` (y, times, states); ``status``; ``stats``: ``events`` (how many), ``which`` (the
-        number of each event in the list, -1 for none), ``steps``.
+        `Solution` with ``value`` a `Hybrid` (y, times, states, samples); ``status``; ``stats``:
+        ``events`` (how many), ``which`` (the number of each event in the list, -1 for none), ``steps``,
+        and ``accumulation_time``: after `MAX_EVENTS` the time before which there are infinitely many
+        events, NaN if they do not show one.
 
     Raises
     ------
     ValueError, TypeError
-        When f, y0, the ends, the events or the solver do not make a problem, before any solving.
+        When f, y0, the times, the events or the solver do not make a problem, before any solving.
 
     Notes
     -----
-    **Derivative**: with respect to y0, p, t0 and t1, of all that is returned: the saltation condition. Hessians by `jax.jacfwd` of
-    the gradient. The number and the order of the events are held constant.
+    **When an event fires**: at the first time at which its condition is zero or below (for direction 1
+    zero or above), located to 100 roundings of the time, after it has been positive: a condition that is
+    not positive at t0, or right after the event, must be positive first. Steps suit the conditions as
+    well as y. A condition that is NaN at t0 is `NONFINITE_INPUT`; one that becomes NaN, like a square
+    root, may end at zero, which is the event; if it ends elsewhere, `STEP_UNDERFLOW`.
 
-    **Status**: as for `ode_solve`; `MAX_EVENTS` when there are more than max_events, as where a ball comes to rest; `DEGENERATE`
-    where the condition only touches zero, so that the event may vanish.
+    **Several at one time** fire in the order of the list, each once, each from the state that the one
+    before it left. If another order gives another state, or another derivative, or if one of them would
+    keep another from happening, the answer would be arbitrary: `DEGENERATE`.
 
-    **Cost**: each interval is solved twice, to find the event and to arrive there.
+    **Cascades**: where a jump makes another condition that was positive negative, that event follows at
+    the same time, as part of the same jump; `DEGENERATE` where the jump makes it zero, and `MAX_EVENTS`
+    where it comes a second time at this time.
 
-    Source: I. A. Hiskens, M. A. Pai, Trajectory sensitivity analysis of hybrid systems, IEEE Trans. Circuits Syst. I 47, 2000.
+    **After its jump** the state may pass on through zero, as where a rate switches at a level. But a
+    jump that moves the condition itself must not leave it negative, and a state that a jump has stopped
+    at zero must not fall on, as a ball that does not rebound does through the floor: `DEGENERATE`. Let
+    the jump switch a mode that keeps the state there. Events that follow each other ever faster, as the
+    impacts of a ball that comes to rest, accumulate at a time beyond which there is no solution:
+    `MAX_EVENTS`, and ``accumulation_time`` says when. End before that, or switch to a mode of rest.
+
+    **Derivative**: with respect to y0, p, t0, t1, ts and what the functions close over, of all that is
+    returned: the saltation condition. Hessians by `jax.jacfwd` of the gradient. The number and the order
+    of the events are held constant; where several come at one time, first derivatives only are checked
+    not to depend on their order.
+
+    **Status**: as for `ode_solve`; `MAX_EVENTS` also when there are more than max_events; `DEGENERATE`
+    also where a condition only touches zero, within the tolerance, so that the event may vanish;
+    `OUT_OF_RANGE` when ts are not in order between t0 and t1.
+
+    **Cost**: each interval is solved twice, to find the event and to arrive there. Samples are computed
+    in each interval anew, so for many of them keep max_events close to what is needed.
+
+    Source: I. A. Hiskens, M. A. Pai, Trajectory sensitivity analysis of hybrid systems, IEEE Trans.
+    Circuits Syst. I 47, 2000; T. Park, P. I. Barton, ACM Trans. Model. Comput. Simul. 6, 1996; S. A.
+    Burden, S. S. Sastry, D. E. Koditschek, S. Revzen, SIAM J. Appl. Dyn. Syst. 15, 2016.
 
     Examples
     --------
@@ -157,205 +146,73 @@ def hybrid_solve(
     >>> bounce = adjoint.Event(lambda t, y, p: y[0], lambda t, y, p: jnp.array([0.0, -p * y[1]]))
     >>> def first_impact(height):
     ...     return adjoint.hybrid_solve(fall, jnp.array([height, 0.0]), 0.8, 0.0, 1.0, bounce).value.times[0]
-    >>> round(float(first_impact(2.0)), 4), round(float(jax.grad(first_impact)(2.0)), 4)  # sqrt(2 h / g), 1 / sqrt(2 g h)
+    >>> # sqrt(2 h / g) and 1 / sqrt(2 g h)
+    >>> round(float(first_impact(2.0)), 4), round(float(jax.grad(first_impact)(2.0)), 4)
     (0.6386, 0.1596)
+
+    A ball that loses nine tenths of its speed comes to rest at 0.5519 s, after infinitely many impacts:
+
+    >>> solution = adjoint.hybrid_solve(fall, jnp.array([1.0, 0.0]), 0.1, 0.0, 3.0, bounce)
+    >>> solution.status, round(float(solution.stats["accumulation_time"]), 4)
+    (Status.MAX_EVENTS, 0.5519)
+
+    With a mode y[2], 1 in flight and 0 at rest, it rests from the first impact below 0.5 m/s on:
+
+    >>> flight = lambda t, y, p: jnp.array([y[1], -9.81 * y[2], 0.0])
+    >>> bounce = adjoint.Event(
+    ...     lambda t, y, p: jnp.where(y[2] > 0, y[0], 1.0),
+    ...     lambda t, y, p: jnp.where(y[1] < -0.5, jnp.array([0.0, -p * y[1], 1.0]), jnp.zeros(3)),
+    ... )
+    >>> solution = adjoint.hybrid_solve(flight, jnp.array([1.0, 0.0, 1.0]), 0.1, 0.0, 3.0, bounce)
+    >>> solution.status, int(solution.stats["events"]), [round(float(v), 6) for v in solution.value.y]
+    (Status.SUCCESS, 2, [0.0, 0.0, 0.0])
+
+    A thrown ball until it lands, with its height on the way, twice at the same time in a corner:
+
+    >>> ballistic = lambda t, y, p: jnp.array([y[2], y[3], 0.0, -9.81])
+    >>> landing = adjoint.Event(lambda t, y, p: y[1], terminal=True)
+    >>> wall = adjoint.Event(lambda t, y, p: y[0] - 3.0, lambda t, y, p: y.at[2].set(-p * y[2]), direction=1)
+    >>> thrown = jnp.array([0.0, 0.0, 2.0, 9.81 * 0.75])
+    >>> found = adjoint.hybrid_solve(ballistic, thrown, 0.5, 0.0, 9.0, [landing, wall], ts=[0.5]).value
+    >>> [round(float(t), 6) for t in found.times[:3]], [round(float(v), 4) for v in found.y[2:]]
+    ([1.5, 1.5, 1.5], [-1.0, -7.3575])
+    >>> round(float(found.samples[0, 1]), 4)
+    2.4525
     """
     events = (events,) if isinstance(events, Event) else tuple(events)
     require_problem("hybrid_solve", f, y0, p, t0, t1, rtol, atol, max_steps, mode)
+    warn_if_cut("hybrid_solve", y0=y0, p=p)
     y0, p = strongly_typed(y0), jax.tree.map(jnp.asarray, p)
-    flat, _ = ravel_pytree(y0)
+    flat, unravel = ravel_pytree(y0)
     ends = (jnp.asarray(t0, flat.dtype), jnp.asarray(t1, flat.dtype))
     _require_events(events, max_events, ends[0], y0, p)
+    times = jnp.zeros(0, flat.dtype) if ts is None else jnp.asarray(ts, flat.dtype)
+    if times.ndim != 1 or (ts is not None and times.size == 0):
+        remedy = "Pass a one-dimensional array."
+        refuse("hybrid_solve", f"ts of shape {times.shape}", "a list of times", remedy)
     require_sensitivity("hybrid_solve", sensitivity)
     sensitivity = DiscreteAdjoint() if sensitivity is None else sensitivity
     method = runge_kutta("hybrid_solve", solver, None)
+    tolerances = Tolerances(rtol, atol)
     functions = [f, *(function for event in events for function in (event.condition, event.jump))]
-    traced, (start, y0, p), (end,) = trace_at_door(functions, (ends[0], y0, p), ends[1])
-    request = _Request(
-        traced[0],
-        tuple(map(_TracedEvent, traced[1::2], traced[2::2])),
-        max_events,
-        method,
-        Tolerances(rtol, atol),
-        max_steps,
-        sensitivity,
+    traced, (start, y0, p), (end, times) = trace_at_door(functions, (ends[0], y0, p), ends[1], times)
+    watched = tuple(
+        TracedEvent(condition, jump, event.direction, event.terminal)
+        for event, condition, jump in zip(events, traced[1::2], traced[2::2], strict=True)
     )
-    return compiled(_solve_request, request, y0, p, (start, end))
-
-
-class _TracedEvent(NamedTuple):
-    """An `Event` whose functions are traced."""
-
-    condition: TracedFunction
-    jump: TracedFunction | None
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class _Request:
-    """The functions of the user as they were traced, and all else that is known when tracing."""
-
-    f: TracedFunction
-    events: tuple[_TracedEvent, ...]
-    max_events: int = field(metadata={"static": True})
-    method: RungeKutta = field(metadata={"static": True})
-    tolerances: Tolerances = field(metadata={"static": True})
-    max_steps: int = field(metadata={"static": True})
-    sensitivity: Any = field(metadata={"static": True})
-
-
-def _solve_request(request: _Request, y0: PyTree, p: PyTree, ends: tuple[Array, Array]) -> Solution[Hybrid]:
-    flat, unravel = ravel_pytree(y0)
-
-    def segment(carry: Any, _: None) -> Any:
-        t, y, code, last = carry
-        arrived = _segment(request, unravel, p, ends[1], t, y, last)
-        code = jnp.where(code == 0, arrived.code, code)
-        return (arrived.t, arrived.y, code, arrived.which), arrived
-
-    start = (ends[0], flat, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
-    (_, y, code, _), all = loops.scan(segment, start, None, length=request.max_events + 1)
-    code = jnp.where((code == 0) & (all.which[-1] >= 0), Status.MAX_EVENTS.code, code)
-    inputs = [leaf for leaf in jax.tree.leaves((y0, p, ends)) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in inputs]))
-    code = jax.lax.stop_gradient(jnp.where(finite, code, Status.NONFINITE_INPUT.code))
-    y, times, states = poison((y, all.t[:-1], all.y[:-1]), code == 0)
-    which = all.which[:-1]
-    stats = {"events": jnp.sum(which >= 0), "which": which, "steps": jnp.sum(all.steps)}
-    value = Hybrid(unravel(y), times, jax.vmap(unravel)(states))
-    name = f"hybrid_solve with {request.method.solver.__name__} ({flat.size} states, {flat.dtype})"
-    return Solution(value, Status(code), stats, name)
-
-
-class _Arrived(NamedTuple):
-    t: Array
-    y: Array
-    code: Array
-    which: Array
-    steps: Array
-
-
-def _segment(request: _Request, unravel: Any, p: PyTree, t1: Array, t: Array, y: Array, last: Array) -> _Arrived:
-    """From t to the next event and through it, or to t1."""
-    fixed_request, *fixed = jax.lax.stop_gradient((request, p, t1, t, y))
-    find: Any = partial(_find, fixed_request, unravel, *fixed)
-    tau, which, code, steps, rate_of_touch = find(last)
-    happens = which >= 0
-    tau = jnp.where(happens, tau, t1)
-    # tau is a number when there is an event, and t1 with its derivative when there is none.
-    problem = pose(request.f, None, unravel(y), p, (t, tau), (True, True), None)
-    integrator = _integrator(request, problem)
-    y_tau, _, outcome = solve_plan(Plan(integrator, request.sensitivity), problem)
-    code = jnp.where(code == 0, outcome.code, code)
-    i = jnp.maximum(which, 0)
-
-    def rate(t: Array, y: Array) -> Array:
-        return ravel_pytree(request.f(t, unravel(y), p))[0]
-
-    def condition(t: Array, y: Array) -> Array:
-        return _conditions(request, unravel, t, y, p)[i]
-
-    slope, curvature = jax.jvp(rate, (tau, y_tau), (jnp.ones_like(tau), rate(tau, y_tau)))
-
-    def near(d: Array) -> Array:
-        return y_tau + d * slope + d * d / 2 * curvature
-
-    d = jnp.zeros_like(tau)
-    c_dot = d
-    for _ in range(2):
-        c, c_dot = jax.jvp(lambda d: condition(tau + d, near(d)), (d,), (jnp.ones_like(d),))
-        d = d - jnp.where(happens, c, 0) / jnp.where(happens & (c_dot != 0), c_dot, 1)
-    touches = happens & ~(jnp.abs(c_dot) > rate_of_touch)
-    code = jnp.where((code == 0) & touches, Status.DEGENERATE.code, code)
-    before = near(d)
-    jumps = [partial(_jump, event, unravel) for event in request.events]
-    after = loops.switch(i, jumps, tau + d, before, p)
-    return _Arrived(tau + d, jnp.where(happens, after, before), code.astype(jnp.int32), which, steps)
-
-
-def _jump(event: _TracedEvent, unravel: Any, t: Array, y: Array, p: PyTree) -> Array:
-    if event.jump is None:
-        return y
-    return ravel_pytree(event.jump(t, unravel(y), p))[0].astype(y.dtype)
-
-
-def _conditions(request: _Request, unravel: Any, t: Array, y: Array, p: PyTree) -> Float[Array, " events"]:
-    return jnp.stack([jnp.asarray(event.condition(t, unravel(y), p)) for event in request.events])
-
-
-def _integrator(request: _Request, problem: Problem) -> Integrator:
-    return Integrator(problem.field, request.method, request.tolerances, request.max_steps)
-
-
-def _find(
-    request: _Request, unravel: Any, p: PyTree, t1: Array, t: Array, y: Array, last: Array
-) -> tuple[Array, Array, Array, Array, Array]:
-    """When the first event happens and which it is (-1 for none), a status code, the number of steps, the rate of a touch."""
-    problem = pose(request.f, None, unravel(y), p, (t, t1), (False, False), None)
-    integrator, zero = _integrator(request, problem), jnp.zeros((), y.dtype)
-    start = State(y, integrator.field(zero, y, problem.p))
-
-    def time(s: Array) -> Array:
-        return t + s * (t1 - t)
-
-    def conditions(s: Array, y: Array) -> Array:
-        return _conditions(request, unravel, time(s), y, p)
-
-    def proceed(now: _Segment) -> Array:
-        return (now.s < 1) & (now.which < 0) & (now.steps < request.max_steps) & ~now.stuck
-
-    def body(now: _Segment) -> _Segment:
-        s1 = jnp.where(now.s + 1.01 * now.h >= 1, jnp.ones_like(now.s), now.s + now.h)
-        step = integrator.step((now.s, s1), now.state, problem.p)
-        keep, h = judge(integrator, now.state.y, step, s1 - now.s, now.h)
-
-        def inside(s: Array) -> Array:
-            return integrator.method.interpolate((now.s, s1), now.state.y, step.y, step.stages, s)
-
-        found, which, size = _first_crossing(conditions, inside, now.s, s1, last)
-        state = jax.tree.map(lambda new, old: jnp.where(keep, new, old), State(step.y, step.slope), now.state)
-        stuck = ~keep & is_nothing(h, now.s)
-        which = jnp.where(keep, which, -1)
-        largest = jnp.where(keep, jnp.maximum(now.largest, size), now.largest)
-        return _Segment(jnp.where(keep, s1, now.s), h, state, now.steps + 1, found, which, stuck, largest)
-
-    count = jnp.zeros((), jnp.int32)
-    h, largest = first_step(integrator, start, problem.p), jnp.zeros(len(request.events), y.dtype)
-    begin = _Segment(zero, h, start, count, zero, count - 1, jnp.array(False), largest)
-    end = loops.while_loop(proceed, body, begin)
-    failure = jnp.where(end.stuck, Status.STEP_UNDERFLOW.code, Status.MAX_STEPS.code)
-    code = jnp.where((end.s < 1) & (end.which < 0), failure, Status.SUCCESS.code)
-    tau = time(end.found)
-    rate_of_touch = TOUCH * end.largest[jnp.maximum(end.which, 0)] / jnp.abs(tau - t)
-    return tau, end.which, code, end.steps, rate_of_touch
-
-
-def _first_crossing(conditions: Any, inside: Any, s0: Array, s1: Array, last: Array) -> tuple[Array, Array, Array]:
-    """Where in a step the first condition falls through zero, which (-1 for none), and how large they all become."""
-    looks = jnp.linspace(s0, s1, LOOKS + 1)
-    c = jax.vmap(lambda s: conditions(s, inside(s)))(looks)
-    # Right after an event its condition is zero but for rounding, and must rise before it can fall again.
-    c = c.at[0].set(jnp.where((s0 == 0) & (jnp.arange(c.shape[1]) == last), 0, c[0]))
-    falls = (c[:-1] > 0) & (c[1:] <= 0)
-    first = jnp.argmax(jnp.any(falls, axis=1))
-
-    def bisect(_: Any, bracket: Any) -> Any:
-        left, right = bracket
-        middle = (left + right) / 2
-        fell = jnp.any(falls[first] & (conditions(middle, inside(middle)) <= 0))
-        return jnp.where(fell, left, middle), jnp.where(fell, middle, right)
-
-    def locate() -> tuple[Array, Array]:
-        # Of several events between two looks the first: it is the one whose condition the bisection ends on.
-        digits = jnp.finfo(s0.dtype).nmant
-        left, right = loops.fori_loop(0, digits, bisect, (looks[first], looks[first + 1]))
-        which = jnp.argmax(falls[first] & (conditions(right, inside(right)) <= 0))
-        return (left + right) / 2, which.astype(jnp.int32)
-
-    found, which = loops.cond(jnp.any(falls), locate, lambda: (s1, jnp.full((), -1, jnp.int32)))
-    # What lies beyond the event is no part of the solution.
-    is_before = (jnp.arange(LOOKS + 1) <= first) | ~jnp.any(falls)
-    return found, which, jnp.max(jnp.where(is_before[:, None], jnp.abs(c), 0), axis=0)
+    request = Request(traced[0], watched, max_events, method, tolerances, max_steps, sensitivity)
+    ended = compiled(run, request, y0, p, (start, end), times)
+    stats = {
+        "events": jnp.sum(ended.which >= 0),
+        "which": ended.which,
+        "steps": ended.steps,
+        "accumulation_time": ended.accumulation,
+    }
+    stacked = jax.vmap(unravel)
+    samples = None if ts is None else stacked(ended.samples)
+    value = Hybrid(unravel(ended.y), ended.times, stacked(ended.states), samples)
+    name = f"hybrid_solve with {method.solver.__name__} ({flat.size} states, {flat.dtype})"
+    return Solution(value, Status(ended.code), stats, name)
 
 
 def _require_events(events: tuple[Event, ...], max_events: int, t: Array, y0: PyTree, p: PyTree) -> None:
@@ -365,6 +222,12 @@ def _require_events(events: tuple[Event, ...], max_events: int, t: Array, y0: Py
     if not isinstance(max_events, int) or max_events < 1:
         refuse(where, f"max_events = {max_events!r}", "a positive integer", "It must be known when tracing.")
     for k, event in enumerate(events):
+        if event.direction not in (-1, 0, 1):
+            expected = "-1 (falling), 1 (rising) or 0 (both)"
+            refuse(where, f"event {k} with direction = {event.direction!r}", expected, "-1 is the default.")
+        if not isinstance(event.terminal, bool):
+            given = f"event {k} with terminal = {event.terminal!r}"
+            refuse(where, given, "True or False", "Only what is known when tracing can end a solve.", TypeError)
         shape = jax.eval_shape(event.condition, t, y0, p).shape
         if shape != ():
             refuse(

@@ -1,7 +1,7 @@
 """ForwardSensitivity: the variational equations beside the solve; all derivatives with respect to few parameters at once."""
 
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from adjoint.ode.discrete import Bars, Gradient
 from adjoint.ode.integrate import Integrator, Outcome, integrate
-from adjoint.ode.runge_kutta import Tolerances
-from adjoint.ode.vector_field import Parameters, VectorField
+from adjoint.ode.tangent_control import integrate_with_tangents, unit_of
+from adjoint.ode.vector_field import Parameters
 
 # S = d(y, samples)/d(y0, p) as columns S e_i, each the tangent in one direction:
 #
@@ -30,8 +30,8 @@ class ForwardSensitivity:
     **Cost**: one tangent of the solve for each number in y0 and p, all in one run, whatever the number of outputs; no memory
     of the trajectory. The one to take for few parameters and many outputs.
 
-    With an explicit solver the error control of the steps covers S too; with an implicit one, or with equal steps, S is the exact
-    derivative of the steps, as from `DiscreteAdjoint`.
+    The error control of the steps covers S too, in units of its own, so that S is right where y rests and limits no step. With
+    equal steps (``steps``) S is the exact derivative of the steps, as from `DiscreteAdjoint`.
 
     Source: E. Hairer, S. P. Norsett, G. Wanner, Solving Ordinary Differential Equations I, 2nd ed., section I.14.
 
@@ -63,7 +63,7 @@ def sensitivities(
     integrator: Integrator, y0: Array, p: Parameters, s: Array
 ) -> tuple[tuple[Array, Array, Outcome], Float[Array, "columns+1 outputs"]]:
     """The solve, and S' with one row for each number in (y0, p.varying) and a last one for the sample points."""
-    if integrator.steps is None and not integrator.method.is_implicit:
+    if integrator.steps is None:
         return _controlled(integrator, y0, p, s)
     return _along(integrator, y0, p, s)
 
@@ -88,63 +88,17 @@ def _along(
     return jax.vmap(tangents, out_axes=(None, 0))(jnp.eye(flat.size + 1, dtype=y0.dtype))
 
 
-class _Directions(NamedTuple):
-    """Parameters, and one direction of them for each column of S."""
-
-    p: Parameters
-    varying_dot: list[Array]
-
-
-@dataclass(frozen=True)
-class _VariationalField:
-    """The slopes of y and of the columns of S, as rows of one flat vector."""
-
-    field: VectorField
-    n: int
-
-    def __call__(self, s: Array, rows: Array, directions: _Directions) -> Float[Array, " rows*n"]:
-        p = directions.p
-        rows = rows.reshape(-1, self.n)
-
-        def F(y: Array, varying: list[Array]) -> Array:
-            return self.field(s, y, Parameters(varying, p.constant))
-
-        slope, tangent = jax.linearize(F, rows[0], p.varying)
-        return jnp.concatenate([slope[None], jax.vmap(tangent)(rows[1:], directions.varying_dot)]).ravel()
-
-
-@dataclass(frozen=True)
-class _VariationalTolerances(Tolerances):
-    """The error of y, or that of S if it is larger."""
-
-    n: int
-
-    def scaled(self, error: Array, *ys: Array) -> Float[Array, ""]:
-        scaled = super().scaled
-        return jnp.maximum(
-            scaled(error[: self.n], *(y[: self.n] for y in ys)), scaled(error[self.n :], *(y[self.n :] for y in ys))
-        )
-
-
 def _controlled(
     integrator: Integrator, y0: Array, p: Parameters, s: Array
 ) -> tuple[tuple[Array, Array, Outcome], Float[Array, "columns+1 outputs"]]:
-    """S under the error control of the solve: at the stability limit of an explicit method tangents of steps are no derivatives."""
+    """S in the error test of the steps: those that suit y alone may be too long for it."""
     flat, unravel = ravel_pytree((y0, p.varying))
     # Columns are in the units of their parameter, so that one tolerance fits them all.
-    unit = jax.lax.stop_gradient(jnp.where(flat == 0, 1, jnp.abs(flat)))
-    y0_dot, varying_dot = jax.vmap(unravel)(jnp.diag(unit))
-    n, count = y0.size, 1 + flat.size
-    field = _VariationalField(integrator.field, n)
-    tolerances = _VariationalTolerances(integrator.tolerances.rtol, integrator.tolerances.atol, n)
-    joint = replace(integrator, field=field, tolerances=tolerances)
-    start = jnp.concatenate([y0[None], y0_dot]).ravel()
-    directions: Any = _Directions(p, varying_dot)
-    rows1, rows_of_samples, _, outcome = integrate(joint, start, directions, s)
-    rows1, rows_of_samples = rows1.reshape(count, n), rows_of_samples.reshape(s.size, count, n)
-    y1, samples = rows1[0], rows_of_samples[:, 0]
-    S = jnp.concatenate([rows1[1:, None], jnp.moveaxis(rows_of_samples[:, 1:], 1, 0)], axis=1)
+    unit = unit_of(flat)
+    directions = jax.vmap(unravel)(jnp.diag(unit))
+    end, samples, _, outcome = integrate_with_tangents(integrator, y0, p, directions, s)
+    S = jnp.concatenate([end.v[:, None], jnp.moveaxis(samples.v, 1, 0)], axis=1)
     S = S.reshape(flat.size, -1) / unit[:, None]
-    rates = jax.vmap(lambda s, y: integrator.rate(s, y, p))(s, samples) if s.size else samples
-    last = jnp.concatenate([jnp.zeros_like(y1), rates.ravel()])
-    return (y1, samples, outcome), jnp.concatenate([S, last[None]])
+    rates = jax.vmap(lambda s, y: integrator.rate(s, y, p))(s, samples.y) if s.size else samples.y
+    last = jnp.concatenate([jnp.zeros_like(y0), rates.ravel()])
+    return (end.y, samples.y, outcome), jnp.concatenate([S, last[None]])

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from adjoint.ode.jumps import Limits
 from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Step, Tolerances
 from adjoint.ode.vector_field import Parameters
@@ -26,6 +27,7 @@ class Integrator:
     max_steps: int
     steps: int | None = None
     mass: MassMatrix | None = None
+    limits: Limits | None = None
 
     @property
     def most_steps(self) -> int:
@@ -40,14 +42,47 @@ class Integrator:
         """y0, with the derivatives, up to the second, of the solution at s, which is 0: how a sample at the start moves."""
         return attach_derivative(_AtStart(self), y0, (y0, p, s), None)
 
+    def constants(self, p: Any) -> list[Array]:
+        """What has no derivative among the parameters."""
+        return p.constant
+
+    def after_jump(self, s: tuple[Array, Array], p: Any) -> tuple[Array, Array]:
+        """The ends of a step, moved to the right of a jump at its start."""
+        if self.limits is None or self.limits.jumps == 0:
+            return s
+        start, _ = self.limits.start(s[0], self.constants(p))
+        return start, s[1]
+
+    def restarted(self, s: tuple[Array, Array], state: "State", p: Any) -> tuple[tuple[Array, Array], "State"]:
+        """The ends of a step and its start, with the slope to the right of a jump at its start."""
+        if self.limits is None or self.limits.jumps == 0:
+            return s, state
+        start, is_jump = self.limits.start(s[0], self.constants(p))
+
+        def slope_after(state: State) -> Array:
+            return self.field(start, state.y, p)
+
+        slope = loops.cond(is_jump, slope_after, lambda state: state.slope, state)
+        return (start, s[1]), State(state.y, slope)
+
+    def up_to_jump(self, s: tuple[Array, Array], p: Any) -> tuple[Any, Any]:
+        """The field, and its parameters, that stages beyond the end of the step see no further than to the next jump."""
+        if self.limits is None or self.limits.jumps == 0 or not self.method.is_implicit:
+            return self.field, p
+        return _UpTo(self.field), (p, self.limits.stop(s[0], self.constants(p)))
+
     def step(self, s: tuple[Array, Array], state: "State", p: Any) -> Step:
         """From s[0] to s[1], without derivatives with respect to s."""
-        return self.method.step(self.field, self.tolerances, s, state.y, state.slope, p, self.mass)
+        s, state = self.restarted(s, state, p)
+        field, p = self.up_to_jump(s, p)
+        return self.method.step(field, self.tolerances, s, state.y, state.slope, p, self.mass)
 
     def step_with_moving_ends(self, s: tuple[Array, Array], state: "State", p: Any) -> Step:
         """The same step, with derivatives with respect to s; the slope that it leaves is h times F."""
+        s, state = self.restarted(s, state, p)
+        field, p = self.up_to_jump(s, p)
         h, of_unit_length = s[1] - s[0], (jnp.zeros_like(s[0]), jnp.ones_like(s[0]))
-        stretched, operands = replace(self, field=_Stretched(self.field)), (p, s[0], h)
+        stretched, operands = replace(self, field=_Stretched(field), limits=None), (p, s[0], h)
         return stretched.step(of_unit_length, State(state.y, h * state.slope), operands)
 
     def step_to_transpose(self, s: tuple[Array, Array], state: "State", p: Parameters) -> Step:
@@ -58,6 +93,7 @@ class Integrator:
         """
         if self.method.is_implicit or "dot_general" in str(jax.make_jaxpr(lambda y: self.field(s[0], y, p))(state.y)):
             return self.step(s, state, p)
+        s, state = self.restarted(s, state, p)
         return self.method.step_in_a_loop(self.field, s, state.y, state.slope, p)
 
     def sample(
@@ -71,6 +107,17 @@ class Integrator:
             return self.method.interpolate(s, state.y, y1, stages, at), jnp.array(True)
         step = self.step_with_moving_ends((s[0], at), state, p)
         return step.y, step.converged
+
+
+@dataclass(frozen=True)
+class _UpTo:
+    """F, held in time beyond a jump: implicit methods have stages beyond the end of their step."""
+
+    field: Any
+
+    def __call__(self, s: Array, y: Array, operands: Any) -> Float[Array, " n"]:
+        p, stop = operands
+        return self.field(jnp.minimum(s, stop), y, p)
 
 
 @dataclass(frozen=True)
@@ -188,9 +235,13 @@ def integrate(
 
 def _advance(integrator: Integrator, p: Parameters, s_of_samples: Array, spacing: int | None, loop: _Loop) -> _Loop:
     """One attempt at a step."""
-    s1, h_tried = loop.s + loop.h, loop.h
-    # The last step ends at 1; one that would leave a sliver is stretched.
-    s1 = jnp.where(loop.s + 1.01 * loop.h >= 1, jnp.ones_like(s1), s1)
+    h_tried, stop = loop.h, jnp.ones_like(loop.s)
+    if integrator.limits is not None:
+        constants = integrator.constants(p)
+        h_tried, stop = integrator.limits.capped(loop.h, constants), integrator.limits.stop(loop.s, constants)
+    # The last step ends at the stop; one that would leave a sliver is stretched.
+    is_last = loop.s + 1.01 * h_tried >= stop
+    s1 = jnp.where(is_last, stop, loop.s + h_tried)
     if integrator.steps is not None:
         s1 = ((loop.count + 1) / integrator.steps).astype(loop.s.dtype)
     s = (loop.s, s1)
@@ -204,6 +255,9 @@ def _advance(integrator: Integrator, p: Parameters, s_of_samples: Array, spacing
     samples, sampled, found = _sample(integrator, p, s_of_samples, s, step, keep, loop)
     # A step that cannot be sampled is made anew, shorter; so are its samples.
     keep, h = keep & found, jnp.where(found, h, h_tried / 2)
+    if integrator.limits is not None:
+        # A step that was cut short says nothing against the size that was planned.
+        h = jnp.where(keep & is_last, jnp.maximum(h, h_tried), h)
     sampled = jnp.where(found, sampled, loop.sampled)
     state = jax.tree.map(lambda new, old: jnp.where(keep, new, old), State(step.y, step.slope), loop.state)
     stuck = ~keep & is_nothing(h, loop.s)

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
-from adjoint.inputs import refuse, require_mode
+from adjoint.inputs import all_finite, none_is_nan, refuse, require_mode, takes_jax_functions, warn_if_cut
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
 from adjoint.ode.vector_field import Parameters, VectorField
-from adjoint.solution import Solution, Status, poison
+from adjoint.solution import Solution, Status, first_failure, poison
 from adjoint.tracing import loops
 from adjoint.tracing.programs import Static, compiled
 from adjoint.tracing.rule import forward_only, instantiate, with_forward_mode
@@ -101,6 +101,7 @@ def _recur_tangent(plan: _Plan, residuals: Any, dots: Any) -> Array:
 recur: Any = with_forward_mode(_recur, _recur_tangent)
 
 
+@takes_jax_functions("recurrence")
 def recurrence(
     f: Callable[..., PyTree],
     x0: PyTree,
@@ -161,6 +162,7 @@ def recurrence(
     (162.89, 1551.33)
     """
     _check(steps, checkpoints, mode)
+    warn_if_cut("recurrence", x0=x0, p=p)
     x0, p = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), x0), jax.tree.map(jnp.asarray, p)
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(x0)}
     if len(dtypes) != 1 or not all(jnp.issubdtype(d, jnp.inexact) for d in dtypes):
@@ -204,9 +206,11 @@ def _repeat(
 
 
 def _code(start: Array, p: Parameters, end: Array) -> Array:
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in (start, *p.varying)]))
-    code = jnp.where(jnp.all(jnp.isfinite(end)), Status.SUCCESS.code, Status.DIVERGED.code)
-    return jax.lax.stop_gradient(jnp.where(finite, code, Status.NONFINITE_INPUT.code))
+    status = first_failure(
+        (Status.NONFINITE_INPUT, ~all_finite(start) | ~none_is_nan(p.varying)),
+        (Status.DIVERGED, ~all_finite(end)),
+    )
+    return jax.lax.stop_gradient(status.code)
 
 
 def _check(steps: int, checkpoints: int | None, mode: str) -> None:

@@ -69,6 +69,11 @@ class RungeKutta:
     def has_error_estimate(self) -> bool:
         return bool(np.any(self.tableau.b_error))
 
+    @property
+    def error_share(self) -> float:
+        """The embedded error of a step is this times `Step.error`."""
+        return SHARE_OF_TOLERANCE if self.is_implicit else 1.0
+
     def step(
         self,
         field: Field,
@@ -225,7 +230,7 @@ def _implicit_step(
     rows = (jnp.asarray(lower[1:], dtype), jnp.asarray(predictor[1:], dtype), jnp.asarray(c_of_stage[1:], dtype))
     (k, converged, _), Y = loops.scan(stage, (k, jnp.array(True), 1), rows)
     # Not damped by the factors, as in codes that want few steps: the raw estimate errs on the safe side.
-    error = jax.lax.stop_gradient(weighted(tableau.b_error, k)) / SHARE_OF_TOLERANCE
+    error = weighted(tableau.b_error, k) / SHARE_OF_TOLERANCE
     if mass is not None:
         # Slopes are no rates: the factors make them so (Hairer and Wanner, Solving ODEs II, IV.8, eq. 8.20).
         error = jax.scipy.linalg.lu_solve(factors, error)

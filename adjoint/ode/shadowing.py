@@ -11,14 +11,14 @@ from jax.flatten_util import ravel_pytree
 from jax.interpreters import partial_eval
 from jaxtyping import Array, Float, PyTree
 
-from adjoint.inputs import refuse
+from adjoint.inputs import all_finite, none_is_nan, refuse, takes_jax_functions, warn_if_cut
 from adjoint.ode import block_tridiagonal
 from adjoint.ode.choice import at_stability_limit, choose
 from adjoint.ode.integrate import Integrator, Outcome, integrate
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
-from adjoint.ode.solve import Plan, require_problem, runge_kutta, solve_plan, strongly_typed
+from adjoint.ode.solve import Plan, require_problem, runge_kutta, solve_plan
 from adjoint.ode.time_average import smooth_weights, standard_error
-from adjoint.ode.vector_field import Problem, pose
+from adjoint.ode.vector_field import Problem, pose, strongly_typed
 from adjoint.solution import Solution, Status, first_failure, poison
 from adjoint.tracing import loops
 from adjoint.tracing.programs import compiled
@@ -78,6 +78,7 @@ class _Request:
         return solve_plan(plan, problem)[0]
 
 
+@takes_jax_functions("shadowing_sensitivity")
 def shadowing_sensitivity(
     f: Callable[..., PyTree],
     y0: PyTree,
@@ -174,6 +175,7 @@ def shadowing_sensitivity(
     where = "shadowing_sensitivity"
     times = _check(t0, t1, transient, segments)
     dtype = require_problem(where, f, y0, p, t0, t1, rtol, atol, max_steps, "reverse")
+    warn_if_cut(where, y0=y0, p=p)
     y0, p = strongly_typed(y0), jax.tree.map(jnp.asarray, p)
     times = tuple(jnp.asarray(t, dtype) for t in times)
     _check_parameters(p)
@@ -205,23 +207,19 @@ def _solve_request(request: _Request, y0: PyTree, p: PyTree, t0: Array, begin: A
     shares, parts_of_average = (jnp.sum(x.reshape(BLOCKS, -1), axis=1) for x in (w * h, w * trajectory.q))
     (average_error,) = standard_error(shares, parts_of_average[:, None])
     stats = {"average_error": average_error, "gradient_error": standard_error(shares, parts), **checks}
-    is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((y0, p))]))
+    are_numbers = all_finite(y0) & none_is_nan(p)
     is_solved = (checks["residual"] < jnp.finfo(flat.dtype).eps ** 0.5) & jnp.all(jnp.isfinite(parts))
     is_at_limit = at_stability_limit(jax.tree.map(jnp.sum, trajectory.outcomes))
     is_accurate = (checks["tangent_error"] < LARGEST_TANGENT_ERROR) & ~is_at_limit
     status = first_failure(
-        _status(is_finite, Status.NONFINITE_INPUT),
+        (Status.NONFINITE_INPUT, ~are_numbers),
         Status(code),
-        _status(is_solved, Status.ILL_CONDITIONED),
-        _status(is_accurate, Status.UNTRUSTED),
+        (Status.ILL_CONDITIONED, ~is_solved),
+        (Status.UNTRUSTED, ~is_accurate),
     )
     value = _undifferentiated(poison((average, gradient), status.ok))
     origin = f"shadowing_sensitivity ({flat.size} states, {request.segments} segments, {flat.dtype})"
     return Solution(value, status, stats, origin)
-
-
-def _status(ok: Array, failure: Status) -> Status:
-    return Status(jnp.where(ok, Status.SUCCESS.code, failure.code).astype(jnp.int32))
 
 
 class _Trajectory(NamedTuple):

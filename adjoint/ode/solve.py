@@ -11,7 +11,15 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
-from adjoint.inputs import refuse, require_mode
+from adjoint.inputs import (
+    all_finite,
+    double_precision_remedy,
+    none_is_nan,
+    refuse,
+    require_mode,
+    takes_jax_functions,
+    warn_if_cut,
+)
 from adjoint.ode.backsolve import BacksolveAdjoint
 from adjoint.ode.certificate import ENOUGH_DIGITS, certify
 from adjoint.ode.choice import at_stability_limit, choose
@@ -19,10 +27,11 @@ from adjoint.ode.continuous import GaussAdjoint, InterpolatingAdjoint
 from adjoint.ode.discrete import Bars, DiscreteAdjoint, Gradient
 from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.integrate import Integrator, Outcome, integrate
+from adjoint.ode.jumps import require_jumps
 from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.tangent import push
-from adjoint.ode.vector_field import Parameters, Problem, pose
+from adjoint.ode.vector_field import Parameters, Problem, pose, strongly_typed
 from adjoint.solution import Solution, Status, Words, poison
 from adjoint.tracing.programs import compiled
 from adjoint.tracing.rule import forward_only, with_forward_mode
@@ -99,8 +108,11 @@ class _Request:
     sensitivity: Any = field(metadata={"static": True})
     certificate: bool = field(metadata={"static": True})
     ends_vary: tuple[bool, bool] = field(metadata={"static": True})
+    jumps_vary: bool = field(metadata={"static": True})
+    max_step: float | None = field(metadata={"static": True})
 
 
+@takes_jax_functions("ode_solve")
 def ode_solve(
     f: Callable[..., PyTree],
     y0: PyTree,
@@ -115,6 +127,8 @@ def ode_solve(
     atol: float = 1e-9,
     max_steps: int = 4096,
     steps: int | None = None,
+    jumps: Any = None,
+    max_step: float | None = None,
     mass_matrix: Any = None,
     sensitivity: Any = None,
     mode: Literal["reverse", "both"] = "reverse",
@@ -146,6 +160,12 @@ def ode_solve(
         At most so many attempts at a step.
     steps
         Take so many equal steps instead, without error control.
+    jumps
+        Times between t0 and t1 at which f or running_cost jumps, in any order; they may depend on p. The solve stops and
+        restarts there, f sees one side of a jump only, and derivatives hold what its time adds. Give them for switches,
+        pulses and piecewise inputs. A switch at a state is an `Event` of `hybrid_solve`.
+    max_step
+        The largest step, in the unit of t: for pulses whose times are not known, half the shortest of them.
     mass_matrix
         Solve M y' = f(t, y, p) instead, with a constant M of the flattened y, singular for algebraic equations (of index 1); with a
         stiff solver only. y0 need not be consistent: M y0 is kept, the rest of it is a guess for `root`.
@@ -156,7 +176,8 @@ def ode_solve(
     mode
         Deprecated and without effect, to be removed after one release: derivatives are there in both modes.
     certificate
-        Estimate how many digits of a gradient by y0 and p can be believed; NaN and `UNTRUSTED` when there is less than one.
+        Estimate how many digits of a gradient by y0 and p, by this sensitivity, can be believed, from a solve of other steps;
+        NaN and `UNTRUSTED` when there is less than one. Of jumps of f the remedy is jumps, of pulses that no step saw max_step.
 
     Returns
     -------
@@ -173,15 +194,16 @@ def ode_solve(
     Notes
     -----
     **Derivative**: with respect to y0, p, t0, t1, ts and what f closes over, as the sensitivity says. Steps are constant shares
-    of t1 - t0 in it. Forward mode takes the tangent of the steps in one direction (of `DiscreteAdjoint`), the columns of
-    `ForwardSensitivity`, or, for the continuous ones and at the stability limit, the variational equation. Hessians by
-    `jax.jacfwd` of the gradient; reverse over reverse is refused.
+    of t1 - t0 in it, and of each interval between jumps; with ``steps`` it is that of the steps, right or not. Forward mode takes
+    the tangent of the steps in one direction (of `DiscreteAdjoint`), the columns of `ForwardSensitivity`, or, for the continuous
+    ones, at the stability limit, and where the steps do not suit the tangent, a solve with the tangent in its error test. Hessians
+    by `jax.jacfwd` of the gradient; reverse over reverse is refused.
 
     **Status**: `MAX_STEPS`, `STEP_UNDERFLOW` (blow-up, NaN, a discontinuity), `DIVERGED` (with `steps`), `NONFINITE_INPUT`,
     `OUT_OF_RANGE` (ts), `UNTRUSTED`. Then the value is NaN, and so is every derivative.
 
-    **Cost**: the solve, and for a gradient mostly 1 to 5 more, see the sensitivities, for J v 1 to 3; some 10 more for a
-    certificate. Outside of `jax.jit` it is compiled once, and found again by what f computes: f may be made anew.
+    **Cost**: the solve, and for a gradient mostly 1 to 5 more, see the sensitivities, for J v 1 to 3; some 100 for a
+    certificate. Outside of `jax.jit` it is compiled once, and found again by what f computes.
 
     Source: Y. Cao, S. Li, L. Petzold, R. Serban, SIAM J. Sci. Comput. 24, 2003; A. Griewank, A. Walther, Evaluating
     Derivatives, 2nd ed., 2008.
@@ -199,10 +221,12 @@ def ode_solve(
     dtype = require_problem("ode_solve", f, y0, p, t0, t1, rtol, atol, max_steps, mode)
     if steps is not None and (not isinstance(steps, int) or steps < 1):
         refuse("ode_solve", f"steps = {steps!r}", "a positive integer", "It must be known when tracing.")
+    warn_if_cut("ode_solve", y0=y0, p=p, ts=ts)
     times = None if ts is None else jnp.asarray(ts, dtype)
     if times is not None and (times.ndim != 1 or times.size == 0):
         refuse("ode_solve", f"ts of shape {times.shape}", "a list of times", "Pass a one-dimensional array.")
     require_sensitivity("ode_solve", sensitivity)
+    breaks = require_jumps(jumps, max_step, steps, dtype)
     y0, p = strongly_typed(y0), jax.tree.map(jnp.asarray, p)
     ends = (jnp.asarray(t0, dtype), jnp.asarray(t1, dtype))
     method = runge_kutta("ode_solve", solver, steps)
@@ -210,7 +234,12 @@ def ode_solve(
     if mass_matrix is not None:
         mass = MassMatrix.of("ode_solve", mass_matrix, ravel_pytree(y0)[0].size, dtype)
         _require_fit(method, sensitivity, certificate)
-    (slope, cost), (start, y0, p), (end, times) = trace_at_door((f, running_cost), (ends[0], y0, p), ends[1], times)
+        if breaks is not None and mass.is_singular:
+            given, remedy = "jumps with a singular mass_matrix", "Solve up to each jump, and go on from there."
+            refuse("ode_solve", given, "a regular mass_matrix", remedy)
+    (slope, cost), (start, y0, p), (end, times, breaks) = trace_at_door(
+        (f, running_cost), (ends[0], y0, p), ends[1], times, breaks
+    )
     request = _Request(
         slope,
         cost,
@@ -222,14 +251,26 @@ def ode_solve(
         sensitivity,
         certificate,
         (isinstance(t0, jax.Array), isinstance(t1, jax.Array)),
+        any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(jumps)),
+        max_step,
     )
-    return compiled(_solve_request, request, y0, p, (start, end), times)
+    return compiled(_solve_request, request, y0, p, (start, end), times, breaks)
 
 
-def _solve_request(request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | None) -> Solution[Any]:
-    problem = pose(request.f, request.running_cost, y0, p, ends, request.ends_vary, ts)
-    mass = _with_costs(request.mass, problem)
-    integrator = Integrator(problem.field, request.method, request.tolerances, request.max_steps, request.steps, mass)
+def _solve_request(
+    request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | None, jumps: Array | None
+) -> Solution[Any]:
+    breaks = (jumps, request.jumps_vary, request.max_step)
+    problem = pose(request.f, request.running_cost, y0, p, ends, request.ends_vary, ts, *breaks)
+    integrator = Integrator(
+        problem.field,
+        request.method,
+        request.tolerances,
+        request.max_steps,
+        request.steps,
+        mass := _with_costs(request.mass, problem),
+        problem.limits,
+    )
     start_code = jnp.zeros((), jnp.int32)
     if mass is not None:
         y0, start_code = mass.consistent_start(problem.field, problem.y0, problem.p)
@@ -244,7 +285,7 @@ def _solve_request(request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Arra
     }
     code = jnp.where(start_code == 0, _code(problem, outcome), start_code)
     if request.certificate:
-        found = certify(integrator, problem.y0, problem.p)
+        found = certify(integrator, sensitivity, problem.y0, problem.p)
         stats |= {"gradient_digits": found.digits, "growth": found.growth, "disagreement": found.disagreement}
         code = jnp.where((code == 0) & ~(found.digits >= ENOUGH_DIGITS), Status.UNTRUSTED.code, code)
     y1, samples = poison((y1, samples), code == 0)
@@ -289,8 +330,9 @@ def _require_fit(method: RungeKutta, sensitivity: Any, certificate: bool) -> Non
 def _code(problem: Problem, outcome: Outcome) -> Array:
     in_order = jnp.all(jnp.diff(problem.s) >= 0) & jnp.all((problem.s >= 0) & (problem.s <= 1))
     code = jnp.where(in_order, outcome.code, Status.OUT_OF_RANGE.code)
-    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in (problem.y0, problem.s, *problem.p.varying)]
-    code = jnp.where(jnp.all(jnp.stack(finite)), code, Status.NONFINITE_INPUT.code)
+    # An infinite parameter, such as a bound that is not there, is a fair one; what it spoils ends in the code of the steps.
+    are_numbers = all_finite((problem.y0, problem.s)) & none_is_nan(problem.p.varying)
+    code = jnp.where(are_numbers, code, Status.NONFINITE_INPUT.code)
     return jax.lax.stop_gradient(code.astype(jnp.int32))
 
 
@@ -322,20 +364,17 @@ def require_problem(
         remedy = "Convert them; write complex states as real and imaginary parts."
         refuse(where, f"y0 with {names}", "real floating-point arrays of one dtype", remedy, TypeError)
     (dtype,) = dtypes
+    if not any(jnp.size(leaf) for leaf in jax.tree.leaves(y0)):
+        refuse(where, "y0 without numbers", "at least one state", "There is nothing to solve for.")
     if rtol < 4 * float(jnp.finfo(dtype).eps):
         least = f"at least {4 * float(jnp.finfo(dtype).eps):.1e}, four roundings of {dtype}"
-        refuse(where, f"rtol = {rtol}", least, "Loosen rtol, or enable 64-bit numbers.")
+        refuse(where, f"rtol = {rtol}", least, f"Loosen rtol. {double_precision_remedy()}")
     y0, p = jax.tree.map(jnp.asarray, (y0, p))
     rate = jax.eval_shape(f, jnp.zeros((), dtype), y0, p)
     given, expected = (jax.tree.map(lambda leaf: tuple(jnp.shape(leaf)), tree) for tree in (rate, y0))
     if given != expected:
         refuse(where, f"f that returns {given}", f"{expected}, as y0", "Return a rate for each number of y.")
     return dtype
-
-
-def strongly_typed(tree: PyTree) -> PyTree:
-    """The arrays without the weak types of Python's numbers, as states are within the steps."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
 
 
 def require_sensitivity(where: str, sensitivity: Any) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 from adjoint.implicit.newton import Newton
 from adjoint.implicit.residual import RootProblem
 from adjoint.implicit.root import find_root
-from adjoint.inputs import refuse
+from adjoint.inputs import refuse, takes_jax_functions
 from adjoint.ode.integrate import Integrator, integrate
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.solve import require_problem, runge_kutta
@@ -38,16 +38,18 @@ class LongTime:
         integrator = Integrator(field, self.method, self.tolerances, self.max_steps)
         late, _, _, outcome = integrate(integrator, y0, parameters, jnp.zeros(0, y0.dtype))
         y, steps = Newton().find(problem, late, p)
-        # A Newton step that leaves the trajectory finds a state that it does not come to.
-        distance = jnp.max(jnp.abs(y - late) / (jnp.max(jnp.abs(late)) + jnp.max(jnp.abs(y))))
-        is_limit = (outcome.code == 0) & (distance < LEAP)
+        # A Newton step that leaves the trajectory finds a state that it does not come to. Each state is measured by its own
+        # size, as states may have different units; below atol it counts as zero.
+        size = jnp.abs(late) + jnp.abs(y) + jnp.abs(y0)
+        is_limit = (outcome.code == 0) & jnp.all(jnp.abs(y - late) < LEAP * size + self.tolerances.atol)
         return jnp.where(is_limit, y, jnp.nan), outcome.accepted + steps
 
 
-# How far, relative to the state, the limit may be from where the trajectory was at the end.
+# How far, relative to each state, the limit may be from where the trajectory was at the end.
 LEAP = 0.1
 
 
+@takes_jax_functions("steady_state")
 def steady_state(
     f: Callable[..., PyTree],
     y0: PyTree,

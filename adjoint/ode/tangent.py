@@ -2,14 +2,13 @@
 
     DiscreteAdjoint, implicit methods, equal steps    the recorded steps once more, with tangents
     ForwardSensitivity                                its columns S: y_dot = S (y0, p)_dot
-    continuous adjoints, the stability limit          y_dot' = F_y y_dot + F_p p_dot, controlled
+    continuous adjoints, the stability limit          a solve with the tangent in its error test
 
-There is a second adaptive solve in the last case alone, where the steps do not stand for the solution
-(Hairer, Norsett and Wanner, Solving ODEs I, 2nd ed., section I.14).
+There is a second adaptive solve in the last case alone, and where the recorded steps do not suit the
+tangent (`tangent_control.py`; Hairer, Norsett and Wanner, Solving ODEs I, 2nd ed., section I.14).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -20,9 +19,10 @@ from jaxtyping import Array, Float
 from adjoint.ode.backsolve import BacksolveAdjoint
 from adjoint.ode.choice import Chosen
 from adjoint.ode.discrete import DiscreteAdjoint
+from adjoint.ode.error_estimate import ENOUGH, ENOUGH_DIGITS
 from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.integrate import Integrator, State, integrate, while_rarely
-from adjoint.ode.runge_kutta import Tolerances
+from adjoint.ode.tangent_control import FLOOR, ROUNDING, integrate_with_tangents, unit_of
 from adjoint.ode.vector_field import Parameters
 from adjoint.solution import poison
 from adjoint.tracing import loops
@@ -67,28 +67,27 @@ def _push(
     dots: Dots,
 ) -> Tangents:
     if isinstance(sensitivity, Chosen):
-        memory, samples, is_at_limit = memory
+        memory, _, is_at_limit = memory
 
         def as_chosen(dots: Dots) -> Tangents:
             return _push(sensitivity.sensitivity, integrator, memory, y0, p, s, dots)
 
-        def variational(dots: Dots) -> Tangents:
-            return _by_variational_equation(integrator, samples, y0, p, s, dots)
+        def controlled(dots: Dots) -> Tangents:
+            return _controlled(integrator, y0, p, s, dots)
 
         if not sensitivity.may_change(integrator):
             return as_chosen(dots)
-        return loops.cond(is_at_limit, variational, as_chosen, dots)
+        return loops.cond(is_at_limit, controlled, as_chosen, dots)
     if isinstance(sensitivity, ForwardSensitivity):
         return _by_columns(memory, y0, s, dots)
     if isinstance(sensitivity, DiscreteAdjoint):
         return _by_steps(integrator, memory.grid, memory.count, y0, p, s, dots)
-    first, samples = memory
-    if integrator.steps is None and not integrator.method.is_implicit:
-        return _by_variational_equation(integrator, samples, y0, p, s, dots)
-    if isinstance(sensitivity, BacksolveAdjoint):
-        # Nothing was recorded.
+    first, _ = memory
+    if integrator.method.is_implicit and not isinstance(sensitivity, BacksolveAdjoint):
+        return _by_steps(integrator, first.grid, first.count, y0, p, s, dots)
+    if integrator.steps is not None:
         return _tangent_of(lambda y0, p, s: integrate(integrator, y0, p, s)[:2], y0, p, s, dots)
-    return _by_steps(integrator, first.grid, first.count, y0, p, s, dots)
+    return _controlled(integrator, y0, p, s, dots)
 
 
 def _tangent_of(
@@ -120,93 +119,140 @@ def _by_steps(
     s: Array,
     dots: Dots,
 ) -> Tangents:
-    """The tangent of the accepted steps, on their grid, which is a constant."""
+    """The tangent of the accepted steps, on their grid, which is a constant.
 
-    def solve(y0: Array, p: Parameters, s: Array) -> Tangents:
-        return replay(integrator, grid, count, y0, p, s)
+    Where these steps do not suit it, as at rest, that of steps which do.
+    """
+    if integrator.steps is not None:
+        return _replayed(integrator, grid, count, y0, p, s, dots)[0]
+    exact, error = _replayed(integrator, grid, count, y0, p, s, dots)
+    enough = min(ENOUGH * integrator.tolerances.rtol, 10**-ENOUGH_DIGITS)
 
-    return _tangent_of(solve, y0, p, s, dots)
+    def repaired(_: Tangents) -> Tangents:
+        return _controlled(integrator, y0, p, s, dots)
+
+    # A loop of one turn or none: of a branch each element of a batch would pay both sides.
+    _, tangents = loops.while_loop(
+        lambda carry: carry[0],
+        lambda carry: (carry[0] & False, repaired(carry[1])),
+        (jax.lax.stop_gradient(~(error <= enough)), exact),
+    )
+    return tangents
 
 
-def replay(integrator: Integrator, grid: Array, count: Array, y0: Array, p: Parameters, s: Array) -> Tangents:
-    """y(1) and the samples by the accepted steps once more: they are known to be good."""
+class _Replay(NamedTuple):
+    """The steps once more: the state, its tangent v, and the error of that by the embedded one."""
+
+    state: State
+    v: State
+    eps: State
+    peak: Float[Array, " n"]
+    samples: Float[Array, "samples n"]
+    j: Array
+    error: Float[Array, ""]
+
+
+def _replayed(
+    integrator: Integrator,
+    grid: Array,
+    count: Array,
+    y0: Array,
+    p: Parameters,
+    s: Array,
+    dots: Dots,
+) -> tuple[Tangents, Float[Array, ""]]:
+    """The tangents along the accepted steps, and the error of the worst of them as a share of it.
+
+    With x[k+1] = Phi_k(x[k], p) and its embedded error e_k (`error_estimate.py`):
+
+        v[k+1] = Phi_k' v[k] + what p adds,       eps[k+1] = Phi_k' eps[k] + e_k' v[k]
+    """
+    zero = jnp.zeros_like(y0)
+    none = [jnp.zeros_like(v) for v in p.varying]
     samples, first = jnp.zeros((s.size, y0.size), y0.dtype), jnp.zeros((), jnp.int32)
     if s.size:
         is_first = s <= 0
-        at_start = jax.vmap(lambda s: integrator.at_start(y0, s, p))(jnp.where(is_first, s, 0))
-        samples = jnp.where(is_first[:, None], at_start, samples)
+
+        def at_start(y0: Array, varying: list[Array], s: Array) -> Array:
+            here = Parameters(varying, p.constant)
+            return jax.vmap(lambda s: integrator.at_start(y0, s, here))(jnp.where(is_first, s, 0))
+
+        of_start = jax.jvp(at_start, (y0, p.varying, s), tuple(dots))[1]
+        samples = jnp.where(is_first[:, None], of_start, samples)
         first = jnp.sum(is_first, dtype=jnp.int32)
 
-    def advance(k: Array, carry: Any) -> Any:
-        state, samples, j = carry
+    def first_slope(y0: Array, varying: list[Array]) -> Array:
+        return integrator.field(jnp.zeros((), y0.dtype), y0, Parameters(varying, p.constant))
+
+    slope, slope_dot = jax.jvp(first_slope, (y0, p.varying), (dots.y0, dots.varying))
+
+    def advance(k: Array, now: _Replay) -> _Replay:
         ends = (grid[k], grid[k + 1])
-        step = integrator.step(ends, state, p)
+
+        def step(state: State, varying: list[Array]) -> Any:
+            taken = integrator.step(ends, state, Parameters(varying, p.constant))
+            error = integrator.method.error_share * taken.error
+            return State(taken.y, taken.slope), taken.stages, error
+
+        (after, stages, _), linear = jax.linearize(step, now.state, p.varying)
+        v, v_stages, e = linear(now.v, dots.varying)
+        eps, _, _ = linear(now.eps, none)
+        eps = State(eps.y + e, eps.slope)
+        peak = jnp.maximum(now.peak, jnp.abs(v.y))
 
         def is_inside(filled: Any) -> Array:
             return (filled[1] < s.size) & (s[jnp.minimum(filled[1], s.size - 1)] <= ends[1])
 
         def fill(filled: Any) -> Any:
             samples, j = filled
-            y, _ = integrator.sample(ends, state, step.y, step.stages, s[j], p)
-            return samples.at[j].set(y), j + 1
 
+            def sample(state: State, y1: Array, stages: Array, at: Array, varying: Any) -> Array:
+                here = Parameters(varying, p.constant)
+                return integrator.sample(ends, state, y1, stages, at, here)[0]
+
+            at = (now.state, after.y, stages, s[j], p.varying)
+            moved = (now.v, v.y, v_stages, dots.s[j], dots.varying)
+            return samples.at[j].set(jax.jvp(sample, at, moved)[1]), j + 1
+
+        samples, j, error = now.samples, now.j, now.error
         if s.size:
             samples, j = while_rarely(is_inside, fill, (samples, j))
-        return State(step.y, step.slope), samples, j
+        # The interpolant is about as wrong as the step.
+        is_output = (j > now.j) | (k == count - 1)
+        share = jnp.where(is_output, _share(eps.y, v.y, peak), 0)
+        return _Replay(after, v, eps, peak, samples, j, jnp.maximum(error, share))
 
-    start = State(y0, integrator.field(jnp.zeros((), y0.dtype), y0, p))
-    state, samples, _ = loops.fori_loop(0, count, advance, (start, samples, first))
-    return state.y, samples
-
-
-class _Direction(NamedTuple):
-    """Parameters, and their tangents."""
-
-    p: Parameters
-    varying_dot: list[Array]
-
-
-@dataclass(frozen=True)
-class _VariationalField:
-    """The slopes of (y, y_dot) as one vector."""
-
-    field: Any
-
-    def __call__(self, s: Array, z: Array, along: _Direction) -> Float[Array, " 2n"]:
-        y, y_dot = jnp.split(z, 2)
-
-        def F(y: Array, varying: list[Array]) -> Array:
-            return self.field(s, y, Parameters(varying, along.p.constant))
-
-        return jnp.concatenate(jax.jvp(F, (y, along.p.varying), (y_dot, along.varying_dot)))
+    start = _Replay(
+        State(y0, slope),
+        State(dots.y0, slope_dot),
+        State(zero, zero),
+        jnp.abs(dots.y0),
+        samples,
+        first,
+        jnp.zeros((), y0.dtype),
+    )
+    end = loops.fori_loop(0, count, advance, start)
+    return (end.v.y, end.samples), end.error
 
 
-@dataclass(frozen=True)
-class _LargerOfBoth(Tolerances):
-    """The error of y, or that of y_dot if it is larger."""
-
-    def scaled(self, error: Array, *ys: Array) -> Float[Array, ""]:
-        scaled = super().scaled
-        halves = zip(*(jnp.split(v, 2) for v in (error, *ys)), strict=True)
-        return jnp.maximum(*(scaled(*half) for half in halves))
+def _share(eps: Array, v: Array, peak: Array) -> Float[Array, ""]:
+    """eps as a share of v, each entry in its own unit, of those that are more than rounding."""
+    eps, v, peak = jax.lax.stop_gradient((eps, v, peak))
+    rounding = ROUNDING * jnp.finfo(v.dtype).eps * jnp.max(peak, initial=0)
+    size = jnp.abs(v) + FLOOR * peak + rounding + jnp.finfo(v.dtype).tiny ** 0.5
+    return jnp.max(jnp.abs(eps) / size, initial=0)
 
 
-def _by_variational_equation(
-    integrator: Integrator, samples: Array, y0: Array, p: Parameters, s: Array, dots: Dots
-) -> Tangents:
-    """y_dot beside y, both under the error control of the solve."""
+def _controlled(integrator: Integrator, y0: Array, p: Parameters, s: Array, dots: Dots) -> Tangents:
+    """By a solve whose steps suit the tangent too."""
     # In units of the numbers themselves, so that the tolerances mean something.
     at, along = (ravel_pytree(tree)[0] for tree in ((y0, p.varying), (dots.y0, dots.varying)))
-    relative = jnp.max(jnp.abs(along) / jnp.where(at == 0, 1, jnp.abs(at)))
+    relative = jnp.max(jnp.abs(along) / unit_of(at), initial=0)
     size = jax.lax.stop_gradient(jnp.where(relative > 0, relative, 1))
-    tolerances = _LargerOfBoth(integrator.tolerances.rtol, integrator.tolerances.atol)
-    joint = replace(integrator, field=_VariationalField(integrator.field), tolerances=tolerances)
-    start = jnp.concatenate([y0, dots.y0 / size])
-    direction: Any = _Direction(p, [dot / size.astype(dot.dtype) for dot in dots.varying])
-    z1, z_of_samples, _, outcome = integrate(joint, start, direction, s)
-    y1_dot = size * jnp.split(z1, 2)[1]
-    samples_dot = size * z_of_samples[:, y0.size :]
+    directions = jax.tree.map(lambda dot: (dot / size.astype(dot.dtype))[None], (dots.y0, dots.varying))
+    end, samples, _, outcome = integrate_with_tangents(integrator, y0, p, directions, s)
+    y1_dot, samples_dot = size * end.v[0], size * samples.v[:, 0]
     if s.size:
-        rates = jax.vmap(lambda s, y: integrator.rate(s, y, p))(s, samples)
+        rates = jax.vmap(lambda s, y: integrator.rate(s, y, p))(s, samples.y)
         samples_dot = samples_dot + dots.s[:, None] * rates
     return poison((y1_dot, samples_dot), outcome.code == 0)

@@ -1,7 +1,7 @@
 """The user's equation in the form that all methods work on: a flat state y over s in [0, 1], dy/ds = F(s, y, p).
 
-With t = t0 + s (t1 - t0) and F = (t1 - t0) f the ends are parameters like all others, and time may run backwards. An
-integral of g(t, y, p) is one more group of states, with g as its slope.
+With t = t0 + s (t1 - t0) and F = (t1 - t0) f the ends are parameters like all others, and time may run backwards; with jumps
+t(s) is linear between them only (`jumps.py`). An integral of g(t, y, p) is one more group of states, with g as its slope.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from adjoint.ode.jumps import Knots, Limits, share_of, time_and_rate
 from adjoint.tracing import loops
 from adjoint.tracing.traced_function import TracedFunction
 
@@ -64,6 +65,12 @@ class Problem(NamedTuple):
     p: Parameters
     s: Float[Array, " samples"]
     split: Callable[[Array], tuple[PyTree, PyTree]]
+    limits: Limits | None = None
+
+
+def strongly_typed(tree: PyTree) -> PyTree:
+    """The arrays without the weak types of Python's numbers, as states are within the steps."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
 
 
 def pose(
@@ -74,16 +81,29 @@ def pose(
     ends: tuple[Array, Array],
     ends_vary: tuple[bool, bool],
     ts: Array | None,
+    jumps: Array | None = None,
+    jumps_vary: bool = False,
+    max_step: float | None = None,
 ) -> Problem:
     """The flat problem of y' = f(t, y, p), and of the integral of a running cost if there is one."""
     state, unravel = ravel_pytree(y0)
     dtype = state.dtype
     # Ends that were plain numbers have no derivative, and computing none saves its time.
     varying = tuple(t for t, varies in zip(ends, ends_vary, strict=True) if varies)
-    resting = tuple(t for t, varies in zip(ends, ends_vary, strict=True) if not varies)
+    fixed = tuple(t for t, varies in zip(ends, ends_vary, strict=True) if not varies)
     # What the functions know is fixed, too: it would cost a cotangent of its size in every step.
     known = [function.known for function in (f, running_cost) if function is not None]
     s = jnp.zeros(0, dtype) if ts is None else (ts - ends[0]) / (ends[1] - ends[0])
+    limits = knots = None
+    if jumps is not None or max_step is not None:
+        knots = Knots.of(jnp.zeros(0, dtype) if jumps is None else jumps, *ends)
+        limits = Limits(knots.times.size, max_step is not None)
+        longest = jnp.asarray(jnp.inf if max_step is None else max_step, dtype) / jnp.abs(ends[1] - ends[0])
+        varying, fixed = (*varying, *[knots.times] * jumps_vary), (*fixed, *[knots.times] * (not jumps_vary))
+        # Without derivatives, and last, where `Limits` finds them.
+        fixed = (*fixed, *jax.lax.stop_gradient((knots.margin, longest, knots.shares)))
+        if ts is not None and limits.jumps:
+            s = jax.vmap(lambda t: share_of(t, knots, *ends))(ts)
     if running_cost is None:
         costs, unravel_costs = jnp.zeros(0, dtype), lambda _: None
     else:
@@ -92,19 +112,23 @@ def pose(
 
     def F(s: Array, y: Array, differentiated: Any, fixed: Any) -> Array:
         p, varying = differentiated
-        resting, known = fixed
+        known, resting = fixed
         still, moving = iter(resting), iter(varying)
         t0, t1 = (next(moving) if varies else next(still) for varies in ends_vary)
         t, y_of_t = t0 + s * (t1 - t0), unravel(y[: state.size])
+        rate = t1 - t0
+        if limits is not None and limits.jumps:
+            times = next(moving) if jumps_vary else next(still)
+            t, rate = time_and_rate(s, Knots(times, resting[-1], resting[-3]), t0, t1)
         slopes = [ravel_pytree(f.with_known(known[0])(t, y_of_t, p))[0]]
         if running_cost is not None:
             slopes.append(ravel_pytree(running_cost.with_known(known[1])(t, y_of_t, p))[0])
-        return (t1 - t0) * jnp.concatenate(slopes).astype(dtype)
+        return rate * jnp.concatenate(slopes).astype(dtype)
 
     def split(y: Array) -> tuple[PyTree, PyTree]:
         return unravel(y[: state.size]), unravel_costs(y[state.size :])
 
     flat = jnp.concatenate([state, costs])
-    field, parameters = VectorField.of(F, jnp.zeros((), dtype), flat, (p, varying), (resting, known))
+    field, parameters = VectorField.of(F, jnp.zeros((), dtype), flat, (p, varying), (known, fixed))
     flat, parameters, s = loops.vary_alike((flat, parameters, s))
-    return Problem(field, flat, parameters, s, split)
+    return Problem(field, flat, parameters, s, split, limits)

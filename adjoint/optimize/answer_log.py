@@ -15,8 +15,8 @@ from adjoint.inputs import refuse
 from adjoint.optimize.continuation import History, files_of_run
 from adjoint.optimize.objective import Objective
 from adjoint.optimize.problem import Answer, Domain, Method
-from adjoint.optimize.progress import Limits, Run
-from adjoint.record.checkpoint import Checkpoint, Snapshot
+from adjoint.optimize.run import Limits, Run
+from adjoint.run.checkpoint import Checkpoint, Snapshot
 
 
 class _Entry(NamedTuple):

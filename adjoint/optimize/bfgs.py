@@ -24,6 +24,9 @@ class _Inverse(NamedTuple):
 CURVATURE = 0.7
 # For so many updates per unknown most of H may be what it began with, and is enlarged where it proves too small.
 YOUNG = 3
+# The system of the held entries is solved to this share of its residual, in at most so many steps of n^2 operations: H itself is
+# no better known, and every step of the conjugate gradients leaves a direction downhill.
+FORCING, MOST_PRODUCTS = 1e-2, 20
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,18 @@ class BFGS(Descent):
 
     H begins as M^-1 of the inner product, or where none is given as the squares of the units of x, which are the sizes of its
     entries at the start; scaled by (s . y) / (y' H y) before its first update, and before the next 3 n where that makes it larger:
-    the first step is along the steepest direction, and its scale far too small for the flat ones. So the units do not matter. An
-    entry that is next to zero by chance, which shows in how little its size means to f, has a larger unit. Bounds are kept by
+    the first step is along the steepest direction, and its scale far too small for the flat ones. So the run is the same in any
+    unit of f, in any one unit of x, and in units of each entry where their sizes count for f at the start: an entry that is next
+    to zero by chance, which shows in how little its size means to f, has a larger unit, up to the largest size. Bounds are kept by
     projection; H is then cut down to the entries that are not at a bound.
 
     Notes
     -----
-    **Cost** per step: mostly one value and derivative; n^2 operations and numbers: up to a few thousand unknowns. With bounds, n^3
-    operations. Source: Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 6.1 and equations (6.17) and (6.20); scaling
-    only where H is too small: M. Al-Baali, Comput. Optim. Appl. 9, 191-203 (1998).
+    **Cost** per step: mostly one value and derivative; n^2 operations and numbers: up to a few thousand unknowns. With bounds,
+    a few times as many operations.
+
+    Source: Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 6.1 and equations (6.17) and (6.20); scaling only where
+    H is too small: M. Al-Baali, Comput. Optim. Appl. 9, 191-203 (1998).
 
     Examples
     --------
@@ -64,11 +70,8 @@ class BFGS(Descent):
         if not domain.bounded:
             return -H @ g
         # The inverse of the free block of H^-1 is the Schur complement of the held block of H.
-        both_held = ~free[:, None] & ~free[None, :]
         H_g = H @ g
-        held = jnp.where(both_held, H, jnp.eye(at.x.size, dtype=H.dtype))
-        back = jnp.where(free, 0, jnp.linalg.solve(held, jnp.where(free, 0, H_g)))
-        return -jnp.where(free, H_g - H @ back, 0)
+        return -jnp.where(free, H_g - _through_held(H, H_g, ~free), 0)
 
     def learn(self, memory: _Inverse, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain) -> _Inverse:
         s_y, updates = s @ y, memory.updates
@@ -79,6 +82,30 @@ class BFGS(Descent):
         cross = s[:, None] * H_y[None, :]
         H = H - rho * (cross + cross.T) + rho * (1 + rho * (y @ H_y)) * s[:, None] * s[None, :]
         return _Inverse(H, updates + 1)
+
+
+def _through_held(H: Float[Array, "n n"], b: Float[Array, " n"], held: Bool[Array, " n"]) -> Float[Array, " n"]:
+    """H x, where x is zero but for the held entries, and H x = b in these: by conjugate gradients, in units of the diagonal.
+
+    However early they end, b' x is positive and no more than that of the solution, so that the direction is downhill
+    (Nocedal and Wright, section 5.1: they minimize x' H x / 2 - b' x over growing spaces, from zero).
+    """
+    diagonal = jnp.diagonal(H)
+
+    def advance(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        H_x, r, p, r_z, k = state
+        H_p = H @ p
+        alpha = r_z / (p @ H_p)
+        r = r - alpha * jnp.where(held, H_p, 0)
+        z = r / diagonal
+        following = r @ z
+        return H_x + alpha * H_p, r, z + following / r_z * p, following, k + 1
+
+    r = jnp.where(held, b, 0)
+    p = r / diagonal
+    begun = (jnp.zeros_like(b), r, p, r @ p, jnp.zeros((), jnp.int32))
+    least = FORCING**2 * begun[3]
+    return loops.while_loop(lambda s: (s[3] > least) & (s[4] < MOST_PRODUCTS), advance, begun)[0]
 
 
 class _Pairs(NamedTuple):

@@ -13,12 +13,16 @@ from adjoint.optimize.mma import MMA
 from adjoint.optimize.newton import TrustRegionNewton
 from adjoint.optimize.newton_krylov import TrustRegionCG
 from adjoint.optimize.problem import Method
+from adjoint.optimize.quasi_newton_sqp import QuasiNewtonSQP
 from adjoint.optimize.sqp import SQP
 
 # Up to so many unknowns a Hessian costs little beside the steps that it saves.
 SMALL = 100
 # Beyond so many unknowns an n x n matrix costs more than it saves.
 DENSE = 1000
+# Up to so many, the n^3 operations of each subproblem's steps are little beside most simulations:
+# 10 ms for all.
+QUADRATIC = 300
 METHODS = (
     "SteepestDescent(), Newton(), NewtonKrylov(), GaussNewton(), BFGS(), LBFGS(), MMA(), GCMMA(), "
     "AugmentedLagrangian() or SQP()"
@@ -70,10 +74,11 @@ def choose(
 ) -> tuple[tuple[Method, ...], str]:
     """The methods to try in turn, and why these; boxed: whether every unknown has two finite bounds."""
     if has_equality or has_inequality:
+        quadratic: tuple[Method, ...] = (QuasiNewtonSQP(),) if n <= QUADRATIC else ()
         augmented = AugmentedLagrangian(BFGS() if n <= DENSE else LBFGS())
         if boxed and not has_equality:
-            return (MMA(), augmented), f"inequalities, and finite bounds for all of {n} unknowns"
-        return (augmented,), f"{'equations' if has_equality else 'inequalities'}, {n} unknowns"
+            return (*quadratic, MMA(), augmented), f"inequalities, and finite bounds for all of {n} unknowns"
+        return (*quadratic, augmented), f"{'equations' if has_equality else 'inequalities'}, {n} unknowns"
     if traceable and n <= SMALL:
         methods = (TrustRegionNewton(), BFGS(), TrustRegionNewton())
         return methods, f"{n} unknowns, at most {SMALL}, with second derivatives"

@@ -14,8 +14,9 @@ from jaxtyping import Array, Float
 from adjoint.inputs import refuse
 from adjoint.optimize.objective import Objective
 from adjoint.optimize.problem import Domain, Method
-from adjoint.optimize.progress import RUNNING, Limits, Run
-from adjoint.record.checkpoint import Checkpoint, Generations, Snapshot
+from adjoint.optimize.run import Limits, Run
+from adjoint.optimize.stopping import RUNNING
+from adjoint.run.checkpoint import Checkpoint, Generations, Snapshot
 from adjoint.solution import Status
 
 History = list[dict[str, float]]

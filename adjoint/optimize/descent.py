@@ -212,8 +212,12 @@ class Descent:
         if not domain.bounded:
             return target - at.x
         met = free & (domain.project(target) != target) & ((target - at.x) * at.derivative < 0)
-        others = at.x + towards(state.memory, at, free & ~met, domain)
-        return domain.project(jnp.where(met, target, others)) - at.x
+
+        def as_if_held() -> Array:
+            others = at.x + towards(state.memory, at, free & ~met, domain)
+            return jnp.where(met, target, others)
+
+        return domain.project(loops.cond(jnp.any(met), as_if_held, lambda: target)) - at.x
 
 
 def units_of_start(x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Float[Array, " n"]:

@@ -18,9 +18,11 @@ from jaxtyping import Array, Bool, Float, PyTree
 from adjoint.optimize.continuation import Continuation, History
 from adjoint.optimize.objective import Objective
 from adjoint.optimize.problem import Answer, Domain, Measure, Method, Request
-from adjoint.optimize.progress import RUNNING, Limits, Run, examine, proceed, start
-from adjoint.record.checkpoint import Checkpoint
-from adjoint.record.interruption import Interruption
+from adjoint.optimize.progress import examine, proceed
+from adjoint.optimize.run import Limits, Run, start
+from adjoint.optimize.stopping import RUNNING
+from adjoint.run.checkpoint import Checkpoint
+from adjoint.run.interruption import Interruption
 from adjoint.solution import Status
 from adjoint.tracing import loops
 

@@ -75,6 +75,12 @@ def measure(
     )
 
 
+def at_iterate(at: Iterate, constraints: Constraints, multipliers: Float[Array, " m"]) -> Iterate:
+    """The value of the Lagrangian and its derivative in place of those of f."""
+    value = at.value + multipliers @ constraints.value
+    return Iterate(at.x, value, at.derivative + multipliers @ constraints.jacobian)
+
+
 def trapped(
     x: Float[Array, " n"], constraints: Constraints, multipliers: Float[Array, " m"], domain: Domain
 ) -> Bool[Array, ""]:

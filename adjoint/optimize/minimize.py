@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial, reduce
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.core
@@ -11,23 +11,32 @@ import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
 from adjoint.inner_products import InnerProduct
-from adjoint.inputs import refuse
-from adjoint.optimize.choice import as_method, choose, honoring
+from adjoint.inputs import refuse, takes_jax_functions
+from adjoint.optimize.bfgs import BFGS
+from adjoint.optimize.choice import SMALL, as_method, choose, honoring
 from adjoint.optimize.driver import Step, compiled, on_host
 from adjoint.optimize.problem import Domain, Measure, Method, Request
-from adjoint.optimize.progress import Limits, Run
+from adjoint.optimize.run import Limits, Run
 from adjoint.optimize.sqp import SQP, sqp_on_host
 from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
-from adjoint.record.checkpoint import Checkpoint
+from adjoint.run.checkpoint import Checkpoint
 from adjoint.solution import Columns, Solution, Status, Words
 
+if TYPE_CHECKING:
+    import scipy.optimize
 
+
+@takes_jax_functions(
+    "minimize",
+    "Functions of NumPy: pass the derivative of the objective as gradient=, and wrap what else there is "
+    "in adjoint.external(function, vjp=..., like=...).",
+)
 def minimize(
     objective: Callable[[PyTree], Any],
     x0: PyTree,
     method: Any = None,
     *,
-    bounds: tuple[PyTree, PyTree] | None = None,
+    bounds: "tuple[PyTree, PyTree] | scipy.optimize.Bounds | None" = None,
     equality: Callable[[PyTree], PyTree] | None = None,
     inequality: Callable[[PyTree], PyTree] | None = None,
     inner_product: InnerProduct | None = None,
@@ -56,9 +65,12 @@ def minimize(
         `AugmentedLagrangian`; None chooses by size, bounds,
         constraints and derivatives, and ``stats["method"]`` says what and why.
     bounds
-        (lower, upper), each a number or structured like x0; infinite where there is none.
+        (lower, upper), each a number or structured and shaped like x0; infinite, or None for a whole side, where there is
+        none. Or `scipy.optimize.Bounds`. A pair (lowest, highest) for each unknown, the other form of SciPy, is refused, as
+        is all that can be read in both ways.
     equality, inequality
-        g and h, functions of x that return arrays.
+        g and h, functions of x that return arrays: g(x) = 0 and h(x) <= 0. (The inequalities of SciPy are >= 0: change
+        their signs.)
     inner_product
         Measures steps and derivatives, and makes gradients of derivatives: `Euclidean` (default), `Weighted`, `Sobolev`. With the
         default `BFGS`, `LBFGS`, `Newton` and `GaussNewton` measure their steps in units of the entries of x0.
@@ -67,10 +79,16 @@ def minimize(
     noise
         Uncertainty of f, absolute; estimated when progress stops and this is zero.
     rtol, atol
-        Stop when the dual norm of the projected derivative (of the Lagrangian, with constraints) is at most rtol times that at
-        the start, or atol, in units of f per unit of x.
+        A run may stop when the projected derivative (of the Lagrangian, with constraints), times the
+        sizes that the entries of x have reached, is at most rtol times that at the start, or times
+        the forces of the constraints where these are larger: the same in all units. As a steep
+        start makes that a large number, little must be left to gain, too: a change of any entry by
+        its size changes f by at most 1e-5 of f to first order, and a Newton step, where the method
+        knows one, gains at most 1e-8 of f; or, where f is zero by rounding, x is within 1e-8 of the
+        minimizer by its slopes. A dual norm of at most atol, in units of f per unit of x, is enough
+        by itself.
     constraint_tolerance
-        Largest violation of a constraint, in its unit, that counts as none.
+        Largest violation of a constraint, in its unit, that counts as none: state constraints as shares of what they limit.
     max_steps, max_evaluations, max_seconds
         Limits; the last one is looked at between evaluations, outside of `jit` only.
     callback
@@ -82,10 +100,12 @@ def minimize(
     Returns
     -------
     solution
-        `Solution` with ``value``, the best point found, structured like x0 (never NaN in place of it: the status tells whether it
-        is a minimizer), ``status``, and ``stats``: ``value`` of f, ``stationarity``, ``violation``, ``iterations``,
-        ``evaluations`` (of f with f'), ``hessians``, ``products`` (f'' v), ``noise``, ``start_outside``, ``method``, with
-        constraints ``multipliers``, and, outside of `jit`, ``history``.
+        `Solution` with ``value``, the best point found, structured like x0 (never NaN in place of
+        it: the status tells whether it is a minimizer), ``status``, and ``stats``: ``value`` of f,
+        ``stationarity``, ``violation``, ``iterations``, ``evaluations`` (of f with f'),
+        ``hessians``, ``products`` (f'' v), ``noise`` (of f, or with constraints of the Lagrangian,
+        as far as the run has met it, else zero), ``start_outside``, ``method``, with constraints
+        ``multipliers``, and, outside of `jit`, ``history``.
 
     Raises
     ------
@@ -95,6 +115,9 @@ def minimize(
     Notes
     -----
     **Derivative**: none; `argmin` differentiates minimizers.
+
+    **Units**: those of f, and of all x by one factor, change no run. Those of single entries of x change none of `MMA`, `GCMMA`,
+    and, where no entry starts at zero, `Newton` and `GaussNewton`; `BFGS` and `LBFGS` say when; the others depend on them.
 
     **Status**: `SUCCESS`; `NOISE_FLOOR`, a success of its own kind; `NOT_CONVERGED`, `MAX_EVALUATIONS` or `TIME_LIMIT` at a limit;
     `STALLED`; `UNTRUSTED_GRADIENT`, when differences of f contradict f'; `UNBOUNDED`; `INFEASIBLE`; `NONFINITE_OBJECTIVE`;
@@ -139,9 +162,11 @@ def _methods(method: Any, statement: Statement, equality: Any, inequality: Any) 
     """The methods to try in turn, and why these."""
     given = {"bounds": statement.domain.bounded, "equality": equality is not None, "inequality": inequality is not None}
     if method is None:
-        traceable = statement.objective.gradient is None
-        boxed = _is_boxed(statement.domain)
-        methods, why = choose(statement.x.size, boxed, given["equality"], given["inequality"], traceable)
+        n, constrained = statement.x.size, given["equality"] or given["inequality"]
+        require_scalar(statement, BFGS())
+        # Asked only where the answer decides, since it takes a tracing of the objective.
+        twice = n <= SMALL and not constrained and statement.objective.has_second_derivatives(statement.x)
+        methods, why = choose(n, _is_boxed(statement.domain), given["equality"], given["inequality"], twice)
     else:
         methods, why = (as_method(method),), "as asked"
     for chosen in methods:
@@ -199,12 +224,17 @@ def _refuse_on_host_only(**given: Any) -> None:
 # A method that has another one behind it gives up after so many steps, the first and the second: it may be crawling where the
 # other one runs.
 PATIENCE = (100, 300)
+# The same with constraints, where the first method learns second derivatives in as many steps as
+# there are unknowns.
+PATIENCE_WITHIN_CONSTRAINTS = (300, 100)
 
 
 def _left(limits: Limits, spent: Any, number: int, methods: tuple[Method, ...]) -> Limits:
     """The limits of a stage."""
     is_last = number + 1 == len(methods)
-    steps = limits.max_steps if is_last else jnp.minimum(limits.max_steps, PATIENCE[number])
+    within_constraints = "inequality" in methods[number].handles
+    patience = PATIENCE_WITHIN_CONSTRAINTS if within_constraints else PATIENCE
+    steps = limits.max_steps if is_last else jnp.minimum(limits.max_steps, patience[number])
     return limits._replace(max_steps=steps, max_evaluations=limits.max_evaluations - spent)
 
 
@@ -269,7 +299,7 @@ def _stage(run: Run) -> _Stage:
         "evaluations": run.counts[0],
         "hessians": run.counts[1],
         "products": run.counts[2],
-        "noise": run.noise,
+        "noise": run.seen_noise,
     }
     if hasattr(run.state, "multipliers"):
         stats["multipliers"] = jnp.where(finished, run.state.multipliers, run.best.multipliers)

@@ -126,7 +126,9 @@ class MMA:
     Notes
     -----
     **Cost** per step: one value and derivative of everything, and 20 to 40 linear systems in the multipliers, n m^2 + m^3
-    operations each: for many unknowns and up to a few hundred constraints. **Converges** linearly, which reaches the usual rtol
+    operations each: for many unknowns and up to a few hundred constraints. **Units**: the run is the same whatever units
+    the entries of x, f and the constraints have, as widths and curvatures are in upper - lower; only `constraint_tolerance` of
+    `minimize` is in the unit of the constraints. **Converges** linearly, which reaches the usual rtol
     of 1e-8 in some tens of steps; there is no proof that it does (`GCMMA` has one), and a run that turns in circles ends as
     `NOT_CONVERGED`. Where something is not a number the step is halved; where a constraint is broken whose approximation was far
     from it, the subproblem is solved again with more curvature.

@@ -35,6 +35,9 @@ class TrustRegionState(NamedTuple):
         The decrease of f that the model promises at `point`.
     promise
         The decrease that it promises without a trust region; infinite where f'' is indefinite, or not known yet.
+    newton_share
+        The largest share of an entry by which Newton's step changes it; infinite where rounding
+        hides an eigenvalue.
     size
         The longest |x| so far, or the first radius.
     revived
@@ -55,6 +58,7 @@ class TrustRegionState(NamedTuple):
     unit: Float[Array, " n"]
     predicted: Float[Array, ""]
     promise: Float[Array, ""]
+    newton_share: Float[Array, ""]
     size: Float[Array, ""]
     started: Bool[Array, ""]
     revived: Bool[Array, ""]
@@ -102,6 +106,7 @@ class TrustRegionNewton:
             unit=unit,
             predicted=zero,
             promise=jnp.full((), jnp.inf, x.dtype),
+            newton_share=jnp.full((), jnp.inf, x.dtype),
             size=radius,
             started=no,
             revived=no,
@@ -115,7 +120,8 @@ class TrustRegionNewton:
         valued = state.request == Request.VALUE
         judged = _judge(state, answer, domain)
         H = jnp.asarray(answer.hessian)
-        informed = state._replace(hessian=H, promise=_promise(H, state.at, domain))
+        promise, newton_share = _promise(H, state.at, domain)
+        informed = state._replace(hessian=H, promise=promise, newton_share=newton_share)
         state = jax.tree.map(lambda a, b: jnp.where(valued, a, b), judged, informed)
         accepted = valued & (state.request == Request.HESSIAN)
         return loops.cond(accepted | state.stuck, lambda s: s, lambda s: _propose(s, domain), state)
@@ -179,6 +185,7 @@ def _judge(state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegi
         stuck=~accepted & hopeless(verdict, radius, size),
         radius=radius,
         promise=jnp.where(accepted, jnp.inf, state.promise),
+        newton_share=jnp.where(accepted, jnp.inf, state.newton_share),
         size=size,
         started=jnp.ones((), bool),
         revived=state.revived & ~accepted,
@@ -187,13 +194,25 @@ def _judge(state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegi
     )
 
 
-def _promise(H: Array, at: Iterate, domain: Domain) -> Float[Array, ""]:
-    """What the model gains without a trust region, g' H^-1 g / 2 of the free entries; infinite where H is indefinite."""
+def _promise(H: Array, at: Iterate, domain: Domain) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """What the model gains without a trust region, g' H^-1 g / 2 of the free entries, and the share of x that its step changes.
+
+    Infinite where H is indefinite; the share also where rounding hides an eigenvalue.
+    """
     free = domain.free(at.x, at.derivative)
     w, vectors = eigenbasis(H, free, domain)
     b, rounding = vectors.T @ (at.derivative * free), w.size * jnp.finfo(w.dtype).eps * jnp.max(jnp.abs(w))
-    gain = jnp.sum(b**2 / jnp.maximum(w, jnp.maximum(rounding, jnp.finfo(w.dtype).tiny))) / 2
-    return jnp.where(w[0] < -INDEFINITE * rounding, jnp.inf, gain)
+    known = jnp.maximum(w, jnp.maximum(rounding, jnp.finfo(w.dtype).tiny))
+    gain = jnp.sum(b**2 / known) / 2
+    size = jnp.maximum(jnp.abs(at.x), jnp.sqrt(jnp.finfo(w.dtype).eps) * domain_units(domain, at.x))
+    share = jnp.max(jnp.abs(vectors @ (b / known)) * free / size, initial=0.0)
+    resolved = w[0] > INDEFINITE * rounding
+    return jnp.where(w[0] < -INDEFINITE * rounding, jnp.inf, gain), jnp.where(resolved, share, jnp.inf)
+
+
+def domain_units(domain: Domain, x: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The units of the entries, or their largest size where there are none."""
+    return jnp.full_like(x, jnp.max(jnp.abs(x), initial=0.0)) if domain.unit is None else domain.unit
 
 
 def _propose(state: TrustRegionState, domain: Domain) -> TrustRegionState:

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from adjoint.inputs import describe, refuse
 from adjoint.optimize.problem import Answer, Method, Request
-from adjoint.optimize.progress import Run
+from adjoint.optimize.run import Run
 from adjoint.tracing import loops
 
 Function = Callable[[PyTree], Any]
@@ -74,12 +76,37 @@ class Objective:
         """m."""
         return sum(_size(c, self.unravel, x) for c in self.constraints)
 
+    def has_second_derivatives(self, x: Float[Array, " n"]) -> bool:
+        """Whether JAX can differentiate f' once more: black boxes and some solvers know first derivatives only.
+
+        Where it cannot, whoever refuses says so when f'' is traced, or when it is lowered; nothing is computed.
+        """
+        if self.gradient is not None:
+            return False
+        gradient, shape = jax.grad(self._flat), jax.ShapeDtypeStruct(x.shape, x.dtype)
+        try:
+            program = jax.make_jaxpr(jax.jacfwd(gradient))(shape).jaxpr
+            constants = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in program.constvars]
+            # Constants as arguments, since inside of jit some are traced.
+            jax.jit(lambda constants, x: jax.core.eval_jaxpr(program, constants, x)).lower(constants, shape)
+        except (TypeError, ValueError, NotImplementedError):
+            jax.eval_shape(gradient, shape)  # what has not even a first derivative says so here
+            return False
+        return True
+
     def on_host(self, x: Float[Array, " n"], blank: Answer) -> Answer:
         """f and f' as the user's functions give them, c and c' by JAX."""
         tree = jax.tree.map(np.asarray, self.unravel(x))
         assert self.gradient is not None
-        value = np.asarray(self.function(tree), x.dtype)
-        derivative = ravel_pytree(self.gradient(tree))[0].astype(x.dtype)
+        value, gradient = self.function(tree), self.gradient(tree)
+        if isinstance(value, tuple | list) or np.shape(value) != ():
+            given = f"an objective that returns {describe(value)}"
+            refuse("minimize", given, "one number", "Return f alone, and its derivative by gradient=.", TypeError)
+        value = np.asarray(value, x.dtype)
+        if _shapes(gradient) != _shapes(tree):
+            given = f"gradient= that returns {_shapes(gradient)[1]}"
+            refuse("minimize", given, f"the derivative, like x, {_shapes(tree)[1]}", "Return f'(x).", TypeError)
+        derivative = ravel_pytree(gradient)[0].astype(x.dtype)
         return self._constrained(x, blank._replace(value=jnp.asarray(value), derivative=derivative))
 
     def _flat(self, x: Array) -> Array:
@@ -127,6 +154,11 @@ class Objective:
             return self._flat
         weights = run.state.weights
         return lambda x: self._flat(x) + weights @ self._c(x)
+
+
+def _shapes(tree: PyTree) -> tuple[Any, list[tuple[int, ...]]]:
+    """The structure, and the shapes of its arrays."""
+    return jax.tree.structure(tree), [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def _size(function: Function, unravel: Callable[[Array], PyTree], x: Array) -> int:

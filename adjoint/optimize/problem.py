@@ -117,6 +117,19 @@ class Domain:
         """Measured in these units of the entries, unless the user has said how to measure."""
         return replace(self, unit=unit) if isinstance(self.inner_product, Euclidean) else self
 
+    def in_sizes(self, reach: Float[Array, " n"]) -> "Domain":
+        """Measured in the sizes that the entries have reached, unless the user has said how to measure.
+
+        An entry that has always been zero has upper - lower for its unit where that is finite, which no
+        other entry decides; else the largest size.
+        """
+        largest = jnp.max(reach, initial=0.0)
+        unit = jnp.full_like(reach, jnp.where(largest > 0, largest, 1))
+        if self.lower is not None and self.upper is not None:
+            span = self.upper - self.lower
+            unit = jnp.where(jnp.isfinite(span) & (span > 0), span, unit)
+        return self.in_units(jnp.where(reach > 0, reach, unit))
+
     def gradient(self, derivative: Float[Array, " n"]) -> Float[Array, " n"]:
         """The vector that represents a derivative."""
         if isinstance(self.inner_product, Euclidean):
@@ -158,9 +171,11 @@ class Domain:
         if not self.bounded:
             return derivative
         size = jnp.maximum(self.dual_norm(derivative), jnp.finfo(x.dtype).tiny)
-        unit = self.norm(jnp.ones_like(x)) / jnp.sqrt(x.size)  # length of a step of 1 in one entry, on average
-        step = derivative / (size * unit)
-        return (x - self.project(x - step)) * (size * unit)
+        # The length of a step of 1 in one entry, on average; of a step of its unit, where it has one.
+        unit = 1.0 if self.unit is not None else self.norm(jnp.ones_like(x)) / jnp.sqrt(x.size)
+        squares = jnp.ones_like(x) if self.unit is None else self.unit**2
+        step = squares * derivative / (size * unit)
+        return (x - self.project(x - step)) * (size * unit) / squares
 
     def longest(self, x: Float[Array, " n"], direction: Float[Array, " n"]) -> Float[Array, ""]:
         """The largest t for which x + t direction is within the bounds."""

@@ -19,9 +19,11 @@ from adjoint.optimize.driver import Step, Watch, ask, begin, go_on
 from adjoint.optimize.lagrangian import Constraints, no_constraints
 from adjoint.optimize.objective import Objective
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
-from adjoint.optimize.progress import RUNNING, Limits, Run, examine, proceed
-from adjoint.record.checkpoint import Checkpoint
-from adjoint.record.interruption import Interruption
+from adjoint.optimize.progress import examine, proceed
+from adjoint.optimize.run import Limits, Run
+from adjoint.optimize.stopping import RUNNING
+from adjoint.run.checkpoint import Checkpoint
+from adjoint.run.interruption import Interruption
 from adjoint.solution import Status
 
 # What SLSQP is told of a point where something is not a number: so many times the largest |f| so far above it.

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.inner_products import Euclidean, InnerProduct
-from adjoint.inputs import describe, refuse
+from adjoint.inputs import describe, refuse, require_function, warn_if_cut
 from adjoint.optimize.objective import Objective
 from adjoint.optimize.problem import Domain, Method
 
@@ -44,6 +44,7 @@ def state(
     noise: Any,
 ) -> Statement:
     """The statement of minimize's arguments."""
+    warn_if_cut("minimize", x0=x0, bounds=bounds)
     x, unravel = ravel_pytree(_numbers(x0))
     x = x.astype(x.dtype)  # a weak type, as of jnp.full(3, 1.0), would make the first step compile twice
     lower, upper = _bounds(bounds, x0, x)
@@ -52,7 +53,10 @@ def state(
     for name, constraint in (("equality", equality), ("inequality", inequality)):
         if constraint is not None:
             captured += _trace(name, constraint, x, unravel)[0]
-    if gradient is None:
+    if gradient is not None:
+        require_function("minimize", "gradient", gradient)
+        require_function("minimize", "objective", function)
+    else:
         captured += _trace("objective", function, x, unravel)[0]
     if any(hasattr(value, "tangent") for value in captured if isinstance(value, jax.core.Tracer)):
         refuse(
@@ -87,6 +91,15 @@ def require_scalar(statement: Statement, method: Method) -> None:
     if getattr(method, "least_squares", False):
         if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(shape)):
             refuse("minimize", f"residuals {describe(shape)}", "real numbers", "Return r, not |r|^2.", TypeError)
+        if hasattr(shape, "shape") and shape.shape == ():
+            # Of f itself GaussNewton would minimize f^2 / 2, which is another problem where f goes below zero.
+            refuse(
+                "minimize with GaussNewton",
+                "a number",
+                "the array of residuals r, whose |r|^2 / 2 is minimized",
+                "Return r, not its sum of squares; a single residual as an array of shape (1,).",
+                TypeError,
+            )
         return
     if not (hasattr(shape, "shape") and shape.shape == () and jnp.issubdtype(shape.dtype, jnp.floating)):
         refuse(
@@ -123,10 +136,7 @@ def _numbers(x0: PyTree) -> PyTree:
 
 def _trace(name: str, function: Callable[[PyTree], Any], x: Array, unravel: Callable[[Array], PyTree]) -> Any:
     """What a function captured, and the shapes that it returns."""
-    if not callable(function):
-        refuse(
-            "minimize", f"{name} = {describe(function)}", "a function of x", f"Pass {name} as a function.", TypeError
-        )
+    require_function("minimize", name, function)
     program = jax.make_jaxpr(lambda x: function(unravel(x)))(x)
     if name != "objective" and not (
         program.out_avals and all(jnp.issubdtype(a.dtype, jnp.floating) for a in program.out_avals)
@@ -137,28 +147,98 @@ def _trace(name: str, function: Callable[[PyTree], Any], x: Array, unravel: Call
     return list(program.consts), program.out_avals
 
 
+_BOTH_SIDES = (
+    "Write bounds=(lower, upper) with each a number or an array like x0, or scipy.optimize.Bounds(lower, upper)."
+)
+
+
 def _bounds(bounds: Any, x0: PyTree, x: Array) -> tuple[Array | None, Array | None]:
+    """Lower and upper bounds of every entry; what can be read as SciPy's pairs of entries as well is refused."""
     if bounds is None:
         return None, None
-    if not (isinstance(bounds, tuple | list) and len(bounds) == 2):
-        refuse("minimize", f"bounds = {describe(bounds)}", "a pair (lower, upper)", "Use inf where there is none.")
-    lower, upper = (_bound(side, bound, x0, x) for side, bound in zip(("lower", "upper"), bounds, strict=True))
+    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
+        sides = [_side_of_scipy(side, bound, x0, x) for side, bound in (("lower", bounds.lb), ("upper", bounds.ub))]
+    else:
+        _require_one_reading(bounds, x0)
+        sides = [_bound(side, bound, x0, x) for side, bound in zip(("lower", "upper"), bounds, strict=True)]
+    lower, upper = sides
     crossing: Bool[Array, " n"] = lower > upper
     if not isinstance(crossing, jax.core.Tracer) and bool(jnp.any(crossing | jnp.isnan(lower) | jnp.isnan(upper))):
         i = int(jnp.argmax(crossing | jnp.isnan(lower) | jnp.isnan(upper)))
-        given = f"the bounds {float(lower[i])} and {float(upper[i])} of entry {i}"
-        refuse("minimize", given, "lower <= upper", "Exchange them, or correct the one that is wrong.")
+        given = f"the lower bound {float(lower[i])} and the upper bound {float(upper[i])} of entry {i}"
+        refuse("minimize", given, "lower <= upper", f"Correct one of them. {_BOTH_SIDES}")
     return lower, upper
 
 
-def _bound(side: str, bound: PyTree, x0: PyTree, x: Array) -> Array:
-    if np.ndim(bound) == 0 and len(jax.tree.leaves(bound)) == 1 and not isinstance(bound, dict | list | tuple):
-        return jnp.full_like(x, bound)
-    try:
-        full = jax.tree.map(lambda v, b: jnp.broadcast_to(jnp.asarray(b), jnp.shape(v)), x0, bound)
-    except ValueError:
-        given = f"the {side} bound {jax.tree.map(jnp.shape, bound)}"
+def _require_one_reading(bounds: Any, x0: PyTree) -> None:
+    """Refuse what is no pair (lower, upper), and what SciPy would read as a pair (lowest, highest) for each of two unknowns.
+
+    Plain sequences of numbers leave both readings where x0 has an axis of length two in each place, as x0 itself has two parts.
+    Arrays and pytrees of arrays in a tuple are a lower and an upper bound, as is documented.
+    """
+    if not (isinstance(bounds, tuple | list) and len(bounds) == 2):
+        rows = bounds if isinstance(bounds, tuple | list) or np.ndim(bounds) == 2 else ()
+        pairs = len(rows) > 0 and all(_length(pair) == 2 for pair in rows)
+        given = f"bounds = {describe(bounds)}" + (", of a pair for each entry, as SciPy has it" if pairs else "")
+        refuse("minimize", given, "a pair (lower, upper)", _BOTH_SIDES)
+    if isinstance(x0, list | tuple):
+        is_pair = len(x0) == 2 and all(type(side) in (list, tuple) and len(side) == 2 for side in bounds)
+        both = is_pair and any(isinstance(leaf, int | float) for leaf in jax.tree.leaves(bounds))
+    else:
+        shape = np.shape(x0) if isinstance(x0, jax.Array | np.ndarray) else ()
+        all_two = len(shape) > 0 and set(shape) == {2}
+        plain = isinstance(bounds, list) or any(isinstance(side, list | tuple) for side in bounds)
+        both = all_two and plain and all(_length(side) == 2 for side in bounds)
+    if both:
         refuse(
-            "minimize", given, f"a number, or like x0, {jax.tree.map(jnp.shape, x0)}", "Use inf where there is none."
+            "minimize",
+            f"bounds = {bounds}, which is (lower, upper), or (lowest, highest) of each unknown as SciPy has it",
+            "bounds that can be read in one way",
+            _BOTH_SIDES,
         )
+
+
+def _length(side: Any) -> int | None:
+    """Of a sequence or an array; None for what has none."""
+    if isinstance(side, list | tuple):
+        return len(side)
+    return np.shape(side)[0] if isinstance(side, jax.Array | np.ndarray) and np.ndim(side) > 0 else None
+
+
+def _side_of_scipy(side: str, bound: Any, x0: PyTree, x: Array) -> Array:
+    """One side of `scipy.optimize.Bounds`: one number, like x0, or flat with an entry for each of x0."""
+    bound = jnp.asarray(bound, x.dtype)
+    if bound.size == 1:
+        return jnp.full_like(x, bound.ravel()[0])
+    fits = bound.shape in ((x.size,), np.shape(x0) if isinstance(x0, jax.Array | np.ndarray) else (x.size,))
+    if not fits:
+        given = f"scipy.optimize.Bounds with a {side} bound of shape {bound.shape}"
+        refuse("minimize", given, f"one number, or {x.size} as x0 has", "Use inf where there is none.")
+    return bound.ravel()
+
+
+def _bound(side: str, bound: PyTree, x0: PyTree, x: Array) -> Array:
+    if bound is None:
+        return jnp.full_like(x, -jnp.inf if side == "lower" else jnp.inf)
+    is_number = not isinstance(bound, dict | list | tuple) and np.ndim(bound) == 0
+    if is_number and len(jax.tree.leaves(bound)) == 1:
+        return jnp.full_like(x, jnp.asarray(bound))
+
+    def like(v: Any, b: Any) -> Array:
+        if _shape(b) not in ((), np.shape(v)):
+            raise ValueError
+        return jnp.broadcast_to(jnp.asarray(b, jnp.result_type(v)), np.shape(v))
+
+    try:
+        full = jax.tree.map(like, x0, bound)
+    except (ValueError, TypeError):
+        given = f"the {side} bound {jax.tree.map(np.shape, bound)}"
+        refuse("minimize", given, f"a number, or like x0, {jax.tree.map(np.shape, x0)}", _BOTH_SIDES)
     return ravel_pytree(full)[0].astype(x.dtype)
+
+
+def _shape(b: Any) -> tuple[int, ...]:
+    """Of numbers; refused where None stands for some of them."""
+    if any(leaf is None for leaf in jax.tree.leaves(b, is_leaf=lambda leaf: leaf is None)):
+        raise ValueError
+    return np.shape(b)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from adjoint.inputs import refuse
+from adjoint.inputs import refuse, takes_jax_functions
 from adjoint.verify.differences import (
     DEVIATIONS,
     Estimate,
@@ -49,6 +49,7 @@ MOST_COORDINATES = 30
 REMAINDERS = 8
 
 
+@takes_jax_functions("verify_gradient")
 def verify_gradient(
     f: Callable[[PyTree], Float[Array, ""]],
     p: PyTree,

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from adjoint.inputs import refuse
+from adjoint.inputs import refuse, takes_jax_functions
 from adjoint.verify.differences import DEVIATIONS, central_differences, noise_at, noise_level
 from adjoint.verify.line import (
     Direction,
@@ -189,6 +189,7 @@ def odd_and_even_parts(line: Line, steps: np.ndarray) -> tuple[np.ndarray, np.nd
     return (plus - minus) / 2, ((plus - line.value) + (minus - line.value)) / 2
 
 
+@takes_jax_functions("taylor_test")
 def taylor_test(
     f: Callable[[PyTree], Float[Array, ""]],
     p: PyTree,

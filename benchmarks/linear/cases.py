@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import adjoint
-from problems.fem.assembly import Elasticity
-from problems.fem.grid import Grid
+from adjoint.fem.assembly import Elasticity
+from adjoint.fem.grid import Grid
 
 # Parameters are drawn from -1 to 1, so a coefficient differs from its base by up to this factor, up or down.
 SPREAD = np.log(1.2)

@@ -1,12 +1,14 @@
 """Live progress of an iteration: a table that updates itself on a terminal, a few plain lines elsewhere."""
 
+import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Self, TextIO
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 # A log gets a line at most every second at first, and later one each time the run has become 5 % older: about
 # ln(T / 20 s) / 0.05 + 20 lines after T seconds, so 100 for a quarter of an hour and 200 for a day.
@@ -95,7 +97,8 @@ class TerminalProgress:
 
         self._rows: deque[Mapping[str, float]] = deque(maxlen=ROWS_ON_SCREEN)
         self._started = time.monotonic()
-        self._live = Live(console=Console(file=stream), get_renderable=self._table, refresh_per_second=4)
+        self._console = Console(file=stream)
+        self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=4)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -114,16 +117,53 @@ class TerminalProgress:
         """
         self._rows.append(row)
 
-    def _table(self) -> "Table":
+    def _table(self) -> "Group":
+        from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
+        seconds = f"{time.monotonic() - self._started:.0f} s since the start"
         rows = list(self._rows)
-        table = Table(caption=f"{time.monotonic() - self._started:.0f} s since the start", caption_justify="left")
-        for name in rows[-1] if rows else ("waiting for the first iteration",):
-            table.add_column(name, justify="right")
-        for row in rows:
-            table.add_row(*(format_number(value) for value in row.values()))
-        return table
+        if not rows:
+            return Group(Text("waiting for the first iteration"), Text(seconds))
+        names = list(rows[-1])
+        cells = [[format_number(value) for value in row.values()] for row in rows]
+        widths = [_width(name, [row[k] for row in cells]) for k, name in enumerate(names)]
+        shown = _columns_that_fit(widths, self._console.width)
+        table = Table()
+        for name, width in zip(names[:shown], widths, strict=False):
+            table.add_column(_folded(name, width), justify="right", min_width=width)
+        for row in cells:
+            table.add_row(*row[:shown])
+        hidden = ", ".join(names[shown:])
+        return Group(table, Text(f"{seconds}; too wide for here: {hidden}" if hidden else seconds))
+
+
+# What Rich draws around a cell: a border and two spaces; one more border ends the row.
+AROUND_A_CELL = 3
+# A name may be broken at spaces and after underscores.
+WORD = re.compile(r"[^ _]+[ _]*")
+
+
+def _width(name: str, cells: Sequence[str]) -> int:
+    """As wide as the widest number and the longest word of the name: numbers are never cut."""
+    return max(map(len, [*(word.rstrip() for word in WORD.findall(name)), *cells]))
+
+
+def _columns_that_fit(widths: Sequence[int], width: int) -> int:
+    """How many columns, from the first one, fit beside each other; at least one."""
+    ends = accumulate((each + AROUND_A_CELL for each in widths), initial=1)
+    return max(1, sum(end <= width for end in ends) - 1)
+
+
+def _folded(name: str, width: int) -> str:
+    """The name on as few lines of this width as its words allow."""
+    lines = [""]
+    for word in WORD.findall(name):
+        if lines[-1] and len((lines[-1] + word).rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def progress_on(stream: TextIO) -> PlainProgress | TerminalProgress:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from adjoint.record.figures import gray_levels, level_image
+from adjoint.run.figures import gray_levels, level_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-import adjoint
-from problems.fem.elements import elasticity_matrix, stiffness_matrix, strain_displacement
-from problems.fem.grid import Grid
+from adjoint.fem.elements import elasticity_matrix, stiffness_matrix, strain_displacement
+from adjoint.fem.grid import Grid
+from adjoint.linear.operators import Sparse, SparsePattern
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class Elasticity:
     A bar of 2 elements and of length 2, clamped at the left, pulled at the right by a stress of 1:
 
     >>> import jax.numpy as jnp, numpy as np, adjoint
-    >>> from problems.fem.elements import traction_load
+    >>> from adjoint.fem.elements import traction_load
     >>> grid = Grid((2, 1))
     >>> fixed = np.zeros((grid.node_count, 2), bool)
     >>> fixed[grid.boundary("left")] = True
@@ -101,7 +101,7 @@ class Elasticity:
         return np.stack([elements[which], row, column])
 
     @cached_property
-    def pattern(self) -> adjoint.SparsePattern:
+    def pattern(self) -> SparsePattern:
         """Where K is nonzero: the pattern of `entries`."""
         unknown = np.full(self.grid.node_count * self.grid.dimension, -1)
         unknown[self.free] = np.arange(self.free.size)
@@ -111,9 +111,9 @@ class Elasticity:
         shape = (len(whole), dofs.shape[1], dofs.shape[1])
         rows = np.concatenate([np.broadcast_to(whole[:, :, None], shape).ravel(), dofs[element, row]])
         cols = np.concatenate([np.broadcast_to(whole[:, None, :], shape).ravel(), dofs[element, column]])
-        return adjoint.SparsePattern(rows, cols, (self.free.size, self.free.size))
+        return SparsePattern(rows, cols, (self.free.size, self.free.size))
 
-    def stiffness(self, moduli: Float[Array, "..."]) -> adjoint.Sparse:
+    def stiffness(self, moduli: Float[Array, "..."]) -> Sparse:
         """K(E) = sum over the elements of E_e K_e, on the free degrees of freedom.
 
         Parameters
@@ -134,7 +134,7 @@ class Elasticity:
         if moduli.shape != self.grid.elements:
             raise ValueError(
                 f"Elasticity.stiffness: got moduli of shape {moduli.shape}, expected {self.grid.elements}, one for "
-                "each element. See problems.fem.grid for the layout."
+                "each element. See adjoint.fem.grid for the layout."
             )
         E, K_e = moduli.ravel(), jnp.asarray(self.element_stiffness, moduli.dtype)
         element, row, column = self._supported_entries
@@ -151,7 +151,7 @@ class Elasticity:
     ) -> Float[Array, "... strain"]:
         """σ = E D B u at the center of each element, of shape ``(*grid.elements, 3)`` or ``(*grid.elements, 6)``.
 
-        The components are in the order of `problems.fem.elements`. At the center of the element, Q4 and H8 stresses
+        The components are in the order of `adjoint.fem.elements`. At the center of the element, Q4 and H8 stresses
         are one order more accurate than elsewhere (Barlow, Int. J. Numer. Meth. Eng. 10, 243, 1976).
         """
         B = strain_displacement(np.zeros(self.grid.dimension), self.grid.element_size)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from problems.fem.grid import Grid, element_corners
+from adjoint.fem.grid import Grid, element_corners
 
 # Nodes of the two-point Gauss rule on (-1, 1), both with weight 1: exact for cubic polynomials.
 _GAUSS = (-1.0 / np.sqrt(3.0), 1.0 / np.sqrt(3.0))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from problems.fem.grid import Grid
+from adjoint.fem.grid import Grid
 
 # The γ of the sensitivity filter: keeps the division away from zero in empty elements.
 _SMALLEST_DENSITY = 1e-3

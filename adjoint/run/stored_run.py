@@ -3,13 +3,13 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from adjoint.record.provenance import provenance
-from adjoint.record.record import Outcome, Task
-from adjoint.record.run_folder import RunFolder
-from problems.gallery import UsageError, assignments, find, read_settings
+from adjoint.run.ending import Outcome, Task
+from adjoint.run.problem import Gallery, Problem
+from adjoint.run.provenance import provenance
+from adjoint.run.run_folder import RunFolder
+from adjoint.run.settings import UsageError, assignments, read_settings
 
 NAME = "run.json"
 FORMAT = 1
@@ -23,14 +23,13 @@ class StoredRun:
 
     Attributes
     ----------
-    name, problem, settings
-        The problem, by name and as a module of the gallery, and its settings.
+    problem, settings
+        The problem and its settings.
     made_with
         `provenance` when it began.
     """
 
-    name: str
-    problem: ModuleType
+    problem: Problem
     settings: Any
     made_with: dict[str, str]
 
@@ -53,8 +52,8 @@ def stored(task: Task) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-def read(path: Path) -> StoredRun:
-    """The run in that folder.
+def read(path: Path, gallery: Gallery) -> StoredRun:
+    """The run in that folder, of a problem of the gallery or of a file.
 
     Raises
     ------
@@ -76,8 +75,8 @@ def read(path: Path) -> StoredRun:
         raise UsageError(f"{path / NAME} is damaged; run again what {path / 'command.txt'} says") from None
     if layout != FORMAT:
         raise UsageError(f"{path / NAME} has format {layout}, expected {FORMAT}; go on with the version that wrote it")
-    problem = find(name)
-    return StoredRun(name, problem, read_settings(problem, assignments(settings)), made_with)
+    problem = gallery.find(name)
+    return StoredRun(problem, read_settings(problem.module, assignments(settings)), made_with)
 
 
 def finished(folder: RunFolder) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adjoint.inputs import refuse
-from adjoint.record.run_folder import RunFolder
+from adjoint.run.run_folder import RunFolder
 
 FORMAT = 1
 _DIGEST = hashlib.sha256().digest_size

@@ -1,89 +1,34 @@
 """The record of one run: what an iteration reports while it runs, and the files that it leaves however it ends."""
 
-import enum
 import json
 import math
 import shutil
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Protocol, TextIO, TypeVar
+from typing import TextIO, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
 from adjoint.inputs import refuse
-from adjoint.record.checkpoint import Checkpoint, Generations, Snapshot
-from adjoint.record.film import Film
-from adjoint.record.history import History
-from adjoint.record.interruption import Interruption
-from adjoint.record.progress import format_number, progress_on
-from adjoint.record.provenance import provenance
-from adjoint.record.report import Picture, Report, report_page
-from adjoint.record.run_folder import RunFolder
+from adjoint.run.activity import Activity
+from adjoint.run.checkpoint import Checkpoint, Generations, Snapshot
+from adjoint.run.ending import Ending, GradientVerdict, Outcome, Task
+from adjoint.run.film import Film
+from adjoint.run.history import History
+from adjoint.run.interruption import Interruption
+from adjoint.run.progress import format_number, progress_on
+from adjoint.run.provenance import provenance
+from adjoint.run.report import Picture, Report, report_page
+from adjoint.run.run_folder import RunFolder
 
 T = TypeVar("T")
 
 PAUSE = 5.0  # seconds between two versions of history.csv and of the state: what a killed run may lose
 CHECKPOINTS = "checkpoint"
-
-
-class Outcome(enum.IntEnum):
-    """How a run ended; the value is the exit code of the command line."""
-
-    DONE = 0
-    NOT_CONVERGED = 3
-    GRADIENT_NOT_TRUSTED = 4
-    INTERRUPTED = 130
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a run ended.
-
-    Attributes
-    ----------
-    outcome
-        The kind of ending.
-    sentence
-        What happened, with the numbers that decided it.
-    """
-
-    outcome: Outcome
-    sentence: str
-
-
-class GradientVerdict(Protocol):
-    """What `adjoint.verify_gradient` returns; ``str`` of it is a readable table."""
-
-    @property
-    def trusted(self) -> bool: ...
-
-    @property
-    def relative_error(self) -> float: ...
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a run was asked to do.
-
-    Attributes
-    ----------
-    problem, summary
-        The problem's name and what it is, in a line.
-    settings, meanings
-        The value of each setting, and what it means.
-    command
-        The command that repeats the run.
-    """
-
-    problem: str
-    summary: str
-    settings: Mapping[str, int | float | str | bool]
-    meanings: Mapping[str, str]
-    command: str
 
 
 class Record:
@@ -145,6 +90,7 @@ class Record:
         self._stream = stream
         self._interruption = interruption
         self._progress = progress_on(stream)
+        self._activity = Activity(stream)
         self._verdict: GradientVerdict | None = None
         self._circumstances = ""
         self._pictures: list[Picture] = []
@@ -172,10 +118,29 @@ class Record:
         """
         self._verdict = verdict
         self._circumstances = circumstances
+        self._activity.pause()
         if verdict.trusted:
             print(f"gradient: trusted, relative error {verdict.relative_error:.1e}", file=self._stream, flush=True)
         else:
             print(f"gradient: not trusted\n{verdict}", file=self._stream, flush=True)
+        self._activity.begin("computing")
+
+    @contextmanager
+    def activity(self) -> Iterator[None]:
+        """Show signs of life wherever no iterations are followed; whoever runs the problem calls it in this context."""
+        with self._activity:
+            self._activity.begin("verifying the gradient")
+            yield
+
+    def phase(self, what: str) -> None:
+        """Say what is done from now on, where it may take more than a few seconds and is no iteration.
+
+        Parameters
+        ----------
+        what
+            Such as "computing the sensitivities".
+        """
+        self._activity.begin(what)
 
     def follow(self, iterations: Iterable[T]) -> Iterator[T]:
         """Yield the iterations with live progress, and stop between two of them after a Ctrl-C; then save what is kept.
@@ -185,11 +150,15 @@ class Record:
         KeyboardInterrupt
             After the iteration in which Ctrl-C was pressed.
         """
-        with self._progress:
-            try:
-                yield from self._interruption.between(iterations)
-            finally:
-                self._save()
+        self._activity.pause()
+        try:
+            with self._progress:
+                try:
+                    yield from self._interruption.between(iterations)
+                finally:
+                    self._save()
+        finally:
+            self._activity.begin("drawing the pictures")
 
     def iteration(
         self, row: Mapping[str, object], density: Float[np.ndarray, "x y"] | None = None, caption: str = ""

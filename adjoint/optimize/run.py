@@ -1,0 +1,157 @@
+"""What there is to know of a run of a method: all that is saved, and what a new one begins with."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from adjoint.optimize import examination
+from adjoint.optimize.examination import Examination
+from adjoint.optimize.problem import Domain, Iterate, Measure, Method, Request
+from adjoint.optimize.stopping import RUNNING
+
+# Steps whose gain is compared with their slopes.
+MANY = 8
+
+
+class Limits(NamedTuple):
+    """When to stop; see `minimize`."""
+
+    rtol: Any
+    atol: Any
+    constraint_tolerance: Any
+    max_steps: Any
+    max_evaluations: Any
+
+
+class Best(NamedTuple):
+    """The best iterate so far: the lowest f of those within the constraints, or the least violation; with its multipliers."""
+
+    x: Float[Array, " n"]
+    value: Float[Array, ""]
+    stationarity: Float[Array, ""]
+    violation: Float[Array, ""]
+    multipliers: Float[Array, " m"]
+
+
+class Run(NamedTuple):
+    """Where a run stands; all that there is to save.
+
+    Attributes
+    ----------
+    state
+        The method's.
+    previous
+        The iterate before `state.at`.
+    measure
+        Of ``state.at``.
+    scaled, first_measure
+        The same in sizes of the entries, whatever units x has; and of the start of this run, or of
+        that which it goes on with.
+    lowest
+        The lowest stationarity so far.
+    mismatch
+        Of the last `MANY` steps whose gain could be seen: how far it misses what their slopes say,
+        as a share.
+    unexplained
+        Of the last three steps: the change of f, or of the Lagrangian, that no slopes explain.
+    examination, reason
+        Of the derivative, when one is going on, and the status to end with when it finds nothing.
+    counts
+        Requests answered, by kind.
+    idle, circling, unrelieved
+        Steps in a row that gained nothing, those that led to no new lowest merit (`lowest_merit` is
+        that), and those outside of the constraints that have not made the least violation smaller
+        by a share to speak of.
+    noise
+        Of f, as the latest examination has found it.
+    revived_at
+        The merit at which the method was last revived; again only when it has gained since.
+    size, reach
+        The largest |x|, and the largest |x_i| of each entry, so far.
+    sizes, value_at_size
+        The sizes of the entries that were the latest to be new, and f where they were.
+    faded
+        See `Evidence`.
+    code
+        Of the `Status` it ended with, or `RUNNING`.
+    """
+
+    state: Any
+    previous: Iterate
+    measure: Measure
+    scaled: Measure
+    first_measure: Measure
+    best: Best
+    lowest: Float[Array, ""]
+    mismatch: Float[Array, " 8"]
+    unexplained: Float[Array, " 3"]
+    examination: Examination
+    reason: Int32[Array, ""]
+    counts: Int32[Array, " 3"]
+    idle: Int32[Array, ""]
+    circling: Int32[Array, ""]
+    unrelieved: Int32[Array, ""]
+    lowest_merit: Float[Array, ""]
+    noise: Float[Array, ""]
+    revived_at: Float[Array, ""]
+    size: Float[Array, ""]
+    reach: Float[Array, " n"]
+    sizes: Float[Array, " n"]
+    value_at_size: Float[Array, ""]
+    faded: Bool[Array, ""]
+    code: Int32[Array, ""]
+
+    @property
+    def seen_noise(self) -> Float[Array, ""]:
+        """Of f, or of the Lagrangian with constraints: as examined, or as the last steps have met it."""
+        return jnp.maximum(self.noise, jnp.max(self.unexplained))
+
+    @property
+    def request(self) -> Int32[Array, ""]:
+        return jnp.where(self.examination.active, Request.VALUE, self.state.request)
+
+    @property
+    def point(self) -> Float[Array, " n"]:
+        return jnp.where(self.examination.active, self.examination.point, self.state.point)
+
+
+def start(
+    method: Method, x: Float[Array, " n"], domain: Domain, constraints: int = 0, first_measure: Measure | None = None
+) -> Run:
+    """A run before the first evaluation, of its own or one that goes on from where another method has come to."""
+    state = method.init(x, domain, constraints)
+    infinite, zero = jnp.asarray(jnp.inf, x.dtype), jnp.zeros((), x.dtype)
+    nowhere = Measure(infinite, infinite, infinite, jnp.zeros_like(state.at.x), zero)
+    integer = jnp.zeros((), jnp.int32)
+    return Run(
+        state=state,
+        previous=state.at,
+        measure=nowhere,
+        scaled=nowhere,
+        first_measure=nowhere if first_measure is None else first_measure,
+        best=Best(state.at.x, infinite, infinite, infinite, multipliers_of(state)),
+        lowest=infinite,
+        mismatch=jnp.zeros(MANY, x.dtype),
+        unexplained=jnp.zeros(3, x.dtype),
+        examination=examination.idle(state.at.x),
+        reason=integer,
+        counts=jnp.zeros(3, jnp.int32),
+        idle=integer,
+        circling=integer,
+        unrelieved=integer,
+        lowest_merit=infinite,
+        noise=zero,
+        revived_at=infinite,
+        size=zero,
+        reach=jnp.zeros_like(state.at.x),
+        sizes=jnp.zeros_like(state.at.x),
+        value_at_size=infinite,
+        faded=jnp.zeros((), bool),
+        code=integer + RUNNING,
+    )
+
+
+def multipliers_of(state: Any) -> Float[Array, " m"]:
+    """Those of a method for constraints, else none."""
+    return state.multipliers if hasattr(state, "multipliers") else jnp.zeros(0, state.at.x.dtype)
