@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
@@ -268,7 +267,7 @@ def _solve_request(
         request.tolerances,
         request.max_steps,
         request.steps,
-        mass := _with_costs(request.mass, problem),
+        mass := request.mass and request.mass.with_costs(problem.y0.size),
         problem.limits,
     )
     start_code = jnp.zeros((), jnp.int32)
@@ -302,15 +301,6 @@ def _sensitivity(request: _Request, integrator: Integrator, problem: Problem) ->
     chosen = choose(integrator, problem.y0, problem.p, problem.s.size)
     instead = "; InterpolatingAdjoint where at_stability_limit" if chosen.may_change(integrator) else ""
     return chosen, f"{type(chosen.sensitivity).__name__}: {chosen.why}{instead}"
-
-
-def _with_costs(mass: MassMatrix | None, problem: Problem) -> MassMatrix | None:
-    """The mass matrix with ones for the integrals."""
-    if mass is None or problem.y0.size == mass.size:
-        return mass
-    whole = np.eye(problem.y0.size, dtype=mass.dtype)
-    whole[: mass.size, : mass.size] = mass.array
-    return MassMatrix(whole.tobytes(), problem.y0.size, mass.dtype)
 
 
 def _require_fit(method: RungeKutta, sensitivity: Any, certificate: bool) -> None:
