@@ -1,7 +1,8 @@
 """The files of the library, each below those that may import it."""
 
+TRACING = "loops structure traced_function programs linear_map rule host_call host_batching".split()  # noqa: SIM905
 LINEAR = """factor_cache operators conversion dense superlu pardiso sparse multigrid iterative
-equilibrated solve""".split()  # noqa: SIM905
+equilibrated solver_parts solve""".split()  # noqa: SIM905
 ODE = """jumps vector_field mass_matrix refinement runge_kutta integrate checkpoints tangent_control
 error_estimate step_adjoint repair discrete forward quadrature continuous backsolve certificate
 choice tangent solve event_model event_search event_instant event_sequence events
@@ -17,7 +18,7 @@ report vtk record settings problem stored_run checks command_line""".split()  # 
 # A file imports only from layers above its own in this list, or from files before it in its own folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("inputs", "norm", "solution"),
-    ("tracing.traced_function", "tracing.linear_map", "tracing.rule", "tracing.host_call", "tracing.host_batching"),
+    (*(f"tracing.{name}" for name in TRACING),),
     ("inner_products",),
     ("verify.line", "verify.differences", "verify.taylor", "verify.transpose", "verify.verdict", "verify.gradient"),
     (*(f"linear.{name}" for name in LINEAR),),

@@ -86,13 +86,11 @@ def tangent_at_rest() -> None:
     """A pendulum at rest: y_dot = (cos(w t), -w sin(w t)) after it is moved by (1, 0), linearized."""
     w = 3.0
     f = lambda t, y, p: jnp.stack([y[1], -(w**2) * jnp.sin(y[0])])  # noqa: E731
-    end = lambda y: (
-        module("solve")
-        .ode_solve(  # noqa: E731
-            f, y, 1.0, 0.0, 5.0, sensitivity=module("discrete").DiscreteAdjoint()
-        )
-        .value
-    )
+    discrete = module("discrete").DiscreteAdjoint()
+
+    def end(y: Any) -> Any:
+        return module("solve").ode_solve(f, y, 1.0, 0.0, 5.0, sensitivity=discrete).value
+
     y_dot = jax.jvp(end, (jnp.zeros(2),), (jnp.array([1.0, 0.0]),))[1]
     np.testing.assert_allclose(y_dot, [np.cos(5 * w), -w * np.sin(5 * w)], atol=1e-4)
 

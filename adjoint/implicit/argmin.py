@@ -6,14 +6,13 @@ Introduction to Sensitivity and Stability Analysis in Nonlinear Programming, 198
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Int32, PyTree
 
 from adjoint.implicit.host_solver import HostSolver
@@ -26,6 +25,10 @@ from adjoint.inputs import describe, refuse, require_function, takes_jax_functio
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.norm import norm, row_norms
 from adjoint.solution import Solution, Status, poison
+from adjoint.tracing import loops
+from adjoint.tracing.host_batching import HostStructure
+from adjoint.tracing.programs import Static, compiled
+from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
 # h_i and its multiplier are both zero when they are below this share of their sizes.
 WEAK = 1e-7
@@ -41,31 +44,51 @@ class _KKTPoint(NamedTuple):
 
 
 class _Problem(NamedTuple):
-    """min f(x, p) subject to c_i(x, p) = 0 for the first constraints and c_i(x, p) <= 0 for those that `may_be_slack`."""
+    """min f(x, p) / unit subject to c_i(x, p) = 0 for the first constraints and c_i(x, p) <= 0 for those that `may_be_slack`.
 
-    f: Callable[[PyTree, PyTree], Array]
-    c: Callable[[PyTree, PyTree], Array]
-    may_be_slack: np.ndarray
+    `counts` holds how many of them are equations, and how many there are.
+    """
+
+    f: TracedFunction
+    c: TracedFunction
+    unit: Array
+    counts: Static
+
+    @property
+    def may_be_slack(self) -> np.ndarray:
+        equations, all_of_them = self.counts.value
+        return np.arange(all_of_them) >= equations
+
+    def objective(self, x: PyTree, p: PyTree) -> Array:
+        return self.f(x, p) / self.unit
 
     def conditions(self, at: _KKTPoint, p: PyTree) -> _KKTPoint:
         """f_x + c_x' m = 0, and c = 0, or for an inequality c = 0 or m = 0, whichever m + c > 0 selects."""
 
         def lagrangian(x: PyTree, given: Any) -> Array:
             m, p = given
-            return self.f(x, p) + m @ self.c(x, p)
+            return self.objective(x, p) + m @ self.c(x, p)
 
         c = self.c(at.x, p)
         slack = jnp.asarray(self.may_be_slack & (at.multipliers + c <= 0), c.dtype)
         stationarity = symmetric_gradient(lagrangian, at.x, (at.multipliers, p))
         return _KKTPoint(stationarity, slack * at.multipliers + (1 - slack) * c)
 
+    def of_flat(self, unknowns: HostStructure, p: PyTree) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+        """The objective and the constraints as functions of a flat x."""
+        return (
+            lambda x: self.objective(unknowns.unravel(x), p),
+            lambda x: self.c(unknowns.unravel(x), p),
+        )
 
+
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Descend:
     """Minimize without constraints, then Newton's method on the gradient."""
 
-    solver: Any
-    f: Callable[[PyTree, PyTree], Array]
+    solver: Any = field(metadata={"static": True})
+    f: TracedFunction
 
     def find(self, root: RootProblem, x0: Array, p: PyTree) -> tuple[Array, Array]:
         if isinstance(self.solver, HostSolver):
@@ -75,21 +98,22 @@ class _Descend:
         return x, steps + more
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _DescendUnder:
     """Minimize under constraints, estimate the multipliers there, then Newton's method on the conditions."""
 
-    solver: Any
+    solver: Any = field(metadata={"static": True})
     problem: _Problem
-    unravel: Callable[[Array], PyTree]
-    n: int
+    unknowns: HostStructure = field(metadata={"static": True})
 
     def find(self, root: RootProblem, x0: Array, p: PyTree) -> tuple[Array, Array]:
-        f, c = (lambda x, of=of: of(self.unravel(x), p) for of in self.problem[:2])
+        f, c = self.problem.of_flat(self.unknowns, p)
+        n = self.unknowns.flat.shape[0]
         if isinstance(self.solver, HostSolver):
-            x, steps = self.solver.find(replace(root, unravel=self.unravel), x0[: self.n], p)
+            x, steps = self.solver.find(replace(root, unravel=self.unknowns.unravel), x0[:n], p)
         else:
-            x, steps = self.solver.minimize_under(f, c, self.problem.may_be_slack, x0[: self.n])
+            x, steps = self.solver.minimize_under(f, c, self.problem.may_be_slack, x0[:n])
         m = _multipliers(jax.grad(f)(x), jax.jacrev(c)(x), c(x), self.problem.may_be_slack, x)
         at, more = Newton().find(root, jnp.concatenate([x, m]), p)
         return at, steps + more
@@ -107,10 +131,10 @@ class _Verdict(NamedTuple):
     active: Bool[Array, " m"]
 
 
-def _examine(problem: _Problem, at: _KKTPoint, x0: Array, p: PyTree, unravel: Callable[[Array], PyTree]) -> _Verdict:
+def _examine(problem: _Problem, at: _KKTPoint, x0: PyTree, p: PyTree) -> _Verdict:
     """Are signs and complementarity strict, and is it a minimum?"""
-    x, m = ravel(at.x), at.multipliers
-    f, c = (lambda x, of=of: of(unravel(x), p) for of in problem[:2])
+    x, m, x0 = ravel(at.x), at.multipliers, ravel(x0)
+    f, c = problem.of_flat(HostStructure.of(at.x), p)
     c_x, c_0 = jax.jacrev(c)(x), c(x)
     H = jax.jacfwd(jax.grad(lambda x: f(x) + m @ c(x)))(x)
     row, size = row_norms(c_x), jnp.maximum(norm(x), norm(x - x0))
@@ -127,7 +151,7 @@ def _examine(problem: _Problem, at: _KKTPoint, x0: Array, p: PyTree, unravel: Ca
     code = jnp.where(negative == m.size, Status.SUCCESS.code, Status.NOT_POSITIVE_DEFINITE.code)
     code = jnp.where(jnp.any(weak), Status.DEGENERATE.code, code)
     code = jnp.where(jnp.any(wrong_sign), Status.NOT_CONVERGED.code, code)
-    return _Verdict(code.astype(jnp.int32), active)
+    return _Verdict(code.astype(jnp.int32), jnp.asarray(active))
 
 
 @takes_jax_functions(
@@ -151,7 +175,7 @@ def argmin(
     Parameters
     ----------
     objective
-        f(x, p), a real scalar, twice differentiable. As the `residual` of `root`, it may close over constants alone.
+        f(x, p), a real scalar, twice differentiable. It may close over values that are being differentiated.
     x0
         Where to start, an array or a pytree of real arrays of one dtype.
     p
@@ -209,38 +233,41 @@ def argmin(
         if given is not None or name == "objective":
             require_function("argmin", name, given)
     f = _real_scalar(objective, x0, p)
-    if equality is None and inequality is None:
-        linear_solver = Cholesky() if linear_solver is None else linear_solver
-        return find_root(
-            "argmin", partial(symmetric_gradient, f), x0, p, _Descend(solver, f), linear_solver, None, mode
-        )
     present = [c for c in (equality, inequality) if c is not None]
-    sizes = [ravel_size(jax.eval_shape(c, x0, p)) for c in present]
+    sizes = [ravel_size(jax.eval_shape(lambda *a, c=c: c(*a), x0, p)) for c in present]
     k = sizes[0] if equality is not None else 0
+    constraints = (lambda x, p: ravel([c(x, p) for c in present])) if sum(sizes) else None
+    x0, p = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), x0), jax.tree.map(jnp.asarray, p)
+    (f, c), (x0, p), _ = trace_at_door((f, constraints), (x0, p))
     if sum(sizes) == 0:
         linear_solver = Cholesky() if linear_solver is None else linear_solver
-        found = find_root("argmin", jax.grad(f), x0, p, _Descend(solver, f), linear_solver, None, mode)
+        gradient = partial(symmetric_gradient, f)
+        found = find_root("argmin", gradient, x0, p, _Descend(solver, f), linear_solver, None, mode)
+        if not present:
+            return found
         return replace(found, stats=found.stats | _multiplier_stats(jnp.zeros(0), jnp.zeros(0, bool), 0))
-    problem = _Problem(f, lambda x, p: ravel([c(x, p) for c in present]), np.arange(sum(sizes)) >= k)
-    return _constrained(problem, k, x0, p, solver, LU() if linear_solver is None else linear_solver, mode)
+    fixed = jax.lax.stop_gradient((f, x0, p))
+    problem = _Problem(f, c, compiled(_unit, *fixed), Static((k, sum(sizes))))
+    return _constrained(problem, x0, p, solver, LU() if linear_solver is None else linear_solver, mode)
+
+
+def _unit(f: TracedFunction, x0: PyTree, p: PyTree) -> Array:
+    """The objective's slope at the start: in units of it the multipliers are of the size of the constraints' units."""
+    slope = norm(ravel(symmetric_gradient(f, x0, p)))
+    return jnp.where(jnp.isfinite(slope) & (slope > 0), slope, 1)
 
 
 def _constrained(
-    problem: _Problem, k: int, x0: PyTree, p: PyTree, solver: Any, linear_solver: Any, mode: Literal["reverse", "both"]
+    problem: _Problem, x0: PyTree, p: PyTree, solver: Any, linear_solver: Any, mode: Literal["reverse", "both"]
 ) -> Solution[PyTree]:
-    """The first k of the constraints are equations."""
-    flat, unravel = ravel_pytree(x0)
-    # In units of its slope at the start the objective has multipliers of the size of the constraints' units, whatever its own.
-    slope = norm(ravel(jax.grad(problem.f)(*jax.lax.stop_gradient((x0, p)))))
-    unit = jnp.where(jnp.isfinite(slope) & (slope > 0), slope, 1)
-    problem = problem._replace(f=lambda x, p, f=problem.f: f(x, p) / unit)
-    start = _KKTPoint(x0, jnp.zeros(problem.may_be_slack.size, flat.dtype))
-    descend = _DescendUnder(solver, problem, unravel, flat.size)
+    equations, all_of_them = problem.counts.value
+    start = _KKTPoint(x0, loops.vary_alike(jnp.zeros(all_of_them, problem.unit.dtype), x0))
+    descend = _DescendUnder(solver, problem, HostStructure.of(x0))
     found = find_root("argmin", problem.conditions, start, p, descend, linear_solver, None, mode)
-    at, x0, fixed_p = jax.lax.stop_gradient((found.value, flat, p))
-    verdict = _examine(problem, at, x0, fixed_p, unravel)
+    verdict = compiled(_examine, *jax.lax.stop_gradient((problem, found.value, x0, p)))
     status = Status(jnp.where(found.status.ok, verdict.code, found.status.code))
-    stats = found.stats | _multiplier_stats(unit * at.multipliers, verdict.active, k)
+    multipliers = problem.unit * jax.lax.stop_gradient(found.value.multipliers)
+    stats = found.stats | _multiplier_stats(multipliers, verdict.active, equations)
     return Solution(poison(found.value.x, status.ok), status, stats, found.origin)
 
 

@@ -14,6 +14,7 @@ from jax.interpreters import batching, mlir
 from jaxtyping import Array, Float, PyTree
 
 from adjoint.inputs import describe, refuse
+from adjoint.tracing import loops
 from adjoint.tracing.host_batching import HostStructure, make_lane_call
 from adjoint.tracing.rule import attach_derivative
 from adjoint.verify.differences import central_differences, noise_level
@@ -60,7 +61,7 @@ class _Tangent:
             x_bar, _ = jax.flatten_util.ravel_pytree(calls.pull(leaves, y_bar))
             return jnp.concatenate([jnp.where(is_spoiled, jnp.nan, x_bar).astype(b.dtype), jnp.zeros_like(y, b.dtype)])
 
-        return jax.lax.custom_linear_solve(lambda b: b + zero, b, push, pull)[u.size :].astype(y.dtype)
+        return loops.custom_linear_solve(lambda b: b + zero, b, push, pull)[u.size :].astype(y.dtype)
 
 
 def _refuse_second_derivative(*_: Any) -> NoReturn:

@@ -14,6 +14,7 @@ from adjoint.inputs import refuse, require_tolerance_and_limit, takes_jax_functi
 from adjoint.linear.iterative import GMRES, Krylov
 from adjoint.norm import norm, row_norms
 from adjoint.solution import Solution
+from adjoint.tracing import loops
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Picard:
             small = r_norm <= rtol * size
             return State(jnp.where(small, s.x + r, x), history, s.steps + 1, small | ~jnp.isfinite(r_norm))
 
-        end = jax.lax.while_loop(proceed, body, State(x0, history, jnp.zeros((), jnp.int32), jnp.zeros((), bool)))
+        end = loops.while_loop(proceed, body, State(x0, history, jnp.zeros((), jnp.int32), jnp.zeros((), bool)))
         return end.x, end.steps
 
 
@@ -187,7 +188,7 @@ class TransposedIteration(Krylov):
             d = M(r)
             return y + d, r - A(d), step + 1
 
-        y, _, steps = jax.lax.while_loop(proceed, advance, (jnp.zeros_like(r), r, jnp.zeros((), jnp.int32)))
+        y, _, steps = loops.while_loop(proceed, advance, (jnp.zeros_like(r), r, jnp.zeros((), jnp.int32)))
         return y, steps
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
-from adjoint.inputs import require_tolerance_and_limit
+from adjoint.inputs import refuse, require_tolerance_and_limit
 from adjoint.norm import norm
+from adjoint.tracing import loops
 
 Objective = Callable[[Array], Array]
 # Nocedal and Wright, section 17.4: how much a violation must shrink for the penalty to stay, and the penalty's growth.
@@ -53,6 +53,9 @@ class QuasiNewton:
     def minimize(self, f: Objective, x0: Float[Array, " n"]) -> tuple[Float[Array, " n"], Int32[Array, ""]]:
         import optimistix
 
+        if loops.axes_of(x0):
+            remedy = "Pass check_vma=False to jax.shard_map, or solve adjoint.root(jax.grad(objective), x0, p)."
+            refuse("argmin", "a call inside jax.shard_map with its check of types", "one without", remedy)
         rtol = max(self.rtol, 32 * float(jnp.finfo(x0.dtype).eps))
         method = optimistix.BFGS if x0.size <= 1000 else optimistix.LBFGS
         solution = optimistix.minimise(lambda x, _: f(x), method(rtol, rtol), x0, max_steps=self.max_steps, throw=False)
@@ -95,5 +98,5 @@ class QuasiNewton:
 
         zero, infinite = jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf, x0.dtype)
         start = State(x0, jnp.zeros_like(c(x0)), jnp.asarray(PENALTY_START, x0.dtype), infinite, zero, zero)
-        end = jax.lax.while_loop(proceed, advance, start)
+        end = loops.while_loop(proceed, advance, start)
         return end.x, end.steps

@@ -20,6 +20,7 @@ from adjoint.linear.equilibrated import Equilibrated, Scaled, Scales, scales_of
 from adjoint.linear.iterative import CG, GMRES, MINRES, Krylov
 from adjoint.linear.multigrid import Multigrid
 from adjoint.norm import norm
+from adjoint.tracing import loops
 
 # Share of the decrease predicted by the linear model that a step must bring (Nocedal and Wright, section 11.2).
 SUFFICIENT_DECREASE = 1e-4
@@ -96,7 +97,7 @@ class Newton:
         F0 = F(x0, p)
         done = ~jnp.any(F0 != 0) | ~jnp.all(jnp.isfinite(F0))
         start = _State(x0, F0, jnp.zeros((), jnp.int32), done, self._prepare(problem, x0, p))
-        end = jax.lax.while_loop(lambda s: ~s.done & (s.steps < self.max_steps), advance, start)
+        end = loops.while_loop(lambda s: ~s.done & (s.steps < self.max_steps), advance, start)
         return end.x, end.steps
 
     def _tolerance(self, dtype: Any) -> float:
@@ -168,7 +169,7 @@ class NewtonKrylov(Newton):
         solver, scales = Equilibrated(inner), scales_of(J, size)
         F_norm = norm(s.F / scales.rows)
         tolerance = jnp.clip(FORCING * (F_norm / s.kept.norm) ** 2, self.forcing, max(self.forcing, LOOSEST))
-        built = jax.lax.cond(s.kept.outdated, lambda: self._built(problem, J), lambda: s.kept.M)
+        built = loops.cond(s.kept.outdated, lambda: self._built(problem, J), lambda: s.kept.M)
         M = built if isinstance(inner.preconditioner, Multigrid) else inner.factor(J)
         step, outcome = solver.solve_to(solver.with_preconditioner(M, scales), J, -s.F, tolerance)
         pace = outcome.iterations / -jnp.log10(tolerance)
@@ -204,7 +205,7 @@ class _Kept(NamedTuple):
 def _regular_step(problem: RootProblem, s: _State, p: PyTree, scales: Scales, step: Array, outcome: Outcome) -> Array:
     """The Newton step where F_x is regular, else Cauchy's."""
     regular = (outcome.code == 0) & jnp.all(jnp.isfinite(step))
-    return jax.lax.cond(regular, lambda: step, lambda: _cauchy_step(JacobianAction(problem.F, s.x, p), s.F, scales))
+    return loops.cond(regular, lambda: step, lambda: _cauchy_step(JacobianAction(problem.F, s.x, p), s.F, scales))
 
 
 def _cauchy_step(J: JacobianAction, F: Array, scales: Scales) -> Array:
@@ -236,5 +237,5 @@ def _line_search(
 
     one = jnp.ones((), F_norm.dtype)
     start = (one, F(x + step), jnp.zeros((), jnp.int32))
-    t, F_t, _ = jax.lax.while_loop(lambda s: ~enough(s[0], s[1]) & (s[2] < HALVINGS), halve, start)
+    t, F_t, _ = loops.while_loop(lambda s: ~enough(s[0], s[1]) & (s[2] < HALVINGS), halve, start)
     return t, F_t, enough(t, F_t)

@@ -18,13 +18,15 @@ from adjoint.inputs import describe, refuse
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.linear.operators import Dense, Operator, Sparse, SparsePattern
 from adjoint.linear.sparse import SparseDirect
-from adjoint.tracing.traced_function import TracedFunction
+from adjoint.tracing import loops
+from adjoint.tracing.host_batching import HostStructure
+from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
 
 def trace_residual(
     where: str, residual: Any, x0: PyTree, p: PyTree
-) -> tuple[TracedFunction, Array, Callable[[Array], PyTree]]:
-    """The residual, the flat start and the way back to the user's structure; refuses what cannot be a root problem."""
+) -> tuple[TracedFunction, Array, PyTree, HostStructure]:
+    """The residual, the flat start, p and the user's structure of x; refuses what cannot be a root problem."""
     _require_arrays(where, "x0", x0)
     if not any(_is_inexact(leaf) for leaf in jax.tree.leaves(p)):
         refuse(
@@ -34,19 +36,11 @@ def trace_residual(
             "Pass what the solution depends on as p, or jnp.zeros(()) if there is nothing.",
             TypeError,
         )
-    flat, unravel = ravel_pytree(x0)
-    shapes = jax.eval_shape(residual, x0, p)
-    _require_same_structure(where, shapes, x0)
-    F = TracedFunction.of(lambda x, p: ravel(residual(unravel(x), p)), flat, p)
-    for constant in F.closed_over:
-        if _is_being_differentiated(constant):
-            refuse(
-                where,
-                "a residual that closes over a value that is being differentiated",
-                "everything that the solution is differentiated by in p",
-                "Pass that value in p: root(residual, x0, (p, value)) with residual(x, p_and_value).",
-            )
-    return F, flat, unravel
+    unknowns = HostStructure.of(x0)
+    _require_same_structure(where, jax.eval_shape(lambda *a: residual(*a), x0, p), x0)
+    flat = lambda x, p: ravel(residual(unknowns.unravel(x), p))  # noqa: E731
+    (F,), (start, p), _ = trace_at_door((flat,), (ravel(x0), p))
+    return F, start, p, unknowns
 
 
 def ravel(tree: PyTree) -> Inexact[Array, " n"]:
@@ -61,11 +55,6 @@ def ravel_size(tree: PyTree) -> int:
 
 def _is_inexact(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-
-
-def _is_being_differentiated(value: Any) -> bool:
-    # The tracers of forward and reverse mode carry a tangent; those of jit and vmap do not.
-    return isinstance(value, jax.core.Tracer) and hasattr(value, "tangent")
 
 
 def _require_arrays(where: str, name: str, x: PyTree) -> None:
@@ -183,7 +172,7 @@ def jacobian(F: TracedFunction, x: Array, p: PyTree, linear_solver: Any, pattern
         assert pattern is not None
         columns = JacobianColumns.of(pattern)
         _, push = jax.linearize(lambda x: F(x, p), x)
-        products = jax.vmap(push)(jnp.asarray(columns.seeds, x.dtype))
+        products = jax.vmap(push)(loops.vary_alike(jnp.asarray(columns.seeds, x.dtype), x))
         return Sparse(products[columns.group_of_entry, pattern.rows], pattern)
     if isinstance(linear_solver, LU | Cholesky):
         return Dense(jax.jacrev(lambda x: F(x, p))(x))

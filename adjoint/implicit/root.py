@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 
 from adjoint.implicit.host_solver import OptimistixRootFinder
 from adjoint.implicit.newton import Newton, NewtonKrylov
-from adjoint.implicit.regularity import examine
+from adjoint.implicit.regularity import Examination, examine
 from adjoint.implicit.residual import JacobianAction, RootProblem, trace_residual
 from adjoint.inputs import none_is_nan, refuse, require_mode, takes_jax_functions, warn_if_cut
 from adjoint.linear.dense import LU, Cholesky
@@ -20,8 +20,10 @@ from adjoint.linear.equilibrated import Equilibrated
 from adjoint.linear.iterative import GMRES, Krylov
 from adjoint.linear.operators import SparsePattern
 from adjoint.linear.solve import Transposed, TransposedSolver, tangent_solve
+from adjoint.linear.solver_parts import SolverParts
 from adjoint.linear.sparse import SparseDirect
-from adjoint.solution import Solution, poison
+from adjoint.solution import Solution, Status, poison
+from adjoint.tracing.programs import Static, compiled
 from adjoint.tracing.rule import push_forward, with_forward_mode
 from adjoint.tracing.traced_function import TracedFunction
 
@@ -85,7 +87,7 @@ def root(
     ----------
     residual
         F(x, p): as many equations as unknowns, in the dtype of x. x and p are pytrees, p as given here. It may close over
-        constants, but not over values that are being differentiated: those belong in p.
+        constants, and over values that are being differentiated.
     x0
         Where to start, an array or a pytree of arrays of one dtype, which x has too. The derivative by x0 is zero.
     p
@@ -152,21 +154,17 @@ def find_root(
     solver = _solver(where, solver)
     warn_if_cut(where, x0=x0, p=p)
     p = jax.tree.map(jnp.asarray, p)
-    F, start, unravel = trace_residual(where, residual, x0, p)
+    F, start, p, unknowns = trace_residual(where, residual, x0, p)
     linear_solver = _linear_solver(where, linear_solver, solver, pattern, start.size)
-    fixed_F, fixed_p, fixed_start = jax.lax.stop_gradient((F, p, start))
-    problem = RootProblem(fixed_F, unravel, linear_solver, pattern)
-    # From a NaN no iteration goes on.
-    begin = poison(fixed_start, none_is_nan((fixed_F.captured, fixed_p)))
-    x, steps = solver.find(problem, begin, fixed_p)
-    found = examine(problem, x, fixed_start, fixed_p)
+    parts = tuple(SolverParts.of(part, start) for part in (solver, linear_solver))
+    # Two programs: the search, which is never differentiated, and the rule, which then is all that is compiled for a gradient.
+    fixed = jax.lax.stop_gradient((F, start, p, parts))
+    x, steps, found = compiled(_search, Static((unknowns, pattern)), *fixed)
     if getattr(linear_solver, "preconditioner", None) is not None:
         # From here on it is a leaf of the factor; the rule must stay hashable and free of traced values.
         linear_solver = replace(linear_solver, preconditioner=None)
-    status = found.status
-    # p and not x alone: a select in the residual would answer a NaN with a clean zero.
-    F, p = poison((F, p), status.ok)
-    x = root_at(Equilibrated(linear_solver), found.factor, F, jax.lax.stop_gradient(x), p)
+    rule = Static((Equilibrated(linear_solver), unknowns))
+    value = compiled(_differentiate, rule, F, p, x, found.factor, found.status)
     stats = {
         "iterations": steps,
         "residual": found.residual,
@@ -175,7 +173,29 @@ def find_root(
     }
     solvers = f"{type(getattr(solver, 'solver', solver)).__name__} and {type(linear_solver).__name__}"
     origin = f"{where} with {solvers} ({start.size} unknowns, {start.dtype})"
-    return Solution(unravel(poison(x, status.ok)), status, jax.lax.stop_gradient(stats), origin)
+    return Solution(value, found.status, jax.lax.stop_gradient(stats), origin)
+
+
+def _search(
+    statement: Static, F: TracedFunction, start: Array, p: PyTree, parts: tuple[SolverParts, SolverParts]
+) -> tuple[Array, Array, Examination]:
+    """A root, the steps to it, and what is found out about it."""
+    unknowns, pattern = statement.value
+    solver, linear_solver = (part.whole() for part in parts)
+    problem = RootProblem(F, unknowns.unravel, linear_solver, pattern)
+    # From a NaN no iteration goes on.
+    begin = poison(start, none_is_nan((F.captured, p)))
+    x, steps = solver.find(problem, begin, p)
+    return x, steps, examine(problem, x, start, p)
+
+
+def _differentiate(rule: Static, F: TracedFunction, p: PyTree, x: Array, factor: Any, status: Status) -> PyTree:
+    """The root as a function of F and p; NaN, and so are its derivatives, where the search failed."""
+    linear_solver, unknowns = rule.value
+    # p and not x alone: a select in the residual would answer a NaN with a clean zero.
+    F, p = poison((F, p), status.ok)
+    x = root_at(linear_solver, factor, F, jax.lax.stop_gradient(x), p)
+    return unknowns.unravel(poison(x, status.ok))
 
 
 def _solver(where: str, solver: Any) -> Any:

@@ -8,12 +8,13 @@ import numpy as np
 
 from adjoint.inputs import as_inexact_array, refuse, require_shape
 from adjoint.linear.operators import Dense, MatrixFree, Operator, Sparse, SparsePattern
+from adjoint.tracing.loops import Axes
 
 
-def as_operator(A: Any, dtype: Any) -> Operator:
-    """What a user passes as A, as an operator acting on vectors of `dtype`."""
+def as_operator(A: Any, dtype: Any, axes: Axes = frozenset()) -> Operator:
+    """What a user passes as A, as an operator acting on vectors of `dtype` that vary over these axes of a mesh."""
     if isinstance(A, MatrixFree):
-        return A.bind(dtype)
+        return A.bind(dtype, axes)
     if isinstance(A, Dense | Sparse):
         return A
     if type(A).__name__ == "BCOO":

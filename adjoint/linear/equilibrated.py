@@ -20,6 +20,7 @@ from adjoint.linear.dense import Cholesky, Outcome, probe_vector
 from adjoint.linear.iterative import CG, MINRES, Krylov
 from adjoint.linear.operators import Dense, Operator, Sparse
 from adjoint.norm import power_of_two
+from adjoint.tracing import loops
 
 # Iterations are for matrices that come in fair units: rows and columns are scaled where their sizes differ by more than about
 # half of this power of two, 1e3, and are left alone otherwise, so that clusters of eigenvalues stay clusters.
@@ -49,7 +50,7 @@ def scales_of(A: Operator, size: Float[Array, " n"]) -> Scales:
         alone = _inverse(_absolute_transposed_product(A, _inverse(all_rows)))
         return jnp.where(rows > 0, rows, all_rows), jnp.where(unknown, alone, columns)
 
-    rows, columns = jax.lax.cond(jnp.any(unknown), guess, lambda: (rows, columns))
+    rows, columns = loops.cond(jnp.any(unknown), guess, lambda: (rows, columns))
     return Scales(_usable(rows, jnp.ones_like(size)), _usable(columns, jnp.where(size > 0, size, 1)), known)
 
 

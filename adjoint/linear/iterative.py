@@ -23,6 +23,7 @@ from adjoint.linear.multigrid import Multigrid
 from adjoint.linear.operators import Operator
 from adjoint.norm import dot, length, norm, power_of_two, root_of_dot
 from adjoint.solution import Status, first_failure
+from adjoint.tracing import loops
 from adjoint.tracing.host_call import tick
 from adjoint.tracing.traced_function import TracedFunction
 
@@ -139,7 +140,7 @@ class Krylov:
             )
 
         start = State(jnp.zeros_like(unit), unit, b_norm, jnp.zeros((), jnp.int32), ~usable, jnp.ones((), bool))
-        end = jax.lax.while_loop(proceed, advance, start)
+        end = loops.while_loop(proceed, advance, start)
         x = end.x * scale
         status = first_failure(
             (Status.NONFINITE_INPUT, ~usable),
@@ -201,7 +202,7 @@ class CG(Krylov):
 
         # With an infinite rho the first direction is z alone, and M and A are compiled once.
         null, infinite = jnp.zeros_like(r), jnp.asarray(jnp.inf, r.real.dtype)
-        x, _, _, _, steps = jax.lax.while_loop(proceed, advance, (null, r, null, infinite, jnp.zeros((), jnp.int32)))
+        x, _, _, _, steps = loops.while_loop(proceed, advance, (null, r, null, infinite, jnp.zeros((), jnp.int32)))
         return x, steps
 
 
@@ -271,7 +272,7 @@ class MINRES(Krylov):
         zero, one = jnp.zeros((), gamma.dtype), jnp.ones((), gamma.dtype)
         null = jnp.zeros_like(r)
         start = State(null, r, null, z, null, null, gamma, one, gamma, one, one, zero, zero, jnp.zeros((), jnp.int32))
-        end = jax.lax.while_loop(proceed, advance, start)
+        end = loops.while_loop(proceed, advance, start)
         return end.x, end.step
 
 
@@ -333,7 +334,7 @@ class GMRES(Krylov):
             broke_down = ~(rest > 10 * jnp.finfo(r.dtype).eps * size)
             h = h.at[k + 1].set(rest.astype(r.dtype))
             V = V.at[k + 1].set(jnp.where(broke_down, 0, w / jnp.where(broke_down, 1, rest)))
-            h = jax.lax.fori_loop(0, k, lambda i, h: _rotate(h, i, rotations[0, i], rotations[1, i]), h)
+            h = loops.fori_loop(0, k, lambda i, h: _rotate(h, i, rotations[0, i], rotations[1, i]), h)
             radius = length(h[k], h[k + 1])
             radius = jnp.where(radius > 0, radius, 1).astype(r.dtype)
             c, s = h[k].conj() / radius, h[k + 1].conj() / radius
@@ -342,7 +343,7 @@ class GMRES(Krylov):
             return V, R, rotations.at[:, k].set(jnp.stack([c, s])), g, k + 1, broke_down
 
         start = (V, R, rotations, g, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
-        V, R, _, g, steps, _ = jax.lax.while_loop(proceed, advance, start)
+        V, R, _, g, steps, _ = loops.while_loop(proceed, advance, start)
         used = jnp.where(jnp.arange(m) < steps, g[:m], 0)
         y = jax.scipy.linalg.solve_triangular(R, used)
         # V whole: a slice of it would be a second basis in memory.
@@ -376,7 +377,9 @@ def _numbers(A: Any) -> _Numbers:
 
 def _transposed(M: Any, like: Array) -> LinearMap:
     # vjp rather than linear_transpose: M may itself be a solve, whose status is not linear.
-    _, transpose = jax.vjp(M, jnp.zeros(like.shape[:1], like.dtype))
+    # At an example that varies as what it is applied to: the transpose of a cast inside would be a sum over devices.
+    example = loops.vary_over(jnp.zeros(like.shape[:1], like.dtype), loops.axes_of(like, M))
+    _, transpose = jax.vjp(M, example)
     return lambda x: transpose(x)[0]
 
 

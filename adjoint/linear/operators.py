@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Inexact
 
 from adjoint.inputs import as_inexact_array, describe, refuse, require_shape, warn_if_cut
+from adjoint.tracing import loops
 from adjoint.tracing.traced_function import TracedFunction
 
 
@@ -312,21 +313,16 @@ class MatrixFree:
         self.function, self.n = matvec, int(n)
         self.symmetric, self.positive_definite = symmetric or positive_definite, positive_definite
 
-    def bind(self, dtype: Any) -> "BoundFunction":
+    def bind(self, dtype: Any, axes: loops.Axes = frozenset()) -> "BoundFunction":
         """Fix the vector type, so that A becomes a pytree."""
-        x = jax.ShapeDtypeStruct((self.n,), dtype)
-        y = jax.eval_shape(self.function, x)
+        x = loops.example(self.n, dtype, axes)
+        y = jax.eval_shape(lambda x: self.function(x), x)
         if not hasattr(y, "shape") or y.shape != x.shape:
             given = f"a result of shape {y.shape}" if hasattr(y, "shape") else f"a {type(y).__name__}"
             refuse("MatrixFree", given, f"shape ({self.n},) for x of shape ({self.n},)", "The matvec must return A x.")
         if y.dtype != x.dtype:
-            refuse(
-                "MatrixFree",
-                f"a {y.dtype} result",
-                f"{x.dtype}, as b and x",
-                "Mixed precision loses digits silently; convert the parameters of the matvec or b.",
-                TypeError,
-            )
+            remedy = "Mixed precision loses digits silently; convert the parameters of the matvec or b."
+            refuse("MatrixFree", f"a {y.dtype} result", f"{x.dtype}, as b and x", remedy, TypeError)
         return BoundFunction(TracedFunction.of(self.function, x), self.n, np.dtype(dtype))
 
 
@@ -348,6 +344,7 @@ class BoundFunction:
         return self.function(x) if x.ndim == 1 else jax.vmap(self.function, in_axes=1, out_axes=1)(x)
 
     def transpose_matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]:
-        transpose = jax.linear_transpose(self.function, jax.ShapeDtypeStruct((self.n,), self.dtype))
+        example = loops.example(self.n, self.dtype, loops.axes_of(x, self.function))
+        transpose = jax.linear_transpose(self.function, example)
         apply = lambda v: transpose(v)[0]  # noqa: E731
         return apply(x) if x.ndim == 1 else jax.vmap(apply, in_axes=1, out_axes=1)(x)

@@ -21,10 +21,12 @@ from adjoint.linear.conversion import as_operator
 from adjoint.linear.dense import LU, Cholesky, Outcome
 from adjoint.linear.iterative import CG, GMRES, MINRES
 from adjoint.linear.operators import BoundFunction, Dense, MatrixFree, Operator, Sparse
+from adjoint.linear.solver_parts import SolverParts
 from adjoint.linear.sparse import SparseDirect
 from adjoint.solution import Solution, Status, poison
+from adjoint.tracing import loops
+from adjoint.tracing.programs import Static, compiled
 from adjoint.tracing.rule import push_forward, with_forward_mode
-from adjoint.tracing.traced_function import TracedFunction
 
 Factor = TypeVar("Factor")
 
@@ -87,14 +89,6 @@ def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[A
     outcome is carried along as further unknowns of the solution, because nothing else works on JAX 0.10.2: with has_aux,
     jacfwd fails on any use of the outcome.
     """
-    # A matrix is solved by one compiled program, found again at the next eager call. A user's function is another program at
-    # every call: the cache would only pile them up, with the arrays that they hold.
-    parts = jax.tree.leaves((factor, A), is_leaf=lambda part: isinstance(part, TracedFunction))
-    holds_a_function = any(isinstance(part, TracedFunction) for part in parts)
-    return (_solve_with_outcome if holds_a_function else _compiled_solve_with_outcome)(solver, factor, A, b)
-
-
-def _solve_with_outcome(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
     fixed = jax.lax.stop_gradient(A)
     m = len(Outcome._fields)
 
@@ -111,7 +105,7 @@ def _solve_with_outcome(solver: Solver, factor: Any, A: Operator, b: Array) -> t
         x, numbers = apart(v)
         return together(A.matvec(x), numbers)
 
-    solved = jax.lax.custom_linear_solve(
+    solved = loops.custom_linear_solve(
         matvec,
         together(b, jnp.zeros(m)),
         solve=with_outcome(solver.solve),
@@ -120,9 +114,6 @@ def _solve_with_outcome(solver: Solver, factor: Any, A: Operator, b: Array) -> t
     x, numbers = apart(solved)
     code, residual, iterations, reciprocal_condition = jax.lax.stop_gradient(numbers).real
     return x, Outcome(code.astype(jnp.int32), residual, iterations.astype(jnp.int32), reciprocal_condition)
-
-
-_compiled_solve_with_outcome = jax.jit(_solve_with_outcome, static_argnums=0)
 
 
 @jax.tree_util.register_dataclass
@@ -202,14 +193,38 @@ class Factorization(Generic[Factor]):
 
     def _solve(self, A: Any, b: Any, solver: Any) -> Solution[Any]:
         b = _right_hand_side(b, A)
-        x, outcome = solve(solver, self.factor, A, b)
-        status = Status(outcome.code)
-        stats = {
-            "residual": outcome.residual,
-            "iterations": outcome.iterations,
-            "reciprocal_condition": outcome.reciprocal_condition,
-        }
-        return Solution(poison(x, status.ok), status, jax.lax.stop_gradient(stats), self.origin)
+        factor, A, b = loops.vary_alike((self.factor, A, b))
+        x, outcome = compiled(_solve_with, Static(solver), factor, A, b)
+        return _solution(x, outcome, self.origin)
+
+
+def _solve_with(known: Static, factor: Any, A: Any, b: Array) -> tuple[Array, Outcome]:
+    """x, NaN where the solve failed, as a function of A and b."""
+    x, outcome = solve(known.value, factor, A, b)
+    return poison(x, outcome.code == 0), jax.lax.stop_gradient(outcome)
+
+
+def _factor_and_solve(parts: SolverParts, A: Any, b: Array) -> tuple[Array, Outcome]:
+    return _solve_with(Static(_without_preconditioner(parts.whole())), _factor(parts, A), A, b)
+
+
+def _factor(parts: SolverParts, A: Any) -> Any:
+    return parts.whole().factor(jax.lax.stop_gradient(A))
+
+
+def _without_preconditioner(solver: Any) -> Any:
+    """The solver when its preconditioner is a leaf of the factor: it must stay hashable and free of traced values."""
+    has_one = getattr(solver, "preconditioner", None) is not None
+    return replace(solver, preconditioner=None) if has_one else solver
+
+
+def _solution(x: Array, outcome: Outcome, origin: str) -> Solution[Any]:
+    stats = {
+        "residual": outcome.residual,
+        "iterations": outcome.iterations,
+        "reciprocal_condition": outcome.reciprocal_condition,
+    }
+    return Solution(x, Status(outcome.code), stats, origin)
 
 
 @takes_jax_functions("linear_solve")
@@ -270,7 +285,11 @@ def linear_solve(
     warn_if_cut("linear_solve", A=A, b=b)
     b = as_inexact_array("linear_solve", "b", b)
     require_mode("linear_solve", mode)
-    return _bind(as_operator(A, b.dtype), A, b, solver, "linear_solve").solve(b)
+    operator, b = loops.vary_alike((as_operator(A, b.dtype, loops.axes_of(b)), b))
+    operator, solver, origin = _bind(operator, A, b, solver, "linear_solve")
+    b = _right_hand_side(b, operator)
+    x, outcome = compiled(_factor_and_solve, SolverParts.of(solver, _vector(operator)), operator, b)
+    return _solution(x, outcome, origin)
 
 
 def factorize(A: Any, solver: Any = None, *, mode: Literal["reverse", "both"] = "reverse") -> Factorization[Any]:
@@ -307,7 +326,14 @@ def factorize(A: Any, solver: Any = None, *, mode: Literal["reverse", "both"] = 
         )
     require_mode("factorize", mode)
     warn_if_cut("factorize", A=A)
-    return _bind(as_operator(A, None), A, None, solver, "factorize")
+    operator, solver, origin = _bind(as_operator(A, None), A, None, solver, "factorize")
+    factor = compiled(_factor, SolverParts.of(solver, _vector(operator)), operator)
+    return Factorization(operator, factor, _without_preconditioner(solver), origin)
+
+
+def _vector(operator: Any) -> Array:
+    """An example of what the operator is applied to."""
+    return loops.vary_over(jnp.zeros(operator.n, operator.dtype), loops.axes_of(operator))
 
 
 _SERVED_BY: dict[type, tuple[type, ...]] = {
@@ -317,8 +343,8 @@ _SERVED_BY: dict[type, tuple[type, ...]] = {
 }
 
 
-def _bind(operator: Any, A: Any, b: Array | None, solver: Any, where: str) -> Factorization[Any]:
-    """The operator with a solver that serves it and its factors, in the common precision of A and b."""
+def _bind(operator: Any, A: Any, b: Array | None, solver: Any, where: str) -> tuple[Any, Any, str]:
+    """The operator in the common precision of A and b, a solver that serves it, and both in words."""
     if b is not None:
         operator = operator.astype(require_same_precision(where, ("A", operator.dtype), ("b", b.dtype)))
         _right_hand_side(b, operator)
@@ -333,11 +359,7 @@ def _bind(operator: Any, A: Any, b: Array | None, solver: Any, where: str) -> Fa
         ]
         refuse(where, f"solver = {given} for {kind}", f"one of {names}", "Leave it out for the default.", TypeError)
     origin = f"{where} with {type(solver).__name__} ({type(operator).__name__}, n = {operator.n}, {operator.dtype})"
-    factor = solver.factor(jax.lax.stop_gradient(operator))
-    if getattr(solver, "preconditioner", None) is not None:
-        # From here on it is a leaf of the factor; the solver must stay hashable and free of traced values.
-        solver = replace(solver, preconditioner=None)
-    return Factorization(operator, factor, solver, origin)
+    return operator, solver, origin
 
 
 def _default_solver(A: Any, served_by: tuple[type, ...]) -> Any:

@@ -21,6 +21,7 @@ from adjoint.linear.operators import Operator, Sparse, SparsePattern
 from adjoint.linear.pardiso import PardisoFactors
 from adjoint.linear.superlu import SuperLUFactors
 from adjoint.solution import Status
+from adjoint.tracing import loops
 from adjoint.tracing.host_call import make_host_call, record
 from adjoint.tracing.rule import attach_derivative
 
@@ -193,7 +194,7 @@ class _LogDeterminantTangent:
 
         def term(k: Array) -> Array:
             e_k = jnp.zeros(A.n, A.dtype).at[k].set(1)
-            lam_k = jax.lax.custom_linear_solve(
+            lam_k = loops.custom_linear_solve(
                 A.transpose_matvec,
                 e_k,
                 solve=lambda _, c: solver.solve_transpose(fixed, fixed, c)[0],

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from adjoint.tracing import loops
+
 
 def solve(
     diagonal: Float[Array, "blocks n n"], lower: Float[Array, "blocks-1 n n"], b: Float[Array, "blocks n"]
@@ -34,8 +36,8 @@ def solve(
 
     zero, zeros = jnp.zeros(n, b.dtype), jnp.zeros((1, n, n), b.dtype)
     rows = (diagonal, jnp.concatenate([zeros, lower]), b)
-    _, factors = jax.lax.scan(eliminate, (jnp.eye(n, dtype=b.dtype), zero), rows)
-    _, x = jax.lax.scan(substitute, (zeros[0], zero), factors, reverse=True)
+    _, factors = loops.scan(eliminate, (jnp.eye(n, dtype=b.dtype), zero), rows)
+    _, x = loops.scan(substitute, (zeros[0], zero), factors, reverse=True)
     return x
 
 

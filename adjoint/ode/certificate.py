@@ -25,6 +25,7 @@ from adjoint.ode.integrate import Integrator, State, integrate
 from adjoint.ode.jumps import ROUNDINGS
 from adjoint.ode.tangent_control import Directions, Grid, TangentIntegrator, grid_for_tangents, unit_of
 from adjoint.ode.vector_field import Parameters
+from adjoint.tracing import loops
 
 PAIRS = 3
 # Each of the other steps is cut into so many pieces, as far as there are no more of them than MOST_PIECES: of Tsit5 f is seen
@@ -109,7 +110,7 @@ def _along(integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: Any)
         step = joint.step((first, last), state, operands)
         return State(step.y, step.slope), jnp.minimum(least, sizes(step.y))
 
-    state, least = jax.lax.fori_loop(0, grid.count * pieces, advance, (state, sizes(start)))
+    state, least = loops.fori_loop(0, grid.count * pieces, advance, (state, sizes(start)))
     rows = state.y.reshape(-1, n)
     return _Fine(rows[0], rows[1 : 1 + PAIRS], jnp.max(sizes(state.y) / least))
 
@@ -155,7 +156,7 @@ def _is_smooth(integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: 
             step = integrator.step_to_transpose((grid.s[k], grid.s[k + 1]), state, there)
             return State(jnp.where(step.converged, step.y, jnp.nan), step.slope)
 
-        return jax.lax.fori_loop(0, grid.count, advance, state).y
+        return loops.fori_loop(0, grid.count, advance, state).y
 
     def what_is_left(move: Array) -> Array:
         zero, one = jnp.zeros_like(move), jnp.ones_like(move)

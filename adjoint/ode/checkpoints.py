@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from adjoint.inputs import refuse
+from adjoint.tracing import loops
 
 Adjoint = TypeVar("Adjoint")
 Advance = Callable[[Array, PyTree], PyTree]
@@ -74,7 +75,7 @@ def sweep_back(
         return _back_through(pull, states, first, length, adjoint)
 
     segments = (count + schedule.spacing - 1) // schedule.spacing
-    return jax.lax.fori_loop(0, segments, segment, adjoint)
+    return loops.fori_loop(0, segments, segment, adjoint)
 
 
 def _back_through(pull: Pull[Adjoint], states: PyTree, first: Array | int, length: Any, adjoint: Adjoint) -> Adjoint:
@@ -84,7 +85,7 @@ def _back_through(pull: Pull[Adjoint], states: PyTree, first: Array | int, lengt
         k = length - 1 - i
         return pull(first + k, jax.tree.map(lambda a: a[k], states), adjoint)
 
-    return jax.lax.fori_loop(0, length, back, adjoint)
+    return loops.fori_loop(0, length, back, adjoint)
 
 
 def _all_states(advance: Advance, start: PyTree, first: Array | int, length: Any, room: int) -> PyTree:
@@ -97,7 +98,7 @@ def _all_states(advance: Advance, start: PyTree, first: Array | int, length: Any
         # The state after the last step is not needed; computing it keeps the loop free of a branch.
         return advance(first + i, state), states
 
-    _, states = jax.lax.fori_loop(0, length, forward, (start, buffers))
+    _, states = loops.fori_loop(0, length, forward, (start, buffers))
     return states
 
 
@@ -136,7 +137,7 @@ def _binomial(
     def act(carry: Any) -> Any:
         end, top, at, states, k, state, target, adjoint = carry
         is_last = k == end - 1
-        state, adjoint = jax.lax.cond(
+        state, adjoint = loops.cond(
             is_last,
             lambda state, adjoint: (state, pull(k, state, adjoint)),
             lambda state, adjoint: (advance(k, state), adjoint),
@@ -161,4 +162,4 @@ def _binomial(
     at = jnp.zeros(slots, jnp.int32)
     states = jax.tree.map(lambda a: jnp.zeros((slots, *a.shape), a.dtype).at[0].set(a), start)
     carry = (end, zero, at, states, zero, start, next_checkpoint(zero, end, zero), adjoint)
-    return jax.lax.while_loop(proceed, act, carry)[-1]
+    return loops.while_loop(proceed, act, carry)[-1]

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -12,6 +11,7 @@ from adjoint.ode.discrete import Bars, DiscreteAdjoint, Gradient
 from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.integrate import Integrator, Outcome
 from adjoint.ode.vector_field import Parameters
+from adjoint.tracing import loops
 
 # Up to so many numbers in y0 and p together all tangents at once cost less than a run back.
 FEW = 16
@@ -55,7 +55,7 @@ class Chosen:
 
         if not self.may_change(integrator):
             return as_chosen(bars)
-        return jax.lax.cond(is_at_limit, continuous, as_chosen, bars)
+        return loops.cond(is_at_limit, continuous, as_chosen, bars)
 
 
 def at_stability_limit(outcome: Outcome) -> Array:

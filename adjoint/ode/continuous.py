@@ -17,6 +17,7 @@ from adjoint.ode.quadrature import AdjointStep, Rule, rule_of_gauss, rule_of_sta
 from adjoint.ode.runge_kutta import Tolerances
 from adjoint.ode.step_adjoint import Bars, Gradient, pull_start
 from adjoint.ode.vector_field import Parameters
+from adjoint.tracing import loops
 
 # With u(s) the interpolant of the solve, lam' = dlam/ds and samples y_j = y(s_j) that have cotangents y_j_bar:
 #
@@ -275,7 +276,7 @@ def integrate_back(backward: Integrator, rule: Rule, along: Any, samples: Array,
         sweep = _jump(backward, along, inner.s, samples, bars, inner.sweep)
         return _attempt(backward, rule, along, samples, inner._replace(sweep=sweep))
 
-    inner = jax.lax.while_loop(proceed, body, _Inner(end, sweep, jnp.zeros((), jnp.int32)))
+    inner = loops.while_loop(proceed, body, _Inner(end, sweep, jnp.zeros((), jnp.int32)))
     # Out of steps: no finite number may come of it.
     lam = jnp.where(inner.s > start, jnp.nan, inner.sweep.lam)
     return inner.sweep._replace(lam=lam)

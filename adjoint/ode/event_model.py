@@ -1,7 +1,7 @@
 """Events and the system that has them: conditions, jumps and rates on flat states."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.ode.runge_kutta import Tolerances
 from adjoint.ode.vector_field import Problem, pose
+from adjoint.tracing import loops
 from adjoint.tracing.traced_function import TracedFunction
 
 
@@ -46,6 +47,17 @@ class Event:
     terminal: bool = False
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TracedEvent:
+    """An `Event` whose functions are traced."""
+
+    condition: TracedFunction
+    jump: TracedFunction | None
+    direction: int = field(metadata={"static": True})
+    terminal: bool = field(metadata={"static": True})
+
+
 class Watch(NamedTuple):
     """What each event waits for.
 
@@ -63,8 +75,8 @@ class Watch(NamedTuple):
 class HybridSystem:
     """y' = f(t, y, p) with events, for flat states y; heading is -1 where time runs backwards."""
 
-    f: Callable[..., PyTree]
-    events: tuple[Event, ...]
+    f: TracedFunction
+    events: tuple[TracedEvent, ...]
     unravel: Callable[[Array], PyTree]
     p: PyTree
     tolerances: Tolerances
@@ -97,13 +109,13 @@ class HybridSystem:
     def jump(self, k: Array, t: Array, y: Array) -> Float[Array, " n"]:
         """The state after the jump of event k."""
 
-        def apply(event: Event) -> Callable[[Array, Array], Array]:
+        def apply(event: TracedEvent) -> Callable[[Array, Array], Array]:
             if event.jump is None:
                 return lambda t, y: y
             after = event.jump
             return lambda t, y: ravel_pytree(after(t, self.unravel(y), self.p))[0].astype(y.dtype)
 
-        return jax.lax.switch(k, [apply(event) for event in self.events], t, y)
+        return loops.switch(k, [apply(event) for event in self.events], t, y)
 
     def problem(self, y: Array, ends: tuple[Array, Array], ends_vary: bool) -> Problem:
         """The flow between two events as an initial value problem over s in [0, 1]."""
@@ -131,4 +143,4 @@ def rounding(x: Array) -> Array:
 def without_derivative(function: Callable[..., Array], *arguments: Any) -> Callable[..., Array]:
     """The function, with all that it closed over held constant."""
     traced = TracedFunction.of(function, *arguments)
-    return TracedFunction(jax.lax.stop_gradient(traced.closed_over), traced.program)
+    return jax.lax.stop_gradient(traced)

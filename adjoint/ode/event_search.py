@@ -12,6 +12,7 @@ from adjoint.ode.event_model import HybridSystem, Watch, rounding, without_deriv
 from adjoint.ode.integrate import Integrator, State, accept, first_step, is_nothing
 from adjoint.ode.runge_kutta import RungeKutta, Step
 from adjoint.solution import Status
+from adjoint.tracing import loops
 
 # The conditions are carried as states of their own, dz/dt = c_t + c_y f, so that the error control
 # makes steps in which they are smooth (Carver, Math. Comput. Simul. 20, 1978; Park and Barton, ACM
@@ -135,7 +136,7 @@ def _run(search: _Search, start: State, h: Array, watch: Watch, is_needed: Array
     def proceed(loop: _Loop) -> Array:
         return (loop.s < 1) & (loop.steps < most) & ~loop.is_done
 
-    end = jax.lax.while_loop(proceed, lambda loop: _advance(search, loop), begin)
+    end = loops.while_loop(proceed, lambda loop: _advance(search, loop), begin)
     t0, t1 = search.t
     code = jnp.where(~end.is_done & (end.s < 1), Status.MAX_STEPS.code, end.at.code)
     t = t0 + end.at.s * (t1 - t0)
@@ -224,7 +225,7 @@ def _look_inside(search: _Search, look: Any, loop: _Loop, s1: Array) -> tuple[_I
 
     none = jnp.zeros(falls.shape[1], bool)
     nowhere = (s1, none, jnp.array(False), fastest)
-    s, hits, touches, fastest = jax.lax.cond(jnp.any(is_event), locate, lambda: nowhere)
+    s, hits, touches, fastest = loops.cond(jnp.any(is_event), locate, lambda: nowhere)
     code = jnp.where(is_beyond | touches, Status.DEGENERATE.code, 0).astype(jnp.int32)
     armed_then = jnp.where(jnp.any(is_event), armed[row], armed[-1])
     watch = Watch(armed_then, watch.stopped & ~armed_then, watch.side)
@@ -273,7 +274,7 @@ def _minima(look: Any, side: Array, points: Array, turns: Array) -> tuple[Array,
         left, right = jnp.where(is_rising, left, middle), jnp.where(is_rising, middle, right)
         return left, right, count + 1
 
-    left, right, _ = jax.lax.while_loop(proceed, halve, (left, right, 0))
+    left, right, _ = loops.while_loop(proceed, halve, (left, right, 0))
     return right, values(right)[0]
 
 
@@ -301,7 +302,7 @@ def _locate(
         return jnp.where(fell, left, middle), jnp.where(fell, middle, right)
 
     start = (jnp.broadcast_to(left, right.shape), right)
-    _, end = jax.lax.fori_loop(0, jnp.finfo(left.dtype).nmant, halve, start)
+    _, end = loops.fori_loop(0, jnp.finfo(left.dtype).nmant, halve, start)
     at = jnp.where(falls, jnp.where(grazes, right, end), jnp.inf)
     s = jnp.min(at)
     t0, t1 = search.t

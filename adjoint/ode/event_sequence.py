@@ -1,8 +1,6 @@
 """A hybrid solve: one event after the other, with the flow in between, until the end."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -19,25 +17,28 @@ from adjoint.ode.event_instant import (
     pass_through,
     rearm,
 )
-from adjoint.ode.event_model import Event, HybridSystem, Watch, rounding
+from adjoint.ode.event_model import HybridSystem, TracedEvent, Watch, rounding
 from adjoint.ode.event_search import find
 from adjoint.ode.integrate import Integrator
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.solve import Plan, solve_plan
 from adjoint.solution import Status, poison
+from adjoint.tracing import loops
+from adjoint.tracing.traced_function import TracedFunction
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Request:
-    """All that is known when tracing; equal requests are compiled once."""
+    """The functions of the user as they were traced, and all else that is known when tracing."""
 
-    f: Callable[..., PyTree]
-    events: tuple[Event, ...]
-    max_events: int
-    method: RungeKutta
-    tolerances: Tolerances
-    max_steps: int
-    sensitivity: Any
+    f: TracedFunction
+    events: tuple[TracedEvent, ...]
+    max_events: int = field(metadata={"static": True})
+    method: RungeKutta = field(metadata={"static": True})
+    tolerances: Tolerances = field(metadata={"static": True})
+    max_steps: int = field(metadata={"static": True})
+    sensitivity: Any = field(metadata={"static": True})
 
 
 class Rhythm(NamedTuple):
@@ -83,7 +84,6 @@ class _Row(NamedTuple):
     steps: Array
 
 
-@partial(jax.jit, static_argnums=0)
 def run(request: Request, y0: PyTree, p: PyTree, ends: tuple[Array, Array], ts: Array) -> Ended:
     """From ends[0] to ends[1] through all events."""
     flat, unravel = ravel_pytree(y0)
@@ -110,7 +110,7 @@ def run(request: Request, y0: PyTree, p: PyTree, ends: tuple[Array, Array], ts: 
     def advance(now: _Now, _: None) -> tuple[_Now, _Row]:
         return _advance(request, system, ends, ts, now)
 
-    end, rows = jax.lax.scan(advance, start, None, length=request.max_events + 1)
+    end, rows = loops.scan(advance, start, None, length=request.max_events + 1)
     has_more = (rows.which[-1] >= 0) | end.instant.is_on
     code = jnp.where((end.code == 0) & has_more, Status.MAX_EVENTS.code, end.code)
     y, times, states, samples = poison((end.y, rows.t[:-1], rows.y[:-1], end.samples), code == 0)
@@ -164,7 +164,7 @@ def _advance(
     if len(request.events) > 1:
         several = happens & crosses & (jnp.sum(instant.waiting) > 1)
         arguments = (system, instant, watch, k, tau, y_tau, size)
-        ambiguous = jax.lax.cond(several, lambda: order_matters(*arguments), lambda: jnp.array(False))
+        ambiguous = loops.cond(several, lambda: order_matters(*arguments), lambda: jnp.array(False))
         code = jnp.where((code == 0) & ambiguous, Status.DEGENERATE.code, code)
     left, code_of_jump = after_jump(system, instant, watch, k, passage, after, size)
     code = jnp.where((code == 0) & happens, code_of_jump, code)

@@ -10,11 +10,14 @@ from jaxtyping import Array, Float, PyTree
 
 from adjoint.inputs import refuse, takes_jax_functions, warn_if_cut
 from adjoint.ode.discrete import DiscreteAdjoint
-from adjoint.ode.event_model import Event
+from adjoint.ode.event_model import Event, TracedEvent
 from adjoint.ode.event_sequence import Request, run
 from adjoint.ode.runge_kutta import Tolerances
-from adjoint.ode.solve import hashable, require_problem, require_sensitivity, runge_kutta
+from adjoint.ode.solve import require_problem, require_sensitivity, runge_kutta
+from adjoint.ode.vector_field import strongly_typed
 from adjoint.solution import Solution, Status
+from adjoint.tracing.programs import compiled
+from adjoint.tracing.traced_function import trace_at_door
 
 
 class Hybrid(NamedTuple):
@@ -179,7 +182,7 @@ def hybrid_solve(
     events = (events,) if isinstance(events, Event) else tuple(events)
     require_problem("hybrid_solve", f, y0, p, t0, t1, rtol, atol, max_steps, mode)
     warn_if_cut("hybrid_solve", y0=y0, p=p)
-    y0, p = jax.tree.map(jnp.asarray, (y0, p))
+    y0, p = strongly_typed(y0), jax.tree.map(jnp.asarray, p)
     flat, unravel = ravel_pytree(y0)
     ends = (jnp.asarray(t0, flat.dtype), jnp.asarray(t1, flat.dtype))
     _require_events(events, max_events, ends[0], y0, p)
@@ -191,8 +194,14 @@ def hybrid_solve(
     sensitivity = DiscreteAdjoint() if sensitivity is None else sensitivity
     method = runge_kutta("hybrid_solve", solver, None)
     tolerances = Tolerances(rtol, atol)
-    request = Request(hashable(f), events, max_events, method, tolerances, max_steps, sensitivity)
-    ended = run(request, y0, p, ends, times)
+    functions = [f, *(function for event in events for function in (event.condition, event.jump))]
+    traced, (start, y0, p), (end, times) = trace_at_door(functions, (ends[0], y0, p), ends[1], times)
+    watched = tuple(
+        TracedEvent(condition, jump, event.direction, event.terminal)
+        for event, condition, jump in zip(events, traced[1::2], traced[2::2], strict=True)
+    )
+    request = Request(traced[0], watched, max_events, method, tolerances, max_steps, sensitivity)
+    ended = compiled(run, request, y0, p, (start, end), times)
     stats = {
         "events": jnp.sum(ended.which >= 0),
         "which": ended.which,

@@ -13,6 +13,7 @@ from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Step, Tolerances
 from adjoint.ode.vector_field import Parameters
 from adjoint.solution import Status
+from adjoint.tracing import loops
 from adjoint.tracing.rule import attach_derivative
 
 
@@ -61,7 +62,7 @@ class Integrator:
         def slope_after(state: State) -> Array:
             return self.field(start, state.y, p)
 
-        slope = jax.lax.cond(is_jump, slope_after, lambda state: state.slope, state)
+        slope = loops.cond(is_jump, slope_after, lambda state: state.slope, state)
         return (start, s[1]), State(state.y, slope)
 
     def up_to_jump(self, s: tuple[Array, Array], p: Any) -> tuple[Any, Any]:
@@ -221,7 +222,7 @@ def integrate(
     def body(loop: _Loop) -> _Loop:
         return _advance(integrator, p, s_of_samples, spacing, loop)
 
-    loop = jax.lax.while_loop(proceed, body, loop)
+    loop = loops.while_loop(proceed, body, loop)
     code = jnp.where(loop.s < 1, Status.MAX_STEPS.code, Status.SUCCESS.code)
     failure = Status.STEP_UNDERFLOW if integrator.steps is None else Status.DIVERGED
     code = jnp.where(loop.stuck, failure.code, code).astype(jnp.int32)
@@ -317,9 +318,7 @@ def while_rarely(proceed: Callable[[Any], Array], body: Callable[[Any], Any], st
 
     Of a body that is the same in every turn, as that of a single sample, XLA computes all it can ahead of the loop, wanted or not.
     """
-    return jax.lax.cond(
-        proceed(start), lambda start: jax.lax.while_loop(proceed, body, start), lambda start: start, start
-    )
+    return loops.cond(proceed(start), lambda start: loops.while_loop(proceed, body, start), lambda start: start, start)
 
 
 def judge(integrator: Integrator, y: Array, step: Step, h: Array, h_tried: Array) -> tuple[Array, Array]:

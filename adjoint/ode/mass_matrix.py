@@ -65,6 +65,12 @@ class MassMatrix:
         P = jnp.asarray(self.constraints, y.dtype)
         return jnp.linalg.solve(jnp.asarray(self.array) + P @ F_y, slope - P @ (slope + F_s))
 
+    def with_costs(self, size: int) -> "MassMatrix":
+        """The mass matrix of so many states, with ones for the integrals among them."""
+        whole = np.eye(size, dtype=self.dtype)
+        whole[: self.size, : self.size] = self.array
+        return MassMatrix(whole.tobytes(), size, self.dtype)
+
     def consistent_start(self, field: Any, y0: Array, p: Parameters) -> tuple[Array, Array]:
         """y with N' F(0, y) = 0 and M y = M y0, and the code of the root."""
         if not self.is_singular:

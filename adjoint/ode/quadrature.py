@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from adjoint.ode.integrate import Integrator, State
 from adjoint.ode.runge_kutta import weighted
+from adjoint.tracing import loops
 
 
 class Field(Protocol):
@@ -87,7 +88,7 @@ def _explicit(
     k = jnp.zeros((tableau.num_stages, lam.size), dtype)
     b = -h * jnp.asarray(_weights(tableau), dtype)
     rows = (jnp.asarray(a, dtype), b.T, at, u, jnp.arange(tableau.num_stages))
-    (k, sums), rates = jax.lax.scan(stage, (k, _zeros(backward, s[0], lam, u[0], along, 2)), rows)
+    (k, sums), rates = loops.scan(stage, (k, _zeros(backward, s[0], lam, u[0], along, 2)), rows)
     integral, integral_error = _sums(b, rates) if keeps else sums
     change, error = weighted(tableau.b_sol, k), weighted(tableau.b_error, k)
     return AdjointStep(lam + change, error, integral, integral_error, jnp.array(True)), k
@@ -162,7 +163,7 @@ def _sums_at(
         return _added(sums, w, rates_at(*at)), None
 
     zeros = _zeros(backward, s[0], lam[0], u[0], along, len(weights))
-    return jax.lax.scan(add, zeros, (weights.T, s, lam, u))[0]
+    return loops.scan(add, zeros, (weights.T, s, lam, u))[0]
 
 
 # Nodes (those not negative) and weights on [-1, 1] of the rule with 7 points: Kronrod, Nodes and Weights of Quadrature

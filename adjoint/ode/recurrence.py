@@ -14,7 +14,10 @@ from adjoint.inputs import all_finite, none_is_nan, refuse, require_mode, takes_
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
 from adjoint.ode.vector_field import Parameters, VectorField
 from adjoint.solution import Solution, Status, first_failure, poison
+from adjoint.tracing import loops
+from adjoint.tracing.programs import Static, compiled
 from adjoint.tracing.rule import forward_only, instantiate, with_forward_mode
+from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
 # The rule, with the costs as further states of x:
 #
@@ -42,7 +45,7 @@ class _Sweep(NamedTuple):
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _recur(plan: _Plan, x0: Array, varying: list[Array], constant: list[Array]) -> Array:
     p = Parameters(varying, constant)
-    return jax.lax.fori_loop(0, plan.steps, lambda k, x: plan.advance(k, x, p), x0)
+    return loops.fori_loop(0, plan.steps, lambda k, x: plan.advance(k, x, p), x0)
 
 
 def _recur_fwd(plan: _Plan, x0: Array, varying: list[Array], constant: list[Array]) -> tuple[Array, Any]:
@@ -55,7 +58,7 @@ def _recur_fwd(plan: _Plan, x0: Array, varying: list[Array], constant: list[Arra
         return plan.advance(k, x, p), kept.at[slot].set(jnp.where(is_kept, x, kept[slot]))
 
     kept = jnp.zeros((max(-(-plan.steps // spacing), 1), x0.size), x0.dtype)
-    x, kept = jax.lax.fori_loop(0, plan.steps, advance, (x0, kept))
+    x, kept = loops.fori_loop(0, plan.steps, advance, (x0, kept))
     return forward_only(x, "recurrence"), (forward_only(kept, "recurrence"), x0, p)
 
 
@@ -91,7 +94,7 @@ def _recur_tangent(plan: _Plan, residuals: Any, dots: Any) -> Array:
 
         return jax.jvp(advance, (carry[0], p.varying), (carry[1], varying_dot))
 
-    _, x_dot = jax.lax.fori_loop(0, plan.steps, push, (x0, x_dot))
+    _, x_dot = loops.fori_loop(0, plan.steps, push, (x0, x_dot))
     return forward_only(x_dot, "recurrence")
 
 
@@ -160,27 +163,38 @@ def recurrence(
     """
     _check(steps, checkpoints, mode)
     warn_if_cut("recurrence", x0=x0, p=p)
-    x0, p = jax.tree.map(jnp.asarray, (x0, p))
+    x0, p = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), x0), jax.tree.map(jnp.asarray, p)
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(x0)}
     if len(dtypes) != 1 or not all(jnp.issubdtype(d, jnp.inexact) for d in dtypes):
         names = " and ".join(sorted(str(d) for d in dtypes)) or "no arrays"
         refuse("recurrence", f"x0 with {names}", "floating-point arrays of one dtype", "Convert them.", TypeError)
+    _require_same("f", jax.eval_shape(lambda *a: f(*a), 0, x0, p), x0)
+    (f, cost), (_, x0, p), _ = trace_at_door((f, running_cost), (jnp.zeros((), jnp.int32), x0, p))
+    return compiled(_repeat, Static((steps, checkpoints)), f, cost, x0, p)
+
+
+def _repeat(
+    known: Static, f: TracedFunction, running_cost: TracedFunction | None, x0: PyTree, p: PyTree
+) -> Solution[Any]:
+    steps, checkpoints = known.value
     flat, unravel = ravel_pytree(x0)
-    _require_same("f", jax.eval_shape(f, 0, x0, p), x0)
     costs, unravel_costs = jnp.zeros(0, flat.dtype), None
     if running_cost is not None:
-        like = jax.eval_shape(running_cost, 0, x0, p)
+        like = jax.eval_shape(running_cost, jnp.zeros((), jnp.int32), x0, p)
         costs, unravel_costs = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, flat.dtype), like))
 
-    def advance(k: Array, z: Array, p: PyTree, _: Any) -> Array:
+    def advance(k: Array, z: Array, p: PyTree, known: list[list[Any]]) -> Array:
         x = unravel(z[: flat.size])
-        parts = [ravel_pytree(f(k, x, p))[0]]
+        parts = [ravel_pytree(f.with_known(known[0])(k, x, p))[0]]
         if running_cost is not None:
-            parts.append(z[flat.size :] + ravel_pytree(running_cost(k, x, p))[0].astype(flat.dtype))
+            cost = ravel_pytree(running_cost.with_known(known[1])(k, x, p))[0]
+            parts.append(z[flat.size :] + cost.astype(flat.dtype))
         return jnp.concatenate(parts)
 
     start = jnp.concatenate([flat, costs])
-    field, parameters = VectorField.of(advance, jnp.zeros((), jnp.int32), start, p)
+    constants = [function.known for function in (f, running_cost) if function is not None]
+    field, parameters = VectorField.of(advance, jnp.zeros((), jnp.int32), start, p, constants)
+    start, parameters = loops.vary_alike((start, parameters))
     schedule = Schedule.of(checkpoints, max(steps, 1), start.size * start.dtype.itemsize)
     plan = _Plan(field, steps, schedule)
     z = recur(plan, start, parameters.varying, parameters.constant)

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from adjoint.tracing import loops
+
 # As many times the rounding of the entries may the backward error be.
 ROUNDING = 4
 # A refinement that leaves more than this share of the backward error does not pay; mostly three or four leave rounding.
@@ -35,13 +37,13 @@ def solve_by_nearby_factors(A: Float[Array, "n n"], b: Float[Array, " n"], facto
     def backward(_: Any, b: Array) -> Array:
         return _solve_transposed(A, *factors, b)
 
-    return jax.lax.custom_linear_solve(lambda v: A @ v, b, forward, backward)
+    return loops.custom_linear_solve(lambda v: A @ v, b, forward, backward)
 
 
 @jax.custom_batching.custom_vmap
 def _solve_transposed(A: Array, lu: Array, pivots: Array, b: Array) -> Float[Array, " n"]:
     x, is_solution = refine(A, (lu, pivots), b)
-    return jax.lax.cond(is_solution, lambda: x, lambda: _by_its_own(A, b))
+    return loops.cond(is_solution, lambda: x, lambda: _by_its_own(A, b))
 
 
 def _by_its_own(A: Array, b: Array) -> Float[Array, " n"]:
@@ -77,5 +79,5 @@ def refine(A: Float[Array, "n n"], factors: Any, b: Float[Array, " n"]) -> tuple
 
     zero = jnp.zeros_like(b)
     start = (zero, b, jnp.asarray(jnp.inf, b.dtype), jnp.array(True), 0)
-    x, _, error, _, _ = jax.lax.while_loop(proceed, improve, start)
+    x, _, error, _, _ = loops.while_loop(proceed, improve, start)
     return x, error <= enough

@@ -16,6 +16,7 @@ from adjoint.ode.integrate import Integrator, Record, State
 from adjoint.ode.step_adjoint import Bars, Gradient, LinearizedStep, Sweep, add, finish_at_start, start_of_sweep
 from adjoint.ode.tangent_control import Grid, grid_for_tangents
 from adjoint.ode.vector_field import Parameters
+from adjoint.tracing import loops
 
 
 class Estimated(NamedTuple):
@@ -120,7 +121,7 @@ def repaired(
         jnp.zeros((), jnp.int32),
     )
     # One body for the first sweep and those after: it is compiled once.
-    end = jax.lax.while_loop(is_wrong, improve, start)
+    end = loops.while_loop(is_wrong, improve, start)
     limit = jnp.where(end.is_held, 10**-ENOUGH_DIGITS, enough)
     believed = jax.lax.stop_gradient(end.errors <= limit)
     gradient = end.gradient
@@ -148,7 +149,7 @@ def _better_steps(
         )
 
     def once(wanted: Array, body: Any, start: Any) -> Any:
-        turn = jax.lax.while_loop(lambda c: c[0], lambda c: (c[0] & False, body(c[1])), (wanted, start))
+        turn = loops.while_loop(lambda c: c[0], lambda c: (c[0] & False, body(c[1])), (wanted, start))
         return turn[1]
 
     better = once(now.tries == 1, of_tangent, Grid(grid, count, now.is_held))
@@ -184,5 +185,5 @@ def integrate_along(
         step = integrator.step_to_transpose((grid[k], grid[k + 1]), state, p)
         return State(step.y, step.slope), kept
 
-    _, kept = jax.lax.fori_loop(0, count, advance, (start, kept))
+    _, kept = loops.fori_loop(0, count, advance, (start, kept))
     return Record(grid, kept, count)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.refinement import solve_by_nearby_factors
+from adjoint.tracing import loops
 from adjoint.tracing.rule import attach_derivative
 
 # The slope F(s, y, p).
@@ -135,7 +136,7 @@ def _explicit_step_in_a_loop(
 
     k = jnp.zeros((len(rows) + 1, y.size), y.dtype).at[0].set(h * slope)
     stages = (jnp.asarray(a, y.dtype), jnp.asarray(c_of_stage, y.dtype), jnp.arange(1, len(rows) + 1))
-    k, Y = jax.lax.scan(stage, k, stages)
+    k, Y = loops.scan(stage, k, stages)
     used = k[: tableau.num_stages]
     error = weighted(tableau.b_error, used)
     return Step(Y[-1], k[-1] / h, error, used, jnp.array(True), jnp.zeros((), y.dtype))
@@ -227,7 +228,7 @@ def _implicit_step(
 
     k = jnp.zeros((count, y.size), dtype).at[0].set(h * slope)
     rows = (jnp.asarray(lower[1:], dtype), jnp.asarray(predictor[1:], dtype), jnp.asarray(c_of_stage[1:], dtype))
-    (k, converged, _), Y = jax.lax.scan(stage, (k, jnp.array(True), 1), rows)
+    (k, converged, _), Y = loops.scan(stage, (k, jnp.array(True), 1), rows)
     # Not damped by the factors, as in codes that want few steps: the raw estimate errs on the safe side.
     error = weighted(tableau.b_error, k) / SHARE_OF_TOLERANCE
     if mass is not None:
@@ -282,7 +283,5 @@ def _iterate(
         return Y - change, size, converged, diverged, count + 1
 
     infinite = jnp.asarray(jnp.inf, start.dtype)
-    Y, _, converged, _, _ = jax.lax.while_loop(
-        proceed, improve, (start, infinite, jnp.array(False), jnp.array(False), 0)
-    )
+    Y, _, converged, _, _ = loops.while_loop(proceed, improve, (start, infinite, jnp.array(False), jnp.array(False), 0))
     return Y, converged

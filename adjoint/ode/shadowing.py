@@ -1,8 +1,7 @@
 """shadowing_sensitivity: long-time averages of chaotic flows and their derivatives, by least squares shadowing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -19,8 +18,11 @@ from adjoint.ode.integrate import Integrator, Outcome, integrate
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.solve import Plan, require_problem, runge_kutta, solve_plan
 from adjoint.ode.time_average import smooth_weights, standard_error
-from adjoint.ode.vector_field import Problem, pose
+from adjoint.ode.vector_field import Problem, pose, strongly_typed
 from adjoint.solution import Solution, Status, first_failure, poison
+from adjoint.tracing import loops
+from adjoint.tracing.programs import compiled
+from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
 # A chaotic flow forgets where it began, so the tangent from a fixed y0 is the wrong one: it grows. Of all tangents along the
 # trajectory, its time running 1 + eta times as fast, the shadow is the smallest (Wang, Hu and Blonigan 2014, section 3):
@@ -46,17 +48,18 @@ BLOCKS = 64
 LARGEST_TANGENT_ERROR = 1e-3
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Request:
-    """All that is known when tracing; equal requests are compiled once."""
+    """The functions of the user as they were traced, and all else that is known when tracing."""
 
-    f: Callable[..., PyTree]
-    running_cost: Callable[..., Array]
-    method: RungeKutta
-    tolerances: Tolerances
-    max_steps: int
-    segments: int
-    autonomous: bool
+    f: TracedFunction
+    running_cost: TracedFunction
+    method: RungeKutta = field(metadata={"static": True})
+    tolerances: Tolerances = field(metadata={"static": True})
+    max_steps: int = field(metadata={"static": True})
+    segments: int = field(metadata={"static": True})
+    autonomous: bool = field(metadata={"static": True})
 
     def pose(self, y: PyTree, p: PyTree, t0: Array, t1: Array) -> tuple[Integrator, Problem]:
         problem = pose(self.f, self.running_cost, y, p, (t0, t1), (False, False), None)
@@ -152,7 +155,7 @@ def shadowing_sensitivity(
     `ILL_CONDITIONED` when segments are far too long, or there is no shadow. Then the value is NaN.
 
     **Cost**: O(N n^3) operations and 3 N n^2 numbers for n states and N segments; the solve twice, n tangents of it, and one
-    gradient by p. Called outside `jax.jit` it is compiled once for each f: define f once, not anew for every call.
+    gradient by p. Outside of `jax.jit` it is compiled once, and found again by what f computes.
 
     Source: Q. Wang, R. Hu, P. Blonigan, J. Comput. Phys. 267, 2014, with the exact derivatives of segments in place of
     midpoint differences, as in P. Blonigan, Q. Wang, J. Comput. Phys. 354, 2018.
@@ -173,18 +176,25 @@ def shadowing_sensitivity(
     times = _check(t0, t1, transient, segments)
     dtype = require_problem(where, f, y0, p, t0, t1, rtol, atol, max_steps, "reverse")
     warn_if_cut(where, y0=y0, p=p)
-    y0, p = jax.tree.map(jnp.asarray, (y0, p))
+    y0, p = strongly_typed(y0), jax.tree.map(jnp.asarray, p)
+    times = tuple(jnp.asarray(t, dtype) for t in times)
     _check_parameters(p)
     method = runge_kutta(where, solver, None)
     autonomous = not _uses_time(f, running_cost, y0, p)
+    (slope, cost), (begin, y0, p), later = trace_at_door((f, running_cost), (times[0], y0, p), *times[1:])
     request = _Request(
-        f, running_cost, method, Tolerances(rtol, atol), max_steps, -(-segments // BLOCKS) * BLOCKS, autonomous
+        slope,
+        cost,
+        method,
+        Tolerances(rtol, atol),
+        max_steps,
+        -(-segments // BLOCKS) * BLOCKS,
+        autonomous,
     )
-    return _compiled(request, y0, p, *(jnp.asarray(t, dtype) for t in times))
+    return compiled(_solve_request, request, y0, p, begin, *later)
 
 
-@partial(jax.jit, static_argnums=0)
-def _compiled(request: _Request, y0: PyTree, p: PyTree, t0: Array, begin: Array, t1: Array) -> Solution[Any]:
+def _solve_request(request: _Request, y0: PyTree, p: PyTree, t0: Array, begin: Array, t1: Array) -> Solution[Any]:
     y0, p = _undifferentiated((y0, p))
     flat, unravel = ravel_pytree(y0)
     trajectory, h, code = _trajectory(request, unravel, flat, p, (t0, begin, t1))
@@ -238,7 +248,7 @@ def _trajectory(
         return (z[:-1], jnp.where(code == 0, outcome.code, code)), (y_k, z[:-1], z[-1], outcome)
 
     t = begin + length * jnp.arange(request.segments)
-    (_, code), (y_k, after, q, outcomes) = jax.lax.scan(advance, (start[:-1], outcome.code), t)
+    (_, code), (y_k, after, q, outcomes) = loops.scan(advance, (start[:-1], outcome.code), t)
     y_k, h = jnp.where(code == 0, y_k, y[None, :]), jnp.where(code == 0, length, 0)
     return _Trajectory(t, y_k, after, q, outcomes, unravel), h, code
 

@@ -1,13 +1,12 @@
 """ode_solve: the solution of y' = f(t, y, p), of its samples and of integrals along it, with derivatives of several kinds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
@@ -31,9 +30,11 @@ from adjoint.ode.jumps import require_jumps
 from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.tangent import push
-from adjoint.ode.vector_field import Parameters, Problem, pose
+from adjoint.ode.vector_field import Parameters, Problem, pose, strongly_typed
 from adjoint.solution import Solution, Status, Words, poison
+from adjoint.tracing.programs import compiled
 from adjoint.tracing.rule import forward_only, with_forward_mode
+from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
 # Outer room of every rule: forward, the sensitivity remembers what it needs; backward, it pulls the cotangents of y(t1) and of
 # the samples back to y0, p and the sample times; in forward mode `tangent.push` makes y_dot of the same. All that F closed over is
@@ -91,22 +92,23 @@ def solve_plan(plan: Plan, problem: Problem) -> tuple[Array, Array, Outcome]:
     return solve_in_both_modes(plan, problem.y0, problem.p.varying, problem.s, problem.p.constant)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Request:
-    """All that is known when tracing; equal requests are compiled once."""
+    """The functions of the user as they were traced, and all else that is known when tracing."""
 
-    f: Callable[..., PyTree]
-    running_cost: Callable[..., PyTree] | None
-    method: RungeKutta
-    tolerances: Tolerances
-    max_steps: int
-    steps: int | None
-    mass: MassMatrix | None
-    sensitivity: Any
-    certificate: bool
-    ends_vary: tuple[bool, bool]
-    jumps_vary: bool
-    max_step: float | None
+    f: TracedFunction
+    running_cost: TracedFunction | None
+    method: RungeKutta = field(metadata={"static": True})
+    tolerances: Tolerances = field(metadata={"static": True})
+    max_steps: int = field(metadata={"static": True})
+    steps: int | None = field(metadata={"static": True})
+    mass: MassMatrix | None = field(metadata={"static": True})
+    sensitivity: Any = field(metadata={"static": True})
+    certificate: bool = field(metadata={"static": True})
+    ends_vary: tuple[bool, bool] = field(metadata={"static": True})
+    jumps_vary: bool = field(metadata={"static": True})
+    max_step: float | None = field(metadata={"static": True})
 
 
 @takes_jax_functions("ode_solve")
@@ -200,7 +202,7 @@ def ode_solve(
     `OUT_OF_RANGE` (ts), `UNTRUSTED`. Then the value is NaN, and so is every derivative.
 
     **Cost**: the solve, and for a gradient mostly 1 to 5 more, see the sensitivities, for J v 1 to 3; some 100 for a
-    certificate. Called outside `jax.jit` it is compiled once for each f: define f once, not anew for every call.
+    certificate. Outside of `jax.jit` it is compiled once, and found again by what f computes.
 
     Source: Y. Cao, S. Li, L. Petzold, R. Serban, SIAM J. Sci. Comput. 24, 2003; A. Griewank, A. Walther, Evaluating
     Derivatives, 2nd ed., 2008.
@@ -224,7 +226,7 @@ def ode_solve(
         refuse("ode_solve", f"ts of shape {times.shape}", "a list of times", "Pass a one-dimensional array.")
     require_sensitivity("ode_solve", sensitivity)
     breaks = require_jumps(jumps, max_step, steps, dtype)
-    y0, p = jax.tree.map(jnp.asarray, (y0, p))
+    y0, p = strongly_typed(y0), jax.tree.map(jnp.asarray, p)
     ends = (jnp.asarray(t0, dtype), jnp.asarray(t1, dtype))
     method = runge_kutta("ode_solve", solver, steps)
     mass = None
@@ -234,9 +236,12 @@ def ode_solve(
         if breaks is not None and mass.is_singular:
             given, remedy = "jumps with a singular mass_matrix", "Solve up to each jump, and go on from there."
             refuse("ode_solve", given, "a regular mass_matrix", remedy)
+    (slope, cost), (start, y0, p), (end, times, breaks) = trace_at_door(
+        (f, running_cost), (ends[0], y0, p), ends[1], times, breaks
+    )
     request = _Request(
-        hashable(f),
-        hashable(running_cost),
+        slope,
+        cost,
         method,
         Tolerances(rtol, atol),
         max_steps,
@@ -248,11 +253,10 @@ def ode_solve(
         any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(jumps)),
         max_step,
     )
-    return _compiled(request, y0, p, ends, times, breaks)
+    return compiled(_solve_request, request, y0, p, (start, end), times, breaks)
 
 
-@partial(jax.jit, static_argnums=0)
-def _compiled(
+def _solve_request(
     request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | None, jumps: Array | None
 ) -> Solution[Any]:
     breaks = (jumps, request.jumps_vary, request.max_step)
@@ -263,7 +267,7 @@ def _compiled(
         request.tolerances,
         request.max_steps,
         request.steps,
-        mass := _with_costs(request.mass, problem),
+        mass := request.mass and request.mass.with_costs(problem.y0.size),
         problem.limits,
     )
     start_code = jnp.zeros((), jnp.int32)
@@ -297,15 +301,6 @@ def _sensitivity(request: _Request, integrator: Integrator, problem: Problem) ->
     chosen = choose(integrator, problem.y0, problem.p, problem.s.size)
     instead = "; InterpolatingAdjoint where at_stability_limit" if chosen.may_change(integrator) else ""
     return chosen, f"{type(chosen.sensitivity).__name__}: {chosen.why}{instead}"
-
-
-def _with_costs(mass: MassMatrix | None, problem: Problem) -> MassMatrix | None:
-    """The mass matrix with ones for the integrals."""
-    if mass is None or problem.y0.size == mass.size:
-        return mass
-    whole = np.eye(problem.y0.size, dtype=mass.dtype)
-    whole[: mass.size, : mass.size] = mass.array
-    return MassMatrix(whole.tobytes(), problem.y0.size, mass.dtype)
 
 
 def _require_fit(method: RungeKutta, sensitivity: Any, certificate: bool) -> None:
@@ -370,15 +365,6 @@ def require_problem(
     if given != expected:
         refuse(where, f"f that returns {given}", f"{expected}, as y0", "Return a rate for each number of y.")
     return dtype
-
-
-def hashable(function: Any) -> Any:
-    """The function, or, for an object that holds arrays and so cannot be found again among compiled ones, a new one of it."""
-    try:
-        hash(function)
-    except TypeError:
-        return lambda *arguments: function(*arguments)
-    return function
 
 
 def require_sensitivity(where: str, sensitivity: Any) -> None:

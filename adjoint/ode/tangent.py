@@ -25,6 +25,7 @@ from adjoint.ode.integrate import Integrator, State, integrate, while_rarely
 from adjoint.ode.tangent_control import FLOOR, ROUNDING, integrate_with_tangents, unit_of
 from adjoint.ode.vector_field import Parameters
 from adjoint.solution import poison
+from adjoint.tracing import loops
 from adjoint.tracing.rule import instantiate
 
 
@@ -76,7 +77,7 @@ def _push(
 
         if not sensitivity.may_change(integrator):
             return as_chosen(dots)
-        return jax.lax.cond(is_at_limit, controlled, as_chosen, dots)
+        return loops.cond(is_at_limit, controlled, as_chosen, dots)
     if isinstance(sensitivity, ForwardSensitivity):
         return _by_columns(memory, y0, s, dots)
     if isinstance(sensitivity, DiscreteAdjoint):
@@ -131,7 +132,7 @@ def _by_steps(
         return _controlled(integrator, y0, p, s, dots)
 
     # A loop of one turn or none: of a branch each element of a batch would pay both sides.
-    _, tangents = jax.lax.while_loop(
+    _, tangents = loops.while_loop(
         lambda carry: carry[0],
         lambda carry: (carry[0] & False, repaired(carry[1])),
         (jax.lax.stop_gradient(~(error <= enough)), exact),
@@ -230,7 +231,7 @@ def _replayed(
         first,
         jnp.zeros((), y0.dtype),
     )
-    end = jax.lax.fori_loop(0, count, advance, start)
+    end = loops.fori_loop(0, count, advance, start)
     return (end.v.y, end.samples), end.error
 
 

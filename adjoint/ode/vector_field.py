@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from adjoint.ode.jumps import Knots, Limits, share_of, time_and_rate
+from adjoint.tracing import loops
 from adjoint.tracing.traced_function import TracedFunction
 
 
@@ -24,12 +25,13 @@ class Parameters(NamedTuple):
     constant: list[Array]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class VectorField:
-    """F(s, y, p) as a traced program; `varies` tells which of its leaves, closed over or given, are varying parameters."""
+    """F(s, y, p) as a traced program. Its leaves in order: what it closed over, p, what it closed over that is known, what is
+    fixed; `counts` of the first three, and `varies` tells which leaves are varying parameters."""
 
     program: Any
-    closed_over: int
+    counts: tuple[int, int, int]
     varies: tuple[bool, ...]
 
     @classmethod
@@ -38,20 +40,21 @@ class VectorField:
     ) -> tuple["VectorField", Parameters]:
         """The field of function(s, y, p, fixed), and its parameters: the leaves of p and what the function closed over."""
         traced = TracedFunction.of(function, s, y, p, fixed)
-        leaves = [*traced.closed_over, *jax.tree.leaves(p)]
-        varies = tuple(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves)
-        leaves += jax.tree.leaves(fixed)
-        varies += (False,) * (len(leaves) - len(varies))
+        groups = (traced.closed_over, jax.tree.leaves(p), traced.known, jax.tree.leaves(fixed))
+        moving = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for group in groups[:2] for leaf in group]
+        resting = [False for group in groups[2:] for _ in group]
+        leaves, varies = [leaf for group in groups for leaf in group], (*moving, *resting)
         parameters = Parameters(
             [leaf for leaf, is_varying in zip(leaves, varies, strict=True) if is_varying],
             [leaf for leaf, is_varying in zip(leaves, varies, strict=True) if not is_varying],
         )
-        return cls(traced.program, len(traced.closed_over), varies), parameters
+        return cls(traced.program, (len(groups[0]), len(groups[1]), len(groups[2])), varies), parameters
 
     def __call__(self, s: Float[Array, ""], y: Float[Array, " n"], p: Parameters) -> Float[Array, " n"]:
         varying, constant = iter(p.varying), iter(p.constant)
-        leaves = [next(varying) if is_varying else next(constant) for is_varying in self.varies]
-        return TracedFunction(leaves[: self.closed_over], self.program)(s, y, leaves[self.closed_over :])
+        leaves = iter([next(varying) if is_varying else next(constant) for is_varying in self.varies])
+        closed_over, p_leaves, known = ([next(leaves) for _ in range(count)] for count in self.counts)
+        return TracedFunction(closed_over, known, self.program)(s, y, p_leaves, list(leaves))
 
 
 class Problem(NamedTuple):
@@ -65,9 +68,14 @@ class Problem(NamedTuple):
     limits: Limits | None = None
 
 
+def strongly_typed(tree: PyTree) -> PyTree:
+    """The arrays without the weak types of Python's numbers, as states are within the steps."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
+
+
 def pose(
-    f: Callable[..., PyTree],
-    running_cost: Callable[..., PyTree] | None,
+    f: TracedFunction,
+    running_cost: TracedFunction | None,
     y0: PyTree,
     p: PyTree,
     ends: tuple[Array, Array],
@@ -83,6 +91,8 @@ def pose(
     # Ends that were plain numbers have no derivative, and computing none saves its time.
     varying = tuple(t for t, varies in zip(ends, ends_vary, strict=True) if varies)
     fixed = tuple(t for t, varies in zip(ends, ends_vary, strict=True) if not varies)
+    # What the functions know is fixed, too: it would cost a cotangent of its size in every step.
+    known = [function.known for function in (f, running_cost) if function is not None]
     s = jnp.zeros(0, dtype) if ts is None else (ts - ends[0]) / (ends[1] - ends[0])
     limits = knots = None
     if jumps is not None or max_step is not None:
@@ -102,21 +112,23 @@ def pose(
 
     def F(s: Array, y: Array, differentiated: Any, fixed: Any) -> Array:
         p, varying = differentiated
-        moving, resting = iter(varying), iter(fixed)
-        t0, t1 = (next(moving) if varies else next(resting) for varies in ends_vary)
+        known, resting = fixed
+        still, moving = iter(resting), iter(varying)
+        t0, t1 = (next(moving) if varies else next(still) for varies in ends_vary)
         t, y_of_t = t0 + s * (t1 - t0), unravel(y[: state.size])
         rate = t1 - t0
         if limits is not None and limits.jumps:
-            times = next(moving) if jumps_vary else next(resting)
-            t, rate = time_and_rate(s, Knots(times, fixed[-1], fixed[-3]), t0, t1)
-        slopes = [ravel_pytree(f(t, y_of_t, p))[0]]
+            times = next(moving) if jumps_vary else next(still)
+            t, rate = time_and_rate(s, Knots(times, resting[-1], resting[-3]), t0, t1)
+        slopes = [ravel_pytree(f.with_known(known[0])(t, y_of_t, p))[0]]
         if running_cost is not None:
-            slopes.append(ravel_pytree(running_cost(t, y_of_t, p))[0])
+            slopes.append(ravel_pytree(running_cost.with_known(known[1])(t, y_of_t, p))[0])
         return rate * jnp.concatenate(slopes).astype(dtype)
 
     def split(y: Array) -> tuple[PyTree, PyTree]:
         return unravel(y[: state.size]), unravel_costs(y[state.size :])
 
     flat = jnp.concatenate([state, costs])
-    field, parameters = VectorField.of(F, jnp.zeros((), dtype), flat, (p, varying), fixed)
+    field, parameters = VectorField.of(F, jnp.zeros((), dtype), flat, (p, varying), (known, fixed))
+    flat, parameters, s = loops.vary_alike((flat, parameters, s))
     return Problem(field, flat, parameters, s, split, limits)

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.inputs import refuse
 from adjoint.optimize.descent import Descent, units_of_start
 from adjoint.optimize.problem import Domain, Iterate
+from adjoint.tracing import loops
 
 
 class _Inverse(NamedTuple):
@@ -105,7 +105,7 @@ def _through_held(H: Float[Array, "n n"], b: Float[Array, " n"], held: Bool[Arra
     p = r / diagonal
     begun = (jnp.zeros_like(b), r, p, r @ p, jnp.zeros((), jnp.int32))
     least = FORCING**2 * begun[3]
-    return jax.lax.while_loop(lambda s: (s[3] > least) & (s[4] < MOST_PRODUCTS), advance, begun)[0]
+    return loops.while_loop(lambda s: (s[3] > least) & (s[4] < MOST_PRODUCTS), advance, begun)[0]
 
 
 class _Pairs(NamedTuple):
@@ -173,12 +173,12 @@ class LBFGS(Descent):
             s, y, rho, alpha = pair
             return r + s * (alpha - rho * (y @ r)), None
 
-        q, alpha = jax.lax.scan(down, at.derivative * free, (s, y, rho), reverse=True)
+        q, alpha = loops.scan(down, at.derivative * free, (s, y, rho), reverse=True)
         newest = jnp.max(jnp.where(usable, jnp.arange(self.memory), -1))
         size = y[newest] @ domain.gradient(y[newest])
         scale = jnp.where(newest >= 0, s_y[newest] / jnp.where(size > 0, size, 1), 1)
         r = scale * domain.gradient(q) * free
-        return -jax.lax.scan(up, r, (s, y, rho, alpha))[0]
+        return -loops.scan(up, r, (s, y, rho, alpha))[0]
 
     def learn(self, memory: _Pairs, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain) -> _Pairs:
         def append(old: Array, new: Array) -> Array:

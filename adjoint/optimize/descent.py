@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.optimize.line_search import LineSearch, advance, begin
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
+from adjoint.tracing import loops
 
 # Length of the very first step, in the norm of the inner product: this share of |x|, or 1 where x is zero; and no more than takes f
 # to zero, to first order, which is as far as most objectives go.
@@ -114,7 +115,7 @@ class Descent:
     def step(self, state: DescentState, answer: Answer, domain: Domain) -> DescentState:
         """The state after the answer that it asked for; pure."""
         first = ~state.started
-        state = jax.lax.cond(
+        state = loops.cond(
             first & state.fresh, lambda s: self._in_units_of_start(s, answer, domain), lambda s: s, state
         )
         domain = domain.in_units(state.unit)
@@ -130,7 +131,7 @@ class Descent:
         def go_on(state: DescentState) -> DescentState:
             return state._replace(point=_along(state.at.x, search.t, state.direction, domain))
 
-        return jax.lax.cond(turns, turn, go_on, state)
+        return loops.cond(turns, turn, go_on, state)
 
     def _in_units_of_start(self, state: DescentState, answer: Answer, domain: Domain) -> DescentState:
         unit = self.units(state.point, answer.derivative)  # pyright: ignore[reportAttributeAccessIssue]
@@ -216,7 +217,7 @@ class Descent:
             others = at.x + towards(state.memory, at, free & ~met, domain)
             return jnp.where(met, target, others)
 
-        return domain.project(jax.lax.cond(jnp.any(met), as_if_held, lambda: target)) - at.x
+        return domain.project(loops.cond(jnp.any(met), as_if_held, lambda: target)) - at.x
 
 
 def units_of_start(x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Float[Array, " n"]:

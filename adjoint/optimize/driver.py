@@ -24,6 +24,7 @@ from adjoint.optimize.stopping import RUNNING
 from adjoint.run.checkpoint import Checkpoint
 from adjoint.run.interruption import Interruption
 from adjoint.solution import Status
+from adjoint.tracing import loops
 
 
 @dataclass(frozen=True)
@@ -132,14 +133,14 @@ def compiled(
     begun = begun._replace(code=jnp.where(done, Status.SUCCESS.code, begun.code).astype(jnp.int32))
 
     def loop(half: Any, examining: bool, run: Run) -> Run:
-        return jax.lax.while_loop(
+        return loops.while_loop(
             lambda run: (run.code == RUNNING) & (run.examination.active == examining),
             lambda run: half(method, run, objective.answer(method, run), domain, limits),
             run,
         )
 
     # Two loops inside one, so that under vmap an examination costs nothing while no run needs one.
-    return jax.lax.while_loop(
+    return loops.while_loop(
         lambda run: run.code == RUNNING, lambda run: loop(examine, True, loop(proceed, False, run)), begun
     )
 

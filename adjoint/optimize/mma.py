@@ -12,6 +12,7 @@ from adjoint.inputs import refuse
 from adjoint.optimize import lagrangian, separable
 from adjoint.optimize.lagrangian import Constraints, no_constraints
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
+from adjoint.tracing import loops
 
 # The distance of the asymptotes, as a share of upper - lower: at first, at least, and at most.
 FIRST_WIDTH, SMALLEST_WIDTH, LARGEST_WIDTH = 0.5, 1e-12, 3.0
@@ -198,7 +199,7 @@ class MMA:
             stuck = first | jnp.all(jnp.abs(half - state.at.x) <= smallest(half))
             return state._replace(point=half, at=at, stuck=stuck)
 
-        stepped = jax.lax.cond(lagrangian.finite(answer), go_on, back, state)
+        stepped = loops.cond(lagrangian.finite(answer), go_on, back, state)
         return stepped._replace(started=jnp.ones((), bool))
 
     def revive(self, state: MMAState, domain: Domain) -> MMAState:

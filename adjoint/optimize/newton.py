@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int32
 from adjoint.optimize.descent import Descent
 from adjoint.optimize.problem import Answer, Domain, Iterate, Request
 from adjoint.optimize.trust_region import eigenbasis, hopeless, judge, minimize_in_ball
+from adjoint.tracing import loops
 
 # With bounds: entries that a step would carry beyond are held, and the others solved for again, at most so often.
 ROUNDS = 8
@@ -123,7 +124,7 @@ class TrustRegionNewton:
         informed = state._replace(hessian=H, promise=promise, newton_share=newton_share)
         state = jax.tree.map(lambda a, b: jnp.where(valued, a, b), judged, informed)
         accepted = valued & (state.request == Request.HESSIAN)
-        return jax.lax.cond(accepted | state.stuck, lambda s: s, lambda s: _propose(s, domain), state)
+        return loops.cond(accepted | state.stuck, lambda s: s, lambda s: _propose(s, domain), state)
 
     def revive(self, state: TrustRegionState, domain: Domain) -> TrustRegionState:
         """The stuck state with the radius that it began with, once a step: now the noise of f is known."""
@@ -255,7 +256,7 @@ def _bounded_step(state: TrustRegionState, domain: Domain) -> Float[Array, " n"]
         return free & ~beyond, within(s), jnp.any(beyond), k + 1
 
     start = (free, jnp.zeros_like(x), jnp.ones((), bool), jnp.zeros((), jnp.int32))
-    newton = jax.lax.while_loop(lambda c: c[2] & (c[3] < ROUNDS), solve, start)[1]
+    newton = loops.while_loop(lambda c: c[2] & (c[3] < ROUNDS), solve, start)[1]
     gradient = domain.gradient(g * free) * free
     length = domain.norm(gradient)
     unit = gradient * (radius / jnp.where(length > 0, length, 1))

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int32
 from adjoint.optimize.descent import Descent
 from adjoint.optimize.problem import Answer, Domain, Iterate, Request
 from adjoint.optimize.trust_region import hopeless, judge
+from adjoint.tracing import loops
 
 # Without rounding n products solve a system of n equations; these are added for rounding.
 PRODUCTS_BEYOND = 10
@@ -136,7 +137,7 @@ class TrustRegionCG:
 
     def step(self, state: TrustRegionCGState, answer: Answer, domain: Domain) -> TrustRegionCGState:
         """The state after the answer that it asked for; pure."""
-        return jax.lax.cond(
+        return loops.cond(
             state.request == Request.VALUE,
             lambda s: self._judge(s, answer, domain),
             lambda s: self._go_on(s, jnp.asarray(answer.product), domain),
@@ -207,7 +208,7 @@ class TrustRegionCG:
 
     def _go_on(self, state: TrustRegionCGState, product: Float[Array, " n"], domain: Domain) -> TrustRegionCGState:
         if domain.bounded:
-            state = jax.lax.cond(
+            state = loops.cond(
                 state.inner.settling,
                 lambda s: self._settle(s, product, domain),
                 lambda s: self._iterate(s, product, domain),

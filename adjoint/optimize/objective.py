@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from adjoint.inputs import describe, refuse
 from adjoint.optimize.problem import Answer, Method, Request
 from adjoint.optimize.run import Run
+from adjoint.tracing import loops
 
 Function = Callable[[PyTree], Any]
 
@@ -45,7 +46,7 @@ class Objective:
             return self.answer_to(method.requests[0], method, run)
         branches = [lambda run, kind=kind: self.answer_to(kind, method, run) for kind in method.requests]
         index = jnp.searchsorted(jnp.asarray([int(kind) for kind in method.requests]), run.request)
-        return jax.lax.switch(index, branches, run)
+        return loops.switch(index, branches, run)
 
     def answer_to(self, request: Request, method: Method, run: Run) -> Answer:
         """The answer to a request of this kind."""

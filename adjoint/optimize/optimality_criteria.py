@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from adjoint.inputs import refuse, require_shape
+from adjoint.tracing import loops
 
 # The first bracket of the multiplier, 0 to 1e9, is that of the published code: with its coarse tolerance, the
 # midpoints that the bisection visits decide the fifth digit of the result. It is widened when it is too small.
@@ -167,7 +167,7 @@ def _bisect(too_much: Callable[[Array], Array], tolerance: float, dtype: Any) ->
     # A bracket of neighboring floating-point numbers cannot shrink.
     tolerance = max(tolerance, 4 * float(limits.eps))
 
-    upper = jax.lax.while_loop(
+    upper = loops.while_loop(
         lambda upper: too_much(upper) & (upper < largest),
         lambda upper: 2 * upper,
         jnp.asarray(_UPPER_MULTIPLIER, dtype),
@@ -183,5 +183,5 @@ def _bisect(too_much: Callable[[Array], Array], tolerance: float, dtype: Any) ->
         over = too_much(middle)
         return jnp.where(over, middle, lower), jnp.where(over, upper, middle), middle
 
-    _, _, middle = jax.lax.while_loop(unfinished, halve, (jnp.zeros((), dtype), upper, upper))
+    _, _, middle = loops.while_loop(unfinished, halve, (jnp.zeros((), dtype), upper, upper))
     return middle

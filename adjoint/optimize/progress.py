@@ -12,6 +12,7 @@ from adjoint.optimize.problem import Answer, Domain, Iterate, Method
 from adjoint.optimize.run import Best, Limits, Run, multipliers_of
 from adjoint.optimize.stopping import RUNNING, STOPPING, Evidence, first_that_holds
 from adjoint.solution import Status
+from adjoint.tracing import loops
 
 # Two steps in a row whose gain misses what their slopes say by this share make the derivative suspect.
 SUSPECT = 0.1
@@ -68,7 +69,7 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
         )
 
     over = examination.complete(examined)
-    return _limited(jax.lax.cond(over, conclude, lambda run: run._replace(examination=examined), run), limits)
+    return _limited(loops.cond(over, conclude, lambda run: run._replace(examination=examined), run), limits)
 
 
 def _blur(run: Run) -> Float[Array, ""]:
@@ -90,7 +91,7 @@ def proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
     first = run.counts[0] + run.counts[1] == 1
     moved = first | (state.iterations != before.iterations)
     run = run._replace(state=state)
-    arrived = jax.lax.cond(moved, lambda run: _arrive(method, run, before, first, domain, limits), lambda run: run, run)
+    arrived = loops.cond(moved, lambda run: _arrive(method, run, before, first, domain, limits), lambda run: run, run)
     # Second derivatives tell a minimum from a plateau or a saddle, and arrive after the step.
     told = _prediction_known(state) & (moved | ~_prediction_known(before))
     return _limited(_stop(arrived, moved, told, first, answer, domain, limits), limits)

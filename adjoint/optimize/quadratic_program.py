@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
+from adjoint.tracing import loops
+
 # The share of the way to the boundary that a step may go (Nocedal and Wright, section 16.6).
 TO_BOUNDARY = 0.995
 # Interior point methods take 10 to 30 steps, hardly more for larger problems.
@@ -115,7 +117,7 @@ def solve(problem: QuadraticProgram) -> Point:
         return following, ~finite | _is_solved(problem, following), count + 1
 
     begun = (_start(problem), jnp.zeros((), bool), jnp.zeros((), jnp.int32))
-    return jax.lax.while_loop(unfinished, advance, begun)[0]
+    return loops.while_loop(unfinished, advance, begun)[0]
 
 
 def _start(problem: QuadraticProgram) -> Point:

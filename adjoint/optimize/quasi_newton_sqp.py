@@ -11,6 +11,7 @@ from adjoint.optimize import lagrangian
 from adjoint.optimize.lagrangian import Constraints, no_constraints
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
 from adjoint.optimize.sqp_subproblem import PRICE, Proposal, positive, propose
+from adjoint.tracing import loops
 
 # Without constraints the first step is so long, in units of x, as that of
 # `adjoint.optimize.descent`.
@@ -152,7 +153,7 @@ class QuasiNewtonSQP:
         shifted = constraints.value - state.constraints.jacobian @ state.step
         following = jax.tree.map(lambda a, b: jnp.where(moves, a, b), moved, state)
         values = jnp.where(moves, constraints.value, shifted)
-        proposal = jax.lax.cond(
+        proposal = loops.cond(
             moves | corrects,
             lambda: _propose(following, values, domain),
             lambda: _no_proposal(following),

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
+from adjoint.tracing import loops
+
 # Newton steps, and halvings of one, until the subproblem is given up; 20 to 40 and none are usual.
 MAX_STEPS, MAX_HALVINGS = 100, 10
 # A step may go this share of the way to the boundary.
@@ -106,7 +108,7 @@ def solve(problem: Separable) -> Point:
     start = _start(problem)
     barrier = FIRST_BARRIER * jnp.max(start.at_lower, initial=1.0)
     begun = _Iteration(start, _residual(problem, start), barrier, jnp.zeros((), jnp.int32), jnp.ones((), bool))
-    return jax.lax.while_loop(unfinished, advance, begun).point
+    return loops.while_loop(unfinished, advance, begun).point
 
 
 def _start(problem: Separable) -> Point:
@@ -190,7 +192,7 @@ def _search(problem: Separable, point: Point, step: Point, residual: Point, barr
         return _Search(t, after, falls, search.halvings + 1)
 
     begun = _Search(2 * t, residual, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
-    return jax.lax.while_loop(lambda search: ~search.falls & (search.halvings <= MAX_HALVINGS), halve, begun)
+    return loops.while_loop(lambda search: ~search.falls & (search.halvings <= MAX_HALVINGS), halve, begun)
 
 
 def _moved(point: Point, step: Point, t: Float[Array, ""]) -> Point:

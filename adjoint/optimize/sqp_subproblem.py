@@ -10,6 +10,7 @@ from adjoint.optimize import lagrangian, quadratic_program
 from adjoint.optimize.lagrangian import Constraints
 from adjoint.optimize.problem import Domain, Iterate
 from adjoint.optimize.quadratic_program import QuadraticProgram
+from adjoint.tracing import loops
 
 # No step is longer than so many times x, or its unit.
 LONGEST = 10.0
@@ -82,7 +83,7 @@ def propose(
 
     worst = jnp.full_like(price, jnp.inf)
     none = Proposal(jnp.zeros_like(at.x), jnp.zeros_like(constraints.value), price / 10, worst)
-    best = jax.lax.while_loop(pays, raise_price, (none, jnp.ones((), bool)))[0]
+    best = loops.while_loop(pays, raise_price, (none, jnp.ones((), bool)))[0]
     return best._replace(step=unit * best.step)
 
 

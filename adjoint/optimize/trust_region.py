@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int32
 from adjoint.inner_products import Euclidean
 from adjoint.optimize.line_search import CONTRADICTIONS, contradiction
 from adjoint.optimize.problem import Answer, Domain, Iterate
+from adjoint.tracing import loops
 
 # A step must bring this share of the decrease that the model promises.
 SUFFICIENT_DECREASE = 1e-4
@@ -88,7 +89,7 @@ def minimize_in_ball(
         return following, following > mu * (1 + 2 * eps), k + 1
 
     start = (mu, jnp.ones((), bool), jnp.zeros((), jnp.int32))
-    mu = jax.lax.while_loop(lambda s: s[1] & (s[2] < SECULAR_STEPS), secular, start)[0]
+    mu = loops.while_loop(lambda s: s[1] & (s[2] < SECULAR_STEPS), secular, start)[0]
     y = y_of(mu)
     rest = jnp.maximum(radius**2 - y @ y, 0)
     hard = (mu == 0) & (w[0] < 0)
