@@ -115,6 +115,7 @@ class _BlackBox:
         if structures not in self.calls:
             self.calls[structures] = _Calls(self, *structures)
         calls = self.calls[structures]
+        x = loops.vary_alike(x)
         (y,) = calls.value(*jax.lax.stop_gradient(jax.tree.leaves(x)))
         return calls.y.unravel(attach_derivative(_Tangent(calls), y, x, None))
 

@@ -17,6 +17,8 @@ import numpy as np
 from jax.experimental.buffer_callback import buffer_callback
 from jaxtyping import Array
 
+from adjoint.tracing import loops
+
 HostFunction = Callable[..., tuple[np.ndarray, ...]]
 Kind = Literal["factorizations", "solves", "transpose_solves"]
 
@@ -42,7 +44,9 @@ def make_host_call(function: HostFunction) -> Callable[..., tuple[Array, ...]]:
         def through_transfer(*arrays: Array) -> tuple[Array, ...]:
             return jax.pure_callback(on_host, result_shapes, *arrays, vmap_method="expand_dims")
 
-        return jax.lax.platform_dependent(*arrays, cpu=through_buffers, default=through_transfer)
+        results = jax.lax.platform_dependent(*arrays, cpu=through_buffers, default=through_transfer)
+        # Inside `shard_map` JAX takes what comes from the host for the same on all devices.
+        return loops.vary_over(tuple(results), loops.axes_of(arrays))
 
     return call
 
