@@ -238,33 +238,6 @@ for _code, (_name, _) in enumerate(Status._explanations):
     setattr(Status, _name, Status(np.int32(_code)))
 
 
-@jax.tree_util.register_pytree_node_class
-class Words(str):
-    """A text among the stats: static in a pytree."""
-
-    def tree_flatten(self) -> tuple[tuple[()], str]:
-        return (), str(self)
-
-    @classmethod
-    def tree_unflatten(cls, text: str, _: Iterable[Any]) -> Self:
-        return cls(text)
-
-
-@jax.tree_util.register_pytree_node_class
-class Columns(dict[str, Any]):
-    """A table among the stats: one array per column, one row per step."""
-
-    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-        return tuple(self.values()), tuple(self)
-
-    @classmethod
-    def tree_unflatten(cls, names: tuple[str, ...], columns: Iterable[Any]) -> Self:
-        return cls(zip(names, columns, strict=True))
-
-    def __repr__(self) -> str:
-        return f"Columns({', '.join(self)}; {len(next(iter(self.values()), ()))} rows)"
-
-
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Solution(Generic[T]):
@@ -277,7 +250,7 @@ class Solution(Generic[T]):
     status
         A `Status`.
     stats
-        Named numbers, such as ``residual`` or ``iterations``, and `Words` about choices made. Not differentiated.
+        Named numbers, such as ``residual`` or ``iterations``, and `StaticText` about choices made. Not differentiated.
     origin
         The solver and the problem in words, for messages.
 

@@ -17,7 +17,7 @@ RUN = """run_folder checkpoint activity ending figures film history interruption
 report vtk record settings problem stored_run checks command_line""".split()  # noqa: SIM905
 # A file imports only from layers above its own in this list, or from files before it in its own folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("inputs", "norm", "solution"),
+    ("inputs", "norm", "solution", "stats"),
     (*(f"tracing.{name}" for name in TRACING),),
     ("inner_products",),
     ("verify.line", "verify.differences", "verify.taylor", "verify.transpose", "verify.verdict", "verify.gradient"),

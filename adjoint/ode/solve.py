@@ -31,7 +31,8 @@ from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.tangent import push
 from adjoint.ode.vector_field import Parameters, Problem, pose, strongly_typed
-from adjoint.solution import Solution, Status, Words, poison
+from adjoint.solution import Solution, Status, poison
+from adjoint.stats import StaticText
 from adjoint.tracing.programs import compiled
 from adjoint.tracing.rule import forward_only, with_forward_mode
 from adjoint.tracing.traced_function import TracedFunction, trace_at_door
@@ -280,7 +281,7 @@ def _solve_request(
         "steps": outcome.accepted,
         "rejected": outcome.rejected,
         "at_stability_limit": at_stability_limit(outcome),
-        "sensitivity": Words(words),
+        "sensitivity": StaticText(words),
     }
     code = jnp.where(start_code == 0, _code(problem, outcome), start_code)
     if request.certificate:

@@ -17,9 +17,9 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.optimize.continuation import Continuation, History
 from adjoint.optimize.objective import Objective
-from adjoint.optimize.problem import Answer, Domain, Measure, Method, Request
+from adjoint.optimize.problem import Answer, Domain, Method, Request
 from adjoint.optimize.progress import examine, proceed
-from adjoint.optimize.run import Limits, Run, start
+from adjoint.optimize.run import Begun, Limits, Run, start
 from adjoint.optimize.stopping import RUNNING
 from adjoint.run.checkpoint import Checkpoint
 from adjoint.run.interruption import Interruption
@@ -114,9 +114,9 @@ def _quick_to_compile() -> dict[str, bool] | None:
 
 
 @partial(jax.jit, static_argnames=("method", "constraints"))
-def begin(method: Method, x: Array, domain: Domain, constraints: int, first_measure: Measure | None = None) -> Run:
+def begin(method: Method, x: Array, domain: Domain, constraints: int, begun: Begun | None = None) -> Run:
     """A run before the first evaluation."""
-    return start(method, x, domain, constraints, first_measure)
+    return start(method, x, domain, constraints, begun)
 
 
 def compiled(
@@ -126,11 +126,11 @@ def compiled(
     domain: Domain,
     limits: Limits,
     done: Bool[Array, ""],
-    first_measure: Measure | None = None,
+    begun: Begun | None = None,
 ) -> Run:
     """The whole run inside a compiled function, for `jit` and `vmap`; no step of it where it is already done."""
-    begun = start(method, x, domain, objective.constraint_count(x), first_measure)
-    begun = begun._replace(code=jnp.where(done, Status.SUCCESS.code, begun.code).astype(jnp.int32))
+    run = start(method, x, domain, objective.constraint_count(x), begun)
+    run = run._replace(code=jnp.where(done, Status.SUCCESS.code, run.code).astype(jnp.int32))
 
     def loop(half: Any, examining: bool, run: Run) -> Run:
         return loops.while_loop(
@@ -141,7 +141,7 @@ def compiled(
 
     # Two loops inside one, so that under vmap an examination costs nothing while no run needs one.
     return loops.while_loop(
-        lambda run: run.code == RUNNING, lambda run: loop(examine, True, loop(proceed, False, run)), begun
+        lambda run: run.code == RUNNING, lambda run: loop(examine, True, loop(proceed, False, run)), run
     )
 
 
@@ -156,7 +156,7 @@ def on_host(
     history: History,
     checkpoint: Checkpoint | None = None,
     stage: int = 0,
-    first_measure: Measure | None = None,
+    begun: Begun | None = None,
 ) -> Run:
     """The run one evaluation at a time, or the rest of the one in the checkpoint.
 
@@ -164,7 +164,7 @@ def on_host(
     every step and answers whether to stop.
     """
     files = None if checkpoint is None else Continuation(checkpoint, stage, objective, method, x, domain, limits)
-    begins = partial(begin, method, x, domain, objective.constraint_count(x), first_measure)
+    begins = partial(begin, method, x, domain, objective.constraint_count(x), begun)
     saved = None if files is None else files.load(jax.eval_shape(begins))
     if saved is None:
         run, seen, seconds = begins(), -1, history[-1]["seconds"] if history else 0.0

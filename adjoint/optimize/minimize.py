@@ -15,12 +15,13 @@ from adjoint.inputs import refuse, takes_jax_functions
 from adjoint.optimize.bfgs import BFGS
 from adjoint.optimize.choice import SMALL, as_method, choose, honoring
 from adjoint.optimize.driver import Step, compiled, on_host
-from adjoint.optimize.problem import Domain, Measure, Method, Request
-from adjoint.optimize.run import Limits, Run
+from adjoint.optimize.problem import Domain, Method, Request
+from adjoint.optimize.run import Begun, Limits, Run
 from adjoint.optimize.sqp import SQP, sqp_on_host
 from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
 from adjoint.run.checkpoint import Checkpoint
-from adjoint.solution import Columns, Solution, Status, Words
+from adjoint.solution import Solution, Status
+from adjoint.stats import HistoryTable, StaticText
 
 if TYPE_CHECKING:
     import scipy.optimize
@@ -155,7 +156,7 @@ class _Stage(NamedTuple):
     stats: dict[str, Any]
     code: Array
     final: Bool[Array, ""]
-    first_measure: Measure | None
+    begun: Begun | None
 
 
 def _methods(method: Any, statement: Statement, equality: Any, inequality: Any) -> tuple[tuple[Method, ...], str]:
@@ -247,12 +248,12 @@ def _refuse_sqp(methods: tuple[Method, ...], has_equality: bool) -> None:
 
 def _compiled_stages(statement: Statement, methods: tuple[Method, ...], limits: Limits) -> list[_Stage]:
     stages: list[_Stage] = []
-    x, done, spent, first_measure = statement.x, jnp.zeros((), bool), jnp.zeros((), jnp.int32), None
+    x, done, spent, begun = statement.x, jnp.zeros((), bool), jnp.zeros((), jnp.int32), None
     for number, method in enumerate(methods):
         left = _left(limits, spent, number, methods)
-        stage = _stage(compiled(statement.objective, method, x, statement.domain, left, done, first_measure))
+        stage = _stage(compiled(statement.objective, method, x, statement.domain, left, done, begun))
         stages.append(stage)
-        first_measure = stage.first_measure
+        begun = stage.begun
         x, done, spent = stage.x, done | stage.final, spent + stage.stats["evaluations"]
     return stages
 
@@ -264,14 +265,14 @@ def _host_stages(
     max_seconds: float | None,
     callback: Callable[[Step], Any] | None,
     checkpoint: Checkpoint | None,
-) -> tuple[list[_Stage], Columns]:
+) -> tuple[list[_Stage], HistoryTable]:
     stages: list[_Stage] = []
     rows: list[dict[str, float]] = []
     x, spent = statement.x, 0
     for number, method in enumerate(methods):
         left = _left(limits, spent, number, methods)
-        before = stages[-1].first_measure if stages else None
-        loop: Any = sqp_on_host if isinstance(method, SQP) else partial(on_host, first_measure=before)
+        begun = stages[-1].begun if stages else None
+        loop: Any = sqp_on_host if isinstance(method, SQP) else partial(on_host, begun=begun)
         run = loop(
             statement.objective, method, x, statement.domain, left, max_seconds, callback, rows, checkpoint, number
         )
@@ -279,7 +280,7 @@ def _host_stages(
         x, spent = stages[-1].x, spent + int(stages[-1].stats["evaluations"])
         if bool(stages[-1].final):
             break
-    return stages, Columns((name, np.array([row[name] for row in rows])) for name in (rows[0] if rows else ()))
+    return stages, HistoryTable((name, np.array([row[name] for row in rows])) for name in (rows[0] if rows else ()))
 
 
 def _final(code: Array) -> Array:
@@ -306,9 +307,11 @@ def _stage(run: Run) -> _Stage:
     return _Stage(jnp.where(finished, run.state.at.x, run.best.x), stats, run.code, _final(run.code), _carried(run))
 
 
-def _carried(run: Run) -> Measure | None:
-    """What the next method measures its progress by: the start of this one, unless their merits differ by what constraints add."""
-    return None if hasattr(run.state, "multipliers") else run.first_measure
+def _carried(run: Run) -> Begun | None:
+    """What the next method measures its progress by, unless the merits of both differ by what constraints add."""
+    if hasattr(run.state, "multipliers"):
+        return None
+    return Begun(run.first_measure, run.reach, run.sizes, run.value_at_size)
 
 
 _ADD_UP = ("iterations", "evaluations", "hessians", "products")
@@ -323,6 +326,6 @@ def _solution(stages: list[_Stage], statement: Statement, methods: tuple[Method,
         x, stats, code, keep = jax.tree.map(lambda a, b, keep=keep: jnp.where(keep, a, b), *both)
         stats |= counts
     names = [type(method).__name__ for method in methods[: len(stages)]]
-    said = Words(f"{', then '.join(names)}: {why}")
+    said = StaticText(f"{', then '.join(names)}: {why}")
     stats |= {"start_outside": start_outside(statement), "method": said}
     return Solution(statement.domain.unravel(x), Status(code), stats, f"minimize with {names[-1]}")

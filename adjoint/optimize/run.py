@@ -116,20 +116,35 @@ class Run(NamedTuple):
         return jnp.where(self.examination.active, self.examination.point, self.state.point)
 
 
+class Begun(NamedTuple):
+    """What a method that goes on from where another has come to measures its progress by."""
+
+    first_measure: Measure
+    reach: Float[Array, " n"]
+    sizes: Float[Array, " n"]
+    value_at_size: Float[Array, ""]
+
+
 def start(
-    method: Method, x: Float[Array, " n"], domain: Domain, constraints: int = 0, first_measure: Measure | None = None
+    method: Method,
+    x: Float[Array, " n"],
+    domain: Domain,
+    constraints: int = 0,
+    begun: Begun | None = None,
 ) -> Run:
-    """A run before the first evaluation, of its own or one that goes on from where another method has come to."""
+    """A run before the first evaluation, of its own or one that another method has begun."""
     state = method.init(x, domain, constraints)
     infinite, zero = jnp.asarray(jnp.inf, x.dtype), jnp.zeros((), x.dtype)
     nowhere = Measure(infinite, infinite, infinite, jnp.zeros_like(state.at.x), zero)
     integer = jnp.zeros((), jnp.int32)
+    if begun is None:
+        begun = Begun(nowhere, jnp.zeros_like(state.at.x), jnp.zeros_like(state.at.x), infinite)
     return Run(
         state=state,
         previous=state.at,
         measure=nowhere,
         scaled=nowhere,
-        first_measure=nowhere if first_measure is None else first_measure,
+        first_measure=begun.first_measure,
         best=Best(state.at.x, infinite, infinite, infinite, multipliers_of(state)),
         lowest=infinite,
         mismatch=jnp.zeros(MANY, x.dtype),
@@ -144,9 +159,9 @@ def start(
         noise=zero,
         revived_at=infinite,
         size=zero,
-        reach=jnp.zeros_like(state.at.x),
-        sizes=jnp.zeros_like(state.at.x),
-        value_at_size=infinite,
+        reach=begun.reach,
+        sizes=begun.sizes,
+        value_at_size=begun.value_at_size,
         faded=jnp.zeros((), bool),
         code=integer + RUNNING,
     )
