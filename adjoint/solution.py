@@ -92,7 +92,8 @@ class Status:
         (
             "NOT_CONVERGED",
             "the iteration stopped before it reached its tolerance; (a) raise max_steps, (b) start closer, or give a "
-            "preconditioner to a linear solver, (c) loosen rtol, (d) use a direct or another solver",
+            "preconditioner to a linear solver, (c) loosen rtol, (d) use a direct or another solver, (e) where the "
+            "residual of a root stays large, F may have no root",
         ),
         (
             "RESIDUAL_TOO_LARGE",

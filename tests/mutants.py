@@ -186,7 +186,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "return jnp.where(ok, v, jnp.nan)",
         "nan_in_b",
     ),
-    Mutant("gradient not poisoned", _RULE, "Solution(poison(x, status.ok)", "Solution((x)", "nan_in_b"),
+    Mutant("gradient not poisoned", _RULE, "return poison(x, outcome.code == 0)", "return (x)", "nan_in_b"),
     Mutant(
         "NaN in b unnoticed", _DENSE, "jnp.where(_finite(b), code, Status.NONFINITE_INPUT.code)", "code", "nan_in_b"
     ),

@@ -129,13 +129,13 @@ RULES: tuple[Rule, ...] = (
         (
             "tangent: p_dot dropped",
             "tangent: samples do not move",
-            "tangent: samples of the last step",
+            "tangent: 1.001 times that of the steps",
+            "tangent: error of the steps dropped",
             "tangent: sign of the columns",
             "tangent: columns, samples do not move",
-            "tangent: 1.001 y_dot",
-            "tangent: variational equation without F_p",
+            "tangent: 1.001 times the samples",
             "tangent: wrong unit",
-            "tangent: variational samples do not move",
+            "tangent: controlled samples do not move",
         ),
     ),
     Rule(

@@ -207,6 +207,6 @@ def test_factors_that_belong_to_another_matrix_are_found_out() -> None:
     factors = factorize(jnp.asarray(matrix("general", 7)))
     stale = jax.tree.map(lambda v: v, factors)
     other = jnp.asarray(matrix("general", 7, seed=5))
-    stale = type(factors)(type(factors.A)(other), factors.factor, factors.solver, factors.origin, factors.mode)
+    stale = type(factors)(type(factors.A)(other), factors.factor, factors.solver, factors.origin)
     assert stale.solve(jnp.ones(7)).status == Status.RESIDUAL_TOO_LARGE
     assert stale.solve_transpose(jnp.ones(7)).status == Status.RESIDUAL_TOO_LARGE

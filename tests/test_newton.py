@@ -78,7 +78,7 @@ def test_bratu_has_the_closed_form_solution_and_sensitivity(form):
 def test_the_colored_jacobian_equals_the_full_one():
     F, pattern = bratu(20)
     u = jnp.linspace(0.0, 1.0, 20)
-    residual, flat, _ = trace_residual("test", F, u, jnp.asarray(1.5))
+    residual, flat, _, _ = trace_residual("test", F, u, jnp.asarray(1.5))
     sparse = jacobian(residual, flat, jnp.asarray(1.5), adjoint.SparseDirect(), pattern)
     np.testing.assert_allclose(sparse.todense(), jax.jacfwd(F)(u, jnp.asarray(1.5)), rtol=1e-14, atol=1e-12)
 

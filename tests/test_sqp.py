@@ -12,6 +12,7 @@ from adjoint import SQP, Status, minimize
 from adjoint.inner_products import Euclidean
 from adjoint.optimize import progress
 from adjoint.optimize.problem import Answer, Domain, Measure
+from adjoint.optimize.run import Limits, start
 from adjoint.optimize.sqp import curvature, multipliers
 from adjoint.optimize.stopping import RUNNING
 from tests.hock_schittkowski import CASES, Case, assert_optimal
@@ -71,11 +72,13 @@ class TestFaults:
         x, method = jnp.ones(2), SQP()
         domain = Domain(None, None, jnp.asarray(0.0), Euclidean(), lambda x: x, equalities=1)
         one, no = jnp.asarray(1.0), jnp.asarray(False)
-        run = progress.start(method, x, domain, constraints=1)
+        run = start(method, x, domain, constraints=1)
         here = Measure(stationarity=one, violation=one, merit=one, derivative=x, scale=one)
         stuck = run.state._replace(stuck=~no, at=run.state.at._replace(value=one))
-        run = run._replace(state=stuck, measure=here, first_measure=here, best=run.best._replace(violation=known * one))
-        limits = progress.Limits(*(jnp.asarray(v) for v in (1e-8, 0.0, 1e-8, 100, 100)))
+        run = run._replace(
+            state=stuck, measure=here, scaled=here, first_measure=here, best=run.best._replace(violation=known * one)
+        )
+        limits = Limits(*(jnp.asarray(v) for v in (1e-8, 0.0, 1e-8, 100, 100)))
         answer = Answer(one, x, jnp.ones(1), jnp.ones((1, 2)))
         run = progress._stop(run, no, no, no, answer, domain, limits)
         assert int(run.code) == code

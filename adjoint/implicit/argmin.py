@@ -21,7 +21,7 @@ from adjoint.implicit.newton import Newton
 from adjoint.implicit.residual import RootProblem, ravel, ravel_size
 from adjoint.implicit.root import find_root
 from adjoint.implicit.symmetric_gradient import symmetric_gradient
-from adjoint.inputs import describe, refuse, require_function, takes_jax_functions
+from adjoint.inputs import describe, refuse, require_function, takes_jax_functions, warn_if_cut
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.norm import norm, row_norms
 from adjoint.solution import Solution, Status, poison
@@ -232,6 +232,7 @@ def argmin(
     for name, given in (("objective", objective), ("equality", equality), ("inequality", inequality)):
         if given is not None or name == "objective":
             require_function("argmin", name, given)
+    warn_if_cut("argmin", x0=x0, p=p)
     f = _real_scalar(objective, x0, p)
     present = [c for c in (equality, inequality) if c is not None]
     sizes = [ravel_size(jax.eval_shape(lambda *a, c=c: c(*a), x0, p)) for c in present]

@@ -219,7 +219,7 @@ def _replayed(
             samples, j = while_rarely(is_inside, fill, (samples, j))
         # The interpolant is about as wrong as the step.
         is_output = (j > now.j) | (k == count - 1)
-        share = jnp.where(is_output, _share(eps.y, v.y, peak), 0)
+        share = jnp.where(is_output, _share(eps.y, v.y, peak, after.y), 0)
         return _Replay(after, v, eps, peak, samples, j, jnp.maximum(error, share))
 
     start = _Replay(
@@ -235,10 +235,11 @@ def _replayed(
     return (end.v.y, end.samples), end.error
 
 
-def _share(eps: Array, v: Array, peak: Array) -> Float[Array, ""]:
+def _share(eps: Array, v: Array, peak: Array, y: Array) -> Float[Array, ""]:
     """eps as a share of v, each entry in its own unit, of those that are more than rounding."""
-    eps, v, peak = jax.lax.stop_gradient((eps, v, peak))
-    rounding = ROUNDING * jnp.finfo(v.dtype).eps * jnp.max(peak, initial=0)
+    eps, v, peak, y = jax.lax.stop_gradient((eps, v, peak, y))
+    noisy = jnp.maximum(jnp.max(peak, initial=0), jnp.max(jnp.abs(y), initial=0))
+    rounding = ROUNDING * jnp.finfo(v.dtype).eps * noisy
     size = jnp.abs(v) + FLOOR * peak + rounding + jnp.finfo(v.dtype).tiny ** 0.5
     return jnp.max(jnp.abs(eps) / size, initial=0)
 

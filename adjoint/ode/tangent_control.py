@@ -7,7 +7,7 @@ by linearization, and its error the tangent of the embedded error; implicit stag
 A product of many columns S = dy/d(y0, p) with one vector of random signs w has E|S w|^2 = |S|_F^2, so that one direction
 controls all columns (Halko, Martinsson and Tropp, SIAM Rev. 53, 2011, section 4.3).
 
-Tolerance of v_i:   rtol (|v_i| + FLOOR max over time |v_i|) + ROUNDING eps max over i |v_i|
+Tolerance of v_i:   rtol (|v_i| + FLOOR max over time |v_i|) + ROUNDING eps max over i (|y_i|, |v_i|)
 
 It has no unit: neither that of y nor that of p. CVODES takes atol + rtol |v_i| (Hindmarsh and Serban, User Documentation for
 CVODES, section 2.6), which sees nothing where v is below atol.
@@ -68,7 +68,10 @@ class TangentTolerances(Tolerances):
         size = jnp.max(jnp.stack([jnp.abs(row.v) for row in rows]), axis=0)
         peak = jnp.max(jnp.stack([size, *(row.peak for row in rows)]), axis=0)
         precision = jnp.finfo(error.dtype)
-        rounding = ROUNDING / self.share * precision.eps * jnp.max(peak, axis=1, keepdims=True)
+        # A direction is as large as the numbers themselves, so that what is less than the rounding of y is noise.
+        largest_y = jnp.max(jnp.abs(jnp.stack([row.y for row in rows])))
+        noisy = jnp.maximum(jnp.max(peak, axis=1, keepdims=True), largest_y)
+        rounding = ROUNDING / self.share * precision.eps * noisy
         allowed = self.rtol * (size + FLOOR * peak) + rounding + precision.tiny**0.5
         return jnp.maximum(of_y, jnp.max(jnp.sqrt(jnp.mean((e.v / allowed) ** 2, axis=1))))
 

@@ -75,12 +75,13 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
 def _blur(run: Run) -> Float[Array, ""]:
     """The noise that contradicted slopes where the method got stuck, on stretches too short for an examination; or zero.
 
-    Rounding of terms that were as large as f at the start: more than that may as well be a wrong derivative.
+    Rounding of terms that were as large as f when x took its present size: more than that may as
+    well be a wrong derivative.
     """
     if not hasattr(run.state, "contradicted_by"):
         return jnp.zeros((), run.measure.merit.dtype)
-    blur, total = run.state.contradicted_by, jnp.abs(run.first_measure.merit - run.measure.merit)
-    return jnp.where(blur <= jnp.finfo(blur.dtype).eps * total, blur, 0)
+    blur, recent = run.state.contradicted_by, jnp.abs(run.value_at_size - run.state.at.value)
+    return jnp.where(blur <= jnp.finfo(blur.dtype).eps * recent, blur, 0)
 
 
 def proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
