@@ -122,6 +122,11 @@ def test_outside_of_a_clone_the_list_says_where_the_gallery_is(own, capsys):
     assert gallery_here().package is None
 
 
+def test_in_a_clone_the_command_knows_the_gallery(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    assert "mbb_beam" in gallery_here().names()
+
+
 def test_verify_needs_a_verify(own, capsys):
     assert ADJOINT.main(["verify", "half.py"]) == 2
     assert "has no verify(settings)" in capsys.readouterr().err

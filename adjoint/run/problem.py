@@ -186,7 +186,7 @@ def _missing(module: ModuleType) -> list[str]:
 
 def gallery_here() -> Gallery:
     """The gallery of the current folder, if that is a clone of the library: its package `problems`."""
-    if not (Path("problems") / "gallery.py").is_file():
+    if not all((Path(package) / "__main__.py").is_file() for package in ("adjoint", "problems")):
         return Gallery(None)
     sys.path.insert(0, str(Path.cwd()))
     return Gallery(importlib.import_module("problems"))
