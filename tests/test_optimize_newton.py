@@ -30,7 +30,7 @@ from adjoint.optimize.choice import as_method, choose
 from adjoint.optimize.newton import TrustRegionNewton
 from adjoint.optimize.newton_krylov import TrustRegionCG
 from adjoint.optimize.problem import Domain, Iterate
-from adjoint.optimize.quasi_newton_sqp import QuasiNewtonSQP
+from adjoint.optimize.sqp import SQP
 from adjoint.optimize.trust_region import Judgement, eigenbasis, judge, minimize_in_ball
 
 METHODS = (Newton(), NewtonKrylov())
@@ -321,9 +321,9 @@ class TestTheChoice:
         assert choose(100, True, False, False, True)[0] == (TrustRegionNewton(), BFGS(), TrustRegionNewton())
         assert choose(100, False, False, False, False)[0] == choose(1000, False, False, False, True)[0] == (BFGS(),)
         assert choose(1001, False, False, False, True)[0] == (LBFGS(),)
-        with_constraints = (QuasiNewtonSQP(), AugmentedLagrangian())
+        with_constraints = (SQP(), AugmentedLagrangian())
         assert choose(2, True, True, False, True)[0] == choose(300, False, False, True, True)[0] == with_constraints
-        assert choose(2, True, False, True, True)[0] == (QuasiNewtonSQP(), MMA(), AugmentedLagrangian())
+        assert choose(2, True, False, True, True)[0] == (SQP(), MMA(), AugmentedLagrangian())
         assert choose(301, True, False, True, True)[0] == (MMA(), AugmentedLagrangian())
         assert choose(1001, False, True, True, True)[0] == (AugmentedLagrangian(LBFGS()),)
 

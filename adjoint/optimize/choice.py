@@ -13,7 +13,6 @@ from adjoint.optimize.mma import MMA
 from adjoint.optimize.newton import TrustRegionNewton
 from adjoint.optimize.newton_krylov import TrustRegionCG
 from adjoint.optimize.problem import Method
-from adjoint.optimize.quasi_newton_sqp import QuasiNewtonSQP
 from adjoint.optimize.sqp import SQP
 
 # Up to so many unknowns a Hessian costs little beside the steps that it saves.
@@ -74,7 +73,7 @@ def choose(
 ) -> tuple[tuple[Method, ...], str]:
     """The methods to try in turn, and why these; boxed: whether every unknown has two finite bounds."""
     if has_equality or has_inequality:
-        quadratic: tuple[Method, ...] = (QuasiNewtonSQP(),) if n <= QUADRATIC else ()
+        quadratic: tuple[Method, ...] = (SQP(),) if n <= QUADRATIC else ()
         augmented = AugmentedLagrangian(BFGS() if n <= DENSE else LBFGS())
         if boxed and not has_equality:
             return (*quadratic, MMA(), augmented), f"inequalities, and finite bounds for all of {n} unknowns"

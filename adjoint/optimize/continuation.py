@@ -42,7 +42,11 @@ class Continuation:
         self.every = checkpoint.every
         self._limits = limits
         self._is_last = not _of_stage(Path(checkpoint.path), stage + 1).exists()
-        self._files = files_of_run(checkpoint, stage, objective, method, x, domain, limits)
+        self._files = Generations(
+            _of_stage(Path(checkpoint.path), stage),
+            _problem(stage, objective, method, x, domain, limits),
+            {"jax": jax.__version__, "device": jax.default_backend()},
+        )
 
     def load(self, like: Run) -> tuple[Run, History, float] | None:
         """The saved run, its history and its seconds, or None; `like` has the shapes of the run, as of `jax.eval_shape`."""
@@ -66,24 +70,6 @@ class Continuation:
     def save(self, run: Run, history: History, seconds: float) -> None:
         leaves = jax.tree.leaves(jax.device_get(run))
         self._files.save(Snapshot([np.asarray(leaf) for leaf in leaves], history, seconds))
-
-
-def files_of_run(
-    checkpoint: Checkpoint,
-    stage: int,
-    objective: Objective,
-    method: Method,
-    x: Array,
-    domain: Domain,
-    limits: Limits,
-    **versions: str,
-) -> Generations:
-    """Those of a stage, which know a run from others; `versions` of what else its last bits hang on."""
-    return Generations(
-        _of_stage(Path(checkpoint.path), stage),
-        _problem(stage, objective, method, x, domain, limits),
-        {"jax": jax.__version__, "device": jax.default_backend()} | versions,
-    )
 
 
 def _of_stage(path: Path, stage: int) -> Path:

@@ -1,7 +1,7 @@
 """minimize: the front door of the optimizers, which chooses a method, runs it by one of the two loops, and says how it ended."""
 
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -17,7 +17,6 @@ from adjoint.optimize.choice import SMALL, as_method, choose, honoring
 from adjoint.optimize.driver import Step, compiled, on_host
 from adjoint.optimize.problem import Domain, Method, Request
 from adjoint.optimize.run import Begun, Limits, Run
-from adjoint.optimize.sqp import SQP, sqp_on_host
 from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
 from adjoint.run.checkpoint import Checkpoint
 from adjoint.solution import Solution, Status
@@ -62,9 +61,9 @@ def minimize(
         Where to start: an array or a pytree of real arrays of one dtype. A start outside of the bounds is projected; by how
         much is in ``stats["start_outside"]``.
     method
-        `SteepestDescent`, `BFGS`, `LBFGS`, `Newton`, `NewtonKrylov`, `GaussNewton`, `MMA`, `GCMMA` or
-        `AugmentedLagrangian`; None chooses by size, bounds,
-        constraints and derivatives, and ``stats["method"]`` says what and why.
+        `SteepestDescent`, `BFGS`, `LBFGS`, `Newton`, `NewtonKrylov`, `GaussNewton`, `MMA`, `GCMMA`,
+        `AugmentedLagrangian` or `SQP`; None chooses by size, bounds, constraints and derivatives,
+        and ``stats["method"]`` says what and why.
     bounds
         (lower, upper), each a number or structured and shaped like x0; infinite, or None for a whole side, where there is
         none. Or `scipy.optimize.Bounds`. A pair (lowest, highest) for each unknown, the other form of SciPy, is refused, as
@@ -142,7 +141,6 @@ def minimize(
     limits = _limits(statement.x.dtype, rtol, atol, constraint_tolerance, max_steps, max_evaluations)
     if statement.traced:
         _refuse_on_host_only(max_seconds=max_seconds, callback=callback, checkpoint=checkpoint)
-        _refuse_sqp(methods, equality is not None)
         return _solution(_compiled_stages(statement, methods, limits), statement, methods, why)
     stages, columns = _host_stages(statement, methods, limits, max_seconds, callback, checkpoint)
     solution = _solution(stages, statement, methods, why)
@@ -239,13 +237,6 @@ def _left(limits: Limits, spent: Any, number: int, methods: tuple[Method, ...]) 
     return limits._replace(max_steps=steps, max_evaluations=limits.max_evaluations - spent)
 
 
-def _refuse_sqp(methods: tuple[Method, ...], has_equality: bool) -> None:
-    """SLSQP cannot be compiled."""
-    if any(isinstance(method, SQP) for method in methods):
-        others = "AugmentedLagrangian()" if has_equality else "AugmentedLagrangian() or, with finite bounds, MMA()"
-        refuse("minimize", "SQP() inside jit or vmap", "a call outside of them", f"Take {others}, or do not jit.")
-
-
 def _compiled_stages(statement: Statement, methods: tuple[Method, ...], limits: Limits) -> list[_Stage]:
     stages: list[_Stage] = []
     x, done, spent, begun = statement.x, jnp.zeros((), bool), jnp.zeros((), jnp.int32), None
@@ -272,9 +263,18 @@ def _host_stages(
     for number, method in enumerate(methods):
         left = _left(limits, spent, number, methods)
         begun = stages[-1].begun if stages else None
-        loop: Any = sqp_on_host if isinstance(method, SQP) else partial(on_host, begun=begun)
-        run = loop(
-            statement.objective, method, x, statement.domain, left, max_seconds, callback, rows, checkpoint, number
+        run = on_host(
+            statement.objective,
+            method,
+            x,
+            statement.domain,
+            left,
+            max_seconds,
+            callback,
+            rows,
+            checkpoint,
+            stage=number,
+            begun=begun,
         )
         stages.append(_stage(run))
         x, spent = stages[-1].x, spent + int(stages[-1].stats["evaluations"])

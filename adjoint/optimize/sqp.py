@@ -1,50 +1,66 @@
-"""SQP: sequential quadratic programming, SciPy's SLSQP, for small problems with constraints; on the host."""
+"""Sequential quadratic programming with second derivatives of the Lagrangian learned by BFGS."""
 
-import signal
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.optimize import lagrangian
-from adjoint.optimize.answer_log import AnswerLog
-from adjoint.optimize.continuation import History
-from adjoint.optimize.driver import Step, Watch, ask, begin, go_on
 from adjoint.optimize.lagrangian import Constraints, no_constraints
-from adjoint.optimize.objective import Objective
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
-from adjoint.optimize.progress import examine, proceed
-from adjoint.optimize.run import Limits, Run
-from adjoint.optimize.stopping import RUNNING
-from adjoint.run.checkpoint import Checkpoint
-from adjoint.run.interruption import Interruption
-from adjoint.solution import Status
+from adjoint.optimize.sqp_subproblem import PRICE, Proposal, positive, propose
+from adjoint.tracing import loops
 
-# What SLSQP is told of a point where something is not a number: so many times the largest |f| so far above it.
-FAR_ABOVE = 1e3
-# A bound has a multiplier when x is closer to it than this share of x, or of 1: SLSQP may stop short of it by rounding.
-NEAR = 1e-3
+# Without constraints the first step is so long, in units of x, as that of
+# `adjoint.optimize.descent`.
+FIRST_STEP = 0.1
+# A step brings this share of the decrease of the merit that its slope promises (Nocedal and Wright,
+# section 3.1).
+SUFFICIENT_DECREASE = 1e-4
+# Interpolation keeps a step between these shares of the one before; where something is not a number
+# it is the first.
+SHORTEST_CUT, LONGEST_CUT = 0.1, 0.5
+# Trials along one direction.
+TRIALS = 8
+# Powell's damping: the curvature along a step is at least this share of that known before (Nocedal
+# and Wright, 18.3).
+DAMPED = 0.2
+# A change of the merit that slopes explain by less than this share, so many times in a row, is
+# noise or a wrong derivative.
+UNEXPLAINED, CONTRADICTIONS = 10.0, 3
+# What is lost in rounding when it is no more than so many times that.
+HIDDEN = 10
 
 
 class SQPState(NamedTuple):
-    """Where SLSQP stands, as far as is seen of it; see `adjoint.optimize.problem.State`.
+    """Where the method stands; see `adjoint.optimize.problem.State`.
 
     Attributes
     ----------
     constraints, multipliers
-        Those of `at`.
+        Those of `at`; the multipliers of the subproblem there.
     weights
-        The largest multipliers so far, doubled: the price of violations in the merit.
-    accepts, ends
-        What SLSQP has done with `point`: made it an iterate, or given up.
-    found
-        The multipliers at `point`.
+        The largest multipliers so far, doubled: the price of violations in the merit of the run.
+    penalties
+        Prices of violations in the merit of the line search.
+    price
+        Of violations in the subproblem, in units of the largest slope of f.
+    hessian
+        B, in units of x.
+    updates
+        Steps that B has learned from.
+    unit
+        Units of the entries of x.
+    step
+        The subproblem's solution, of which `point` is `share` or what a correction has made of it.
+    slope
+        Of the merit along `step`, at `at`.
+    trials, contradictions
+        Points asked for along it; those of them in a row at which values contradict slopes.
+    contradicted_by
+        By how much at the latest of them.
     """
 
     request: Int32[Array, ""]
@@ -53,33 +69,50 @@ class SQPState(NamedTuple):
     iterations: Int32[Array, ""]
     stuck: Bool[Array, ""]
     started: Bool[Array, ""]
-    direction: Float[Array, " n"]
     constraints: Constraints
     multipliers: Float[Array, " m"]
     weights: Float[Array, " m"]
-    accepts: Bool[Array, ""]
-    ends: Bool[Array, ""]
-    found: Float[Array, " m"]
+    penalties: Float[Array, " m"]
+    price: Float[Array, ""]
+    hessian: Float[Array, "n n"]
+    updates: Int32[Array, ""]
+    unit: Float[Array, " n"]
+    step: Float[Array, " n"]
+    share: Float[Array, ""]
+    slope: Float[Array, ""]
+    trials: Int32[Array, ""]
+    contradictions: Int32[Array, ""]
+    contradicted_by: Float[Array, ""]
+
+    @property
+    def direction(self) -> Float[Array, " n"]:
+        return self.step
 
     @property
     def search_direction(self) -> Float[Array, " n"]:
-        return self.direction
+        return self.step
 
 
 @dataclass(frozen=True)
 class SQP:
-    """Minimize a quadratic model of the Lagrangian subject to the constraints to first order, and search along that step.
+    """Minimize a quadratic model of the Lagrangian within the constraints to first order, and search along that step.
 
-    The steps are those of SciPy's SLSQP. Whether they have led to a minimizer is measured here as for every method, with the
-    multipliers that make the conditions of optimality hold best; what SLSQP says of itself is not believed.
+    The model is f'(x) d + d' B d / 2, with B learned by damped BFGS from the Lagrangian and begun
+    as a multiple of the squared inverse units of x: the sizes of its entries at the start, so that
+    units do not matter. The merit is f plus the violations at prices above their multipliers. A
+    whole step that breaks constraints by more than before is corrected once by what they have
+    missed. Bounds hold at every point.
 
     Notes
     -----
-    **Cost** per step: mostly one value and derivative of everything, and n^3 operations: up to some hundred unknowns. Outside of
-    `jit` only. A checkpoint holds all answers so far, which lead SLSQP to where it was. Inner products measure how far a point is
-    from being stationary; steps know none.
+    **Cost** per step: mostly one value and derivative of everything, and a quadratic program: 10 to
+    20 times n^3 / 3 + n m^2 + m^3 / 3 operations, for up to some hundred unknowns. It runs on the
+    host and compiled alike. Inner products measure how far a point is from being stationary; steps
+    know none. **Units**: the run is the same whatever units f and the constraints have, and those of
+    the entries of x where none starts at zero; `constraint_tolerance` of `minimize` is in the unit of
+    the constraints.
 
-    Source: D. Kraft, A Software Package for Sequential Quadratic Programming, DFVLR-FB 88-28 (1988).
+    Source: Nocedal and Wright, Numerical Optimization, 2nd ed., sections 18.3 to 18.5.
 
     Examples
     --------
@@ -95,253 +128,235 @@ class SQP:
 
     def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> SQPState:
         """The state that asks about x first."""
-        x, no, none = domain.project(x), jnp.zeros((), bool), jnp.zeros(constraints, x.dtype)
+        x, zero, no = domain.project(x), jnp.zeros((), x.dtype), jnp.zeros((), bool)
+        none, nothing, integer = jnp.zeros(constraints, x.dtype), jnp.zeros_like(x), jnp.zeros((), jnp.int32)
         return SQPState(
-            request=jnp.zeros((), jnp.int32),
+            request=integer,
             point=x,
-            at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), jnp.zeros_like(x)),
-            iterations=jnp.zeros((), jnp.int32),
+            at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), nothing),
+            iterations=integer,
             stuck=no,
             started=no,
-            direction=jnp.zeros_like(x),
             constraints=no_constraints(x, constraints),
             multipliers=none,
             weights=none,
-            accepts=jnp.ones((), bool),
-            ends=no,
-            found=none,
+            penalties=none,
+            price=jnp.asarray(PRICE, x.dtype),
+            hessian=jnp.eye(x.size, dtype=x.dtype),
+            updates=integer,
+            unit=jnp.ones_like(x),
+            step=nothing,
+            share=zero,
+            slope=zero,
+            trials=integer,
+            contradictions=integer,
+            contradicted_by=zero,
         )
 
     def step(self, state: SQPState, answer: Answer, domain: Domain) -> SQPState:
-        """The state after an answer with which SLSQP has done what the state says; pure."""
-        here = (Iterate(state.point, answer.value, answer.derivative), lagrangian.of_answer(answer), state.found)
-        there = (state.at, state.constraints, state.multipliers)
-        at, constraints, multipliers = jax.tree.map(lambda a, b: jnp.where(state.accepts, a, b), here, there)
-        downhill = -domain.projected_derivative(at.x, at.derivative + multipliers @ constraints.jacobian)
-        return state._replace(
-            at=at,
-            iterations=state.iterations + jnp.where(state.accepts & state.started, 1, 0).astype(jnp.int32),
-            stuck=state.ends,
-            started=jnp.ones((), bool),
-            direction=downhill,
-            constraints=constraints,
-            multipliers=multipliers,
-            weights=jnp.maximum(state.weights, 2 * jnp.abs(multipliers)),
+        """The state after the answer that it asked for; pure."""
+        first = ~state.started
+        judged = _judge(state, answer, domain)
+        moves = first | judged.accepted
+        begun = _begun(state, answer, domain)
+        moved = jax.tree.map(lambda a, b: jnp.where(first, a, b), begun, _moved(state, answer))
+        corrects = ~moves & _misses(state, answer, domain)
+        constraints = lagrangian.of_answer(answer)
+        shifted = constraints.value - state.constraints.jacobian @ state.step
+        following = jax.tree.map(lambda a, b: jnp.where(moves, a, b), moved, state)
+        values = jnp.where(moves, constraints.value, shifted)
+        proposal = loops.cond(
+            moves | corrects,
+            lambda: _propose(following, values, domain),
+            lambda: _no_proposal(following),
         )
+        turned = _look(following, proposal, domain)
+        turned = turned._replace(stuck=turned.stuck | (first & ~lagrangian.finite(answer)))
+        corrected = domain.project(state.at.x + proposal.step)
+        stayed = _shorten(state, judged, jnp.where(corrects, corrected, jnp.nan), domain)
+        state = jax.tree.map(lambda a, b: jnp.where(moves, a, b), turned, stayed)
+        return state._replace(started=jnp.ones((), bool))
 
     def revive(self, state: SQPState, domain: Domain) -> SQPState:
-        """Stuck: it knows no other way."""
-        return state._replace(stuck=jnp.ones((), bool))
+        """The stuck state with what it has learned forgotten; stuck as before where it had learned nothing."""
+        scale = jnp.max(jnp.abs(state.unit * state.at.derivative)) / FIRST_STEP
+        identity = jnp.eye(state.unit.size, dtype=state.unit.dtype)
+        fresh = state._replace(hessian=positive(scale) * identity, updates=jnp.zeros_like(state.updates))
+        proposal = _propose(fresh, fresh.constraints.value, domain)
+        again = _look(fresh._replace(stuck=jnp.zeros((), bool)), proposal, domain)
+        known = (state.updates > 0) | (domain.noise > 0)
+        return jax.tree.map(lambda a, b: jnp.where(known, a, b), again, state)
 
     def measure(self, state: SQPState, domain: Domain) -> Measure:
-        """Of the Lagrangian, with the multipliers that make it smallest."""
+        """Of the Lagrangian, with the multipliers of the latest subproblem."""
         return lagrangian.measure(state.at, state.constraints, state.multipliers, state.weights, domain)
 
 
-def sqp_on_host(
-    objective: Objective,
-    method: SQP,
-    x: Float[Array, " n"],
-    domain: Domain,
-    limits: Limits,
-    max_seconds: float | None,
-    callback: Callable[[Step], Any] | None,
-    history: History,
-    checkpoint: Checkpoint | None = None,
-    stage: int = 0,
-) -> Run:
-    """The run that SLSQP asks for, as `adjoint.optimize.driver.on_host`; it goes on by being told again what it was told before."""
-    log = AnswerLog(checkpoint, stage, objective, method, x, domain, limits)
-    saved, seconds = log.load(), history[-1]["seconds"] if history else 0.0
-    if saved is not None:
-        history[:], seconds = saved
-    files = None if checkpoint is None else log
-    watch = Watch(domain, max_seconds, callback, history, files, time.monotonic() - seconds, -1)
-    signals = () if callback is None and checkpoint is None else (signal.SIGINT, signal.SIGTERM)
-    with Interruption(signals) as interruption, interruption.deferred():
-        asked = _Asked(objective, method, x, domain, limits, watch, log, interruption)
-        with suppress(_OverError):
-            asked.run_slsqp()
-    return asked.run
+class _Judgement(NamedTuple):
+    """What the merit at a trial point says.
 
-
-class _OverError(Exception):
-    """The run is over, whatever SLSQP would do next."""
-
-
-class _Asked:
-    """What SLSQP asks, answered by the objective; the answer becomes part of the run when SLSQP has said what it is to it."""
-
-    def __init__(
-        self,
-        objective: Objective,
-        method: SQP,
-        x: Array,
-        domain: Domain,
-        limits: Limits,
-        watch: Watch,
-        log: AnswerLog,
-        interruption: Interruption,
-    ):
-        self.objective, self.method, self.domain, self.limits = objective, method, domain, limits
-        self.watch, self.log, self.interruption = watch, log, interruption
-        self.run = begin(method, x, domain, objective.constraint_count(x))
-        self.latest: Answer | None = None
-        self.accepted: Answer | None = None
-        self.curvature = 1.0
-        self.pending = False
-
-    def run_slsqp(self) -> None:
-        """SLSQP from the start, and from where it ends as long as it gets anywhere, as it may be led astray by what it knows.
-
-        It begins with the identity for the second derivatives of the Lagrangian, so from the second time on f is in units of
-        the curvature along the latest step: else its steps are so long that its search gives up, or creeps.
-        """
-        from scipy.optimize import minimize as scipy_minimize
-
-        self.answer(np.asarray(self.run.state.point))
-        self.settle(accepts=True)
-        start, before, unit = np.asarray(self.run.state.at.x, float), -1, 1.0
-        while before < int(self.run.state.iterations):
-            before = int(self.run.state.iterations)
-            ended = scipy_minimize(
-                lambda x, unit=unit: float(self.answer(x).value) / unit,
-                start,
-                jac=lambda x, unit=unit: self.accept(x) / unit,
-                method="SLSQP",
-                bounds=None if self.domain.lower is None else list(zip(*self.bounds(), strict=True)),
-                constraints=self.constraints(),
-                # When to stop is not for SLSQP to decide.
-                options={"ftol": np.finfo(float).tiny, "maxiter": 1_000_000},
-            )
-            if self.pending:
-                self.settle(accepts=False)
-            start, unit = ended.x, self.curvature
-        self.answer(np.asarray(self.run.state.at.x), again=True)
-        self.settle(accepts=False, ends=True)
-
-    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.asarray(self.domain.lower, float), np.asarray(self.domain.upper, float)
-
-    def constraints(self) -> list[dict[str, Any]]:
-        """As SciPy states them: equations, and what is not to be negative."""
-        m, k = self.run.state.multipliers.size, self.domain.equalities
-        parts = [("eq", slice(0, k), 1.0), ("ineq", slice(k, m), -1.0)]
-        return [
-            {
-                "type": kind,
-                "fun": lambda x, rows=rows, sign=sign: sign * np.asarray(self.answer(x).constraints, float)[rows],
-                "jac": lambda x, rows=rows, sign=sign: sign * np.asarray(self.answer(x).jacobian, float)[rows],
-            }
-            for kind, rows, sign in parts
-            if rows.stop > rows.start
-        ]
-
-    def answer(self, x: np.ndarray, again: bool = False) -> Answer:
-        """At x; evaluated when it is not the latest point."""
-        point = self.domain.project(jnp.asarray(x, self.run.state.point.dtype))
-        if self.accepted is not None and not again and np.array_equal(point, self.run.state.at.x):
-            return self.accepted
-        if self.latest is None or again or not np.array_equal(point, self.run.state.point):
-            if self.pending:
-                self.settle(accepts=False)
-            self.run = self.run._replace(state=self.run.state._replace(point=point))
-            self.latest, self.pending = self.evaluate(), True
-        assert self.latest is not None
-        return self.tame(self.latest)
-
-    def evaluate(self) -> Answer:
-        """What the run asks, from the log as long as that knows the answer."""
-        run, known = self.run, self.log.recall(self.run.point, self.watch.history)
-        if known is not None:
-            return known
-        self.end(self.watch.out_of_time())
-        if self.objective.gradient is None:
-            answer = ask(self.objective, self.method, Request.VALUE, run)
-        else:
-            answer = self.objective.on_host(run.point, self.objective.blank(self.method, run.state.point))
-        self.log.append(run.point, answer)
-        return answer
-
-    def tame(self, answer: Answer) -> Answer:
-        """What SLSQP is told: where something is not a number it is to go back."""
-        if bool(lagrangian.finite(answer)):
-            return answer
-        state = self.run.state
-        far = jnp.abs(state.at.value) + FAR_ABOVE * jnp.maximum(jnp.abs(state.at.value), 1)
-        return Answer(far, state.at.derivative, state.constraints.value, state.constraints.jacobian)
-
-    def accept(self, x: np.ndarray) -> np.ndarray:
-        """The derivative, which SLSQP asks for at its iterates only."""
-        answer = self.answer(x)
-        if self.pending and np.array_equal(self.domain.project(jnp.asarray(x)), self.run.state.point):
-            self.settle(accepts=self.latest is not None and bool(lagrangian.finite(self.latest)))
-        return np.asarray(answer.derivative, float)
-
-    def settle(self, accepts: bool, ends: bool = False) -> None:
-        """Hand the answer to the run with what became of it, and end where the run is over."""
-        assert self.latest is not None
-        self.pending = False
-        found = multipliers(np.asarray(self.run.state.point), self.latest, self.domain) if accepts else None
-        if found is not None and self.accepted is not None:
-            s = np.asarray(self.run.state.point - self.run.state.at.x, float)
-            self.curvature = curvature(s, found, self.accepted, self.latest) or self.curvature
-        self.accepted = self.latest if accepts else self.accepted
-        state = self.run.state._replace(accepts=jnp.asarray(accepts), ends=jnp.asarray(ends))
-        state = state if found is None else state._replace(found=jnp.asarray(found, state.point.dtype))
-        self.advance(proceed, self.run._replace(state=state), self.latest)
-        while bool(self.run.examination.active):
-            self.advance(examine, self.run, self.evaluate())
-
-    def advance(self, half: Any, run: Run, answer: Answer) -> None:
-        self.run = go_on(half, self.method, run, answer, self.domain, self.limits)
-        if int(self.run.counts[0]) > self.log.known:
-            self.end(self.watch.look(self.run, self.interruption))
-        else:
-            self.watch.seen = int(self.run.state.iterations)
-            self.end(None)
-
-    def end(self, stop: Status | None) -> None:
-        """The run is over where it is, or where it has to stop."""
-        if int(self.run.code) == RUNNING and stop is not None:
-            self.run = self.run._replace(code=jnp.asarray(stop.code))
-        if int(self.run.code) != RUNNING:
-            raise _OverError
-
-
-def curvature(s: np.ndarray, found: np.ndarray, before: Answer, after: Answer) -> float | None:
-    """y . y / s . y of the Lagrangian with the multipliers found after the step s; None where it does not curve up."""
-    (_, J), (_, J_after) = lagrangian.of_answer(before), lagrangian.of_answer(after)
-    y = np.asarray(after.derivative - before.derivative + found @ (J_after - J), float)
-    s_y = s @ y
-    return float(y @ y / s_y) if s_y > np.finfo(float).eps * np.linalg.norm(s) * np.linalg.norm(y) else None
-
-
-def multipliers(x: np.ndarray, answer: Answer, domain: Domain) -> np.ndarray:
-    """Those that make the conditions of optimality hold best, in the least squares sense of `lagrangian.measure`.
-
-    Those of inequalities are not negative. Bounds close to x have multipliers of their own, which are left out.
+    Attributes
+    ----------
+    accepted
+        Whether the point becomes an iterate.
+    cut
+        Else the share of the trial step to try next.
+    contradicted, off
+        Whether values contradict slopes, and by how much.
     """
-    c, J = lagrangian.of_answer(answer)
-    c, J, derivative = np.asarray(c, float), np.asarray(J, float), np.asarray(answer.derivative, float)
-    if c.size == 0 or not np.all(np.isfinite([*c, *derivative, *J.ravel()])):
-        return np.zeros(c.size)
-    is_equation = np.arange(c.size) < domain.equalities
-    away = np.where(is_equation, 0, np.maximum(-c, 0))
-    matrices, slacks = [J.T], [np.minimum(np.linalg.norm(J, axis=1), away)]
-    least = [np.where(is_equation, -np.inf, 0.0)]
-    for bound, sign in ((domain.lower, -1.0), (domain.upper, 1.0)):
-        if bound is not None:
-            distance = np.abs(x - np.asarray(bound))
-            near = distance <= NEAR * np.maximum(np.abs(x), 1)
-            matrices.append(sign * np.eye(x.size)[:, near])
-            slacks.append(distance[near])
-            least.append(np.zeros(int(np.sum(near))))
-    slack = np.diag(np.concatenate(slacks))
-    matrix = np.concatenate([np.concatenate(matrices, axis=1), slack])
-    right = np.concatenate([-derivative, np.zeros(len(slack))])
-    bounds = (np.concatenate(least), np.full(matrix.shape[1], np.inf))
-    from scipy.optimize import lsq_linear
 
-    found = lsq_linear(matrix, right, bounds=bounds, method="bvls", tol=1e-15)
-    return found.x[: c.size]
+    accepted: Bool[Array, ""]
+    cut: Float[Array, ""]
+    contradicted: Bool[Array, ""]
+    off: Float[Array, ""]
+
+
+def _begun(state: SQPState, answer: Answer, domain: Domain) -> SQPState:
+    """The start, with units of x and a first guess at second derivatives."""
+    x, constraints = state.point, lagrangian.of_answer(answer)
+    unit = _units(x, domain)
+    scale = jnp.max(jnp.abs(unit * answer.derivative)) / FIRST_STEP
+    return state._replace(
+        at=Iterate(x, answer.value, answer.derivative),
+        constraints=constraints,
+        unit=unit,
+        hessian=positive(scale) * jnp.eye(x.size, dtype=x.dtype),
+    )
+
+
+def _units(x: Float[Array, " n"], domain: Domain) -> Float[Array, " n"]:
+    """The sizes of the entries; where one is zero, the width of its bounds, or the largest size, or 1."""
+    size = jnp.abs(x)
+    largest = positive(jnp.max(size, initial=0.0))
+    other = jnp.full_like(x, largest)
+    if domain.lower is not None and domain.upper is not None:
+        width = domain.upper - domain.lower
+        other = jnp.where(jnp.isfinite(width) & (width > 0), width, other)
+    return jnp.where(size > 0, size, other)
+
+
+def _merit(value: Array, constraints: Array, penalties: Array, domain: Domain) -> Float[Array, ""]:
+    return value + penalties @ lagrangian.violations(constraints, domain)
+
+
+def _rounding(state: SQPState, domain: Domain) -> Float[Array, ""]:
+    """Of the merit: of f, and of constraints as sums of terms of the size of their slopes times x."""
+    terms = jnp.abs(state.constraints.jacobian) @ jnp.abs(state.at.x)
+    return domain.rounding(state.at.value) + 4 * jnp.finfo(terms.dtype).eps * (state.penalties @ terms)
+
+
+def _judge(state: SQPState, answer: Answer, domain: Domain) -> _Judgement:
+    constraints = lagrangian.of_answer(answer)
+    rounding, finite = _rounding(state, domain), lagrangian.finite(answer)
+    before = _merit(state.at.value, state.constraints.value, state.penalties, domain)
+    change = _merit(answer.value, constraints.value, state.penalties, domain) - before
+    promised = state.share * state.slope
+    enough = change <= SUFFICIENT_DECREASE * promised + rounding
+    blind = (jnp.abs(promised) <= HIDDEN * rounding) & (jnp.abs(change) <= HIDDEN * rounding)
+    bend = change - promised
+    cut = jnp.where(bend > 0, -promised / (2 * positive(bend)), LONGEST_CUT)
+    cut = jnp.where(finite, jnp.clip(cut, SHORTEST_CUT, LONGEST_CUT), SHORTEST_CUT)
+    # What a step gains or loses beyond its slope is its curvature, which a right model knows but
+    # for a factor.
+    scaled = state.share * state.step / state.unit
+    known = jnp.abs(promised) + scaled @ (state.hessian @ scaled) / 2
+    contradicted = finite & ~enough & (jnp.abs(change) > UNEXPLAINED * known + rounding)
+    return _Judgement(finite & (enough | blind), cut, contradicted, jnp.abs(change))
+
+
+def _moved(state: SQPState, answer: Answer) -> SQPState:
+    """With the point as the iterate, and with what the step tells about second derivatives."""
+    constraints = lagrangian.of_answer(answer)
+    s = state.point - state.at.x
+    change = answer.derivative - state.at.derivative
+    change = change + state.multipliers @ (constraints.jacobian - state.constraints.jacobian)
+    hessian, learned = _learn(state.hessian, s / state.unit, state.unit * change, state.updates)
+    return state._replace(
+        at=Iterate(state.point, answer.value, answer.derivative),
+        iterations=state.iterations + 1,
+        constraints=constraints,
+        hessian=hessian,
+        updates=state.updates + learned,
+    )
+
+
+def _learn(
+    B: Float[Array, "n n"], s: Float[Array, " n"], y: Float[Array, " n"], updates: Int32[Array, ""]
+) -> tuple[Float[Array, "n n"], Bool[Array, ""]]:
+    """BFGS with Powell's damping; B takes the scale of the first step that curves up."""
+    s_y, eps = s @ y, jnp.finfo(s.dtype).eps
+    curved = s_y > eps * jnp.linalg.norm(s) * jnp.linalg.norm(y)
+    scale = y @ y / positive(s_y)
+    B = jnp.where((updates == 0) & curved, scale * jnp.eye(s.size, dtype=s.dtype), B)
+    B_s = B @ s
+    s_B_s = s @ B_s
+    theta = jnp.where(s_y >= DAMPED * s_B_s, 1, (1 - DAMPED) * s_B_s / positive(s_B_s - s_y))
+    r = theta * y + (1 - theta) * B_s
+    s_r = s @ r
+    usable = (s_B_s > 0) & (s_r > 0) & jnp.all(jnp.isfinite(r))
+    updated = B - jnp.outer(B_s, B_s) / positive(s_B_s) + jnp.outer(r, r) / positive(s_r)
+    return jnp.where(usable, (updated + updated.T) / 2, B), usable & (curved | (updates > 0))
+
+
+def _propose(state: SQPState, values: Float[Array, " m"], domain: Domain) -> Proposal:
+    """The step where constraints have these values and the slopes of the iterate."""
+    constraints = Constraints(values, state.constraints.jacobian)
+    return propose(state.at, constraints, state.hessian, state.unit, state.price, domain)
+
+
+def _no_proposal(state: SQPState) -> Proposal:
+    nothing, zero = jnp.zeros_like(state.step), jnp.zeros_like(state.price)
+    return Proposal(nothing, jnp.zeros_like(state.multipliers), zero, zero)
+
+
+def _look(state: SQPState, proposal: Proposal, domain: Domain) -> SQPState:
+    """Ask for the point that the subproblem at the iterate leads to."""
+    size = jnp.abs(proposal.multipliers)
+    penalties = jnp.maximum(size, (state.penalties + size) / 2)
+    violated = lagrangian.violations(state.constraints.value, domain)
+    left = lagrangian.violations(state.constraints.value + state.constraints.jacobian @ proposal.step, domain)
+    slope = state.at.derivative @ proposal.step - penalties @ (violated - left)
+    point = domain.project(state.at.x + proposal.step)
+    eps = jnp.finfo(point.dtype).eps
+    still = jnp.all(jnp.abs(proposal.step) <= 4 * eps * jnp.maximum(jnp.abs(state.at.x), eps * state.unit))
+    return state._replace(
+        point=point,
+        multipliers=proposal.multipliers,
+        weights=jnp.maximum(state.weights, 2 * size),
+        penalties=penalties,
+        price=jnp.maximum(PRICE, proposal.price / 10),
+        step=proposal.step,
+        share=jnp.ones_like(slope),
+        slope=slope,
+        trials=jnp.zeros_like(state.trials),
+        contradictions=jnp.zeros_like(state.trials),
+        stuck=state.stuck | still | ~(slope < 0),
+    )
+
+
+def _misses(state: SQPState, answer: Answer, domain: Domain) -> Bool[Array, ""]:
+    """Whether a whole step has been tried and breaks constraints by more than the iterate does."""
+    constraints = lagrangian.of_answer(answer)
+    before = jnp.max(lagrangian.violations(state.constraints.value, domain), initial=0.0)
+    beyond = jnp.max(lagrangian.violations(constraints.value, domain), initial=0.0)
+    return (state.trials == 0) & (beyond > before) & lagrangian.finite(answer)
+
+
+def _shorten(
+    state: SQPState, judged: _Judgement, corrected: Float[Array, " n"], domain: Domain
+) -> SQPState:
+    """The state that tries the corrected step, where there is one, or a shorter one."""
+    trials = state.trials + 1
+    contradictions = jnp.where(judged.contradicted, state.contradictions + 1, 0).astype(jnp.int32)
+    ended = (trials >= TRIALS) | (contradictions >= CONTRADICTIONS)
+    corrects = jnp.all(jnp.isfinite(corrected))
+    share = jnp.where(corrects, state.share, judged.cut * state.share)
+    shorter = domain.project(state.at.x + share * state.step)
+    return state._replace(
+        point=jnp.where(corrects, corrected, shorter),
+        share=share,
+        trials=trials,
+        contradictions=contradictions,
+        contradicted_by=jnp.where(judged.contradicted, judged.off, 0),
+        stuck=ended,
+    )

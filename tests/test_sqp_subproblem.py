@@ -73,7 +73,7 @@ def test_published_optima_and_multipliers(name: str) -> None:
     given = {"bounds": case.bounds, "equality": case.equality, "inequality": case.inequality}
     solution = minimize(case.f, jnp.asarray(case.start), **given)
     assert_optimal(case, solution)
-    assert str(solution.stats["method"]).startswith("QuasiNewtonSQP:")
+    assert str(solution.stats["method"]).startswith("SQP:")
     assert int(solution.stats["evaluations"]) <= 30
 
 
@@ -141,16 +141,6 @@ class TestDesigns:
         solution = minimize(lambda s: jnp.sum(s), jnp.linspace(1.0, 3.0, n), bounds=(1e-2, 1e2), inequality=reach)
         np.testing.assert_allclose(adjoint.require(solution), 1 / (stretch + 30 * stretch**3), rtol=1e-5)
         assert int(solution.stats["evaluations"]) <= 200
-
-
-@pytest.mark.slow
-def test_compiled_it_takes_the_same_steps() -> None:
-    case = CASES["HS7"]
-    given = {"equality": case.equality}
-    on_host = minimize(case.f, jnp.asarray(case.start), **given)
-    compiled = jax.jit(lambda x: minimize(case.f, x, **given))(jnp.asarray(case.start))
-    assert int(on_host.stats["evaluations"]) == int(compiled.stats["evaluations"])
-    np.testing.assert_allclose(on_host.value, compiled.value, rtol=1e-9, atol=1e-12)
 
 
 def test_a_wrong_derivative_of_a_constraint_is_no_success() -> None:
