@@ -1,12 +1,13 @@
 """Deliberate mutants of the linear rules: one wrong word each, and the check that must notice.
 
-A mutant is a replacement of text in one file, where it must stand once, so that a refactoring that moves it fails loudly.
-`library(mutant)` executes a fresh copy of the sources under another name: nothing healthy that is kept can answer.
+A mutant replaces code in one file, where it must stand once, so that a refactoring that moves it fails loudly. Code is
+found by its tokens: spaces, line breaks, comments and trailing commas are nothing to it. `library(mutant)` executes a fresh copy of the sources under another name: nothing healthy that is kept can answer.
 """
 
 import importlib
 import importlib.abc
 import importlib.machinery
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,10 +38,37 @@ class Mutant:
 
     def source(self) -> str:
         text = (HOME / self.file).read_text()
-        found = text.count(self.original)
-        if found != 1:  # no AssertionError, which would be a kill
-            raise LookupError(f"mutant {self.name!r}: its text stands {found} times in {self.file}, expected once")
-        return text.replace(self.original, self.wrong)
+        found = list(occurrences(self.original, text))
+        if len(found) != 1:  # no AssertionError, which would be a kill
+            raise LookupError(
+                f"mutant {self.name!r}: its code stands {len(found)} times in {self.file}, expected once"
+            )
+        begin, end = found[0]
+        return text[:begin] + self.wrong.strip() + text[end:]
+
+
+_TOKEN = re.compile(
+    r'"""[\s\S]*?"""|"(?:\\.|[^"\\\n])*"|\w+|#[^\n]*|\s+|,(?=\s*[\])}])|[^\w\s]'
+)
+
+
+def tokens(code: str) -> list[tuple[str, int, int]]:
+    """Each token with where it begins and ends, but for comments, space and commas before a bracket that closes."""
+    found = ((m.group(), m.start(), m.end()) for m in _TOKEN.finditer(code))
+    return [token for token in found if not token[0].isspace() and token[0][0] != "#" and not _trails(token, code)]
+
+
+def _trails(token: tuple[str, int, int], code: str) -> bool:
+    return token[0] == "," and re.match(r"\s*[\])}]", code[token[2] :]) is not None
+
+
+def occurrences(part: str, code: str) -> Iterator[tuple[int, int]]:
+    """Where the tokens of a part begin and end in code."""
+    wanted, given = [token[0] for token in tokens(part)], tokens(code)
+    names = [token[0] for token in given]
+    for i in range(len(names) - len(wanted) + 1):
+        if names[i : i + len(wanted)] == wanted:
+            yield given[i][1], given[i + len(wanted) - 1][2]
 
 
 _code = cache(lambda path, text: compile(text, str(path), "exec"))
@@ -154,13 +182,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "dense_second_order",
     ),
     Mutant(
-        "tangent with A'", _RULE, "_outcome(solver.solve),", "_outcome(solver.solve_transpose),", "dense_second_order"
+        "tangent with A'", _RULE, "=with_outcome(solver.solve)", "=with_outcome(solver.solve_transpose)", "dense_second_order"
     ),
     Mutant(
         "transposed tangent with A",
         _RULE,
-        "_outcome(solver.solve_transpose),",
-        "_outcome(solver.solve),",
+        "=with_outcome(solver.solve_transpose)",
+        "=with_outcome(solver.solve)",
         "dense_second_order",
     ),
     Mutant("A' v is A v", _RULE, "return self.A.transpose_matvec(x)", "return self.A.matvec(x)", "dense_second_order"),

@@ -214,8 +214,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "tangent: columns, samples do not move",
         _TANGENT,
-        "dots.s[:, None] * rates\n\n\n",
-        "0 * rates\n\n\n",
+        "row[y0.size :].reshape(s.size, y0.size) + dots.s[:, None] * rates",
+        "row[y0.size :].reshape(s.size, y0.size) + 0 * rates",
         "column_tangent",
     ),
     Mutant(

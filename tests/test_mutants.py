@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mutants import HOME, MUTANTS, SLOW, Mutant, library
+from mutants import HOME, MUTANTS, SLOW, Mutant, library, occurrences
 
 import adjoint
 
@@ -370,6 +370,15 @@ def test_the_check_passes_the_healthy_library_and_kills_the_mutant(name: str, mu
 def test_every_check_kills_and_no_two_mutants_are_the_same() -> None:
     assert {mutant.killed_by for mutant in MUTANTS} == set(CHECKS)
     assert len({(m.file, m.original, m.wrong) for m in MUTANTS}) == len({m.name for m in MUTANTS}) == len(MUTANTS)
+
+
+def test_code_is_found_by_its_tokens() -> None:
+    code = "def f(x):\n    return g(\n        x + 1,  # why\n        y,\n    )\n"
+    ((begin, end),) = occurrences("g(x + 1, y)", code)
+    assert code[begin:end] == code[code.index("g(") : code.rindex(")") + 1]
+    for other in ("g(x + 1)", "f(x): return g(x - 1", "(x+1,y,)z"):
+        assert list(occurrences(other, code)) == []
+    assert len(list(occurrences("x", code))) == 2
 
 
 def test_a_mutant_without_its_text_is_refused() -> None:
