@@ -1,8 +1,10 @@
-"""Inner products: what turns the derivative of a function, which needs no metric, into a gradient, which does.
+"""Inner products: what turns the derivative of a function, which needs no metric, into a gradient,
+which does.
 
-The derivative f'(x) is a linear form, one number per coordinate, in units of f per unit of x. The gradient is the vector that
-represents it, <gradient, v> = f'(x) v for every v, and depends on the inner product: steepest descent follows it, and steps
-and stopping tests are measured by it. In coordinates <u, v> = u' M v, and the gradient is M^-1 f'(x) (the Riesz map).
+The derivative f'(x) is a linear form, one number per coordinate, in units of f per unit of x. The
+gradient is the vector that represents it, <gradient, v> = f'(x) v for every v, and depends on the
+inner product: steepest descent follows it, and steps and stopping tests are measured by it. In
+coordinates <u, v> = u' M v, and the gradient is M^-1 f'(x) (the Riesz map).
 """
 
 from dataclasses import dataclass, field
@@ -68,13 +70,14 @@ class Euclidean(InnerProduct):
 class Weighted(InnerProduct):
     """<u, v> = sum w_i u_i v_i, or u' W v: coordinates of different units made comparable.
 
-    With w_i = 1/s_i^2, where s_i is a typical change of x_i in its unit, steepest descent does not depend on the units.
+    With w_i = 1/s_i^2, where s_i is a typical change of x_i in its unit, steepest descent does not
+    depend on the units.
 
     Parameters
     ----------
     weights
-        Positive numbers structured like x (a number stands for an array of it), in units of 1/x^2; or, for a vector x of shape
-        (n,), a symmetric positive definite (n, n) matrix W.
+        Positive numbers structured like x (a number stands for an array of it), in units of 1/x^2;
+        or, for a vector x of shape (n,), a symmetric positive definite (n, n) matrix W.
 
     Raises
     ------
@@ -85,7 +88,10 @@ class Weighted(InnerProduct):
     --------
     >>> import jax.numpy as jnp, adjoint
     >>> metric = adjoint.Weighted(jnp.array([1.0, 4.0]))
-    >>> metric.gradient(jnp.array([1.0, 2.0])).tolist(), metric.derivative(jnp.array([1.0, 0.5])).tolist()
+    >>> (
+    ...     metric.gradient(jnp.array([1.0, 2.0])).tolist(),
+    ...     metric.derivative(jnp.array([1.0, 0.5])).tolist(),
+    ... )
     ([1.0, 0.5], [1.0, 2.0])
     """
 
@@ -94,10 +100,17 @@ class Weighted(InnerProduct):
     def __post_init__(self) -> None:
         # Pytrees are rebuilt with tracers and placeholders, which have no entries to look at.
         for w in jax.tree.leaves(self.weights):
-            concrete = isinstance(w, np.ndarray | jax.Array | float | int) and not isinstance(w, jax.core.Tracer)
+            concrete = isinstance(w, np.ndarray | jax.Array | float | int) and not isinstance(
+                w, jax.core.Tracer
+            )
             # A definite matrix may have negative entries, but not on its diagonal.
             if concrete and not np.all((np.diagonal(w) if np.ndim(w) == 2 else np.asarray(w)) > 0):
-                refuse("Weighted", "weights with an entry that is not positive", "positive weights", "Use 1/scale**2.")
+                refuse(
+                    "Weighted",
+                    "weights with an entry that is not positive",
+                    "positive weights",
+                    "Use 1/scale**2.",
+                )
 
     def gradient(self, derivative: PyTree) -> PyTree:
         def leaf(w: Array, d: Array) -> Array:
@@ -117,7 +130,10 @@ class Weighted(InnerProduct):
         if not same and not (isinstance(self.weights, float | int) or np.shape(self.weights) == ()):
             given, expected = (str(jax.tree.structure(tree)) for tree in (self.weights, v))
             refuse(
-                "Weighted", f"weights of structure {given}", f"that of x, {expected}", "Give one weight per entry of x."
+                "Weighted",
+                f"weights of structure {given}",
+                f"that of x, {expected}",
+                "Give one weight per entry of x.",
             )
         return self.weights if same else jax.tree.map(lambda _: self.weights, v)
 
@@ -125,10 +141,12 @@ class Weighted(InnerProduct):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Sobolev(InnerProduct):
-    """<u, v> = integral of u v + length^2 grad u . grad v, for fields on uniform grids: gradients without wiggles.
+    """<u, v> = integral of u v + length^2 grad u . grad v, for fields on uniform grids: gradients
+    without wiggles.
 
-    Derivatives with respect to a field on a grid scale with the volume of a cell, and steps along them are as rough as the grid
-    allows. In this inner product steps are smooth on the scale of `length`, and their number does not grow with the grid.
+    Derivatives with respect to a field on a grid scale with the volume of a cell, and steps along
+    them are as rough as the grid allows. In this inner product steps are smooth on the scale of
+    `length`, and their number does not grow with the grid.
 
     Parameters
     ----------
@@ -137,14 +155,14 @@ class Sobolev(InnerProduct):
     spacing
         Distance h of grid points, the same in every direction.
     boundary
-        "free": the entries of x are all there is (K = D'D with differences D of neighbors); "fixed": beyond the first and the last
-        entries the field is zero, or prescribed.
+        "free": the entries of x are all there is (K = D'D with differences D of neighbors);
+        "fixed": beyond the first and the last entries the field is zero, or prescribed.
 
     Notes
     -----
-    M = h^d (1 + length^2 K), with K the second differences in each direction, is diagonal after a cosine (free) or sine
-    (fixed) transform. **Cost**: two fast transforms. Source: J. W. Neuberger, Sobolev Gradients and Differential Equations,
-    2nd ed., Springer (2010).
+    M = h^d (1 + length^2 K), with K the second differences in each direction, is diagonal after a
+    cosine (free) or sine (fixed) transform. **Cost**: two fast transforms. Source: J. W. Neuberger,
+    Sobolev Gradients and Differential Equations, 2nd ed., Springer (2010).
 
     Examples
     --------
@@ -160,7 +178,12 @@ class Sobolev(InnerProduct):
 
     def __post_init__(self) -> None:
         if self.boundary not in ("free", "fixed"):
-            refuse("Sobolev", f"boundary = {self.boundary!r}", "'free' or 'fixed'", "See the parameters.")
+            refuse(
+                "Sobolev",
+                f"boundary = {self.boundary!r}",
+                "'free' or 'fixed'",
+                "See the parameters.",
+            )
 
     def gradient(self, derivative: PyTree) -> PyTree:
         return jax.tree.map(lambda d: self._scaled(d, -1), derivative)
@@ -174,10 +197,19 @@ class Sobolev(InnerProduct):
         spectrum, stiffness = v, jnp.zeros((), v.dtype)
         for axis, n in enumerate(v.shape):
             spectrum = forward(spectrum, axis)
-            waves = np.arange(n) / (2 * n) if self.boundary == "free" else np.arange(1, n + 1) / (2 * (n + 1))
+            waves = (
+                np.arange(n) / (2 * n)
+                if self.boundary == "free"
+                else np.arange(1, n + 1) / (2 * (n + 1))
+            )
             shape = [n if k == axis else 1 for k in range(v.ndim)]
-            eigenvalues = jnp.asarray(4 * np.sin(np.pi * waves) ** 2, v.dtype).reshape(shape) / self.spacing**2
-            stiffness = jnp.expand_dims(stiffness, tuple(range(v.ndim - jnp.ndim(stiffness)))) + eigenvalues
+            eigenvalues = (
+                jnp.asarray(4 * np.sin(np.pi * waves) ** 2, v.dtype).reshape(shape)
+                / self.spacing**2
+            )
+            stiffness = (
+                jnp.expand_dims(stiffness, tuple(range(v.ndim - jnp.ndim(stiffness)))) + eigenvalues
+            )
         spectrum = spectrum * (self.spacing**v.ndim * (1 + self.length**2 * stiffness)) ** power
         for axis in range(v.ndim):
             spectrum = back(spectrum, axis)
@@ -207,7 +239,9 @@ def _is_matrix(w: Any, v: Array) -> bool:
 
 
 def _in_unit(v: PyTree) -> tuple[Array, PyTree]:
-    """A power of two near the largest entry, and v in this unit: its squares have room in the range of the numbers."""
+    """A power of two near the largest entry, and v in this unit: its squares have room in the range
+    of the numbers.
+    """
     sizes = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(v)]
     unit = power_of_two(jnp.max(jnp.stack(sizes)))
     return unit, jax.tree.map(lambda leaf: leaf / unit, v)

@@ -1,4 +1,5 @@
-"""Checks of what a user passes in, made at trace time, before any computing; one template for every message.
+"""Checks of what a user passes in, made at trace time, before any computing; one template for every
+message.
 
 Each message says what was given, what was expected and what to do, in this order.
 """
@@ -32,7 +33,8 @@ class PrecisionWarning(UserWarning):
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-# What a function raises that wants the numbers behind a traced value: `np.linalg.norm(x)`, `float(x)`, `if x > 0`.
+# What a function raises that wants the numbers behind a traced value: `np.linalg.norm(x)`,
+# `float(x)`, `if x > 0`.
 _WANTS_NUMBERS = (
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
@@ -43,7 +45,9 @@ _EXTERNAL = "What is NumPy alone goes through adjoint.external(function, vjp=...
 _CALLERS = ("adjoint", "jax", "jaxlib", "numpy", "equinox", "diffrax", "optimistix", "jaxtyping")
 
 
-def refuse(where: str, given: str, expected: str, remedy: str, error: type[Exception] = ValueError) -> NoReturn:
+def refuse(
+    where: str, given: str, expected: str, remedy: str, error: type[Exception] = ValueError
+) -> NoReturn:
     """Raise `error` with the library's one message template."""
     raise error(f"{where}: got {given}, expected {expected}. {remedy}")
 
@@ -52,11 +56,17 @@ def describe(x: Any) -> str:
     """A value in words for a message: 'float64 array of shape (3, 4)'."""
     if hasattr(x, "shape") and hasattr(x, "dtype"):
         return f"{x.dtype} array of shape {tuple(x.shape)}"
-    return f"{type(x).__name__} {x!r}" if isinstance(x, int | float | complex | str) else f"a {type(x).__name__}"
+    return (
+        f"{type(x).__name__} {x!r}"
+        if isinstance(x, int | float | complex | str)
+        else f"a {type(x).__name__}"
+    )
 
 
 def as_inexact_array(where: str, name: str, x: Any) -> Array:
-    """`x` as a floating-point or complex array; integers are refused, since they carry no derivative."""
+    """`x` as a floating-point or complex array; integers are refused, since they carry no
+    derivative.
+    """
     if not isinstance(x, jax.Array | np.ndarray | np.generic | float | complex | list | tuple):
         refuse(
             where,
@@ -96,18 +106,26 @@ def double_precision_remedy() -> str:
     """How to get double precision, as a sentence; x64 is JAX's name for it."""
     if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
         return "Pass float64 arrays for about 16."
-    return 'For about 16, call jax.config.update("jax_enable_x64", True) at the start of the program.'
+    return (
+        'For about 16, call jax.config.update("jax_enable_x64", True) at the start of the program.'
+    )
 
 
 def warn_if_cut(where: str, **given: PyTree) -> None:
-    """Warn where NumPy arrays in double precision are about to become single precision, naming them.
+    """Warn where NumPy arrays in double precision are about to become single precision, naming
+    them.
 
-    The warning points at the line of the user's that called the library, once for each line. Python's own record of what was
-    shown is emptied by every `warnings.catch_warnings`, and JAX enters many.
+    The warning points at the line of the user's that called the library, once for each line.
+    Python's own record of what was shown is emptied by every `warnings.catch_warnings`, and JAX
+    enters many.
     """
     if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
         return
-    cut = [name for name, tree in given.items() if any(_is_double(leaf) for leaf in jax.tree.leaves(tree))]
+    cut = [
+        name
+        for name, tree in given.items()
+        if any(_is_double(leaf) for leaf in jax.tree.leaves(tree))
+    ]
     if not cut:
         return
     frame, depth = sys._getframe(), 1
@@ -119,8 +137,10 @@ def warn_if_cut(where: str, **given: PyTree) -> None:
         return
     _lines_warned.add(line)
     message = (
-        f"{where}: got {' and '.join(cut)} in double precision, which JAX cuts to float32, about 7 digits, because its "
-        f"x64 mode is off. {double_precision_remedy()} If single precision is meant, pass float32 arrays."
+        f"{where}: got {' and '.join(cut)} in double precision, which JAX cuts to float32, about 7 "
+        "digits, because its "
+        f"x64 mode is off. {double_precision_remedy()} If single precision is meant, pass float32 "
+        "arrays."
     )
     warnings.warn(message, PrecisionWarning, stacklevel=depth)
 
@@ -129,7 +149,10 @@ _lines_warned: set[tuple[str, str, int]] = set()
 
 
 def _is_double(leaf: Any) -> bool:
-    return isinstance(leaf, np.ndarray) and leaf.dtype in (np.dtype(np.float64), np.dtype(np.complex128))
+    return isinstance(leaf, np.ndarray) and leaf.dtype in (
+        np.dtype(np.float64),
+        np.dtype(np.complex128),
+    )
 
 
 def is_inexact(leaf: Any) -> bool:
@@ -143,7 +166,9 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
 
 
 def none_is_nan(tree: PyTree) -> Bool[Array, ""]:
-    """Whether no number of the tree is NaN; a bound that is not there is infinite, and a fair number."""
+    """Whether no number of the tree is NaN; a bound that is not there is infinite, and a fair
+    number.
+    """
     return _everywhere(lambda leaf: ~jnp.isnan(leaf), tree)
 
 
@@ -153,14 +178,17 @@ def _everywhere(holds: Any, tree: PyTree) -> Bool[Array, ""]:
 
 
 def require_same_precision(where: str, first: tuple[str, Any], second: tuple[str, Any]) -> Any:
-    """The common dtype of two arrays of one precision (real and complex may meet); mixed precision is refused."""
+    """The common dtype of two arrays of one precision (real and complex may meet); mixed precision
+    is refused.
+    """
     (name_1, dtype_1), (name_2, dtype_2) = first, second
     if jnp.finfo(dtype_1).dtype != jnp.finfo(dtype_2).dtype:
         refuse(
             where,
             f"{name_1} in {dtype_1} with {name_2} in {dtype_2}",
             "both in one precision",
-            f"Convert one: {name_2}.astype({jnp.finfo(dtype_1).dtype}); a silent conversion would lose digits or time.",
+            f"Convert one: {name_2}.astype({jnp.finfo(dtype_1).dtype}); a silent conversion would "
+            "lose digits or time.",
             TypeError,
         )
     return jnp.promote_types(dtype_1, dtype_2)
@@ -168,19 +196,29 @@ def require_same_precision(where: str, first: tuple[str, Any], second: tuple[str
 
 _FUNCTIONS = {
     "equality": "Pass a function whose value is to be zero; SciPy's 'eq' is its 'fun'.",
-    "inequality": "Pass a function whose values are to be <= 0; SciPy's 'ineq' is its 'fun' with the sign changed.",
-    "gradient": "Pass a function that returns the derivative, structured like x; SciPy's jac=True is two functions here.",
+    "inequality": (
+        "Pass a function whose values are to be <= 0; SciPy's 'ineq' is its 'fun' with the sign "
+        "changed."
+    ),
+    "gradient": (
+        "Pass a function that returns the derivative, structured like x; SciPy's jac=True is two "
+        "functions here."
+    ),
 }
 
 
 def require_function(where: str, name: str, function: Any) -> None:
-    """Refuse what is no function, as SciPy's dictionaries of constraints and its jac=True are not."""
+    """Refuse what is no function, as SciPy's dictionaries of constraints and its jac=True are
+    not.
+    """
     if not callable(function):
         remedy = _FUNCTIONS.get(name, f"Pass {name} as a function.")
         refuse(where, f"{name} = {describe(function)}", "a function of x", remedy, TypeError)
 
 
-def require_tolerance_and_limit(where: str, rtol: float, max_steps: int, usual: tuple[float, int]) -> None:
+def require_tolerance_and_limit(
+    where: str, rtol: float, max_steps: int, usual: tuple[float, int]
+) -> None:
     """Refuse what would keep an iteration from ending, or from starting."""
     if not rtol > 0:
         refuse(where, f"rtol = {rtol}", "a positive number", f"{usual[0]} is usual.")
@@ -188,7 +226,9 @@ def require_tolerance_and_limit(where: str, rtol: float, max_steps: int, usual: 
         refuse(where, f"max_steps = {max_steps}", "a positive integer", f"{usual[1]} is usual.")
 
 
-def require_shape(where: str, name: str, given: tuple[int, ...], expected: str, fits: bool, remedy: str) -> None:
+def require_shape(
+    where: str, name: str, given: tuple[int, ...], expected: str, fits: bool, remedy: str
+) -> None:
     """Refuse `name` unless its shape `fits` what is `expected`."""
     if not fits:
         refuse(where, f"{name} of shape {tuple(given)}", expected, remedy)
@@ -217,7 +257,8 @@ def takes_jax_functions(
                         where,
                         f"a function that needs numbers where JAX traces it, in {line}",
                         "a function written with jax.numpy",
-                        f"Use jax.numpy in place of NumPy and math, and jnp.where in place of if. {remedy}",
+                        "Use jax.numpy in place of NumPy and math, and jnp.where in place of if. "
+                        f"{remedy}",
                         TypeError,
                     )
                 except TypeError as explanation:
@@ -236,7 +277,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _line_of_user(traceback: TracebackType | None) -> str | None:
-    """The innermost line that belongs to none of the calling packages, and to no package where there is such a line."""
+    """The innermost line that belongs to none of the calling packages, and to no package where
+    there is such a line.
+    """
     installed, own = None, None
     while traceback is not None:
         module = str(traceback.tb_frame.f_globals.get("__name__", ""))

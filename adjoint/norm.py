@@ -1,8 +1,9 @@
-"""Lengths of vectors in the whole range of the numbers: the squares of 1e20 in float32, or of 1e160 in float64, have no room in it.
+"""Lengths of vectors in the whole range of the numbers: the squares of 1e20 in float32, or of 1e160
+in float64, have no room in it.
 
-Vectors are divided by a power of two before they are squared, which costs no rounding: the result for 2^k x is, bit by bit, 2^k
-times that for x. (LAPACK's dnrm2 has the same aim: Blue, A portable Fortran program to find the Euclidean norm of a vector, ACM
-Trans. Math. Softw. 4, 1978.)
+Vectors are divided by a power of two before they are squared, which costs no rounding: the result
+for 2^k x is, bit by bit, 2^k times that for x. (LAPACK's dnrm2 has the same aim: Blue, A portable
+Fortran program to find the Euclidean norm of a vector, ACM Trans. Math. Softw. 4, 1978.)
 """
 
 import jax
@@ -12,11 +13,15 @@ from jaxtyping import Array, Float, Inexact
 
 
 def power_of_two(size: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The largest power of two that is at most the size, for sizes that are not negative; 1 for 0, Inf and NaN."""
+    """The largest power of two that is at most the size, for sizes that are not negative; 1 for 0,
+    Inf and NaN.
+    """
     bits, mantissa = jnp.finfo(size.dtype).bits, int(jnp.finfo(size.dtype).nmant)
     integer = np.dtype(f"uint{bits}")
     exponent = np.array((2**bits - 1) - (2**mantissa - 1), integer)
-    power = jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(size, integer) & exponent, size.dtype)
+    power = jax.lax.bitcast_convert_type(
+        jax.lax.bitcast_convert_type(size, integer) & exponent, size.dtype
+    )
     return jnp.where((power > 0) & jnp.isfinite(power), power, 1)
 
 
@@ -41,7 +46,8 @@ def dot(x: Inexact[Array, " n"], y: Inexact[Array, " n"]) -> Float[Array, ""]:
 def root_of_dot(x: Inexact[Array, " n"], y: Inexact[Array, " n"]) -> Float[Array, ""]:
     """sqrt(Re x* y), also where the product itself has no room; 0 where it is negative."""
     a, b = (power_of_two(jnp.max(jnp.abs(v), initial=0)) for v in (x, y))
-    # a b = (c d)^2 r with powers of two c, d and r = 1 or 2 each, so that a power of four costs no rounding.
+    # a b = (c d)^2 r with powers of two c, d and r = 1 or 2 each, so that a power of four costs no
+    # rounding.
     c, d = power_of_two(jnp.sqrt(a)), power_of_two(jnp.sqrt(b))
     rest = (a / c / c) * (b / d / d)
     return c * d * jnp.sqrt(jnp.maximum(rest * jnp.vdot(x / a, y / b).real, 0))

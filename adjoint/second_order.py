@@ -1,4 +1,6 @@
-"""Products with second derivatives, whole or Gauss-Newton, at the price of two gradients and without ever forming a Hessian."""
+"""Products with second derivatives, whole or Gauss-Newton, at the price of two gradients and
+without ever forming a Hessian.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +28,8 @@ def hvp(f: Callable[[PyTree], Float[Array, ""]], p: PyTree, v: PyTree) -> PyTree
 
     Notes
     -----
-    **Cost**: through a linear solve, two more solves with the factors at hand. Source: Pearlmutter, Neural Computation 6, 1994.
+    **Cost**: through a linear solve, two more solves with the factors at hand. Source: Pearlmutter,
+    Neural Computation 6, 1994.
 
     Examples
     --------
@@ -56,12 +59,15 @@ def gauss_newton_product(r: Callable[[PyTree], Any], p: PyTree, v: PyTree) -> Py
 
     Notes
     -----
-    **Cost**: one forward and one reverse derivative of r. Source: N. N. Schraudolph, Neural Computation 14, 2002.
+    **Cost**: one forward and one reverse derivative of r. Source: N. N. Schraudolph, Neural
+    Computation 14, 2002.
 
     Examples
     --------
     >>> import jax.numpy as jnp, adjoint
-    >>> adjoint.gauss_newton_product(lambda p: p**2, jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0])).tolist()  # (2 p)^2 v
+    >>> adjoint.gauss_newton_product(
+    ...     lambda p: p**2, jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0])
+    ... ).tolist()  # (2 p)^2 v
     [4.0, 16.0]
     """
     r_v = jax.jvp(r, (p,), (v,))[1]

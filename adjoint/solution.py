@@ -1,8 +1,9 @@
-"""What every solver returns: a value, a status that says whether to believe it, and the numbers behind that status.
+"""What every solver returns: a value, a status that says whether to believe it, and the numbers
+behind that status.
 
-A failed solve must never look like a finished one. Inside compiled code nothing can be raised, so a failure travels as
-data: the value is NaN, every derivative taken through it is NaN, and the status says why. On the host, `require` turns
-a failed status into a `SolveError`.
+A failed solve must never look like a finished one. Inside compiled code nothing can be raised, so a
+failure travels as data: the value is NaN, every derivative taken through it is NaN, and the status
+says why. On the host, `require` turns a failed status into a `SolveError`.
 """
 
 from collections.abc import Iterable
@@ -24,9 +25,10 @@ T = TypeVar("T")
 class Status:
     """Why a solve ended, as a value that lives inside `jit` and `vmap`.
 
-    A status holds one integer code, or an array of them under `vmap`. Compare it with the named members: the result is
-    a boolean (array), so `jnp.where(solution.status == Status.SUCCESS, ...)` works in compiled code. On the host a status
-    is true where the solve succeeded: ``if solution.status`` is ``if solution.status.ok``.
+    A status holds one integer code, or an array of them under `vmap`. Compare it with the named
+    members: the result is a boolean (array), so `jnp.where(solution.status == Status.SUCCESS, ...)`
+    works in compiled code. On the host a status is true where the solve succeeded: ``if
+    solution.status`` is ``if solution.status.ok``.
 
     Parameters
     ----------
@@ -70,110 +72,145 @@ class Status:
         ("SUCCESS", "the solve succeeded"),
         (
             "NONFINITE_INPUT",
-            "the matrix, the right-hand side or a parameter holds NaN, or Inf that comes out; find where it enters by "
+            "the matrix, the right-hand side or a parameter holds NaN, or Inf that comes out; find "
+            "where it enters by "
             "running with JAX_DEBUG_NANS=1 in the environment",
         ),
         (
             "SINGULAR",
-            "the matrix, or F_x of a root, is singular to working precision; (a) a boundary condition or a constraint "
-            "may be missing, (b) a row or a column may be zero, (c) two equations may say the same, (d) where the "
-            "residual of a root is not small, F may have no root: the iteration ends where |F| is smallest",
+            "the matrix, or F_x of a root, is singular to working precision; (a) a boundary "
+            "condition or a constraint "
+            "may be missing, (b) a row or a column may be zero, (c) two equations may say the "
+            "same, (d) where the "
+            "residual of a root is not small, F may have no root: the iteration ends where |F| is "
+            "smallest",
         ),
         (
             "ILL_CONDITIONED",
-            "the matrix is so ill-conditioned that no digit of the solution is certain; (a) rescale the unknowns or "
+            "the matrix is so ill-conditioned that no digit of the solution is certain; (a) "
+            "rescale the unknowns or "
             "the equations, (b) raise a vanishing stiffness",
         ),
         (
             "NOT_POSITIVE_DEFINITE",
-            "the matrix was solved as positive definite and is not; (a) use LU() or SparseDirect(), or MINRES() if it "
-            "is symmetric, (b) a boundary condition may be missing, (c) a minimizer may be a saddle: start elsewhere",
+            "the matrix was solved as positive definite and is not; (a) use LU() or "
+            "SparseDirect(), or MINRES() if it "
+            "is symmetric, (b) a boundary condition may be missing, (c) a minimizer may be a "
+            "saddle: start elsewhere",
         ),
         (
             "NOT_CONVERGED",
-            "the iteration stopped before it reached its tolerance; (a) raise max_steps, (b) start closer, or give a "
-            "preconditioner to a linear solver, (c) loosen rtol, (d) use a direct or another solver, (e) where the "
+            "the iteration stopped before it reached its tolerance; (a) raise max_steps, (b) start "
+            "closer, or give a "
+            "preconditioner to a linear solver, (c) loosen rtol, (d) use a direct or another "
+            "solver, (e) where the "
             "residual of a root stays large, F may have no root",
         ),
         (
             "RESIDUAL_TOO_LARGE",
-            "the returned vector does not solve the system; (a) symmetric=True or positive_definite=True may be false "
+            "the returned vector does not solve the system; (a) symmetric=True or "
+            "positive_definite=True may be false "
             "claims, (b) the matvec may not be linear, (c) the matrix may be close to singular",
         ),
         (
             "DEGENERATE",
-            "the solution is not a differentiable function of the parameters here; (a) at a fold or multiple root two "
-            "solutions meet, or end, (b) an inequality may be active with a multiplier of zero, (c) of events two "
-            "may come at one time with an order that matters, one may only touch zero, or the state may go on beyond "
+            "the solution is not a differentiable function of the parameters here; (a) at a fold "
+            "or multiple root two "
+            "solutions meet, or end, (b) an inequality may be active with a multiplier of zero, "
+            "(c) of events two "
+            "may come at one time with an order that matters, one may only touch zero, or the "
+            "state may go on beyond "
             "its condition after the jump: switch it to a mode of rest",
         ),
         (
             "MAX_STEPS",
-            "the steps ran out before the end of the time interval; (a) raise max_steps, (b) loosen rtol and atol, (c) the "
+            "the steps ran out before the end of the time interval; (a) raise max_steps, (b) "
+            "loosen rtol and atol, (c) the "
             "problem may be stiff: take solver=diffrax.Kvaerno5()",
         ),
         (
             "STEP_UNDERFLOW",
-            "the step size fell to nothing; (a) the solution may blow up before the end, (b) the right-hand side may "
-            "return NaN or be discontinuous: make the switch an event, (c) an implicit stage may have no solution",
+            "the step size fell to nothing; (a) the solution may blow up before the end, (b) the "
+            "right-hand side may "
+            "return NaN or be discontinuous: make the switch an event, (c) an implicit stage may "
+            "have no solution",
         ),
         (
             "DIVERGED",
-            "the states grew out of the range of numbers; (a) the steps may be too long: take more, or an adaptive or implicit "
+            "the states grew out of the range of numbers; (a) the steps may be too long: take "
+            "more, or an adaptive or implicit "
             "solver, (b) the right-hand side may return NaN, (c) the recurrence may be unstable",
         ),
         (
             "OUT_OF_RANGE",
-            "a sample time is not between t0 and t1, or the sample times are not in order; sort ts in the direction of time",
+            "a sample time is not between t0 and t1, or the sample times are not in order; sort ts "
+            "in the direction of time",
         ),
         (
             "MAX_EVENTS",
-            "more events happened than max_events, or more than can be told apart; (a) raise it, (b) events may follow each "
-            "other ever faster, as the impacts of a ball that comes to rest: end before stats['accumulation_time'], or let "
+            "more events happened than max_events, or more than can be told apart; (a) raise it, "
+            "(b) events may follow each "
+            "other ever faster, as the impacts of a ball that comes to rest: end before "
+            "stats['accumulation_time'], or let "
             "a jump switch to a mode of rest",
         ),
         (
             "UNTRUSTED",
-            "the solution may be right but its derivative is not to be believed; (a) the problem may be chaotic: shorten the "
-            "time interval or tighten rtol and atol, (b) an explicit solver may be at its stability limit",
+            "the solution may be right but its derivative is not to be believed; (a) the problem "
+            "may be chaotic: shorten the "
+            "time interval or tighten rtol and atol, (b) an explicit solver may be at its "
+            "stability limit",
         ),
         (
             "NOISE_FLOOR",
-            "a minimizer as far as can be seen: what is left to gain is lost in the noise or the rounding of the objective, which "
-            "counts as a success; to get closer (a) tighten the tolerances of the solver inside, (b) use float64",
+            "a minimizer as far as can be seen: what is left to gain is lost in the noise or the "
+            "rounding of the objective, which "
+            "counts as a success; to get closer (a) tighten the tolerances of the solver inside, "
+            "(b) use float64",
         ),
         (
             "STALLED",
-            "no step along a descent direction decreases the objective, although its gradient is right; (a) the objective may "
+            "no step along a descent direction decreases the objective, although its gradient is "
+            "right; (a) the objective may "
             "have a kink or a jump, (b) give its noise=, (c) use another method",
         ),
         (
             "MAX_EVALUATIONS",
-            "the evaluations ran out before the tolerance was reached; raise max_evaluations, or start closer",
+            "the evaluations ran out before the tolerance was reached; raise max_evaluations, or "
+            "start closer",
         ),
-        ("TIME_LIMIT", "the time ran out before the tolerance was reached; raise max_seconds, or go on from the value"),
+        (
+            "TIME_LIMIT",
+            "the time ran out before the tolerance was reached; raise max_seconds, or go on from "
+            "the value",
+        ),
         (
             "UNBOUNDED",
-            "the objective falls without end; (a) a sign may be wrong, (b) give bounds, or a constraint that is missing",
+            "the objective falls without end; (a) a sign may be wrong, (b) give bounds, or a "
+            "constraint that is missing",
         ),
         (
             "INFEASIBLE",
-            "no point within the constraints was found; (a) they may contradict each other, (b) a sign may be wrong: "
+            "no point within the constraints was found; (a) they may contradict each other, (b) a "
+            "sign may be wrong: "
             "inequality(x) is to be <= 0, SciPy's >= 0, (c) start where they hold",
         ),
         (
             "NONFINITE_OBJECTIVE",
-            "the objective or its gradient is NaN or Inf at the start; (a) start elsewhere, (b) find where it enters by running "
+            "the objective or its gradient is NaN or Inf at the start; (a) start elsewhere, (b) "
+            "find where it enters by running "
             "with JAX_DEBUG_NANS=1 in the environment",
         ),
         (
             "UNTRUSTED_GRADIENT",
-            "the gradient is not the derivative of the objective: differences of values along the last direction disagree "
+            "the gradient is not the derivative of the objective: differences of values along the "
+            "last direction disagree "
             "with it; find out where with adjoint.verify_gradient",
         ),
         (
             "INTERRUPTED",
-            "stopped by a signal or by the callback; the value is the best point so far, and a checkpoint goes on from here",
+            "stopped by a signal or by the callback; the value is the best point so far, and a "
+            "checkpoint goes on from here",
         ),
     )
 
@@ -191,12 +228,21 @@ class Status:
     @property
     def ok(self) -> Bool[Array, "..."]:
         """True where the solve succeeded: `SUCCESS`, or `NOISE_FLOOR` of `minimize`."""
-        return jnp.asarray((self.code == Status.SUCCESS.code) | (self.code == Status.NOISE_FLOOR.code))
+        return jnp.asarray(
+            (self.code == Status.SUCCESS.code) | (self.code == Status.NOISE_FLOOR.code)
+        )
 
     def __bool__(self) -> bool:
         if isinstance(self.code, jax.core.Tracer) or np.ndim(self.code) > 0:
-            kind = "a traced status" if isinstance(self.code, jax.core.Tracer) else f"{np.size(self.code)} statuses"
-            remedy = "Use jnp.where(solution.status.ok, ...) in compiled code, jnp.all(solution.status.ok) for a batch."
+            kind = (
+                "a traced status"
+                if isinstance(self.code, jax.core.Tracer)
+                else f"{np.size(self.code)} statuses"
+            )
+            remedy = (
+                "Use jnp.where(solution.status.ok, ...) in compiled code, "
+                "jnp.all(solution.status.ok) for a batch."
+            )
             refuse("Status", f"{kind} as a condition", "one status, on the host", remedy, TypeError)
         return bool(self.ok)
 
@@ -247,11 +293,13 @@ class Solution(Generic[T]):
     Attributes
     ----------
     value
-        The solution. NaN where the solve failed, and so is every derivative taken through it; of `minimize`, the best point.
+        The solution. NaN where the solve failed, and so is every derivative taken through it; of
+        `minimize`, the best point.
     status
         A `Status`.
     stats
-        Named numbers, such as ``residual`` or ``iterations``, and `StaticText` about choices made. Not differentiated.
+        Named numbers, such as ``residual`` or ``iterations``, and `StaticText` about choices made.
+        Not differentiated.
     origin
         The solver and the problem in words, for messages.
 
@@ -301,7 +349,8 @@ def require(solution: Solution[T]) -> T:
     Parameters
     ----------
     solution
-        What a solver returned. Under `vmap` it is a batch: one failed lane fails the batch, and the message names it.
+        What a solver returned. Under `vmap` it is a batch: one failed lane fails the batch, and the
+        message names it.
 
     Returns
     -------
@@ -318,14 +367,17 @@ def require(solution: Solution[T]) -> T:
     Examples
     --------
     >>> import jax.numpy as jnp, adjoint
-    >>> x = adjoint.require(adjoint.linear_solve(jnp.array([[2.0, 1.0], [0.0, 4.0]]), jnp.array([3.0, 4.0])))
+    >>> x = adjoint.require(
+    ...     adjoint.linear_solve(jnp.array([[2.0, 1.0], [0.0, 4.0]]), jnp.array([3.0, 4.0]))
+    ... )
     >>> [round(float(v), 6) for v in x]
     [1.0, 1.0]
     """
     if isinstance(solution.status.code, jax.core.Tracer):
         raise TypeError(
             "adjoint.require: the status is a traced value, so it cannot be read here. "
-            "Inside jit, vmap or grad use solution.value (NaN marks a failure) and solution.status; "
+            "Inside jit, vmap or grad use solution.value (NaN marks a failure) and "
+            "solution.status; "
             "call require on the solution that the transformed function returns."
         )
     codes = np.atleast_1d(np.asarray(solution.status.code))
@@ -341,25 +393,36 @@ def require(solution: Solution[T]) -> T:
         if not isinstance(v, str | dict) and np.ndim(v) <= np.ndim(solution.status.code)
     }
     numbers = ", ".join(f"{name} {value:.3g}" for name, value in stats.items())
-    batch = f" (lane {lane}, the first of {failed.size} that failed out of {codes.size})" if codes.size > 1 else ""
+    batch = (
+        f" (lane {lane}, the first of {failed.size} that failed out of {codes.size})"
+        if codes.size > 1
+        else ""
+    )
     message = (
-        f"{solution.origin}{batch}: {status.name} ({numbers}): {status.message}.{_precision_remedy(solution.value)}"
+        f"{solution.origin}{batch}: {status.name} ({numbers}): "
+        f"{status.message}.{_precision_remedy(solution.value)}"
     )
     raise SolveError(message, status, stats)
 
 
 def _precision_remedy(value: PyTree) -> str:
-    """For a failure in single precision, which may be all that failed: how to get double precision."""
+    """For a failure in single precision, which may be all that failed: how to get double
+    precision.
+    """
     kinds = {jnp.result_type(leaf) for leaf in jax.tree.leaves(value)}
-    single = [kind for kind in kinds if jnp.issubdtype(kind, jnp.inexact) and jnp.finfo(kind).bits <= 32]
-    return f" It was solved in float32, about 7 digits; {double_precision_remedy()}" if single else ""
+    single = [
+        kind for kind in kinds if jnp.issubdtype(kind, jnp.inexact) and jnp.finfo(kind).bits <= 32
+    ]
+    return (
+        f" It was solved in float32, about 7 digits; {double_precision_remedy()}" if single else ""
+    )
 
 
 def poison(value: PyTree, ok: Bool[Array, ""]) -> PyTree:
     """NaN in every inexact leaf of `value` where not `ok`, in the value and in all its derivatives.
 
-    The factor is multiplied, not selected: the derivative of ``where(ok, value, nan)`` is a clean zero in the failed
-    branch, and a zero is a finite wrong number, whereas ``0 * nan`` stays NaN.
+    The factor is multiplied, not selected: the derivative of ``where(ok, value, nan)`` is a clean
+    zero in the failed branch, and a zero is a finite wrong number, whereas ``0 * nan`` stays NaN.
     """
     factor = jnp.where(ok, 1.0, jnp.nan)
 
@@ -370,7 +433,9 @@ def poison(value: PyTree, ok: Bool[Array, ""]) -> PyTree:
 
 
 def first_failure(*found: Status | tuple[Status, Bool[Array, "..."]]) -> Status:
-    """The first failure among statuses and pairs of a status and whether it applies, else success."""
+    """The first failure among statuses and pairs of a status and whether it applies, else
+    success.
+    """
     code = jnp.asarray(Status.SUCCESS.code)
     for one in reversed(found):
         status, applies = one if isinstance(one, tuple) else (one, ~one.ok)

@@ -71,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             where = f"{error.filename}: " if error.filename is not None else ""
             return _complain(f"{where}{error.strerror or error}", INPUT_OUTPUT)
         except Exception:
-            # Ctrl-C in a host callback surfaces as an error of the compiled program that called back.
+            # Ctrl-C in a host callback surfaces as an error of the compiled program that called
+            # back.
             if interruption.requested:
                 return _complain("interrupted; nothing was written", INTERRUPTED)
             raise
@@ -79,11 +80,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def names() -> list[str]:
     """The benchmarks: the folders beside this file, each with a module ``comparison``."""
-    return sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.ispkg)
+    return sorted(
+        module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.ispkg
+    )
 
 
 def find(name: str) -> ModuleType:
-    """The ``comparison`` of a benchmark: its SUMMARY, its plans FULL and QUICK, and what `_run` and `_report` call."""
+    """The ``comparison`` of a benchmark: its SUMMARY, its plans FULL and QUICK, and what `_run` and
+    `_report` call.
+    """
     if name not in names():
         raise UsageError(f"there is no benchmark {name!r}; the benchmarks are {', '.join(names())}")
     return importlib.import_module(f"benchmarks.{name}.comparison")
@@ -98,16 +103,38 @@ def _parser() -> Parser:
     )
     verbs = parser.add_subparsers(metavar="list | run | report", required=True)
     verbs.add_parser("list", help="name the benchmarks").set_defaults(verb=_list)
-    run = verbs.add_parser("run", help="measure, and leave the results as JSON", epilog=EPILOG.partition("exit")[0])
-    run.add_argument("name", metavar="NAME", help="the benchmark; python -m benchmarks list names them")
-    run.add_argument("--sizes", metavar="N,N,...", type=_sizes, help="numbers of unknowns instead of the usual ones")
-    run.add_argument("--limit", metavar="SECONDS", type=_seconds, help="skip calls expected to take longer than this")
+    run = verbs.add_parser(
+        "run", help="measure, and leave the results as JSON", epilog=EPILOG.partition("exit")[0]
+    )
+    run.add_argument(
+        "name", metavar="NAME", help="the benchmark; python -m benchmarks list names them"
+    )
+    run.add_argument(
+        "--sizes",
+        metavar="N,N,...",
+        type=_sizes,
+        help="numbers of unknowns instead of the usual ones",
+    )
+    run.add_argument(
+        "--limit",
+        metavar="SECONDS",
+        type=_seconds,
+        help="skip calls expected to take longer than this",
+    )
     run.set_defaults(verb=_run)
-    report = verbs.add_parser("report", help="print the tables and draw the plots of the latest results")
-    report.add_argument("name", metavar="NAME", nargs="?", help="the benchmark; all that have results when left out")
+    report = verbs.add_parser(
+        "report", help="print the tables and draw the plots of the latest results"
+    )
+    report.add_argument(
+        "name", metavar="NAME", nargs="?", help="the benchmark; all that have results when left out"
+    )
     report.set_defaults(verb=_report)
     for verb in (run, report):
-        verb.add_argument("--quick", action="store_true", help="a look in two minutes, kept apart from full results")
+        verb.add_argument(
+            "--quick",
+            action="store_true",
+            help="a look in two minutes, kept apart from full results",
+        )
         verb.add_argument(
             "--results",
             metavar="DIR",
@@ -124,7 +151,9 @@ def _sizes(text: str) -> tuple[int, ...]:
     except (ValueError, OverflowError):
         sizes = []
     if not sizes or sizes[0] < 100 or sizes[-1] > 10_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers from 100 to 1e7, such as 1e3,1e5")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of numbers from 100 to 1e7, such as 1e3,1e5"
+        )
     return tuple(sizes)
 
 
@@ -176,7 +205,9 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 def _report(parsed: argparse.Namespace) -> int:
-    measured = [each for each in names() if (parsed.results / f"{stem(each, parsed.quick)}.json").exists()]
+    measured = [
+        each for each in names() if (parsed.results / f"{stem(each, parsed.quick)}.json").exists()
+    ]
     # With no results at all, the first benchmark's complaint says how to make them.
     for each in [parsed.name] if parsed.name else measured or names():
         benchmark = find(each)
@@ -187,7 +218,11 @@ def _report(parsed: argparse.Namespace) -> int:
 
 def _present(benchmark: ModuleType, record: dict[str, Any], folder: Path, name: str) -> None:
     """Print the tables, and leave them as Markdown with the plots."""
-    tables = [bars_table(benchmark.bars(record)), *benchmark.tables(record), made_with_table(record["made_with"])]
+    tables = [
+        bars_table(benchmark.bars(record)),
+        *benchmark.tables(record),
+        made_with_table(record["made_with"]),
+    ]
     print("\n" + "\n\n".join(table.plain() for table in tables))
     title = f"{benchmark.SUMMARY} ({record['made_with']['date']})"
     for path in write(folder, name, title, tables, benchmark.figures(record)):

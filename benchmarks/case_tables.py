@@ -8,10 +8,13 @@ from benchmarks.harness import Spread, ratio
 from benchmarks.report import Table, duration, size
 
 LEGEND = (
-    "In all tables: median [lower quartile, upper quartile] of the repetitions, each on new values.",
+    "In all tables: median [lower quartile, upper quartile] of the repetitions, each on new "
+    "values.",
     "Ratios are to the value: medians of the ratios within the rounds.",
-    "compile: of value and gradient, once. error: the largest relative difference from SciPy's answer.",
-    "memory: peak of the first value and gradient in a process of its own, beyond what that held before.",
+    "compile: of value and gradient, once. error: the largest relative difference from SciPy's "
+    "answer.",
+    "memory: peak of the first value and gradient in a process of its own, beyond what that held "
+    "before.",
 )
 
 
@@ -26,7 +29,11 @@ def case_tables(rows: list[dict[str, Any]]) -> list[Table]:
 def gradient_ratio(row: dict[str, Any]) -> Spread | None:
     """(value + gradient) / value within the rounds, where both were measured."""
     seconds = row["seconds"]
-    return ratio(seconds[GRADIENT], seconds[VALUE]) if seconds.get(GRADIENT) and seconds.get(VALUE) else None
+    return (
+        ratio(seconds[GRADIENT], seconds[VALUE])
+        if seconds.get(GRADIENT) and seconds.get(VALUE)
+        else None
+    )
 
 
 def why_not(row: dict[str, Any]) -> str:
@@ -58,8 +65,16 @@ def _case_table(rows: list[dict[str, Any]]) -> Table:
         compile_time = duration(row["compile_seconds"].get(GRADIENT))
         worst = f"{max(row['errors'].values()):.0e}"
         lines.append([row["solver"], *times, *ratios, compile_time, size(row["peak_bytes"]), worst])
-        notes += [f"{row['solver']}: no {measure}: {reason}" for measure, reason in row["unsupported"].items()]
-    return Table(f"{rows[0]['problem']}, n = {rows[0]['n']}, {rows[0]['parameters']} parameters", header, lines, notes)
+        notes += [
+            f"{row['solver']}: no {measure}: {reason}"
+            for measure, reason in row["unsupported"].items()
+        ]
+    return Table(
+        f"{rows[0]['problem']}, n = {rows[0]['n']}, {rows[0]['parameters']} parameters",
+        header,
+        lines,
+        notes,
+    )
 
 
 def time_text(spread: Spread | None) -> str:
@@ -67,11 +82,15 @@ def time_text(spread: Spread | None) -> str:
     if spread is None:
         return "-"
     unit, factor = ("s", 1.0) if spread.median >= 1 else ("ms", 1e3)
-    numbers = [f"{factor * x:.3g}" for x in (spread.median, spread.lower_quartile, spread.upper_quartile)]
+    numbers = [
+        f"{factor * x:.3g}" for x in (spread.median, spread.lower_quartile, spread.upper_quartile)
+    ]
     return f"{numbers[0]} {unit} [{numbers[1]}, {numbers[2]}]"
 
 
 def _ratio_text(seconds: dict[str, list[float]], measure: str) -> str:
     return (
-        f"{ratio(seconds[measure], seconds[VALUE]).median:.2f}" if seconds.get(measure) and seconds.get(VALUE) else "-"
+        f"{ratio(seconds[measure], seconds[VALUE]).median:.2f}"
+        if seconds.get(measure) and seconds.get(VALUE)
+        else "-"
     )

@@ -37,7 +37,9 @@ class Case(Protocol):
 
 
 class Entrant(Protocol):
-    """A solver that competes: what hinders it, what it makes once for a case, and that its time grows like n**growth."""
+    """A solver that competes: what hinders it, what it makes once for a case, and that its time
+    grows like n**growth.
+    """
 
     @property
     def name(self) -> str: ...
@@ -56,13 +58,15 @@ class Field:
     Attributes
     ----------
     benchmark
-        Its name; a process of its own calls ``field()`` of ``benchmarks.NAME.contest`` for the same.
+        Its name; a process of its own calls ``field()`` of ``benchmarks.NAME.contest`` for the
+        same.
     problems
         A case of about n unknowns, by name.
     entrants
         The competitors, by problem.
     functions
-        What is timed of a competitor in a case: functions of (p, v, constants), the first that JAX supports.
+        What is timed of a competitor in a case: functions of (p, v, constants), the first that JAX
+        supports.
     answers
         The right answers of a case at p along v.
     """
@@ -97,7 +101,9 @@ class Row:
         self.outcome, self.reason = outcome, reason
 
 
-def contest(field: Field, problem: str, size: int, plan: Plan, earlier: list[Row], say: Say) -> list[Row]:
+def contest(
+    field: Field, problem: str, size: int, plan: Plan, earlier: list[Row], say: Say
+) -> list[Row]:
     """All solvers on one system, checked first and then timed by turns."""
     case: Case = field.problems[problem](size)
     generator = np.random.default_rng(0)
@@ -119,7 +125,9 @@ def contest(field: Field, problem: str, size: int, plan: Plan, earlier: list[Row
     for name, seconds in time_by_turns(competitors, plan).items():
         (row,) = (row for row in rows if row.solver == name)
         row.seconds = seconds
-        medians = ", ".join(f"{measure} {np.median(times):.4g} s" for measure, times in seconds.items())
+        medians = ", ".join(
+            f"{measure} {np.median(times):.4g} s" for measure, times in seconds.items()
+        )
         say(f"  {name}: {medians}")
     return rows
 
@@ -127,7 +135,9 @@ def contest(field: Field, problem: str, size: int, plan: Plan, earlier: list[Row
 def _admit(
     field: Field, solver: Entrant, case: Case, size: int, plan: Plan, row: Row, earlier: list[Row]
 ) -> dict[str, Compiled]:
-    """The compiled functions of a solver that can take part; else nothing, and the reason in the row."""
+    """The compiled functions of a solver that can take part; else nothing, and the reason in the
+    row.
+    """
     reason = solver.obstacle(case) or _too_slow(solver, case, plan.limit, earlier)
     if reason:
         row.end("skipped", reason)
@@ -148,7 +158,9 @@ def _admit(
 
 
 def _too_slow(solver: Entrant, case: Case, limit: float, earlier: list[Row]) -> str | None:
-    before = [r for r in earlier if (r.problem, r.solver) == (case.problem, solver.name) and r.n < case.n]
+    before = [
+        r for r in earlier if (r.problem, r.solver) == (case.problem, solver.name) and r.n < case.n
+    ]
     if not before:
         return None
     last = max(before, key=lambda row: row.n)
@@ -159,7 +171,10 @@ def _too_slow(solver: Entrant, case: Case, limit: float, earlier: list[Row]) -> 
     expected = known * (case.n / last.n) ** solver.growth
     if expected <= limit:
         return None
-    return f"about {expected:.0f} s expected, from {known:.3g} s at n = {last.n}; the limit is {limit:.0f} s"
+    return (
+        f"about {expected:.0f} s expected, from {known:.3g} s at n = {last.n}; the limit is "
+        f"{limit:.0f} s"
+    )
 
 
 def _compile(field: Field, solver: Entrant, case: Case, row: Row) -> dict[str, Compiled]:
@@ -192,7 +207,9 @@ def _first_supported(variants: tuple[Function, ...], p: Any, constants: Any) -> 
 def _examine(
     row: Row, measures: Mapping[str, Compiled], p: Array, v: Array, expected: Answers, limit: float
 ) -> dict[str, Compiled]:
-    """Run each measure once and compare with the right answers; what is right and fast enough remains."""
+    """Run each measure once and compare with the right answers; what is right and fast enough
+    remains.
+    """
     right = {
         VALUE: (expected.value,),
         GRADIENT: (expected.value, expected.gradient),
@@ -213,14 +230,21 @@ def _examine(
             return {}
         row.first_seconds[measure] = seconds
         found = found if isinstance(found, tuple) else (found,)
-        errors = [relative_error(np.asarray(f), np.asarray(e)) for f, e in zip(found, right[measure], strict=True)]
+        errors = [
+            relative_error(np.asarray(f), np.asarray(e))
+            for f, e in zip(found, right[measure], strict=True)
+        ]
         row.errors[measure] = max(errors)
         remaining[measure] = compiled
     wrong = {measure: error for measure, error in row.errors.items() if not error <= AGREEMENT}
     if any(np.isinf(error) for error in wrong.values()):
         row.end("failed", f"NaN or Inf in the {' and the '.join(wrong)}")
     elif wrong:
-        row.end("WRONG", "relative error " + ", ".join(f"{error:.1e} in the {name}" for name, error in wrong.items()))
+        row.end(
+            "WRONG",
+            "relative error "
+            + ", ".join(f"{error:.1e} in the {name}" for name, error in wrong.items()),
+        )
     return remaining
 
 
@@ -237,7 +261,8 @@ def _call(compiled: Compiled, v: Array) -> Callable[[Array], Any]:
 
 def fresh(case: Case, generator: np.random.Generator) -> Array:
     """New parameters, and no factors kept of earlier ones."""
-    # What is left of earlier matrices would have to be freed within the next measured call, whosever it is.
+    # What is left of earlier matrices would have to be freed within the next measured call,
+    # whosever it is.
     adjoint.factor_cache.clear()
     return jax.block_until_ready(case.draw(generator))
 

@@ -1,8 +1,9 @@
 """Timing by turns: every competitor runs once per round, on inputs that no one has seen before.
 
-On a machine that is never quite idle, what is measured side by side can be compared, and what is measured one after the
-other cannot. So the rounds go back and forth through the competitors, and a ratio of two times is the median of the
-ratios within a round, in which both ran within seconds of each other.
+On a machine that is never quite idle, what is measured side by side can be compared, and what is
+measured one after the other cannot. So the rounds go back and forth through the competitors, and a
+ratio of two times is the median of the ratios within a round, in which both ran within seconds of
+each other.
 """
 
 import gc
@@ -32,8 +33,8 @@ class Plan:
     repetitions
         The fewest and the most repetitions, whatever the time.
     own_process_from
-        From this number of unknowns on, each competitor first runs in a process of its own, which measures its peak
-        memory and shields the comparison from one that crashes or never ends.
+        From this number of unknowns on, each competitor first runs in a process of its own, which
+        measures its peak memory and shields the comparison from one that crashes or never ends.
     """
 
     sizes: tuple[int, ...]
@@ -82,7 +83,10 @@ class Spread:
         Spread(minimum=1.0, lower_quartile=1.5, median=2.0, upper_quartile=2.5, count=3)
         """
         if len(sample) == 0:
-            raise ValueError("Spread.of: got an empty sample, expected at least one number. Measure at least once.")
+            raise ValueError(
+                "Spread.of: got an empty sample, expected at least one number. Measure at least "
+                "once."
+            )
         lower, median, upper = (float(q) for q in np.quantile(sample, [0.25, 0.5, 0.75]))
         return cls(float(min(sample)), lower, median, upper, len(sample))
 
@@ -90,21 +94,27 @@ class Spread:
 Seconds = dict[str, dict[str, list[float]]]
 
 
-def time_by_turns(competitors: Sequence[Competitor], plan: Plan, clock: Clock = time.perf_counter) -> Seconds:
-    """Seconds of each repetition: ``result[competitor][measure]``, one number per round in which it took part.
+def time_by_turns(
+    competitors: Sequence[Competitor], plan: Plan, clock: Clock = time.perf_counter
+) -> Seconds:
+    """Seconds of each repetition: ``result[competitor][measure]``, one number per round in which it
+    took part.
 
     Parameters
     ----------
     competitors
-        A round is one turn of each, with all its measures; the next round goes in the opposite order. A competitor
-        drops out when it has used ``plan.seconds`` and run as often as it must, or as often as it may.
+        A round is one turn of each, with all its measures; the next round goes in the opposite
+        order. A competitor drops out when it has used ``plan.seconds`` and run as often as it must,
+        or as often as it may.
     plan
         Only ``seconds`` and ``repetitions`` count here.
     clock
         Seconds from any origin.
     """
     fewest, most = plan.repetitions
-    seconds: Seconds = {competitor.name: {name: [] for name in competitor.measures} for competitor in competitors}
+    seconds: Seconds = {
+        competitor.name: {name: [] for name in competitor.measures} for competitor in competitors
+    }
     spent = dict.fromkeys(seconds, 0.0)
     running = list(competitors)
     round_number = 0
@@ -145,6 +155,7 @@ def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Spread:
     """
     if len(numerator) != len(denominator):
         raise ValueError(
-            f"ratio: got {len(numerator)} and {len(denominator)} times, expected equally many, from the same rounds."
+            f"ratio: got {len(numerator)} and {len(denominator)} times, expected equally many, "
+            "from the same rounds."
         )
     return Spread.of([a / b for a, b in zip(numerator, denominator, strict=True)])

@@ -11,7 +11,17 @@ from benchmarks.answers import GRADIENT
 from benchmarks.harness import Spread
 
 # Ours in solid dark lines, peers dashed; one marker and color per solver, the same in every plot.
-_COLORS = ("black", "tab:blue", "tab:purple", "tab:cyan", "tab:red", "tab:orange", "tab:brown", "tab:green", "tab:pink")
+_COLORS = (
+    "black",
+    "tab:blue",
+    "tab:purple",
+    "tab:cyan",
+    "tab:red",
+    "tab:orange",
+    "tab:brown",
+    "tab:green",
+    "tab:pink",
+)
 _MARKERS = "osD^vPX*h"
 
 
@@ -40,11 +50,21 @@ def panels(
     for axis, problem in zip(axes, problems, strict=True):
         for k, solver in enumerate(solvers):
             measured = [
-                (row, s) for row in rows if (row["problem"], row["solver"]) == (problem, solver) if (s := spread(row))
+                (row, s)
+                for row in rows
+                if (row["problem"], row["solver"]) == (problem, solver)
+                if (s := spread(row))
             ]
             if measured:
                 style = "-" if measured[0][0]["ours"] else "--"
-                curve(axis, [row["n"] for row, _ in measured], [s for _, s in measured], solver, k, style)
+                curve(
+                    axis,
+                    [row["n"] for row, _ in measured],
+                    [s for _, s in measured],
+                    solver,
+                    k,
+                    style,
+                )
         axis.set_xscale("log")
         axis.set_title(problem)
         axis.set_xlabel("number of unknowns n")
@@ -80,5 +100,10 @@ def legend(figure: Figure, axes: np.ndarray) -> None:
         entries.update(zip(labels, handles, strict=True))
     entries = dict(sorted(entries.items()))
     figure.legend(
-        entries.values(), entries.keys(), loc="outside lower center", ncols=len(axes), frameon=False, fontsize=8
+        entries.values(),
+        entries.keys(),
+        loc="outside lower center",
+        ncols=len(axes),
+        frameon=False,
+        fontsize=8,
     )

@@ -25,14 +25,20 @@ class Table:
         for row in self.rows:
             if len(row) != len(self.header):
                 raise ValueError(
-                    f"table {self.title!r}: got a row of {len(row)} cells, expected {len(self.header)}: {row}"
+                    f"table {self.title!r}: got a row of {len(row)} cells, expected "
+                    f"{len(self.header)}: {row}"
                 )
 
     def plain(self) -> str:
-        """Columns aligned with spaces: the first to the left, the others, mostly numbers, to the right."""
+        """Columns aligned with spaces: the first to the left, the others, mostly numbers, to the
+        right.
+        """
         lines = [self.header, *self.rows]
         widths = [max(len(line[k]) for line in lines) for k in range(len(self.header))]
-        text = ["  ".join(_aligned(cell, widths[k], k) for k, cell in enumerate(line)).rstrip() for line in lines]
+        text = [
+            "  ".join(_aligned(cell, widths[k], k) for k, cell in enumerate(line)).rstrip()
+            for line in lines
+        ]
         rule = "-" * max(map(len, text))
         return "\n".join([self.title, rule, text[0], rule, *text[1:], *_notes(self.notes)])
 
@@ -40,7 +46,9 @@ class Table:
         """A GitHub table."""
         rules = [":--" if k < 1 else "--:" for k in range(len(self.header))]
         lines = [self.header, rules, *self.rows]
-        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        table = "\n".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
         notes = "".join(f"\n\n{note}" for note in self.notes)
         return f"## {self.title}\n\n{table}{notes}"
 
@@ -54,7 +62,8 @@ class Bar:
     promise
         In words, with its case.
     measured
-        The spread of the number over the repetitions; its median counts. None when it was not measured.
+        The spread of the number over the repetitions; its median counts. None when it was not
+        measured.
     limit
         What the median must not exceed.
     beside
@@ -81,10 +90,14 @@ def bars_table(bars: Sequence[Bar]) -> Table:
     for bar in bars:
         measured = bar.measured
         number = f"{measured.median:.3f}" if measured else "-"
-        quartiles = f"{measured.lower_quartile:.3f} to {measured.upper_quartile:.3f}" if measured else "-"
+        quartiles = (
+            f"{measured.lower_quartile:.3f} to {measured.upper_quartile:.3f}" if measured else "-"
+        )
         # There is no share of a limit of zero.
         missed = measured and bar.verdict == "FAIL" and bar.limit > 0
-        loss = f", by {100 * (measured.median / bar.limit - 1):.1f} %" if measured and missed else ""
+        loss = (
+            f", by {100 * (measured.median / bar.limit - 1):.1f} %" if measured and missed else ""
+        )
         rows.append([bar.promise, bar.verdict + loss, number, f"{bar.limit:.2f}", quartiles])
     header = ["bar", "verdict", "median", "at most", "quartiles"]
     return Table("Bars", header, rows, list(dict.fromkeys(notes)))
@@ -92,7 +105,9 @@ def bars_table(bars: Sequence[Bar]) -> Table:
 
 def made_with_table(made_with: dict[str, str]) -> Table:
     """What the measurement was made on and with."""
-    return Table("Machine and versions", ["what", "which"], [list(pair) for pair in made_with.items()])
+    return Table(
+        "Machine and versions", ["what", "which"], [list(pair) for pair in made_with.items()]
+    )
 
 
 def duration(seconds: float | None) -> str:
@@ -117,7 +132,9 @@ def _three_digits(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def write(folder: Path, stem: str, title: str, tables: Sequence[Table], figures: dict[str, "Figure"]) -> list[Path]:
+def write(
+    folder: Path, stem: str, title: str, tables: Sequence[Table], figures: dict[str, "Figure"]
+) -> list[Path]:
     """Leave the report as Markdown, with its figures beside it as PNG.
 
     Raises

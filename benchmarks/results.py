@@ -1,4 +1,6 @@
-"""Results as JSON, one file per benchmark; a quick look has its own, so that it never replaces a full measurement."""
+"""Results as JSON, one file per benchmark; a quick look has its own, so that it never replaces a
+full measurement.
+"""
 
 import json
 from pathlib import Path
@@ -17,7 +19,8 @@ def stem(name: str, quick: bool) -> str:
 
 
 def require_writable(folder: Path, name: str) -> None:
-    """Find out before the work starts whether results can be left in the folder; it is made if there is none.
+    """Find out before the work starts whether results can be left in the folder; it is made if
+    there is none.
 
     Raises
     ------
@@ -55,14 +58,20 @@ def load(folder: Path, name: str) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text())
     except ValueError as error:
-        raise ResultsError(f"{path} is damaged ({error}); delete it or run the benchmark again") from error
+        raise ResultsError(
+            f"{path} is damaged ({error}); delete it or run the benchmark again"
+        ) from error
     if not isinstance(record, dict) or "benchmark" not in record:
-        raise ResultsError(f"{path} holds no results of a benchmark; delete it or run the benchmark again")
+        raise ResultsError(
+            f"{path} holds no results of a benchmark; delete it or run the benchmark again"
+        )
     return record
 
 
 def _rounded(value: Any) -> Any:
-    """Six digits are more than any time is good for; what is not finite, which JSON has no number for, becomes text."""
+    """Six digits are more than any time is good for; what is not finite, which JSON has no number
+    for, becomes text.
+    """
     match value:
         case dict():
             return {key: _rounded(item) for key, item in value.items()}

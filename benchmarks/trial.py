@@ -17,8 +17,9 @@ class Trial(NamedTuple):
     Attributes
     ----------
     peak_bytes
-        Resident memory at its peak, beyond what the process held before the call, with everything compiled; it holds the
-        assembly, the factors and the cotangents. None where the system does not tell (it does on Linux).
+        Resident memory at its peak, beyond what the process held before the call, with everything
+        compiled; it holds the assembly, the factors and the cotangents. None where the system does
+        not tell (it does on Linux).
     failure
         Why there is no result, or None.
     """
@@ -28,16 +29,31 @@ class Trial(NamedTuple):
 
 
 def try_out(benchmark: str, problem: str, n: int, solver: str, seconds: float) -> Trial:
-    """Run the value and gradient of one solver in a new process, and end it after so many seconds."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.trial", benchmark, problem, str(n), solver]
+    """Run the value and gradient of one solver in a new process, and end it after so many
+    seconds.
+    """
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "benchmarks.trial",
+        benchmark,
+        problem,
+        str(n),
+        solver,
+    ]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=environment)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=seconds, env=environment
+        )
     except subprocess.TimeoutExpired:
         return Trial(None, f"no result within {seconds:.0f} s")
     if done.returncode != 0:
-        # A negative code is the signal that ended the process: 9 is what the system sends when memory runs out.
+        # A negative code is the signal that ended the process: 9 is what the system sends when
+        # memory runs out.
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
         return Trial(None, f"its process ended with code {done.returncode}: {lines[-1][:200]}")
     return Trial(json.loads(done.stdout.splitlines()[-1])["peak_bytes"], None)
@@ -78,4 +94,8 @@ def _status(name: str) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"peak_bytes": _measure(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])}))
+    print(
+        json.dumps(
+            {"peak_bytes": _measure(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])}
+        )
+    )

@@ -1,4 +1,6 @@
-"""The command line of the gallery: ``python -m problems list | run NAME | verify NAME | resume DIR``."""
+"""The command line of the gallery: ``python -m problems list | run NAME | verify NAME | resume
+DIR``.
+"""
 
 import sys
 from collections.abc import Sequence

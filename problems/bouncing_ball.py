@@ -1,17 +1,21 @@
-"""A bouncing ball: its impacts and tops, what they depend on, and a ball made to be at a given point at a given time.
+"""A bouncing ball: its impacts and tops, what they depend on, and a ball made to be at a given
+point at a given time.
 
-A ball falls from the height h. Between the impacts z'' = -g, and an impact turns the speed: v+ = -e v-, with the restitution e.
-With t = sqrt(2 h / g), the time of the first impact, everything is a geometric series:
+A ball falls from the height h. Between the impacts z'' = -g, and an impact turns the speed: v+ = -e
+v-, with the restitution e. With t = sqrt(2 h / g), the time of the first impact, everything is a
+geometric series:
 
-    impact k at t (1 + 2 (e + e^2 + ... + e^(k-1))),   top k at e^(2k) h,   midway between two impacts
+    impact k at t (1 + 2 (e + e^2 + ... + e^(k-1))),   top k at e^(2k) h,   midway between two
+    impacts
 
-and after the time t (1 + e) / (1 - e) the ball is at rest. `adjoint.hybrid_solve` finds impacts and tops as events, and their
-derivatives by the saltation condition. The height at a given time has a derivative that jumps at the impacts: just before and
-just after one, dz/dp = -v dt/dp with the time t of the impact, and v changes its sign.
+and after the time t (1 + e) / (1 - e) the ball is at rest. `adjoint.hybrid_solve` finds impacts and
+tops as events, and their derivatives by the saltation condition. The height at a given time has a
+derivative that jumps at the impacts: just before and just after one, dz/dp = -v dt/dp with the time
+t of the impact, and v changes its sign.
 
-The design: which restitution and which height of the drop bring the ball to its top after the second bounce at the time T in
-the height z? `adjoint.root` of a hybrid solve. Since the second top comes at t (1 + e)^2, the answer is
-e = 1 / (sqrt(T / sqrt(2 z / g)) - 1), h = z / e^4.
+The design: which restitution and which height of the drop bring the ball to its top after the
+second bounce at the time T in the height z? `adjoint.root` of a hybrid solve. Since the second top
+comes at t (1 + e)^2, the answer is e = 1 / (sqrt(T / sqrt(2 z / g)) - 1), h = z / e^4.
 """
 
 from collections.abc import Iterator
@@ -29,13 +33,18 @@ from adjoint.run.ending import Ending
 from adjoint.run.record import Record
 from problems.pictures import Curve, Plot, plots_png
 
-SUMMARY = "Bouncing ball: derivatives through impacts by the saltation condition, and a design by the second bounce."
+SUMMARY = (
+    "Bouncing ball: derivatives through impacts by the saltation condition, and a design by the "
+    "second bounce."
+)
 JUDGED = "Judged on the time and the height of the second top."
 
 NAMES = ("restitution", "gravity", "height")
 # Times at which a flight is drawn, as shares of it.
 SHARES = np.linspace(0.001, 0.999, 25)
-ENOUGH = 25  # times that of the first impact are more than MOST_BOUNCES take; much more costs digits of short flights
+# times that of the first impact are more than MOST_BOUNCES take; much more costs digits of short
+# flights
+ENOUGH = 25
 MOST_BOUNCES = 12
 
 
@@ -43,20 +52,34 @@ MOST_BOUNCES = 12
 class Settings:
     """What can be set, each with its meaning and its range in the metadata of the field."""
 
-    height: float = field(default=2.0, metadata={"help": "of the drop in m", "minimum": 0.01, "maximum": 100.0})
-    restitution: float = field(
-        default=0.8, metadata={"help": "speed after an impact over speed before", "minimum": 0.5, "maximum": 0.99}
+    height: float = field(
+        default=2.0, metadata={"help": "of the drop in m", "minimum": 0.01, "maximum": 100.0}
     )
-    gravity: float = field(default=9.81, metadata={"help": "in m/s^2", "minimum": 0.1, "maximum": 100.0})
-    bounces: int = field(default=5, metadata={"help": "bounces to follow", "minimum": 1, "maximum": MOST_BOUNCES})
+    restitution: float = field(
+        default=0.8,
+        metadata={
+            "help": "speed after an impact over speed before",
+            "minimum": 0.5,
+            "maximum": 0.99,
+        },
+    )
+    gravity: float = field(
+        default=9.81, metadata={"help": "in m/s^2", "minimum": 0.1, "maximum": 100.0}
+    )
+    bounces: int = field(
+        default=5, metadata={"help": "bounces to follow", "minimum": 1, "maximum": MOST_BOUNCES}
+    )
     top_time: float = field(default=2.2, metadata={"help": "T of the design in s", "minimum": 0.01})
-    top_height: float = field(default=0.5, metadata={"help": "z of the design in m", "minimum": 0.001})
+    top_height: float = field(
+        default=0.5, metadata={"help": "z of the design in m", "minimum": 0.001}
+    )
 
     def __post_init__(self) -> None:
         soonest = 4 * (2 * self.top_height / self.gravity) ** 0.5
         if not self.top_time > soonest:
             raise ValueError(
-                f"no ball that loses speed is at its second top in {self.top_height} m before {soonest:.4g} s; "
+                f"no ball that loses speed is at its second top in {self.top_height} m before "
+                f"{soonest:.4g} s; "
                 f"set top_time above that, not {self.top_time}"
             )
 
@@ -75,7 +98,8 @@ def _turned(t: Array, y: Array, p: Array) -> Array:
     return jnp.stack([y[0], 0.0 * y[1], jnp.where(y[2] == 0, -1.0, y[2])])
 
 
-# y = (height, speed, bounces still to come), and -1 of them when the ball is held at its last top; p = (e, g).
+# y = (height, speed, bounces still to come), and -1 of them when the ball is held at its last top;
+# p = (e, g).
 IMPACT = adjoint.Event(lambda t, y, p: jnp.where(y[2] < 0, 1.0, y[0]), _bounced)
 TOP = adjoint.Event(lambda t, y, p: jnp.where(y[2] < 0, 1.0, y[1]), _turned)
 
@@ -86,7 +110,15 @@ def solve(p: Float[Array, " 3"], bounces: int, end: Any = None) -> adjoint.Solut
     end = ENOUGH * jnp.sqrt(2 * h / g) if end is None else end
     y0 = jnp.stack([h, 0.0 * h, 0.0 * h + bounces])
     return adjoint.hybrid_solve(
-        _fall, y0, jnp.stack([e, g]), 0.0, end, [IMPACT, TOP], max_events=2 * bounces, rtol=1e-9, mode="both"
+        _fall,
+        y0,
+        jnp.stack([e, g]),
+        0.0,
+        end,
+        [IMPACT, TOP],
+        max_events=2 * bounces,
+        rtol=1e-9,
+        mode="both",
     )
 
 
@@ -117,16 +149,22 @@ def height_at(time: Float[Array, ""], p: Float[Array, " 3"], bounces: int) -> Fl
     return solve(p, bounces, time).value.y[0]
 
 
-def height_by_series(time: Float[Array, ""], p: Float[Array, " 3"], bounces: int) -> Float[Array, ""]:
+def height_by_series(
+    time: Float[Array, ""], p: Float[Array, " 3"], bounces: int
+) -> Float[Array, ""]:
     """The same by the closed form of the flight since the last impact."""
     e, g, h = p
     found = series(p, bounces)
     k = jnp.sum(time >= found.impacts)
     since = time - found.impacts[jnp.maximum(k - 1, 0)]
-    return jnp.where(k == 0, h - g * time**2 / 2, e**k * jnp.sqrt(2 * g * h) * since - g * since**2 / 2)
+    return jnp.where(
+        k == 0, h - g * time**2 / 2, e**k * jnp.sqrt(2 * g * h) * since - g * since**2 / 2
+    )
 
 
-def design(wanted: Float[Array, " 3"], start: Float[Array, " 2"]) -> adjoint.Solution[Float[Array, " 2"]]:
+def design(
+    wanted: Float[Array, " 3"], start: Float[Array, " 2"]
+) -> adjoint.Solution[Float[Array, " 2"]]:
     """The logarithms of e and h, for the wanted (T, z) and gravity."""
 
     def misses(x: Array, wanted: Array) -> Array:
@@ -163,10 +201,14 @@ def parameters(settings: Settings) -> Float[Array, " 3"]:
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check the gradient, by restitution, gravity and height, of the time and the height of the second top."""
+    """Check the gradient, by restitution, gravity and height, of the time and the height of the
+    second top.
+    """
     time_and_height = jax.jit(lambda p: jnp.stack([x[1] for x in follow(p, 2)[1:]]))
     T, z = settings.top_time, settings.top_height
-    return adjoint.verify_gradient(lambda p: jnp.sum(time_and_height(p) / jnp.array([T, z])), parameters(settings))
+    return adjoint.verify_gradient(
+        lambda p: jnp.sum(time_and_height(p) / jnp.array([T, z])), parameters(settings)
+    )
 
 
 def run(settings: Settings, record: Record) -> Ending:
@@ -182,12 +224,17 @@ def run(settings: Settings, record: Record) -> Ending:
     p, n = parameters(settings), settings.bounces
     record.phase("following the bounces")
     found, expected = (
-        jax.tree.map(np.asarray, jax.jit(lambda p, f=f: (f(p, n), jax.jacfwd(lambda p: f(p, n))(p)))(p))
+        jax.tree.map(
+            np.asarray, jax.jit(lambda p, f=f: (f(p, n), jax.jacfwd(lambda p: f(p, n))(p)))(p)
+        )
         for f in (follow, series)
     )
     for row in _rows(found):
         record.iteration(row)
-    wanted, start = jnp.array([settings.top_time, settings.top_height, settings.gravity]), jnp.log(p[jnp.array([0, 2])])
+    wanted, start = (
+        jnp.array([settings.top_time, settings.top_height, settings.gravity]),
+        jnp.log(p[jnp.array([0, 2])]),
+    )
     record.phase("designing the second bounce")
     x, slopes = design_and_slopes(wanted, start)
     off = {
@@ -203,7 +250,9 @@ def run(settings: Settings, record: Record) -> Ending:
         f"A restitution of {e:.6f} and a drop from {h:.6f} m bring the second top to "
         f"{settings.top_height} m at {settings.top_time} s."
     )
-    return judged([Check(name, distance, 1e-7, "closed form") for name, distance in off.items()], remarks)
+    return judged(
+        [Check(name, distance, 1e-7, "closed form") for name, distance in off.items()], remarks
+    )
 
 
 def _distance(found: Any, expected: Any) -> float:
@@ -216,7 +265,11 @@ def _rows(found: tuple[Bounces, Bounces]) -> Iterator[dict[str, object]]:
     """One row for each bounce."""
     values, slopes = found
     for k in range(len(values.impacts)):
-        row: dict[str, object] = {"bounce": k + 1, "impact": float(values.impacts[k]), "top": float(values.tops[k])}
+        row: dict[str, object] = {
+            "bounce": k + 1,
+            "impact": float(values.impacts[k]),
+            "top": float(values.tops[k]),
+        }
         row |= {f"impact_by_{name}": float(slopes.impacts[k, i]) for i, name in enumerate(NAMES)}
         yield row | {f"top_by_{name}": float(slopes.tops[k, i]) for i, name in enumerate(NAMES)}
 
@@ -229,7 +282,9 @@ def _flights(p: Float[Array, " 3"], bounces: int) -> Float[np.ndarray, "flights 
 
 
 def _draw(settings: Settings, record: Record, x: Float[np.ndarray, " 2"]) -> float:
-    """The pictures; how far the heights and their derivatives over time are from the closed form."""
+    """The pictures; how far the heights and their derivatives over time are from the closed
+    form.
+    """
     p, n = parameters(settings), settings.bounces
     times = _flights(p, n)
 
@@ -241,8 +296,12 @@ def _draw(settings: Settings, record: Record, x: Float[np.ndarray, " 2"]) -> flo
     z, slopes = over_time(height_at, p, times, n)
     exact = series(p, n)
     path = [Curve("", t, row) for t, row in zip(times, z, strict=True)]
-    path.append(Curve("tops by the series", np.asarray(exact.top_times), np.asarray(exact.tops), "dots"))
-    path.append(Curve("impacts by the series", np.asarray(exact.impacts), np.zeros(n), "faint dots"))
+    path.append(
+        Curve("tops by the series", np.asarray(exact.top_times), np.asarray(exact.tops), "dots")
+    )
+    path.append(
+        Curve("impacts by the series", np.asarray(exact.impacts), np.zeros(n), "faint dots")
+    )
     slope = [Curve("", t, row) for t, row in zip(times, slopes[..., 0], strict=True)]
     slope += [
         Curve("", np.full(2, t), slopes[k : k + 2, [-1, 0], 0].diagonal(), "dotted")
@@ -250,7 +309,9 @@ def _draw(settings: Settings, record: Record, x: Float[np.ndarray, " 2"]) -> flo
     ]
     plots = [
         Plot(f"restitution {settings.restitution}", "time in s", "height in m", path),
-        Plot("its derivative by the restitution jumps at impacts", "time in s", "dz/de in m", slope),
+        Plot(
+            "its derivative by the restitution jumps at impacts", "time in s", "dz/de in m", slope
+        ),
     ]
     record.picture("path.png", plots_png(plots), "The path of the ball, and what it depends on.")
     designed = jnp.array([np.exp(x[0]), settings.gravity, np.exp(x[1])])
@@ -262,5 +323,9 @@ def _draw(settings: Settings, record: Record, x: Float[np.ndarray, " 2"]) -> flo
         curves += [Curve(label if k == 0 else "", flights[k], heights[k], look) for k in range(3)]
     target = np.array([settings.top_time]), np.array([settings.top_height])
     curves.append(Curve("wanted: the second top", *target, "dots"))
-    record.picture("design.png", plots_png([Plot("two bounces", "time in s", "height in m", curves)]), "The design.")
+    record.picture(
+        "design.png",
+        plots_png([Plot("two bounces", "time in s", "height in m", curves)]),
+        "The design.",
+    )
     return _distance((z, slopes), over_time(height_by_series, p, times, n))

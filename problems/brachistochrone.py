@@ -1,16 +1,20 @@
-"""The curve of fastest descent, and what the inner product has to do with the number of steps that find it.
+"""The curve of fastest descent, and what the inner product has to do with the number of steps that
+find it.
 
-A bead slides without friction from (0, 0) to (L, -H). Between two points of its way it is accelerated evenly, so its time on a
-straight segment of length l is 2 l / (v_k + v_k+1), exactly, with the speeds v = sqrt(2 g depth): no singularity at the start,
-where v = 0. The sum over the segments is a function of the depths of the n - 1 inner points, minimized by steepest descent.
+A bead slides without friction from (0, 0) to (L, -H). Between two points of its way it is
+accelerated evenly, so its time on a straight segment of length l is 2 l / (v_k + v_k+1), exactly,
+with the speeds v = sqrt(2 g depth): no singularity at the start, where v = 0. The sum over the
+segments is a function of the depths of the n - 1 inner points, minimized by steepest descent.
 
-The points lie over x = L s^3 with evenly spaced s, where the depth of the minimizer is a smooth function of s: the error of the
-time is of order 1 / n^2. Depths are kept above half of those of the chord, which curves of fastest descent do not come near.
+The points lie over x = L s^3 with evenly spaced s, where the depth of the minimizer is a smooth
+function of s: the error of the time is of order 1 / n^2. Depths are kept above half of those of the
+chord, which curves of fastest descent do not come near.
 
-In the Euclidean inner product the second derivative gets worse with the grid as n^2, and so does the number of steps. In the
-Sobolev inner product, the integral of u v + u' v' over s, it does not, as the second variation of the time is bounded by it from
-both sides. The minimizer is a cycloid, x = R (t - sin t), depth = R (1 - cos t), down in T = t_1 sqrt(R / g) (Johann Bernoulli,
-Acta Eruditorum, May 1697).
+In the Euclidean inner product the second derivative gets worse with the grid as n^2, and so does
+the number of steps. In the Sobolev inner product, the integral of u v + u' v' over s, it does not,
+as the second variation of the time is bounded by it from both sides. The minimizer is a cycloid, x
+= R (t - sin t), depth = R (1 - cos t), down in T = t_1 sqrt(R / g) (Johann Bernoulli, Acta
+Eruditorum, May 1697).
 """
 
 from collections.abc import Iterator
@@ -28,7 +32,10 @@ from adjoint.run.ending import Ending
 from adjoint.run.record import Record
 from problems.pictures import Curve, Plot, plots_png
 
-SUMMARY = "The curve of fastest descent: steps of the Euclidean gradient grow with the grid, those of the Sobolev gradient do not."
+SUMMARY = (
+    "The curve of fastest descent: steps of the Euclidean gradient grow with the grid, those of "
+    "the Sobolev gradient do not."
+)
 JUDGED = "Judged at the first guess on the coarsest grid."
 STEPS_SAVED = 500  # of the Euclidean descent, a second's work
 SHOWN = 5  # steps after which both descents are drawn
@@ -38,20 +45,32 @@ SHOWN = 5  # steps after which both descents are drawn
 class Settings:
     """What can be set, each with its meaning and its range in the metadata of the field."""
 
-    length: float = field(default=1.0, metadata={"help": "horizontal distance of the ends in m", "minimum": 0.01})
-    drop: float = field(default=0.5, metadata={"help": "vertical distance of the ends in m", "minimum": 0.01})
-    gravity: float = field(default=9.81, metadata={"help": "in m/s^2", "minimum": 0.01})
-    segments: int = field(default=25, metadata={"help": "of the coarsest grid", "minimum": 10, "maximum": 200})
-    grids: int = field(default=4, metadata={"help": "each with twice the segments", "minimum": 2, "maximum": 5})
-    excess: float = field(
-        default=1e-4, metadata={"help": "count steps to this share of the least time above it", "minimum": 1e-8}
+    length: float = field(
+        default=1.0, metadata={"help": "horizontal distance of the ends in m", "minimum": 0.01}
     )
-    max_steps: int = field(default=20_000, metadata={"help": "give the Euclidean gradient up after", "minimum": 10})
+    drop: float = field(
+        default=0.5, metadata={"help": "vertical distance of the ends in m", "minimum": 0.01}
+    )
+    gravity: float = field(default=9.81, metadata={"help": "in m/s^2", "minimum": 0.01})
+    segments: int = field(
+        default=25, metadata={"help": "of the coarsest grid", "minimum": 10, "maximum": 200}
+    )
+    grids: int = field(
+        default=4, metadata={"help": "each with twice the segments", "minimum": 2, "maximum": 5}
+    )
+    excess: float = field(
+        default=1e-4,
+        metadata={"help": "count steps to this share of the least time above it", "minimum": 1e-8},
+    )
+    max_steps: int = field(
+        default=20_000, metadata={"help": "give the Euclidean gradient up after", "minimum": 10}
+    )
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.length / self.drop <= 10:
             raise ValueError(
-                f"length / drop = {self.length / self.drop:.3g}; the grids resolve curves with 0.1 to 10 of it"
+                f"length / drop = {self.length / self.drop:.3g}; the grids resolve curves with 0.1 "
+                "to 10 of it"
             )
 
 
@@ -69,14 +88,20 @@ class Cycloid(NamedTuple):
 
 
 def closed_form(settings: Settings) -> Cycloid:
-    """The cycloid through both ends: (t_1 - sin t_1) / (1 - cos t_1) = L / H has one zero between 0 and 2 pi."""
+    """The cycloid through both ends: (t_1 - sin t_1) / (1 - cos t_1) = L / H has one zero between 0
+    and 2 pi.
+    """
 
     def miss(t: float) -> float:
         return settings.drop * (t - np.sin(t)) - settings.length * (1 - np.cos(t))
 
-    found: Any = scipy.optimize.root_scalar(miss, bracket=(1e-3, 2 * np.pi), method="brentq", xtol=1e-15, rtol=1e-15)
+    found: Any = scipy.optimize.root_scalar(
+        miss, bracket=(1e-3, 2 * np.pi), method="brentq", xtol=1e-15, rtol=1e-15
+    )
     radius = settings.drop / (1 - np.cos(found.root))
-    return Cycloid(float(found.root), float(radius), float(found.root * np.sqrt(radius / settings.gravity)))
+    return Cycloid(
+        float(found.root), float(radius), float(found.root * np.sqrt(radius / settings.gravity))
+    )
 
 
 def grid(settings: Settings, segments: int) -> Float[np.ndarray, " points"]:
@@ -89,7 +114,9 @@ def first_guess(settings: Settings, x: Float[np.ndarray, " points"]) -> Float[Ar
     return jnp.asarray(settings.drop * (x[1:-1] / settings.length) ** (2 / 3))
 
 
-def travel_time(settings: Settings, x: Float[np.ndarray, " points"], depth: Float[Array, " inner"]) -> Float[Array, ""]:
+def travel_time(
+    settings: Settings, x: Float[np.ndarray, " points"], depth: Float[Array, " inner"]
+) -> Float[Array, ""]:
     """Of the bead along straight segments through the inner depths in m, in s."""
     below = jnp.concatenate([depth, jnp.array([settings.drop])])
     speed = jnp.concatenate([jnp.zeros(1), jnp.sqrt(2 * settings.gravity * below)])
@@ -119,7 +146,9 @@ def smooth(segments: int) -> adjoint.Sobolev:
 
 
 class Comparison(NamedTuple):
-    """Both descents on one grid: the least time, steps to the excess (infinite: not reached), depths after a few steps."""
+    """Both descents on one grid: the least time, steps to the excess (infinite: not reached),
+    depths after a few steps.
+    """
 
     segments: int
     time: float
@@ -130,8 +159,11 @@ class Comparison(NamedTuple):
     early_euclidean: Float[np.ndarray, " inner"]
 
 
-def compare(settings: Settings, segments: int, checkpoint: adjoint.Checkpoint | None = None) -> Comparison:
-    """Descend with either inner product, and count steps until the time is within the excess of the grid's least time.
+def compare(
+    settings: Settings, segments: int, checkpoint: adjoint.Checkpoint | None = None
+) -> Comparison:
+    """Descend with either inner product, and count steps until the time is within the excess of the
+    grid's least time.
 
     The long descent, by the Euclidean gradient, goes on from the checkpoint.
 
@@ -152,7 +184,9 @@ def compare(settings: Settings, segments: int, checkpoint: adjoint.Checkpoint | 
         callback=lambda step: step.value <= enough,
         checkpoint=checkpoint,
     )
-    sobolev, euclidean = (_steps(solution.stats["history"]["value"], enough) for solution in (best, rough))
+    sobolev, euclidean = (
+        _steps(solution.stats["history"]["value"], enough) for solution in (best, rough)
+    )
     early = [
         np.asarray(descend(settings, segments, inner_product, rtol=0.0, max_steps=SHOWN).value)
         for inner_product in (smooth(segments), adjoint.Euclidean())
@@ -168,11 +202,14 @@ def _steps(values: Float[np.ndarray, " steps"], enough: float) -> float:
 def verify(settings: Settings) -> adjoint.Verdict:
     """Check d time / d depths by independent oracles, at the first guess on the coarsest grid."""
     x = grid(settings, settings.segments)
-    return adjoint.verify_gradient(lambda depth: travel_time(settings, x, depth), first_guess(settings, x))
+    return adjoint.verify_gradient(
+        lambda depth: travel_time(settings, x, depth), first_guess(settings, x)
+    )
 
 
 def run(settings: Settings, record: Record) -> Ending:
-    """Descend on every grid with both inner products, and compare the least time with the cycloid's.
+    """Descend on every grid with both inner products, and compare the least time with the
+    cycloid's.
 
     Raises
     ------
@@ -188,7 +225,9 @@ def run(settings: Settings, record: Record) -> Ending:
     for row, result in record.follow(_comparisons(settings, cycloid, record)):
         results.append(result)
         record.iteration(row)
-    record.picture("steps.png", _steps_picture(settings, results), "Steps against the number of segments.")
+    record.picture(
+        "steps.png", _steps_picture(settings, results), "Steps against the number of segments."
+    )
     record.picture(
         "curves.png",
         _curves_picture(settings, cycloid, results[-1]),
@@ -202,7 +241,9 @@ def _comparisons(
 ) -> Iterator[tuple[dict[str, object], Comparison]]:
     for k in range(settings.grids):
         segments = settings.segments * 2**k
-        result = compare(settings, segments, record.checkpoint(f"{segments}-segments", every=STEPS_SAVED))
+        result = compare(
+            settings, segments, record.checkpoint(f"{segments}-segments", every=STEPS_SAVED)
+        )
         yield (
             {
                 "segments": result.segments,
@@ -221,11 +262,16 @@ def _ending(settings: Settings, cycloid: Cycloid, results: list[Comparison]) -> 
     # The time with its error of order 1 / n^2 removed (Richardson).
     extrapolated = float(abs(4 * off[-1] - off[-2]) / 3)
     fewest, most = (f([result.sobolev for result in results]) for f in (min, max))
-    numbers = [f"{r.euclidean:.0f}" if np.isfinite(r.euclidean) else f"> {settings.max_steps}" for r in results]
+    numbers = [
+        f"{r.euclidean:.0f}" if np.isfinite(r.euclidean) else f"> {settings.max_steps}"
+        for r in results
+    ]
     sentence = (
-        f"The time of descent is {results[-1].time:.8f} s on {results[-1].segments} segments, {off[-1]:.1e} "
+        f"The time of descent is {results[-1].time:.8f} s on {results[-1].segments} segments, "
+        f"{off[-1]:.1e} "
         f"above the cycloid's; steps to {settings.excess:g} above the least time: "
-        f"{', '.join(f'{r.sobolev:.0f}' for r in results)} with the Sobolev gradient, {', '.join(numbers)} "
+        f"{', '.join(f'{r.sobolev:.0f}' for r in results)} with the Sobolev gradient, "
+        f"{', '.join(numbers)} "
         f"with the Euclidean one, on {', '.join(str(r.segments) for r in results)} segments."
     )
     checks = [
@@ -238,7 +284,8 @@ def _ending(settings: Settings, cycloid: Cycloid, results: list[Comparison]) -> 
 
 def _steps_picture(settings: Settings, results: list[Comparison]) -> bytes:
     n, sobolev, euclidean = (
-        np.array([getattr(result, name) for result in results], float) for name in ("segments", "sobolev", "euclidean")
+        np.array([getattr(result, name) for result in results], float)
+        for name in ("segments", "sobolev", "euclidean")
     )
     reached = np.isfinite(euclidean)
     curves = [

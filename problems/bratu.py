@@ -1,23 +1,28 @@
-"""The Bratu problem: heat that a reaction makes faster than a body can lead it away, up to ignition.
+"""The Bratu problem: heat that a reaction makes faster than a body can lead it away, up to
+ignition.
 
     -(u_xx + u_yy) = lambda c(x, y) exp(u)   on the unit square,   u = 0 on its border
 
-u is the temperature above the border's (in units of R T^2 / E, Frank-Kamenetskii), lambda the strength of the reaction, c its
-distribution, 1 unless said otherwise; everything is dimensionless. 5-point differences on N x N inner points, h = 1 / (N + 1):
+u is the temperature above the border's (in units of R T^2 / E, Frank-Kamenetskii), lambda the
+strength of the reaction, c its distribution, 1 unless said otherwise; everything is dimensionless.
+5-point differences on N x N inner points, h = 1 / (N + 1):
 
     F(u, lambda, c) = S u - h^2 lambda c exp(u) = 0,   S u = 4 u - the four neighbors
 
-Stationary temperatures exist up to a turning point lambda* only, a fold: two solutions meet there, so the peak u(1/2, 1/2)
-has the slope 1 / sqrt(2 k (lambda* - lambda)) with k = -d^2 lambda / d peak^2 at the fold, and beyond there is none.
-`adjoint.root` finds u, its derivative with respect to lambda and all N^2 coefficients c takes one more solve, and it must
-refuse an answer where there is none.
+Stationary temperatures exist up to a turning point lambda* only, a fold: two solutions meet there,
+so the peak u(1/2, 1/2) has the slope 1 / sqrt(2 k (lambda* - lambda)) with k = -d^2 lambda / d
+peak^2 at the fold, and beyond there is none. `adjoint.root` finds u, its derivative with respect to
+lambda and all N^2 coefficients c takes one more solve, and it must refuse an answer where there is
+none.
 
-The turning point is itself a root, of the extended system (R. Seydel, Practical Bifurcation and Stability Analysis, 3rd ed.,
-section 5.4.1; G. Moore and A. Spence, SIAM J. Numer. Anal. 17 (1980) 567-576):
+The turning point is itself a root, of the extended system (R. Seydel, Practical Bifurcation and
+Stability Analysis, 3rd ed., section 5.4.1; G. Moore and A. Spence, SIAM J. Numer. Anal. 17 (1980)
+567-576):
 
     F(u, lambda, c) = 0,   F_u v = 0,   v(1/2, 1/2) = 1
 
-Published: lambda* = 6.808124423 (A. Mohsen, A simple solution of the Bratu problem, Comput. Math. Appl. 67 (2014) 26-33).
+Published: lambda* = 6.808124423 (A. Mohsen, A simple solution of the Bratu problem, Comput. Math.
+Appl. 67 (2014) 26-33).
 """
 
 import time
@@ -37,14 +42,18 @@ from adjoint.run.record import Record
 from problems.pictures import Curve, Map, Plot, maps_png, plots_png
 from problems.reaction_diffusion import Square
 
-SUMMARY = "Ignition: sensitivity of the peak temperature to 10,000 reaction coefficients, and the fold (Bratu)."
+SUMMARY = (
+    "Ignition: sensitivity of the peak temperature to 10,000 reaction coefficients, and the fold "
+    "(Bratu)."
+)
 JUDGED = "Judged at random coefficients, on a grid of at most 20x20 points."
 
 PUBLISHED_TURNING_POINT = 6.808124423
 UNIT = "R T²/E"
 # The spacings of these grids are halved, as Richardson extrapolation wants it.
 EXTRAPOLATED_GRIDS = (15, 31, 63)
-# Where there is no solution: lambda* - lambda as shares of lambda*, at the turning point of the grid and beyond.
+# Where there is no solution: lambda* - lambda as shares of lambda*, at the turning point of the
+# grid and beyond.
 BEYOND = (0.0, -1e-6, -1e-2)
 
 
@@ -54,37 +63,65 @@ class Settings:
 
     points: int = field(
         default=100,
-        metadata={"help": "inner grid points along each side; N^2 coefficients", "minimum": 4, "maximum": 400},
+        metadata={
+            "help": "inner grid points along each side; N^2 coefficients",
+            "minimum": 4,
+            "maximum": 400,
+        },
     )
     reaction: float = field(
-        default=6.0, metadata={"help": "lambda of the picture of the sensitivities", "minimum": 0.01, "maximum": 100.0}
+        default=6.0,
+        metadata={
+            "help": "lambda of the picture of the sensitivities",
+            "minimum": 0.01,
+            "maximum": 100.0,
+        },
     )
     closest: float = field(
-        default=1e-5, metadata={"help": "smallest lambda* - lambda of the approach", "minimum": 1e-9, "maximum": 0.1}
+        default=1e-5,
+        metadata={
+            "help": "smallest lambda* - lambda of the approach",
+            "minimum": 1e-9,
+            "maximum": 0.1,
+        },
     )
     distances: int = field(
         default=11,
-        metadata={"help": "number of lambdas of the approach, from lambda* - 1 on", "minimum": 2, "maximum": 200},
+        metadata={
+            "help": "number of lambdas of the approach, from lambda* - 1 on",
+            "minimum": 2,
+            "maximum": 200,
+        },
     )
 
 
 def temperature(
     square: Square, lam: Float[Array, ""], c: Float[Array, "points points"]
 ) -> adjoint.Solution[Float[Array, "points points"]]:
-    """The lower, stable solution u of F(u, lambda, c) = 0: Newton's method from u = 0 rises to it."""
+    """The lower, stable solution u of F(u, lambda, c) = 0: Newton's method from u = 0 rises to
+    it.
+    """
     start = jnp.zeros((square.points, square.points))
     return adjoint.root(square.reaction_diffusion, start, (lam, c), jacobian_pattern=square.pattern)
 
 
-def peak_temperature(square: Square, lam: Float[Array, ""], c: Float[Array, "points points"]) -> Float[Array, ""]:
-    """u(1/2, 1/2) as a function of lambda and c, to be differentiated; NaN beyond the turning point."""
+def peak_temperature(
+    square: Square, lam: Float[Array, ""], c: Float[Array, "points points"]
+) -> Float[Array, ""]:
+    """u(1/2, 1/2) as a function of lambda and c, to be differentiated; NaN beyond the turning
+    point.
+    """
     return square.peak(temperature(square, lam, c).value)
 
 
 def turning_point(
     square: Square, c: Float[Array, "points points"]
-) -> adjoint.Solution[tuple[Float[Array, "points points"], Float[Array, "points points"], Float[Array, ""]]]:
-    """(u, v, lambda*) of the discrete turning point, by the extended system, which is regular there."""
+) -> adjoint.Solution[
+    tuple[Float[Array, "points points"], Float[Array, "points points"], Float[Array, ""]]
+]:
+    """(u, v, lambda*) of the discrete turning point, by the extended system, which is regular
+    there.
+    """
 
     def extended(state: Any, c: Array) -> Any:
         u, v, lam = state
@@ -98,9 +135,13 @@ def turning_point(
 
 
 def reaction_of_peak(
-    square: Square, peak: Float[Array, ""], start: tuple[Float[Array, "points points"], Float[Array, ""]]
+    square: Square,
+    peak: Float[Array, ""],
+    start: tuple[Float[Array, "points points"], Float[Array, ""]],
 ) -> adjoint.Solution[tuple[Float[Array, "points points"], Float[Array, ""]]]:
-    """(u, lambda) of the solution with this peak, c = 1: one for every peak, on both sides of the turning point."""
+    """(u, lambda) of the solution with this peak, c = 1: one for every peak, on both sides of the
+    turning point.
+    """
 
     def bordered(state: Any, peak: Array) -> Any:
         u, lam = state
@@ -119,7 +160,8 @@ def extrapolate(values: Float[np.ndarray, " grids"]) -> float:
 
 @dataclass(frozen=True)
 class Point:
-    """What was found at one lambda: NaN and a failed status where there is no differentiable solution.
+    """What was found at one lambda: NaN and a failed status where there is no differentiable
+    solution.
 
     Attributes
     ----------
@@ -142,8 +184,12 @@ class Point:
     seconds: float
 
 
-def approach(square: Square, lam_star: float, distances: Float[np.ndarray, " distances"]) -> Iterator[Point]:
-    """Solve at lambda* - distance, one distance after the other, at and beyond the turning point too."""
+def approach(
+    square: Square, lam_star: float, distances: Float[np.ndarray, " distances"]
+) -> Iterator[Point]:
+    """Solve at lambda* - distance, one distance after the other, at and beyond the turning point
+    too.
+    """
     c = jnp.ones((square.points, square.points))
 
     @jax.jit
@@ -183,7 +229,9 @@ def branch(
 def limit_of_scaled_slope(
     square: Square, u: Float[Array, "points points"], lam_star: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """lim slope sqrt(lambda* - lambda) = 1 / sqrt(2 k), k = -d^2 lambda / d peak^2 at the fold (u, lambda*)."""
+    """lim slope sqrt(lambda* - lambda) = 1 / sqrt(2 k), k = -d^2 lambda / d peak^2 at the fold (u,
+    lambda*).
+    """
 
     def lam(peak: Array) -> Array:
         return reaction_of_peak(square, peak, (u, lam_star)).value[1]
@@ -192,7 +240,8 @@ def limit_of_scaled_slope(
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check d peak / d (lambda, c) by independent oracles, at seeded random coefficients between 0.5 and 1.5, halfway to the fold.
+    """Check d peak / d (lambda, c) by independent oracles, at seeded random coefficients between
+    0.5 and 1.5, halfway to the fold.
 
     The grid is cut to at most 20x20 points, so that the many solves of the check take seconds.
     """
@@ -203,7 +252,8 @@ def verify(settings: Settings) -> adjoint.Verdict:
 
 
 def run(settings: Settings, record: Record) -> Ending:
-    """Take the sensitivities, find the turning point, and approach it until `adjoint.root` says fold.
+    """Take the sensitivities, find the turning point, and approach it until `adjoint.root` says
+    fold.
 
     Raises
     ------
@@ -217,11 +267,16 @@ def run(settings: Settings, record: Record) -> Ending:
     square = Square(settings.points)
     record.phase("computing the sensitivities")
     u, sensitivity = sensitivities(square, settings.reaction)
-    caption = f"Temperature, and sensitivity of its peak to each coefficient, at lambda = {settings.reaction:g}."
+    caption = (
+        "Temperature, and sensitivity of its peak to each coefficient, at lambda = "
+        f"{settings.reaction:g}."
+    )
     record.picture("fields.png", _fields_png(square, settings.reaction, u, sensitivity), caption)
     record.phase("finding the turning point")
     u_star, _, lam_star = _turning_point_for_ones(square)
-    distances = np.append(np.geomspace(1.0, settings.closest, settings.distances), np.multiply(BEYOND, lam_star))
+    distances = np.append(
+        np.geomspace(1.0, settings.closest, settings.distances), np.multiply(BEYOND, lam_star)
+    )
     points: list[Point] = []
     try:
         for point in record.follow(approach(square, float(lam_star), distances)):
@@ -229,7 +284,9 @@ def run(settings: Settings, record: Record) -> Ending:
             record.iteration(_row(len(points), point))
     finally:
         if points:
-            limit = float(jax.jit(lambda u, lam: limit_of_scaled_slope(square, u, lam))(u_star, lam_star))
+            limit = float(
+                jax.jit(lambda u, lam: limit_of_scaled_slope(square, u, lam))(u_star, lam_star)
+            )
             _leave(square, points, limit, record)
     return _ending(points, limit)
 
@@ -272,8 +329,12 @@ def _row(number: int, point: Point) -> dict[str, object]:
 
 
 def _ending(points: list[Point], limit: float) -> Ending:
-    """Done when the published turning point is met and there was no answer where there is no solution."""
-    found = extrapolate(np.array([float(_turning_point_for_ones(Square(n))[2]) for n in EXTRAPOLATED_GRIDS]))
+    """Done when the published turning point is met and there was no answer where there is no
+    solution.
+    """
+    found = extrapolate(
+        np.array([float(_turning_point_for_ones(Square(n))[2]) for n in EXTRAPOLATED_GRIDS])
+    )
     before, beyond = ([p for p in points if (p.distance > 0) == side] for side in (True, False))
     answered = [p for p in before if p.status.ok]
     sentence = ""
@@ -281,7 +342,8 @@ def _ending(points: list[Point], limit: float) -> Ending:
         near = answered[-1]
         scaled = near.slope * near.distance**0.5
         sentence += (
-            f"The slope times sqrt(lambda* - lambda) is {scaled:.5f} at {near.distance:.1e}, {limit:.5f} in the limit. "
+            f"The slope times sqrt(lambda* - lambda) is {scaled:.5f} at {near.distance:.1e}, "
+            f"{limit:.5f} in the limit. "
         )
     for p in before:
         if not p.status.ok:
@@ -290,9 +352,18 @@ def _ending(points: list[Point], limit: float) -> Ending:
     failed = sum(not p.status.ok and p.status != adjoint.Status.DEGENERATE for p in before)
     checks = [
         Check("turning point lambda*", found, 5e-6, "published", reference=PUBLISHED_TURNING_POINT),
-        Check("solves before it that fail but as a fold", float(failed), 0.0, "there is a solution"),
-        Check("solves before it without an answer", float(not answered), 0.0, "there is a solution"),
-        Check("answers at it and beyond", float(sum(bool(p.status.ok) for p in beyond)), 0.0, "there is none"),
+        Check(
+            "solves before it that fail but as a fold", float(failed), 0.0, "there is a solution"
+        ),
+        Check(
+            "solves before it without an answer", float(not answered), 0.0, "there is a solution"
+        ),
+        Check(
+            "answers at it and beyond",
+            float(sum(bool(p.status.ok) for p in beyond)),
+            0.0,
+            "there is none",
+        ),
     ]
     return judged(checks, sentence)
 
@@ -311,24 +382,54 @@ def _leave(square: Square, points: list[Point], limit: float, record: Record) ->
     curves = [
         Curve("solutions, by their peak", lams, peaks),
         Curve(
-            "solutions found from λ", np.array([p.lam for p in answered]), np.array([p.peak for p in answered]), "dots"
+            "solutions found from λ",
+            np.array([p.lam for p in answered]),
+            np.array([p.peak for p in answered]),
+            "dots",
         ),
-        Curve(f"turning point λ* = {lam_star:.6f}", np.full(2, lam_star), np.array([0.0, 4.0]), "dashed"),
+        Curve(
+            f"turning point λ* = {lam_star:.6f}",
+            np.full(2, lam_star),
+            np.array([0.0, 4.0]),
+            "dashed",
+        ),
     ]
     curves += [Curve("refused", np.full(2, points[-1].lam), np.array([0.0, 4.0]), "dotted")]
-    plot = Plot("Bratu problem", "strength of the reaction λ (dimensionless)", f"peak u(½,½) in {UNIT}", curves)
-    record.picture("branch.png", plots_png([plot]), "Peak over the strength of the reaction; two solutions meet at λ*.")
-    distance, slope = (np.array([getattr(p, name) for p in answered]) for name in ("distance", "slope"))
+    plot = Plot(
+        "Bratu problem",
+        "strength of the reaction λ (dimensionless)",
+        f"peak u(½,½) in {UNIT}",
+        curves,
+    )
+    record.picture(
+        "branch.png",
+        plots_png([plot]),
+        "Peak over the strength of the reaction; two solutions meet at λ*.",
+    )
+    distance, slope = (
+        np.array([getattr(p, name) for p in answered]) for name in ("distance", "slope")
+    )
     curves = [
         Curve("by one adjoint solve", distance, slope, "dots"),
         Curve(f"limit {limit:.4f} / √(λ* - λ)", distance, limit / np.sqrt(distance), "dashed"),
     ]
-    plot = Plot("Slope of the peak near the fold", "λ* - λ (dimensionless)", f"∂u(½,½)/∂λ in {UNIT}", curves, "log")
-    record.picture("slope.png", plots_png([plot]), "The slope of the peak on the way to the turning point.")
+    plot = Plot(
+        "Slope of the peak near the fold",
+        "λ* - λ (dimensionless)",
+        f"∂u(½,½)/∂λ in {UNIT}",
+        curves,
+        "log",
+    )
+    record.picture(
+        "slope.png", plots_png([plot]), "The slope of the peak on the way to the turning point."
+    )
 
 
 def _fields_png(
-    square: Square, lam: float, u: Float[np.ndarray, "points points"], derivative: Float[np.ndarray, "points points"]
+    square: Square,
+    lam: float,
+    u: Float[np.ndarray, "points points"],
+    derivative: Float[np.ndarray, "points points"],
 ) -> bytes:
     # Cells of one spacing around the points.
     begin, end = square.spacing / 2, 1 - square.spacing / 2
@@ -337,6 +438,11 @@ def _fields_png(
     density = derivative / square.spacing**2
     maps = (
         Map(f"temperature at λ = {lam:g}", f"u in {UNIT}", u, extent),
-        Map(f"sensitivity of the peak to {u.size:,} coefficients", f"∂u(½,½)/∂c per area, in {UNIT}", density, extent),
+        Map(
+            f"sensitivity of the peak to {u.size:,} coefficients",
+            f"∂u(½,½)/∂c per area, in {UNIT}",
+            density,
+            extent,
+        ),
     )
     return maps_png(maps, "x / side", "y / side")

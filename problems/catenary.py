@@ -1,12 +1,15 @@
-"""A hanging chain: its energy minimized under the lengths of its links, and its sensitivity to every length and mass.
+"""A hanging chain: its energy minimized under the lengths of its links, and its sensitivity to
+every length and mass.
 
-Links of lengths l_i and masses m_i hang between two points at the same height, a span s apart. Their nodes (x, y) minimize the
-energy g sum of m_i (y_i + y_i+1) / 2 subject to |r_i+1 - r_i|^2 = l_i^2: `adjoint.argmin` with equality constraints, whose
-multipliers times 2 l_i are the tensions. One adjoint solve gives the derivative of the sag with respect to all l_i and m_i.
+Links of lengths l_i and masses m_i hang between two points at the same height, a span s apart.
+Their nodes (x, y) minimize the energy g sum of m_i (y_i + y_i+1) / 2 subject to |r_i+1 - r_i|^2 =
+l_i^2: `adjoint.argmin` with equality constraints, whose multipliers times 2 l_i are the tensions.
+One adjoint solve gives the derivative of the sag with respect to all l_i and m_i.
 
-Equal links have a closed form: the horizontal tension H is the same everywhere and the slopes of the links grow evenly, tan t_i =
-w (i - (n - 1) / 2) / H with the weight w of a link, where H follows from s = sum of l cos t_i. With many links that is the
-catenary y = a cosh(x / a), a = H / (weight per length), found by Leibniz, Huygens and Johann Bernoulli in 1691.
+Equal links have a closed form: the horizontal tension H is the same everywhere and the slopes of
+the links grow evenly, tan t_i = w (i - (n - 1) / 2) / H with the weight w of a link, where H
+follows from s = sum of l cos t_i. With many links that is the catenary y = a cosh(x / a), a = H /
+(weight per length), found by Leibniz, Huygens and Johann Bernoulli in 1691.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +28,10 @@ from adjoint.run.ending import Ending
 from adjoint.run.record import Record
 from problems.pictures import Curve, Plot, plots_png
 
-SUMMARY = "A hanging chain as an energy minimizer under length constraints, and the sensitivity of its sag."
+SUMMARY = (
+    "A hanging chain as an energy minimizer under length constraints, and the sensitivity of its "
+    "sag."
+)
 JUDGED = "Judged on a chain of at most 10 links."
 GRAVITY = 9.81  # m/s^2
 Parameters = dict[str, Float[Array, " links"]]
@@ -35,15 +41,22 @@ Parameters = dict[str, Float[Array, " links"]]
 class Settings:
     """What can be set, each with its meaning and its range in the metadata of the field."""
 
-    links: int = field(default=20, metadata={"help": "links of the chain", "minimum": 2, "maximum": 200})
-    span: float = field(default=1.0, metadata={"help": "distance of the ends in m", "minimum": 0.01})
-    length: float = field(default=1.5, metadata={"help": "of the whole chain in m", "minimum": 0.01})
+    links: int = field(
+        default=20, metadata={"help": "links of the chain", "minimum": 2, "maximum": 200}
+    )
+    span: float = field(
+        default=1.0, metadata={"help": "distance of the ends in m", "minimum": 0.01}
+    )
+    length: float = field(
+        default=1.5, metadata={"help": "of the whole chain in m", "minimum": 0.01}
+    )
     mass: float = field(default=2.0, metadata={"help": "of the whole chain in kg", "minimum": 1e-6})
 
     def __post_init__(self) -> None:
         if self.length < 1.001 * self.span:
             raise ValueError(
-                f"a chain of length {self.length} m does not hang over a span of {self.span} m; make it longer"
+                f"a chain of length {self.length} m does not hang over a span of {self.span} m; "
+                "make it longer"
             )
 
 
@@ -100,7 +113,9 @@ def closed_form(settings: Settings) -> tuple[float, Float[np.ndarray, "nodes 2"]
 
 def _zero(f: Callable[[float], float], low: float, high: float) -> float:
     """The zero of f between low and high, to the last digits."""
-    found: Any = scipy.optimize.root_scalar(f, bracket=(low, high), method="brentq", xtol=1e-15 * low, maxiter=1000)
+    found: Any = scipy.optimize.root_scalar(
+        f, bracket=(low, high), method="brentq", xtol=1e-15 * low, maxiter=1000
+    )
     return float(found.root)
 
 
@@ -130,9 +145,13 @@ def run(settings: Settings, record: Record) -> Ending:
     for row in _rows(r, found, gradient):
         record.iteration(row)
     record.phase("drawing the pictures")
-    record.picture("chain.png", _picture(settings, r, H), "The chain, and the catenary of its length.")
     record.picture(
-        "sensitivity.png", _sensitivities(settings, gradient), "Derivatives of the sag by every length and mass."
+        "chain.png", _picture(settings, r, H), "The chain, and the catenary of its length."
+    )
+    record.picture(
+        "sensitivity.png",
+        _sensitivities(settings, gradient),
+        "Derivatives of the sag by every length and mass.",
     )
     off = float(np.abs(r - expected).max() / settings.length)
     off_tension = float(np.abs(found / H - 1).max())
@@ -140,20 +159,26 @@ def run(settings: Settings, record: Record) -> Ending:
         Check("nodes off, over the length", off, 1e-8, "the catenary"),
         Check("horizontal tension off, relative", off_tension, 1e-6, "the catenary"),
     ]
-    return judged(checks, f"The sag is {-r[:, 1].min():.6f} m, the horizontal tension {found.mean():.6f} N.")
+    return judged(
+        checks, f"The sag is {-r[:, 1].min():.6f} m, the horizontal tension {found.mean():.6f} N."
+    )
 
 
 def horizontal_tension(
     settings: Settings, r: np.ndarray, solution: adjoint.Solution[Any]
 ) -> Float[np.ndarray, " links"]:
-    """In N, by the multipliers: dE = -m_i d(c_i) with c_i = (|r_i+1 - r_i|^2 / l^2 - 1) / n, and the energy's unit put back."""
+    """In N, by the multipliers: dE = -m_i d(c_i) with c_i = (|r_i+1 - r_i|^2 / l^2 - 1) / n, and
+    the energy's unit put back.
+    """
     link = settings.length / settings.links
     unit = GRAVITY * settings.mass * settings.length
     m = np.asarray(solution.stats["equality_multipliers"])
     return 2 * m * unit / (settings.links * link**2) * np.diff(r[:, 0])
 
 
-def _rows(r: np.ndarray, tension: np.ndarray, gradient: dict[str, np.ndarray]) -> Iterator[dict[str, object]]:
+def _rows(
+    r: np.ndarray, tension: np.ndarray, gradient: dict[str, np.ndarray]
+) -> Iterator[dict[str, object]]:
     """One row for each link."""
     for i, H in enumerate(tension):
         middle = (r[i] + r[i + 1]) / 2
@@ -182,7 +207,17 @@ def _picture(settings: Settings, r: np.ndarray, H: float) -> bytes:
 def _sensitivities(settings: Settings, gradient: dict[str, np.ndarray]) -> bytes:
     number = np.arange(1, settings.links + 1)
     plots = [
-        Plot("by the length of a link", "link", "d sag / d l in m/m", [Curve("", number, gradient["length"], "dots")]),
-        Plot("by the mass of a link", "link", "d sag / d m in m/kg", [Curve("", number, gradient["mass"], "dots")]),
+        Plot(
+            "by the length of a link",
+            "link",
+            "d sag / d l in m/m",
+            [Curve("", number, gradient["length"], "dots")],
+        ),
+        Plot(
+            "by the mass of a link",
+            "link",
+            "d sag / d m in m/kg",
+            [Curve("", number, gradient["mass"], "dots")],
+        ),
     ]
     return plots_png(plots)

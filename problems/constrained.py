@@ -1,12 +1,15 @@
-"""Designs under limits: a search by `minimize`, its conditions computed once more by other means, and what it leaves.
+"""Designs under limits: a search by `minimize`, its conditions computed once more by other means,
+and what it leaves.
 
-A design x minimizes f(x) subject to h(x) <= 0 and lower <= x <= upper, where every limit is h = used share - 1. At a minimizer
+A design x minimizes f(x) subject to h(x) <= 0 and lower <= x <= upper, where every limit is h =
+used share - 1. At a minimizer
 
     f' + sum over the limits l_i h_i' + sum over the bounds = 0,   l_i >= 0,   l_i = 0 where h_i < 0
 
-(W. Karush, 1939; H. W. Kuhn, A. W. Tucker, 1951). `conditions` finds the multipliers l a second time and without the library: from
-derivatives by complex steps, Im f(x + i t) / t, and nonnegative least squares (Lawson and Hanson) over what is active. To first
-order, f falls by l_i / 100 where limit i is one per cent easier.
+(W. Karush, 1939; H. W. Kuhn, A. W. Tucker, 1951). `conditions` finds the multipliers l a second
+time and without the library: from derivatives by complex steps, Im f(x + i t) / t, and nonnegative
+least squares (Lawson and Hanson) over what is active. To first order, f falls by l_i / 100 where
+limit i is one per cent easier.
 """
 
 import io
@@ -34,8 +37,9 @@ METHODS: dict[str, Any] = {
 }
 STEP = 1e-30  # of complex steps: its square is nothing beside 1
 ACTIVE = 1e-6  # what is closer to its limit or bound, as a share of it, is active
-# Largest violation, residual of the conditions as a share of |f'|, and difference of multipliers as a share of the largest one.
-# The searches stop at 1e-8 of violation and of the derivative at the start, which is up to a hundred times |f'| of the end.
+# Largest violation, residual of the conditions as a share of |f'|, and difference of multipliers as
+# a share of the largest one. The searches stop at 1e-8 of violation and of the derivative at the
+# start, which is up to a hundred times |f'| of the end.
 VIOLATION, RESIDUAL, DIFFERENCE = 1e-8, 1e-6, 1e-5
 
 JUDGED = "Judged at the first guess, for a sum of the objective and all limits."
@@ -46,7 +50,11 @@ class Search:
     """How to search: the settings that all designs have."""
 
     method: str = field(
-        default="default", metadata={"help": "of adjoint.minimize, which chooses by default", "choices": tuple(METHODS)}
+        default="default",
+        metadata={
+            "help": "of adjoint.minimize, which chooses by default",
+            "choices": tuple(METHODS),
+        },
     )
     max_steps: int = field(default=500, metadata={"help": "give up after", "minimum": 1})
 
@@ -91,11 +99,15 @@ class Reference(NamedTuple):
 
 def exactly(value: float, words: str) -> Reference:
     """A value known to all digits, which a search misses by no more than its tolerances allow."""
-    return Reference(value, 1e-7 * value, "ten times the tolerance of limits and derivatives", words)
+    return Reference(
+        value, 1e-7 * value, "ten times the tolerance of limits and derivatives", words
+    )
 
 
 class Conditions(NamedTuple):
-    """Of Karush, Kuhn and Tucker at a point: f, h, the multipliers of h, what is left of f' as a share of it, and the violation."""
+    """Of Karush, Kuhn and Tucker at a point: f, h, the multipliers of h, what is left of f' as a
+    share of it, and the violation.
+    """
 
     value: float
     limits: Float[np.ndarray, " m"]
@@ -105,7 +117,9 @@ class Conditions(NamedTuple):
 
 
 def conditions(design: Design, x: Float[np.ndarray, " n"]) -> Conditions:
-    """By complex steps and nonnegative least squares; derivatives are by ln x, so that all are in the unit of f."""
+    """By complex steps and nonnegative least squares; derivatives are by ln x, so that all are in
+    the unit of f.
+    """
     n, (value, limits) = x.size, design.again(x)
     limits = np.asarray(limits)
     steps = [design.again(x + 1j * STEP * x * (np.arange(n) == j)) for j in range(n)]
@@ -116,11 +130,17 @@ def conditions(design: Design, x: Float[np.ndarray, " n"]) -> Conditions:
     bounds = np.concatenate([-np.diag(x)[below], np.diag(x)[above]])
     forces = np.concatenate([slopes[active], bounds])
     # With nothing active nothing balances f', and nnls does not take an empty matrix.
-    found, left = scipy.optimize.nnls(forces.T, -slope) if len(forces) else (np.zeros(0), np.linalg.norm(slope))
+    found, left = (
+        scipy.optimize.nnls(forces.T, -slope)
+        if len(forces)
+        else (np.zeros(0), np.linalg.norm(slope))
+    )
     multipliers = np.zeros(limits.size)
     multipliers[active] = found[: active.size]
     violation = max(limits.max(), (design.lower - x).max(), (x - design.upper).max(), 0.0)
-    return Conditions(float(value), limits, multipliers, float(left / np.linalg.norm(slope)), float(violation))
+    return Conditions(
+        float(value), limits, multipliers, float(left / np.linalg.norm(slope)), float(violation)
+    )
 
 
 def search(design: Design, settings: Search) -> adjoint.Solution[Float[Array, " n"]]:
@@ -138,7 +158,9 @@ def search(design: Design, settings: Search) -> adjoint.Solution[Float[Array, " 
 
 
 def verify(design: Design) -> adjoint.Verdict:
-    """Check the derivatives of f and of all limits by independent oracles, at the first guess and as one seeded sum of them."""
+    """Check the derivatives of f and of all limits by independent oracles, at the first guess and
+    as one seeded sum of them.
+    """
     weights = np.random.default_rng(0).uniform(0.5, 1.5, len(design.names))
     size = float(design.objective(jnp.asarray(design.start)))
 
@@ -156,7 +178,8 @@ def run(
     references: Sequence[Reference],
     draw: Callable[[Conditions, np.ndarray], bytes],
 ) -> Ending:
-    """Search, leave history, table and pictures, and compare with the references and the conditions.
+    """Search, leave history, table and pictures, and compare with the references and the
+    conditions.
 
     Raises
     ------
@@ -173,19 +196,32 @@ def run(
         record.iteration({"step": k, **{name: float(history[name][k]) for name in names}})
     x = np.asarray(solution.value)
     found = conditions(design, x)
-    record.picture("history.png", _history_png(design, history, references[0]), "The search, step by step.")
+    record.picture(
+        "history.png", _history_png(design, history, references[0]), "The search, step by step."
+    )
     record.picture("design.png", draw(found, x), "The design that was found.")
-    record.file("limits.csv", _table(design, found, solution), "all limits: used shares and multipliers, found twice")
+    record.file(
+        "limits.csv",
+        _table(design, found, solution),
+        "all limits: used shares and multipliers, found twice",
+    )
     return _ending(design, solution, found, references)
 
 
 def _ending(
-    design: Design, solution: adjoint.Solution[Any], found: Conditions, references: Sequence[Reference]
+    design: Design,
+    solution: adjoint.Solution[Any],
+    found: Conditions,
+    references: Sequence[Reference],
 ) -> Ending:
     stats = solution.stats
     largest = max(found.multipliers.max(), np.finfo(float).tiny)
     apart = float(np.abs(np.asarray(stats["multipliers"]) - found.multipliers).max() / largest)
-    active = [name for name, multiplier in zip(design.names, found.multipliers, strict=True) if multiplier > 0]
+    active = [
+        name
+        for name, multiplier in zip(design.names, found.multipliers, strict=True)
+        if multiplier > 0
+    ]
     remarks = (
         f"{stats['method']}. {solution.status.name} after {int(stats['iterations'])} steps and "
         f"{int(stats['evaluations'])} evaluations. Active limits: {', '.join(active) or 'none'}."
@@ -201,31 +237,52 @@ def _ending(
         for reference in references
     ]
     checks += [
-        Check("statuses that are no success", float(not solution.status.ok), 0.0, "it is a minimum"),
-        Check("Karush-Kuhn-Tucker residual, relative", found.residual, RESIDUAL, "computed once more"),
+        Check(
+            "statuses that are no success", float(not solution.status.ok), 0.0, "it is a minimum"
+        ),
+        Check(
+            "Karush-Kuhn-Tucker residual, relative", found.residual, RESIDUAL, "computed once more"
+        ),
         Check("multipliers apart, relative", apart, DIFFERENCE, "computed once more"),
         Check("limits violated, a share", found.violation, VIOLATION, "computed once more"),
     ]
     there = checks[: len(references)]
-    if all(check.holds for check in checks[len(references) :]) and not all(check.holds for check in there):
-        remarks += " It is a minimum in its neighborhood only: start elsewhere, or by another method."
+    if all(check.holds for check in checks[len(references) :]) and not all(
+        check.holds for check in there
+    ):
+        remarks += (
+            " It is a minimum in its neighborhood only: start elsewhere, or by another method."
+        )
     return judged(checks, remarks)
 
 
 def _table(design: Design, found: Conditions, solution: adjoint.Solution[Any]) -> str:
     given = np.asarray(solution.stats["multipliers"])
     rows = zip(design.names, found.limits + 1, given, found.multipliers, strict=True)
-    lines = [f"{name},{used!r},{a!r},{b!r}" for name, used, a, b in ((row[0], *map(float, row[1:])) for row in rows)]
+    lines = [
+        f"{name},{used!r},{a!r},{b!r}"
+        for name, used, a, b in ((row[0], *map(float, row[1:])) for row in rows)
+    ]
     return "\n".join(["limit,used_share,multiplier,multiplier_found_again", *lines]) + "\n"
 
 
 def _history_png(design: Design, history: Any, reference: Reference) -> bytes:
     panels = [
-        Panel(f"{design.goal} in {design.unit}", history["value"], "linear", reference.value, reference.words),
-        Panel("violation, a share (gaps: none)", history["violation"], "log", VIOLATION, "tolerance"),
+        Panel(
+            f"{design.goal} in {design.unit}",
+            history["value"],
+            "linear",
+            reference.value,
+            reference.words,
+        ),
+        Panel(
+            "violation, a share (gaps: none)", history["violation"], "log", VIOLATION, "tolerance"
+        ),
         Panel(f"stationarity in {design.unit}", history["stationarity"], "log"),
     ]
-    return convergence_png(np.arange(len(history["value"])), panels, "Objective, violation and stationarity")
+    return convergence_png(
+        np.arange(len(history["value"])), panels, "Objective, violation and stationarity"
+    )
 
 
 def draw_limits(axis: Any, design: Design, found: Conditions) -> None:
@@ -237,7 +294,12 @@ def draw_limits(axis: Any, design: Design, found: Conditions) -> None:
     for y, multiplier in zip(order, found.multipliers, strict=True):
         if multiplier > 0:
             axis.text(
-                2, y, f"1 % easier: {-multiplier / 100:.3g} {design.unit}", va="center", color="white", fontsize=8
+                2,
+                y,
+                f"1 % easier: {-multiplier / 100:.3g} {design.unit}",
+                va="center",
+                color="white",
+                fontsize=8,
             )
     axis.set_yticks(order, design.names)
     axis.set(title="limits (red: active)", xlabel="used share in %", xlim=(0, 108))

@@ -1,17 +1,21 @@
-"""A network of 1,000 nodes with resistors and diodes: element values fitted to voltages measured at half of the nodes.
+"""A network of 1,000 nodes with resistors and diodes: element values fitted to voltages measured at
+half of the nodes.
 
-The board is a grid of resistors with a load from every node to ground, diodes from some nodes to ground, four supplies (a voltage
-behind a resistance) and current sources. `adjoint.root` finds the voltages v by damped Newton steps on the network's sparsity
-(`problems.network`); the diodes' exponentials are used as they are, without limiting of junction voltages.
+The board is a grid of resistors with a load from every node to ground, diodes from some nodes to
+ground, four supplies (a voltage behind a resistance) and current sources. `adjoint.root` finds the
+voltages v by damped Newton steps on the network's sparsity (`problems.network`); the diodes'
+exponentials are used as they are, without limiting of junction voltages.
 
-The fit: minimize the mean square m(p) of the voltages' misfit in several experiments, which differ by the current sources, over
-the logarithms p of all saturation currents and of those conductances that are in doubt. The gradient takes one more solve for
-each experiment, however many values there are. Each logarithm is scaled by the norm of its column of d v / d p at the start,
-so that a unit of every variable moves the voltages alike; L-BFGS (optax) then needs a tenth of the iterations.
+The fit: minimize the mean square m(p) of the voltages' misfit in several experiments, which differ
+by the current sources, over the logarithms p of all saturation currents and of those conductances
+that are in doubt. The gradient takes one more solve for each experiment, however many values there
+are. Each logarithm is scaled by the norm of its column of d v / d p at the start, so that a unit of
+every variable moves the voltages alike; L-BFGS (optax) then needs a tenth of the iterations.
 
-The measured voltages are computed from true values that the fit does not know, so without noise it must find these again.
-A single diode in series with a resistor has a closed form by Lambert's W function (T. C. Banwell and A. Jayakumar, Exact
-analytical solution for current flow through diode with series resistance, Electronics Letters 36 (2000) 291-292).
+The measured voltages are computed from true values that the fit does not know, so without noise it
+must find these again. A single diode in series with a resistor has a closed form by Lambert's W
+function (T. C. Banwell and A. Jayakumar, Exact analytical solution for current flow through diode
+with series resistance, Electronics Letters 36 (2000) 291-292).
 """
 
 import time
@@ -33,7 +37,9 @@ from adjoint.run.record import Record
 from problems.network import Bench, Network, Values
 from problems.pictures import Curve, Map, Plot, maps_png, plots_png
 
-SUMMARY = "Element values of a circuit with 1,000 nodes and 200 diodes, fitted to measured voltages."
+SUMMARY = (
+    "Element values of a circuit with 1,000 nodes and 200 diodes, fitted to measured voltages."
+)
 JUDGED = "Judged at nominal values, for 2 experiments with at most 8x10 nodes."
 
 NOMINAL_CONDUCTANCE = 1.0  # mS
@@ -51,25 +57,50 @@ class Settings:
     """What can be set, each with its meaning and its range in the metadata of the field."""
 
     rows: int = field(default=25, metadata={"help": "rows of nodes", "minimum": 2, "maximum": 300})
-    columns: int = field(default=40, metadata={"help": "columns of nodes", "minimum": 2, "maximum": 300})
-    diodes: int = field(default=200, metadata={"help": "diodes to ground, at random nodes", "minimum": 1})
-    doubtful: int = field(default=200, metadata={"help": "resistors whose conductance is fitted", "minimum": 0})
-    experiments: int = field(default=4, metadata={"help": "sets of current sources", "minimum": 1, "maximum": 64})
-    measured: float = field(default=0.5, metadata={"help": "share of nodes measured", "minimum": 0.01, "maximum": 1.0})
+    columns: int = field(
+        default=40, metadata={"help": "columns of nodes", "minimum": 2, "maximum": 300}
+    )
+    diodes: int = field(
+        default=200, metadata={"help": "diodes to ground, at random nodes", "minimum": 1}
+    )
+    doubtful: int = field(
+        default=200, metadata={"help": "resistors whose conductance is fitted", "minimum": 0}
+    )
+    experiments: int = field(
+        default=4, metadata={"help": "sets of current sources", "minimum": 1, "maximum": 64}
+    )
+    measured: float = field(
+        default=0.5, metadata={"help": "share of nodes measured", "minimum": 0.01, "maximum": 1.0}
+    )
     noise: float = field(
-        default=0.0, metadata={"help": "standard deviation of the voltages' noise in V", "minimum": 0.0, "maximum": 1.0}
+        default=0.0,
+        metadata={
+            "help": "standard deviation of the voltages' noise in V",
+            "minimum": 0.0,
+            "maximum": 1.0,
+        },
     )
     tolerance: float = field(
-        default=1e-8, metadata={"help": "stop at this root mean square misfit in V, without noise", "minimum": 1e-12}
+        default=1e-8,
+        metadata={
+            "help": "stop at this root mean square misfit in V, without noise",
+            "minimum": 1e-12,
+        },
     )
-    max_iterations: int = field(default=600, metadata={"help": "stop after this many iterations", "minimum": 1})
+    max_iterations: int = field(
+        default=600, metadata={"help": "stop after this many iterations", "minimum": 1}
+    )
     seed: int = field(default=0, metadata={"help": "of the random circuit and noise", "minimum": 0})
 
     def __post_init__(self) -> None:
-        nodes, resistors = self.rows * self.columns, 2 * self.rows * self.columns - self.rows - self.columns
+        nodes, resistors = (
+            self.rows * self.columns,
+            2 * self.rows * self.columns - self.rows - self.columns,
+        )
         if self.diodes > nodes or self.doubtful > resistors:
             raise ValueError(
-                f"{self.rows} x {self.columns} nodes have room for {nodes} diodes and {resistors} resistors, "
+                f"{self.rows} x {self.columns} nodes have room for {nodes} diodes and {resistors} "
+                "resistors, "
                 f"got diodes = {self.diodes} and doubtful = {self.doubtful}"
             )
 
@@ -91,7 +122,13 @@ def bench(settings: Settings) -> Bench:
     network = Network(
         nodes,
         np.concatenate([across, down, np.stack([grounded, np.full(grounded.size, nodes)], 1)]),
-        np.stack([np.sort(random.choice(nodes, settings.diodes, replace=False)), np.full(settings.diodes, nodes)], 1),
+        np.stack(
+            [
+                np.sort(random.choice(nodes, settings.diodes, replace=False)),
+                np.full(settings.diodes, nodes),
+            ],
+            1,
+        ),
     )
     links = len(across) + len(down)
     doubtful = np.sort(random.choice(links, settings.doubtful, replace=False))
@@ -110,14 +147,18 @@ def bench(settings: Settings) -> Bench:
     driven = random.random((settings.experiments, nodes)) < 0.3
     sources = driven * random.uniform(-0.5 * DRIVE, DRIVE, driven.shape)
     sources[:, supplied] += SUPPLY[0] * SUPPLY[1]
-    measured = np.sort(random.choice(nodes, max(1, round(settings.measured * nodes)), replace=False))
+    measured = np.sort(
+        random.choice(nodes, max(1, round(settings.measured * nodes)), replace=False)
+    )
     p = {
         "log_conductance": jnp.asarray(truth["log_conductance"][doubtful]),
         "log_saturation": jnp.asarray(truth["log_saturation"]),
     }
     empty = np.zeros((settings.experiments, measured.size))
     circuit = Bench(network, sources, known, doubtful, measured, empty, p)
-    v = np.asarray(adjoint.require(jax.jit(circuit.solve)(p, jnp.zeros(sources.shape))))[:, measured]
+    v = np.asarray(adjoint.require(jax.jit(circuit.solve)(p, jnp.zeros(sources.shape))))[
+        :, measured
+    ]
     return replace(circuit, voltages=v + settings.noise * random.standard_normal(v.shape))
 
 
@@ -152,7 +193,8 @@ class Iteration:
 
 
 def fit_iterations(circuit: Bench, tolerance: float, max_iterations: int) -> Iterator[Iteration]:
-    """Fit by L-BFGS from nominal values on, until the root mean square misfit is at most ``tolerance`` (in V).
+    """Fit by L-BFGS from nominal values on, until the root mean square misfit is at most
+    ``tolerance`` (in V).
 
     It also ends where no step lowers the misfit any more.
 
@@ -182,21 +224,27 @@ def fit_iterations(circuit: Bench, tolerance: float, max_iterations: int) -> Ite
         misfit = float(np.sqrt(value / circuit.voltages.size))
         steps = int(np.max(solution.stats["iterations"]))
         p = jax.tree.map(np.asarray, to_p(jnp.asarray(y) / scale))
-        yield Iteration(number, p, np.asarray(solution.value), misfit, steps, time.perf_counter() - begin)
+        yield Iteration(
+            number, p, np.asarray(solution.value), misfit, steps, time.perf_counter() - begin
+        )
         begin = time.perf_counter()
         if misfit <= tolerance:
             return
 
 
 def _scale(sensitivity: Values) -> Values:
-    """The norms of the columns of d v / d p, from a hundredth of the largest on, so that no value runs away at first."""
+    """The norms of the columns of d v / d p, from a hundredth of the largest on, so that no value
+    runs away at first.
+    """
     norms = jax.tree.map(lambda columns: jnp.linalg.norm(columns, axis=(0, 1)), sensitivity)
     largest = jnp.max(ravel_pytree(norms)[0])
     return jax.tree.map(lambda norm: jnp.maximum(norm, 0.01 * largest), norms)
 
 
 class _Judge:
-    """The sum of the squared misfits and its gradient for a line search, by one compiled function; Newton starts warm."""
+    """The sum of the squared misfits and its gradient for a line search, by one compiled function;
+    Newton starts warm.
+    """
 
     def __init__(self, circuit: Bench, to_p: Callable[[Array], Values], start: Array):
         def misfit(y: Array, start: Array) -> Any:
@@ -208,7 +256,10 @@ class _Judge:
 
     def _look(self, y: np.ndarray) -> Any:
         if self._at is None or not np.array_equal(y, self._at):
-            self._at, self._found = y.copy(), jax.block_until_ready(self._analyze(jnp.asarray(y), self._start))
+            self._at, self._found = (
+                y.copy(),
+                jax.block_until_ready(self._analyze(jnp.asarray(y), self._start)),
+            )
         return self._found
 
     def value(self, y: np.ndarray) -> float:
@@ -226,21 +277,32 @@ class _Judge:
         return solution
 
 
-def standard_errors(circuit: Bench, p: Values, v: Float[np.ndarray, "experiments nodes"], noise: float) -> Values:
-    """Standard errors of the logarithms when the voltages' noise is ``noise`` (in V): diagonal of (J' J)^-1, J = d v / d p."""
+def standard_errors(
+    circuit: Bench, p: Values, v: Float[np.ndarray, "experiments nodes"], noise: float
+) -> Values:
+    """Standard errors of the logarithms when the voltages' noise is ``noise`` (in V): diagonal of
+    (J' J)^-1, J = d v / d p.
+    """
     columns = jax.jit(circuit.sensitivity)(p, jnp.asarray(v))
-    J = np.concatenate([np.asarray(part).reshape(-1, part.shape[-1]) for part in jax.tree.leaves(columns)], axis=1)
-    # By singular values; directions that no voltage shows get an enormous error instead of a division by zero.
+    J = np.concatenate(
+        [np.asarray(part).reshape(-1, part.shape[-1]) for part in jax.tree.leaves(columns)], axis=1
+    )
+    # By singular values; directions that no voltage shows get an enormous error instead of a
+    # division by zero.
     _, singular, right = np.linalg.svd(J, full_matrices=False)
     singular = np.maximum(singular, np.finfo(float).tiny ** 0.5)
     errors = noise * np.linalg.norm(right.T / singular, axis=1)
     if J.shape[0] < J.shape[1]:
         errors = np.full(J.shape[1], np.inf)
-    return jax.tree.map(np.asarray, ravel_pytree(jax.tree.map(jnp.asarray, p))[1](jnp.asarray(errors)))
+    return jax.tree.map(
+        np.asarray, ravel_pytree(jax.tree.map(jnp.asarray, p))[1](jnp.asarray(errors))
+    )
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check d misfit / d p by independent oracles, at nominal values, for 2 experiments with at most 8x10 nodes."""
+    """Check d misfit / d p by independent oracles, at nominal values, for 2 experiments with at
+    most 8x10 nodes.
+    """
     circuit = bench(_small(settings))
     start = adjoint.require(jax.jit(circuit.solve)(circuit.guess, jnp.zeros(circuit.sources.shape)))
     return adjoint.verify_gradient(jax.jit(lambda p: circuit.misfit(p, start)), circuit.guess)
@@ -253,7 +315,14 @@ def _small(settings: Settings) -> Settings:
     diodes = int(np.ceil(share * settings.diodes))
     doubtful = int(share * settings.doubtful)
     experiments = min(settings.experiments, 2)
-    return replace(settings, rows=rows, columns=columns, diodes=diodes, doubtful=doubtful, experiments=experiments)
+    return replace(
+        settings,
+        rows=rows,
+        columns=columns,
+        diodes=diodes,
+        doubtful=doubtful,
+        experiments=experiments,
+    )
 
 
 def run(settings: Settings, record: Record) -> Ending:
@@ -283,7 +352,9 @@ def run(settings: Settings, record: Record) -> Ending:
 
 
 def _row(circuit: Bench, iteration: Iteration) -> dict[str, object]:
-    conductance, saturation = (float(np.max(error, initial=0.0)) for error in _errors(circuit, iteration.p).values())
+    conductance, saturation = (
+        float(np.max(error, initial=0.0)) for error in _errors(circuit, iteration.p).values()
+    )
     return {
         "iteration": iteration.iteration,
         "misfit": iteration.misfit,
@@ -295,13 +366,17 @@ def _row(circuit: Bench, iteration: Iteration) -> dict[str, object]:
 
 
 def _errors(circuit: Bench, p: Values) -> dict[str, Float[np.ndarray, " elements"]]:
-    """How far the fitted logarithms are from the true ones: relative errors of the element values, when small."""
+    """How far the fitted logarithms are from the true ones: relative errors of the element values,
+    when small.
+    """
     names = ("log_conductance", "log_saturation")
     return {name: np.abs(np.asarray(p[name]) - np.asarray(circuit.truth[name])) for name in names}
 
 
 def _ending(circuit: Bench, latest: Iteration | None, tolerance: float) -> Ending:
-    """Done when the misfit is down and every identifiable value is found to within what the misfit left undecided."""
+    """Done when the misfit is down and every identifiable value is found to within what the misfit
+    left undecided.
+    """
     if latest is None:
         return Ending(Outcome.NOT_CONVERGED, "No step lowers the misfit of the nominal values.")
     errors = np.concatenate(list(_errors(circuit, latest.p).values()))
@@ -310,19 +385,24 @@ def _ending(circuit: Bench, latest: Iteration | None, tolerance: float) -> Endin
     identifiable = per_volt * VOLTAGE_ERROR <= VALUE_ERROR
     worst = float(np.max(errors[identifiable], initial=0.0))
     sentence = (
-        f"The misfit is {latest.misfit:.2e} V after {latest.iteration} iterations, the tolerance {tolerance:.2e} V. "
-        f"{identifiable.sum()} of {errors.size} values are identifiable, and the worst of them is off by {worst:.1e}"
+        f"The misfit is {latest.misfit:.2e} V after {latest.iteration} iterations, the tolerance "
+        f"{tolerance:.2e} V. "
+        f"{identifiable.sum()} of {errors.size} values are identifiable, and the worst of them is "
+        f"off by {worst:.1e}"
     )
     if latest.misfit > tolerance:
         return Ending(Outcome.NOT_CONVERGED, f"Not converged: {sentence}.")
-    # The misfit of n voltages moves a value by at most sqrt(n) misfit times its error per volt; a factor 2 for curvature.
+    # The misfit of n voltages moves a value by at most sqrt(n) misfit times its error per volt; a
+    # factor 2 for curvature.
     allowed = 2 * circuit.voltages.size**0.5 * tolerance * per_volt
     if np.any(errors[identifiable] > allowed[identifiable]):
         return Ending(Outcome.NOT_CONVERGED, f"Another circuit fits as well: {sentence}.")
     return Ending(Outcome.DONE, f"Fitted: {sentence}.")
 
 
-def _leave(settings: Settings, circuit: Bench, latest: Iteration, tolerance: float, record: Record) -> None:
+def _leave(
+    settings: Settings, circuit: Bench, latest: Iteration, tolerance: float, record: Record
+) -> None:
     """The pictures of the latest values."""
     history = record.history
     shape = (settings.rows, settings.columns)
@@ -331,24 +411,57 @@ def _leave(settings: Settings, circuit: Bench, latest: Iteration, tolerance: flo
     misfit[circuit.measured] = 1e9 * (latest.voltages[0, circuit.measured] - circuit.voltages[0])
     maps = (
         Map("voltages, experiment 1", "v in V", latest.voltages[0].reshape(shape).T, extent),
-        Map("misfit at the measured nodes", "fitted - measured in nV", misfit.reshape(shape).T, extent),
+        Map(
+            "misfit at the measured nodes",
+            "fitted - measured in nV",
+            misfit.reshape(shape).T,
+            extent,
+        ),
     )
-    record.picture("voltages.png", maps_png(maps, "column", "row"), "Voltages and their misfit in experiment 1.")
+    record.picture(
+        "voltages.png",
+        maps_png(maps, "column", "row"),
+        "Voltages and their misfit in experiment 1.",
+    )
     plots = [
-        _comparison("conductances", "mS", circuit.guess["log_conductance"], latest.p, circuit.truth, "log_conductance"),
         _comparison(
-            "saturation currents", "mA", circuit.guess["log_saturation"], latest.p, circuit.truth, "log_saturation"
+            "conductances",
+            "mS",
+            circuit.guess["log_conductance"],
+            latest.p,
+            circuit.truth,
+            "log_conductance",
+        ),
+        _comparison(
+            "saturation currents",
+            "mA",
+            circuit.guess["log_saturation"],
+            latest.p,
+            circuit.truth,
+            "log_saturation",
         ),
     ]
-    record.picture("values.png", plots_png(plots), "Fitted over true element values; on the line they agree.")
+    record.picture(
+        "values.png", plots_png(plots), "Fitted over true element values; on the line they agree."
+    )
     panels = [
-        Panel("misfit in V (root mean square)", history.column("misfit"), "log", tolerance, "tolerance"),
+        Panel(
+            "misfit in V (root mean square)",
+            history.column("misfit"),
+            "log",
+            tolerance,
+            "tolerance",
+        ),
         Panel("largest error of ln g", history.column("conductance_error"), "log"),
         Panel("largest error of ln I_s", history.column("saturation_error"), "log"),
     ]
     title = f"Fit of {sum(v.size for v in circuit.truth.values())} element values"
     plot = convergence_png(history.column("iteration"), panels, title)
-    record.picture("convergence.png", plot, "Misfit and largest errors of the element values in each iteration.")
+    record.picture(
+        "convergence.png",
+        plot,
+        "Misfit and largest errors of the element values in each iteration.",
+    )
 
 
 def _comparison(title: str, unit: str, guess: Array, p: Values, truth: Values, name: str) -> Plot:

@@ -1,17 +1,22 @@
-"""The double pendulum: what its motion depends on, when that can no longer be said, and how to make it meet given points.
+"""The double pendulum: what its motion depends on, when that can no longer be said, and how to make
+it meet given points.
 
-    y' = f(y, p),   y = (angles, velocities),   p = (lengths, masses, gravity)             (`problems.pendulum`)
+    y' = f(y, p),   y = (angles, velocities),   p = (lengths, masses, gravity)
+    (`problems.pendulum`)
 
-All sensitivities of y(t), to the start and to p, come from `adjoint.ode_solve` twice: forward, by the variational equations, and
-backward, by the discrete adjoint. Exact laws of the motion check them, and a published gradient: the notebook
-double-pendulum-sensitivity of MIT 18.063 (Matrix Calculus, github.com/mitmath/matrixcalc) gives that of |y(2 s)|^2 by y(0) for
-rods of 1 m, equal masses and g = 9.80665 m/s^2, released at rest from both angles 2.
+All sensitivities of y(t), to the start and to p, come from `adjoint.ode_solve` twice: forward, by
+the variational equations, and backward, by the discrete adjoint. Exact laws of the motion check
+them, and a published gradient: the notebook double-pendulum-sensitivity of MIT 18.063 (Matrix
+Calculus, github.com/mitmath/matrixcalc) gives that of |y(2 s)|^2 by y(0) for rods of 1 m, equal
+masses and g = 9.80665 m/s^2, released at rest from both angles 2.
 
-The motion is chaotic: S = dy(t)/dy(0) grows exponentially, while near rest it only swings. A solve with tolerance e has lost its
-gradient where |S| e reaches 1, and `ode_solve(certificate=True)` says so before: fewer than one digit is `UNTRUSTED`, and NaN.
+The motion is chaotic: S = dy(t)/dy(0) grows exponentially, while near rest it only swings. A solve
+with tolerance e has lost its gradient where |S| e reaches 1, and `ode_solve(certificate=True)` says
+so before: fewer than one digit is `UNTRUSTED`, and NaN.
 
-The design: hanging at rest, with which velocities and with rods of which lengths does the tip meet given points, at any times?
-(`problems.pendulum_design`: least squares by L-BFGS-B, whose gradient takes one adjoint solve.)
+The design: hanging at rest, with which velocities and with rods of which lengths does the tip meet
+given points, at any times? (`problems.pendulum_design`: least squares by L-BFGS-B, whose gradient
+takes one adjoint solve.)
 """
 
 from collections.abc import Iterator
@@ -29,16 +34,37 @@ from adjoint.run.checks import Check, judged
 from adjoint.run.ending import Ending
 from adjoint.run.record import Record
 from problems.pendulum import Everything, Pendulum, State, broken_laws, joints, motion, normal_modes
-from problems.pendulum_design import Design, Job, cost, first_design, improve, misses, read_points, swing, times_of
-from problems.pendulum_pictures import FRAME_LENGTH, STEPS_PER_FRAME, Lines, Swing, film_gif, lines_png, path_png
+from problems.pendulum_design import (
+    Design,
+    Job,
+    cost,
+    first_design,
+    improve,
+    misses,
+    read_points,
+    swing,
+    times_of,
+)
+from problems.pendulum_pictures import (
+    FRAME_LENGTH,
+    STEPS_PER_FRAME,
+    Lines,
+    Swing,
+    film_gif,
+    lines_png,
+    path_png,
+)
 
 SUMMARY = (
-    "Double pendulum: sensitivities forward and backward, chaos that refuses a gradient, a swing through given points."
+    "Double pendulum: sensitivities forward and backward, chaos that refuses a gradient, a swing "
+    "through given points."
 )
 JUDGED = "Judged at the first design, by its velocities, lengths and times."
 
 # Forward, with a relative tolerance of 1e-10; it differs from the adjoint there by 9e-7.
-PUBLISHED_GRADIENT = np.array([17.425310160434826, -37.7130498818074, -3.517137064485507, -27.856006327870688])
+PUBLISHED_GRADIENT = np.array(
+    [17.425310160434826, -37.7130498818074, -3.517137064485507, -27.856006327870688]
+)
 TIGHT = 1e-13  # tolerance of what others are compared with
 MOST_STEPS = 50_000
 SAMPLES = 80
@@ -48,7 +74,8 @@ STOPS = 40  # times at which the growth is looked at
 QUANTITIES = ("a1", "a2", "w1", "w2")
 CAUSES = ("a1(0)", "a2(0)", "w1(0)", "w2(0)", "l1", "l2", "m1", "m2", "g")
 GROWTH_CAPTION = (
-    "How sensitivities grow, and how many digits of them the certificate promises and a tighter solve confirms."
+    "How sensitivities grow, and how many digits of them the certificate promises and a tighter "
+    "solve confirms."
 )
 
 
@@ -60,19 +87,35 @@ def _setting(default: Any, help: str, **limits: Any) -> Any:
 class Settings:
     """What can be set, each with its meaning and its range in the metadata of the field."""
 
-    angle_1: float = _setting(2.0, "of the upper rod from the vertical at first, in rad", minimum=-4.0, maximum=4.0)
-    angle_2: float = _setting(2.0, "of the lower rod from the vertical at first, in rad", minimum=-4.0, maximum=4.0)
-    velocity_1: float = _setting(0.0, "of the upper rod at first, in rad/s", minimum=-20.0, maximum=20.0)
-    velocity_2: float = _setting(0.0, "of the lower rod at first, in rad/s", minimum=-20.0, maximum=20.0)
+    angle_1: float = _setting(
+        2.0, "of the upper rod from the vertical at first, in rad", minimum=-4.0, maximum=4.0
+    )
+    angle_2: float = _setting(
+        2.0, "of the lower rod from the vertical at first, in rad", minimum=-4.0, maximum=4.0
+    )
+    velocity_1: float = _setting(
+        0.0, "of the upper rod at first, in rad/s", minimum=-20.0, maximum=20.0
+    )
+    velocity_2: float = _setting(
+        0.0, "of the lower rod at first, in rad/s", minimum=-20.0, maximum=20.0
+    )
     length_1: float = _setting(1.0, "of the upper rod in m", minimum=0.01, maximum=100.0)
     length_2: float = _setting(1.0, "of the lower rod in m", minimum=0.01, maximum=100.0)
     mass_1: float = _setting(1.0, "at the joint in kg", minimum=0.001, maximum=1000.0)
     mass_2: float = _setting(1.0, "at the tip in kg", minimum=0.001, maximum=1000.0)
     gravity: float = _setting(9.80665, "in m/s^2", minimum=0.01, maximum=1000.0)
-    time: float = _setting(2.0, "of the sensitivities to everything, in s", minimum=0.01, maximum=5.0)
-    longest: float = _setting(20.0, "end of the growth of the sensitivities, in s", minimum=1.0, maximum=30.0)
-    tolerance: float = _setting(1e-8, "of the solves whose gradients are certified", minimum=1e-12, maximum=1e-4)
-    points: str = _setting("1.2,-1.2 1,0.2 -0.5,0.6", "x,y in m that the tip is to meet, in this order")
+    time: float = _setting(
+        2.0, "of the sensitivities to everything, in s", minimum=0.01, maximum=5.0
+    )
+    longest: float = _setting(
+        20.0, "end of the growth of the sensitivities, in s", minimum=1.0, maximum=30.0
+    )
+    tolerance: float = _setting(
+        1e-8, "of the solves whose gradients are certified", minimum=1e-12, maximum=1e-4
+    )
+    points: str = _setting(
+        "1.2,-1.2 1,0.2 -0.5,0.6", "x,y in m that the tip is to meet, in this order"
+    )
     max_iterations: int = _setting(500, "of the design", minimum=1, maximum=100_000)
 
     def __post_init__(self) -> None:
@@ -98,11 +141,21 @@ def numbers(y: State) -> Float[Array, "... 4"]:
 def sensitivities(
     of: Everything, times: Float[Array, " times"], tolerance: float
 ) -> tuple[adjoint.Solution[State], Everything]:
-    """y at the times, and the derivatives of (a, w) by everything: each leaf with axes (times, 4) before its own; forward."""
+    """y at the times, and the derivatives of (a, w) by everything: each leaf with axes (times, 4)
+    before its own; forward.
+    """
 
     def states(of: Everything) -> tuple[Array, adjoint.Solution[State]]:
         solution = adjoint.ode_solve(
-            motion, *of, 0.0, times[-1], ts=times, rtol=tolerance, atol=tolerance, max_steps=MOST_STEPS, mode="both"
+            motion,
+            *of,
+            0.0,
+            times[-1],
+            ts=times,
+            rtol=tolerance,
+            atol=tolerance,
+            max_steps=MOST_STEPS,
+            mode="both",
         )
         return numbers(solution.value), solution
 
@@ -112,13 +165,23 @@ def sensitivities(
 
 @partial(jax.jit, static_argnums=2)
 def sensitivities_by_adjoint(of: Everything, t: Float[Array, ""], tolerance: float) -> Everything:
-    """Derivatives of (a, w)(t) by four adjoint solves: those of the steps that were made, where `sensitivities` has its own."""
+    """Derivatives of (a, w)(t) by four adjoint solves: those of the steps that were made, where
+    `sensitivities` has its own.
+    """
 
     def end(of: Everything) -> Array:
         y, p = of
         sensitivity = adjoint.DiscreteAdjoint()
         solution = adjoint.ode_solve(
-            motion, y, p, 0.0, t, rtol=tolerance, atol=tolerance, max_steps=MOST_STEPS, sensitivity=sensitivity
+            motion,
+            y,
+            p,
+            0.0,
+            t,
+            rtol=tolerance,
+            atol=tolerance,
+            max_steps=MOST_STEPS,
+            sensitivity=sensitivity,
         )
         return numbers(solution.value)
 
@@ -149,8 +212,12 @@ class Growth(NamedTuple):
     trusted: bool
 
 
-def growth(of: Everything, times: Float[np.ndarray, " times"], tolerance: float) -> Iterator[Growth]:
-    """|S(t)|, the digits that the certificate gives its adjoint, and those that a solve with tolerance 1e-13 confirms."""
+def growth(
+    of: Everything, times: Float[np.ndarray, " times"], tolerance: float
+) -> Iterator[Growth]:
+    """|S(t)|, the digits that the certificate gives its adjoint, and those that a solve with
+    tolerance 1e-13 confirms.
+    """
     solution, d = sensitivities(of, jnp.asarray(times), TIGHT)
     adjoint.require(solution)
     for t, reference in zip(times, np.concatenate(d.start, axis=2), strict=True):
@@ -171,21 +238,35 @@ class Agreement(NamedTuple):
 
 
 def check(settings: Settings) -> tuple[Agreement, str]:
-    """Sensitivities at ``settings.time`` against the adjoint and the laws, and all of them as a table in CSV."""
+    """Sensitivities at ``settings.time`` against the adjoint and the laws, and all of them as a
+    table in CSV.
+    """
     of, times = everything(settings), jnp.linspace(0.0, settings.time, SAMPLES + 1)
     solution, d = sensitivities(of, times, TIGHT)
     now = jax.tree.map(lambda leaf: leaf[-1], adjoint.require(solution))
-    forward, backward = jax.tree.map(lambda leaf: leaf[-1], d), sensitivities_by_adjoint(of, times[-1], TIGHT)
+    forward, backward = (
+        jax.tree.map(lambda leaf: leaf[-1], d),
+        sensitivities_by_adjoint(of, times[-1], TIGHT),
+    )
     laws = jax.jit(broken_laws)(settings.time, now, forward, of)
     both = [
-        np.concatenate([np.reshape(leaf, (4, -1)) for leaf in jax.tree.leaves(d)], axis=1) for d in (forward, backward)
+        np.concatenate([np.reshape(leaf, (4, -1)) for leaf in jax.tree.leaves(d)], axis=1)
+        for d in (forward, backward)
     ]
     rows = [["derivative", "forward", "adjoint"]]
     for i, what in enumerate(QUANTITIES):
-        rows += [[f"d {what} / d {by}", *(repr(float(d[i, j])) for d in both)] for j, by in enumerate(CAUSES)]
+        rows += [
+            [f"d {what} / d {by}", *(repr(float(d[i, j])) for d in both)]
+            for j, by in enumerate(CAUSES)
+        ]
     table = "".join(",".join(row) + "\n" for row in rows)
     apart = float(np.abs(both[0] - both[1]).max() / np.abs(both[0]).max())
-    found = Agreement(apart, {name: float(v) for name, v in laws.items()}, _from_published(), mode_error(of.pendulum))
+    found = Agreement(
+        apart,
+        {name: float(v) for name, v in laws.items()},
+        _from_published(),
+        mode_error(of.pendulum),
+    )
     return found, table
 
 
@@ -197,11 +278,15 @@ def _from_published() -> float:
 
 
 def mode_error(p: Pendulum, amplitude: float = 1e-5) -> float:
-    """How far small oscillations are from a(0) cos(omega t) for two slow periods; the closed form neglects amplitude^2."""
+    """How far small oscillations are from a(0) cos(omega t) for two slow periods; the closed form
+    neglects amplitude^2.
+    """
     omegas, modes = normal_modes(p)
     times, errors = jnp.linspace(0.0, 4 * np.pi / omegas[0], SAMPLES + 1), []
     for omega, mode in zip(omegas, modes.T, strict=True):
-        solution, _ = sensitivities(Everything(State(amplitude * mode, jnp.zeros(2)), p), times, TIGHT)
+        solution, _ = sensitivities(
+            Everything(State(amplitude * mode, jnp.zeros(2)), p), times, TIGHT
+        )
         angles = adjoint.require(solution).angles / amplitude
         errors.append(np.abs(angles - jnp.outer(jnp.cos(omega * times), mode)).max())
     return float(max(errors))
@@ -213,13 +298,16 @@ def job(settings: Settings) -> Job:
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check the gradient of the design's cost by all unknowns by independent oracles, at the first design."""
+    """Check the gradient of the design's cost by all unknowns by independent oracles, at the first
+    design.
+    """
     task = job(settings)
     return adjoint.verify_gradient(jax.jit(lambda x: cost(task, x)), first_design(task), rtol=1e-7)
 
 
 def run(settings: Settings, record: Record) -> Ending:
-    """Take the sensitivities, follow their growth until they are refused, and make the tip meet the points.
+    """Take the sensitivities, follow their growth until they are refused, and make the tip meet the
+    points.
 
     Raises
     ------
@@ -232,11 +320,23 @@ def run(settings: Settings, record: Record) -> Ending:
     """
     record.phase("computing the sensitivities")
     found, table = check(settings)
-    record.file("sensitivities.csv", table, "derivatives of angles and velocities by everything, forward and backward")
+    record.file(
+        "sensitivities.csv",
+        table,
+        "derivatives of angles and velocities by everything, forward and backward",
+    )
     of = everything(settings)
     record.phase("drawing the pictures and the film")
-    record.picture("sensitivities.png", _sensitivities_png(settings, of), "What the angles depend on, forward mode.")
-    record.picture("swing.gif", _film(settings, of), "The pendulum, and one released a thousandth of a radian lower.")
+    record.picture(
+        "sensitivities.png",
+        _sensitivities_png(settings, of),
+        "What the angles depend on, forward mode.",
+    )
+    record.picture(
+        "swing.gif",
+        _film(settings, of),
+        "The pendulum, and one released a thousandth of a radian lower.",
+    )
     record.phase("designing the swing")
     path = improve(job(settings), settings.max_iterations)
     _leave_design(settings, path, record)
@@ -244,45 +344,70 @@ def run(settings: Settings, record: Record) -> Ending:
     times = np.linspace(settings.longest / STOPS, settings.longest, STOPS)
     grown: list[tuple[Growth, Growth]] = []
     try:
-        for pair in record.follow(zip(*(growth(o, times, settings.tolerance) for o in (of, calm)), strict=True)):
+        for pair in record.follow(
+            zip(*(growth(o, times, settings.tolerance) for o in (of, calm)), strict=True)
+        ):
             grown.append(pair)
             record.iteration(_row(times[len(grown) - 1], pair))
     finally:
         if grown:
-            record.picture("growth.png", _growth_png(settings, times[: len(grown)], grown), GROWTH_CAPTION)
+            record.picture(
+                "growth.png", _growth_png(settings, times[: len(grown)], grown), GROWTH_CAPTION
+            )
     return _ending(settings, found, path, times, [wild for wild, _ in grown])
 
 
 def _row(t: float, pair: tuple[Growth, Growth]) -> dict[str, object]:
     row: dict[str, object] = {"time": float(t)}
     for name, g in zip(("", "_near_rest"), pair, strict=True):
-        row |= {f"norm{name}": g.norm, f"digits{name}": g.promised_digits, f"real_digits{name}": g.real_digits}
+        row |= {
+            f"norm{name}": g.norm,
+            f"digits{name}": g.promised_digits,
+            f"real_digits{name}": g.real_digits,
+        }
         row |= {f"trusted{name}": int(g.trusted)}
     return row
 
 
 def _ending(
-    settings: Settings, found: Agreement, path: list[tuple[Design, float]], times: np.ndarray, wild: list[Growth]
+    settings: Settings,
+    found: Agreement,
+    path: list[tuple[Design, float]],
+    times: np.ndarray,
+    wild: list[Growth],
 ) -> Ending:
-    """Done when every number is met, no gradient without a right digit was trusted, and the tip meets the points."""
+    """Done when every number is met, no gradient without a right digit was trusted, and the tip
+    meets the points.
+    """
     x, task = path[-1][0], job(settings)
     miss = float(np.linalg.norm(misses(task, x), axis=1).max())
-    kicked = Everything(State(jnp.zeros(2), x.velocities), task.pendulum._replace(lengths=jnp.exp(x.log_lengths)))
-    digits = float(certified(kicked, float(times_of(x)[-1]), settings.tolerance).stats["gradient_digits"])
+    kicked = Everything(
+        State(jnp.zeros(2), x.velocities), task.pendulum._replace(lengths=jnp.exp(x.log_lengths))
+    )
+    digits = float(
+        certified(kicked, float(times_of(x)[-1]), settings.tolerance).stats["gradient_digits"]
+    )
     refused = [t for t, g in zip(times, wild, strict=True) if not g.trusted]
     over = max((g.promised_digits - g.real_digits for g in wild if g.trusted), default=0.0)
     rate = np.polyfit(times, np.log([g.norm for g in wild]), 1)[0]
     worst = max(found.laws, key=found.laws.__getitem__)
     sentence = (
-        f"Sensitivities grow as exp({rate:.2f} t / s); with tolerance {settings.tolerance:g} the certificate gives "
-        f"{wild[0].promised_digits:.1f} digits at {times[0]:g} s and {wild[-1].promised_digits:.1f} at {times[-1]:g} s, "
+        f"Sensitivities grow as exp({rate:.2f} t / s); with tolerance {settings.tolerance:g} the "
+        "certificate gives "
+        f"{wild[0].promised_digits:.1f} digits at {times[0]:g} s and "
+        f"{wild[-1].promised_digits:.1f} at {times[-1]:g} s, "
         + (f"UNTRUSTED first at {refused[0]:g} s; " if refused else "always trusted; ")
         + f"at most {over:.1f} more than a tight solve confirms. "
         + f"The design took {len(path) - 1} iterations; gradients there have {digits:.1f} digits."
     )
     without_a_digit = float(sum(g.real_digits <= 0 for g in wild if g.trusted))
     checks = [
-        Check("forward off adjoint sensitivities", found.forward_and_adjoint, 1e-9, "the same derivatives"),
+        Check(
+            "forward off adjoint sensitivities",
+            found.forward_and_adjoint,
+            1e-9,
+            "the same derivatives",
+        ),
         Check(f"laws broken by ({worst})", found.laws[worst], 1e-9, "symmetries of the pendulum"),
         Check("small oscillations off", found.modes, 1e-7, "normal modes"),
         Check("gradient off the published one", found.published, 2e-6, "its printed digits"),
@@ -295,27 +420,47 @@ def _ending(
 def _sensitivities_png(settings: Settings, of: Everything) -> bytes:
     times = jnp.linspace(0.0, settings.time, SAMPLES + 1)
     _, d = sensitivities(of, times, TIGHT)
-    flat = np.concatenate([np.reshape(leaf, (SAMPLES + 1, 4, -1)) for leaf in jax.tree.leaves(d)], axis=2)
+    flat = np.concatenate(
+        [np.reshape(leaf, (SAMPLES + 1, 4, -1)) for leaf in jax.tree.leaves(d)], axis=2
+    )
     plots = []
     for i, rod in enumerate(("upper", "lower")):
         curves = {f"by {by}": flat[:, i, j] for j, by in enumerate(CAUSES)}
         plots.append(
-            Lines(f"angle of the {rod} rod, a{i + 1}", "derivative in rad per unit", np.asarray(times), curves)
+            Lines(
+                f"angle of the {rod} rod, a{i + 1}",
+                "derivative in rad per unit",
+                np.asarray(times),
+                curves,
+            )
         )
     return lines_png(plots)
 
 
 def _growth_png(settings: Settings, times: np.ndarray, grown: list[tuple[Growth, Growth]]) -> bytes:
-    wild, calm = ({name: np.array([getattr(g[k], name) for g in grown]) for name in Growth._fields} for k in (0, 1))
+    wild, calm = (
+        {name: np.array([getattr(g[k], name) for g in grown]) for name in Growth._fields}
+        for k in (0, 1)
+    )
     norms = {"this start": wild["norm"], "near rest": calm["norm"]}
     promised, real = (
         {f"this start, {word}": wild[name], f"near rest, {word}": calm[name]}
         for word, name in (("promised", "promised_digits"), ("found", "real_digits"))
     )
     e = settings.tolerance
-    size, digits = "|S| (angles in rad, velocities in rad/s)", f"digits of the gradient, tolerance {e:g}"
+    size, digits = (
+        "|S| (angles in rad, velocities in rad/s)",
+        f"digits of the gradient, tolerance {e:g}",
+    )
     plots = [
-        Lines("sensitivity to the start", size, times, norms, levels={"1 / tolerance": 1 / e}, scale="log"),
+        Lines(
+            "sensitivity to the start",
+            size,
+            times,
+            norms,
+            levels={"1 / tolerance": 1 / e},
+            scale="log",
+        ),
         Lines(digits, "decimal digits", times, promised, real, {"UNTRUSTED below": 1.0}),
     ]
     return lines_png(plots)
@@ -328,7 +473,9 @@ def _film(settings: Settings, of: Everything) -> bytes:
     @jax.jit
     def solve(of: Everything) -> adjoint.Solution[State]:
         y, p = of
-        return adjoint.ode_solve(motion, y, p, 0.0, times[-1], ts=times, rtol=1e-10, atol=1e-10, max_steps=MOST_STEPS)
+        return adjoint.ode_solve(
+            motion, y, p, 0.0, times[-1], ts=times, rtol=1e-10, atol=1e-10, max_steps=MOST_STEPS
+        )
 
     lower = of._replace(start=of.start._replace(angles=of.start.angles - DISTURBANCE))
     starts = {"as asked": of, f"angles {DISTURBANCE:g} rad less": lower}
@@ -350,7 +497,9 @@ def _leave_design(settings: Settings, path: list[tuple[Design, float]], record: 
     paths = [np.asarray(swing(task, x, jnp.linspace(0.0, times_of(x)[-1], 400))) for x in ends]
     lengths, velocities = np.exp(ends[1].log_lengths), np.asarray(ends[1].velocities)
     caption = (
-        f"Hanging at rest, then kicked: rods of {lengths[0]:.4f} and {lengths[1]:.4f} m and velocities of "
-        f"{velocities[0]:.4f} and {velocities[1]:.4f} rad/s make the tip meet the points in this order."
+        f"Hanging at rest, then kicked: rods of {lengths[0]:.4f} and {lengths[1]:.4f} m and "
+        "velocities of "
+        f"{velocities[0]:.4f} and {velocities[1]:.4f} rad/s make the tip meet the points in this "
+        "order."
     )
     record.picture("design.png", path_png(task.points, *paths), caption)

@@ -1,15 +1,19 @@
-"""The average height of the Lorenz attractor, and how it depends on rho: a gradient that plain differentiation cannot give.
+"""The average height of the Lorenz attractor, and how it depends on rho: a gradient that plain
+differentiation cannot give.
 
-    x' = sigma (y - x),   y' = x (rho - z) - y,   z' = x y - beta z,     sigma = 10, beta = 8/3, rho = 28
+    x' = sigma (y - x),   y' = x (rho - z) - y,   z' = x y - beta z,     sigma = 10, beta = 8/3, rho
+    = 28
 
-everything dimensionless (E. N. Lorenz, J. Atmos. Sci. 20 (1963) 130-141). The average <z> over an infinite time is a smooth-looking
-function of rho with a slope of about 1. The derivative of the average over a finite time T from a fixed start, which is what
-differentiating a solver gives, has nothing to do with it: it grows like exp(0.9 T) / T, 0.9 being the Lyapunov exponent.
+everything dimensionless (E. N. Lorenz, J. Atmos. Sci. 20 (1963) 130-141). The average <z> over an
+infinite time is a smooth-looking function of rho with a slope of about 1. The derivative of the
+average over a finite time T from a fixed start, which is what differentiating a solver gives, has
+nothing to do with it: it grows like exp(0.9 T) / T, 0.9 being the Lyapunov exponent.
 `adjoint.shadowing_sensitivity` finds the slope by least squares shadowing.
 
-Published: about 1.01 (Q. Wang, R. Hu, P. Blonigan, Least squares shadowing sensitivity analysis of chaotic limit cycle
-oscillations, J. Comput. Phys. 267 (2014) 210-224). Two more judges are computed here: the slope of averages over an ensemble of
-long trajectories at nine values of rho, and the midpoint discretization of that paper, a sparse system of its own.
+Published: about 1.01 (Q. Wang, R. Hu, P. Blonigan, Least squares shadowing sensitivity analysis of
+chaotic limit cycle oscillations, J. Comput. Phys. 267 (2014) 210-224). Two more judges are computed
+here: the slope of averages over an ensemble of long trajectories at nine values of rho, and the
+midpoint discretization of that paper, a sparse system of its own.
 """
 
 import time
@@ -29,8 +33,14 @@ from adjoint.run.ending import Ending
 from adjoint.run.record import Record
 from problems.pictures import Curve, Plot, plots_png
 
-SUMMARY = "Slope of a long-time average of a chaotic flow, where plain gradients explode (Lorenz attractor)."
-JUDGED = "Judged by the slope of averages over long trajectories at nine rho; shadowing has a small bias."
+SUMMARY = (
+    "Slope of a long-time average of a chaotic flow, where plain gradients explode (Lorenz "
+    "attractor)."
+)
+JUDGED = (
+    "Judged by the slope of averages over long trajectories at nine rho; shadowing has a small "
+    "bias."
+)
 
 SIGMA, BETA = 10.0, 8 / 3
 PUBLISHED, PUBLISHED_RHO = 1.01, 28.0
@@ -38,7 +48,8 @@ PUBLISHED, PUBLISHED_RHO = 1.01, 28.0
 ALLOWED = 0.02
 TRANSIENT = 30.0
 RHO_OFFSETS = np.linspace(-2.0, 2.0, 9)
-# The fifth order steps of the ensemble; halving them changes no average by more than its standard error.
+# The fifth order steps of the ensemble; halving them changes no average by more than its standard
+# error.
 STEPS_PER_TIME = 50
 
 
@@ -47,21 +58,28 @@ class Settings:
     """What can be set, each with its meaning and its range in the metadata of the field."""
 
     rho: float = field(
-        default=PUBLISHED_RHO, metadata={"help": "rho; the flow is chaotic", "minimum": 27.0, "maximum": 60.0}
+        default=PUBLISHED_RHO,
+        metadata={"help": "rho; the flow is chaotic", "minimum": 27.0, "maximum": 60.0},
     )
     duration: float = field(
-        default=200.0, metadata={"help": "time over which shadowing averages", "minimum": 20.0, "maximum": 1e4}
+        default=200.0,
+        metadata={"help": "time over which shadowing averages", "minimum": 20.0, "maximum": 1e4},
     )
     members: int = field(
-        default=128, metadata={"help": "trajectories at each rho, to judge by", "minimum": 8, "maximum": 10_000}
+        default=128,
+        metadata={"help": "trajectories at each rho, to judge by", "minimum": 8, "maximum": 10_000},
     )
     member_duration: float = field(
-        default=500.0, metadata={"help": "time over which each of them averages", "minimum": 20.0, "maximum": 1e4}
+        default=500.0,
+        metadata={"help": "time over which each of them averages", "minimum": 20.0, "maximum": 1e4},
     )
     longest: float = field(
-        default=40.0, metadata={"help": "longest time T of a plain gradient", "minimum": 10.0, "maximum": 100.0}
+        default=40.0,
+        metadata={"help": "longest time T of a plain gradient", "minimum": 10.0, "maximum": 100.0},
     )
-    times: int = field(default=15, metadata={"help": "number of times T, from 1 on", "minimum": 3, "maximum": 100})
+    times: int = field(
+        default=15, metadata={"help": "number of times T, from 1 on", "minimum": 3, "maximum": 100}
+    )
 
 
 def lorenz(t: Array, state: Float[Array, " 3"], rho: Array) -> Float[Array, " 3"]:
@@ -109,7 +127,9 @@ def plain_gradient(rho: Array, start: Float[Array, " 3"], duration: Array) -> Fl
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Averages over many trajectories at several rho, with standard errors, and the slope of a parabola through them."""
+    """Averages over many trajectories at several rho, with standard errors, and the slope of a
+    parabola through them.
+    """
 
     rho: Float[np.ndarray, " rhos"]
     average: Float[np.ndarray, " rhos"]
@@ -119,11 +139,15 @@ class Ensemble:
 
 
 @partial(jax.jit, static_argnums=2)
-def _average(starts: Float[Array, "members 3"], rhos: Float[Array, " rhos"], duration: float) -> Array:
+def _average(
+    starts: Float[Array, "members 3"], rhos: Float[Array, " rhos"], duration: float
+) -> Array:
     def member(start: Array, rho: Array) -> Array:
         steps = round(TRANSIENT * STEPS_PER_TIME), round(duration * STEPS_PER_TIME)
         start = adjoint.ode_solve(lorenz, start, rho, 0.0, TRANSIENT, steps=steps[0]).value
-        solution = adjoint.ode_solve(lorenz, start, rho, 0.0, duration, running_cost=height, steps=steps[1])
+        solution = adjoint.ode_solve(
+            lorenz, start, rho, 0.0, duration, running_cost=height, steps=steps[1]
+        )
         return solution.value[1] / duration
 
     return jax.vmap(jax.vmap(member, (0, None)), (None, 0))(starts, rhos)
@@ -135,8 +159,12 @@ def ensemble(rho: float, members: int, duration: float) -> Ensemble:
     rhos = rho + RHO_OFFSETS
     averages = np.asarray(_average(jnp.asarray(starts), jnp.asarray(rhos), duration))
     error = averages.std(axis=1, ddof=1) / members**0.5
-    coefficients, covariance = np.polyfit(RHO_OFFSETS, averages.mean(axis=1), 2, w=1 / error, cov="unscaled")
-    return Ensemble(rhos, averages.mean(axis=1), error, float(coefficients[1]), float(covariance[1, 1] ** 0.5))
+    coefficients, covariance = np.polyfit(
+        RHO_OFFSETS, averages.mean(axis=1), 2, w=1 / error, cov="unscaled"
+    )
+    return Ensemble(
+        rhos, averages.mean(axis=1), error, float(coefficients[1]), float(covariance[1, 1] ** 0.5)
+    )
 
 
 @dataclass(frozen=True)
@@ -149,8 +177,12 @@ class MidpointShadow:
     slope: float
 
 
-def midpoint_shadow(rho: float, duration: float, h: float = 0.01, alpha: float = 10.0) -> MidpointShadow:
-    """Least squares shadowing in the midpoint discretization of the paper, with SciPy's integrator and sparse factors."""
+def midpoint_shadow(
+    rho: float, duration: float, h: float = 0.01, alpha: float = 10.0
+) -> MidpointShadow:
+    """Least squares shadowing in the midpoint discretization of the paper, with SciPy's integrator
+    and sparse factors.
+    """
     from scipy import integrate, sparse
     from scipy.sparse import linalg
 
@@ -159,15 +191,20 @@ def midpoint_shadow(rho: float, duration: float, h: float = 0.01, alpha: float =
 
     count = round(duration / h)
     t = h * np.arange(count + 1)
-    start = integrate.solve_ivp(rate, (0, TRANSIENT), START, method="DOP853", rtol=1e-9, atol=1e-9).y[:, -1]
-    y = integrate.solve_ivp(rate, (0, t[-1]), start, method="DOP853", t_eval=t, rtol=1e-9, atol=1e-9).y.T
+    start = integrate.solve_ivp(
+        rate, (0, TRANSIENT), START, method="DOP853", rtol=1e-9, atol=1e-9
+    ).y[:, -1]
+    y = integrate.solve_ivp(
+        rate, (0, t[-1]), start, method="DOP853", t_eval=t, rtol=1e-9, atol=1e-9
+    ).y.T
     x, y_middle, z = ((y[1:] + y[:-1]) / 2).T
     f, zero = np.diff(y, axis=0) / h, np.zeros(count)
     rows = [[zero - SIGMA, zero + SIGMA, zero], [rho - z, zero - 1, -x], [y_middle, x, zero - BETA]]
     f_y = np.moveaxis(np.array(rows), 2, 0)
     f_rho = np.stack([zero, x, zero], axis=1)
 
-    # (v_{i+1} - v_i) / h = f_y (v_{i+1} + v_i) / 2 + f_rho + eta_i f, the smallest of all sums of |v|^2 + alpha^2 eta^2.
+    # (v_{i+1} - v_i) / h = f_y (v_{i+1} + v_i) / 2 + f_rho + eta_i f, the smallest of all sums of
+    # |v|^2 + alpha^2 eta^2.
     def blocks(parts: np.ndarray) -> Any:
         return sparse.block_diag(list(parts), format="csr")
 
@@ -182,7 +219,9 @@ def midpoint_shadow(rho: float, duration: float, h: float = 0.01, alpha: float =
 
 @dataclass(frozen=True)
 class SlopeVerdict:
-    """The slope by shadowing against that of averages at several rho, and against the midpoint discretization."""
+    """The slope by shadowing against that of averages at several rho, and against the midpoint
+    discretization.
+    """
 
     shadowing: float
     shadowing_error: float
@@ -206,7 +245,9 @@ class SlopeVerdict:
     @property
     def trusted(self) -> bool:
         """NaN is not trusted."""
-        close = self.difference <= self.allowed and abs(self.shadowing - self.midpoint) <= self.allowed
+        close = (
+            self.difference <= self.allowed and abs(self.shadowing - self.midpoint) <= self.allowed
+        )
         return close and self.ensemble_error < ALLOWED
 
     def __str__(self) -> str:
@@ -216,7 +257,8 @@ class SlopeVerdict:
                 f"  shadowing_sensitivity   {self.shadowing:.4f} +- {self.shadowing_error:.4f}",
                 f"  slope of averages       {self.ensemble:.4f} +- {self.ensemble_error:.4f}",
                 f"  midpoint shadow         {self.midpoint:.4f}",
-                f"difference {self.difference:.4f}, allowed {self.allowed:.4f}: {'' if self.trusted else 'NOT '}TRUSTED",
+                f"difference {self.difference:.4f}, allowed {self.allowed:.4f}: "
+                f"{'' if self.trusted else 'NOT '}TRUSTED",
             ]
         )
 
@@ -235,7 +277,9 @@ def _judge(settings: Settings) -> tuple[SlopeVerdict, Ensemble, MidpointShadow, 
     averages = ensemble(settings.rho, settings.members, settings.member_duration)
     midpoint = midpoint_shadow(settings.rho, min(settings.duration, 50.0))
     error = float(solution.stats["gradient_error"][0])
-    verdict = SlopeVerdict(float(slope), error, averages.slope, averages.slope_error, midpoint.slope)
+    verdict = SlopeVerdict(
+        float(slope), error, averages.slope, averages.slope_error, midpoint.slope
+    )
     return verdict, averages, midpoint, float(average)
 
 
@@ -258,9 +302,13 @@ def run(settings: Settings, record: Record) -> Ending:
     """
     verdict, averages, midpoint, average = _judge(settings)
     record.phase("drawing the pictures")
-    record.picture("attractor.png", _attractor_png(midpoint), "Trajectory, and its shadow at a larger rho.")
     record.picture(
-        "averages.png", _averages_png(verdict, averages, settings.rho, average), "Averages and the slope by shadowing."
+        "attractor.png", _attractor_png(midpoint), "Trajectory, and its shadow at a larger rho."
+    )
+    record.picture(
+        "averages.png",
+        _averages_png(verdict, averages, settings.rho, average),
+        "Averages and the slope by shadowing.",
     )
     rows: list[dict[str, float]] = []
     try:
@@ -270,7 +318,9 @@ def run(settings: Settings, record: Record) -> Ending:
     finally:
         if rows:
             record.picture(
-                "gradients.png", _gradients_png(rows, verdict), "Plain gradients and shadowing over the time T."
+                "gradients.png",
+                _gradients_png(rows, verdict),
+                "Plain gradients and shadowing over the time T.",
             )
     worst = max(abs(row["plain"]) for row in rows)
     name, slope = "d<z>/drho by shadowing", verdict.shadowing
@@ -329,12 +379,19 @@ def _averages_png(verdict: SlopeVerdict, averages: Ensemble, rho: float, average
             "dashed",
         ),
     ]
-    plot = Plot("Average height of the attractor", "ρ (dimensionless)", "⟨z⟩ (dimensionless)", curves)
+    plot = Plot(
+        "Average height of the attractor", "ρ (dimensionless)", "⟨z⟩ (dimensionless)", curves
+    )
     tangent = averages.average[len(RHO_OFFSETS) // 2] + verdict.shadowing * (averages.rho - rho)
     off = [
         Curve("averages less this tangent", averages.rho, averages.average - tangent, "dots"),
         Curve("", averages.rho, averages.average - tangent + 2 * averages.error, "dotted"),
-        Curve("two standard errors", averages.rho, averages.average - tangent - 2 * averages.error, "dotted"),
+        Curve(
+            "two standard errors",
+            averages.rho,
+            averages.average - tangent - 2 * averages.error,
+            "dotted",
+        ),
         Curve("", averages.rho, np.zeros(averages.rho.size)),
     ]
     label = f"⟨z⟩ - ⟨z⟩(ρ = {rho:g}) - {verdict.shadowing:.3f} (ρ - {rho:g})"
@@ -342,11 +399,20 @@ def _averages_png(verdict: SlopeVerdict, averages: Ensemble, rho: float, average
 
 
 def _gradients_png(rows: list[dict[str, float]], verdict: SlopeVerdict) -> bytes:
-    T, plain, shadow = (np.array([row[name] for row in rows]) for name in ("T", "plain", "shadowing"))
+    T, plain, shadow = (
+        np.array([row[name] for row in rows]) for name in ("T", "plain", "shadowing")
+    )
     curves = [
         Curve("plain gradient", T, np.abs(plain), "dotted"),
         Curve("by shadowing", T, np.abs(shadow), "dots"),
-        Curve(f"slope of averages {verdict.ensemble:.3f}", T, np.full(T.size, verdict.ensemble), "dashed"),
+        Curve(
+            f"slope of averages {verdict.ensemble:.3f}",
+            T,
+            np.full(T.size, verdict.ensemble),
+            "dashed",
+        ),
     ]
-    plot = Plot("Derivative of the average over a time T", "T (dimensionless)", "|d⟨z⟩/dρ|", curves, "log")
+    plot = Plot(
+        "Derivative of the average over a time T", "T (dimensionless)", "|d⟨z⟩/dρ|", curves, "log"
+    )
     return plots_png([plot])

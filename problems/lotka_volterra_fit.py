@@ -1,20 +1,24 @@
-"""Hares and lynxes: the rates of Lotka and Volterra's equations from the pelts of 21 years, with intervals of confidence.
+"""Hares and lynxes: the rates of Lotka and Volterra's equations from the pelts of 21 years, with
+intervals of confidence.
 
-    u' = (alpha - beta v) u,   v' = (-gamma + delta u) v        u hares (the prey), v lynxes, in thousands of pelts; time in years
-    ln of the k-th count = ln of the population + noise         normal, with a deviation of its own for each animal
+    u' = (alpha - beta v) u,   v' = (-gamma + delta u) v        u hares (the prey), v lynxes, in
+    thousands of pelts; time in years ln of the k-th count = ln of the population + noise
+    normal, with a deviation of its own for each animal
 
-The unknowns are q = ln (alpha, beta, gamma, delta, u(0), v(0)), so that all are positive. With the residuals r_k of an animal,
-N = 21, and its deviation eliminated, maximum likelihood is
+The unknowns are q = ln (alpha, beta, gamma, delta, u(0), v(0)), so that all are positive. With the
+residuals r_k of an animal, N = 21, and its deviation eliminated, maximum likelihood is
 
     minimize   N/2 ln (mean of r_hares^2) + N/2 ln (mean of r_lynxes^2)
 
-by L-BFGS, whose gradient takes one adjoint solve. J = -dr/dq, from forward sensitivities, makes the Gauss-Newton Hessian
-H = sum over animals of J' J / sigma^2, and q +- t sqrt(diag H^-1) with Student's t for 42 - 6 degrees of freedom the intervals.
+by L-BFGS, whose gradient takes one adjoint solve. J = -dr/dq, from forward sensitivities, makes the
+Gauss-Newton Hessian H = sum over animals of J' J / sigma^2, and q +- t sqrt(diag H^-1) with
+Student's t for 42 - 6 degrees of freedom the intervals.
 
-Data: pelts of the Hudson's Bay Company 1900 to 1920, by P. Howard (Modeling basics, 2009) as used by B. Carpenter (Predator-prey
-population dynamics, Stan case study, 2018). Published: Carpenter's posterior, for this model with weak priors, in the reference
-posterior hudson_lynx_hare-lotka_volterra of posteriordb. Its means and deviations are to be met, by q's estimates to a fraction of
-a deviation: the maximum of a likelihood is not a mean.
+Data: pelts of the Hudson's Bay Company 1900 to 1920, by P. Howard (Modeling basics, 2009) as used
+by B. Carpenter (Predator-prey population dynamics, Stan case study, 2018). Published: Carpenter's
+posterior, for this model with weak priors, in the reference posterior
+hudson_lynx_hare-lotka_volterra of posteriordb. Its means and deviations are to be met, by q's
+estimates to a fraction of a deviation: the maximum of a likelihood is not a mean.
 """
 
 import io
@@ -35,7 +39,10 @@ from adjoint.run.checks import Check, judged
 from adjoint.run.ending import Ending
 from adjoint.run.record import Record
 
-SUMMARY = "Rates of predator and prey from 21 years of pelts, with intervals of confidence (Lotka, Volterra)."
+SUMMARY = (
+    "Rates of predator and prey from 21 years of pelts, with intervals of confidence (Lotka, "
+    "Volterra)."
+)
 JUDGED = "Judged at the first guess, by all six unknowns."
 
 FIRST_YEAR = 1900
@@ -52,7 +59,9 @@ NAMES = ("alpha", "beta", "gamma", "delta", "hares_0", "lynxes_0")
 PUBLISHED_MEAN = np.array(
     [0.546864499784, 0.0277472877678, 0.800095360233, 0.0240859152535, 34.035222477, 5.93589713368]
 )
-PUBLISHED_SQUARE = np.array([0.3030362900, 0.0007871719, 0.6481388153, 0.0005925775, 1166.9038171313, 35.5163321009])
+PUBLISHED_SQUARE = np.array(
+    [0.3030362900, 0.0007871719, 0.6481388153, 0.0005925775, 1166.9038171313, 35.5163321009]
+)
 PUBLISHED_DEVIATION = np.sqrt(PUBLISHED_SQUARE - PUBLISHED_MEAN**2)
 # What synthetic data are made from.
 TRUTH = np.array([0.55, 0.028, 0.80, 0.024, 34.0, 6.0])
@@ -70,13 +79,21 @@ class Settings:
     """What can be set, each with its meaning and its range in the metadata of the field."""
 
     data: str = _setting("pelts", "what is fitted", choices=("pelts", "synthetic"))
-    noise: float = _setting(0.25, "deviation of ln counts in synthetic data", minimum=0.001, maximum=0.5)
+    noise: float = _setting(
+        0.25, "deviation of ln counts in synthetic data", minimum=0.001, maximum=0.5
+    )
     seed: int = _setting(1, "of synthetic data", minimum=0)
     period: float = _setting(10.0, "first guess of the cycle in years", minimum=5.0, maximum=20.0)
     level: float = _setting(0.95, "confidence of the intervals", minimum=0.5, maximum=0.999)
-    repetitions: int = _setting(100, "synthetic data sets whose intervals are counted", minimum=20, maximum=2000)
-    tolerance: float = _setting(1e-6, "stop at this largest slope of the likelihood", minimum=1e-9, maximum=1.0)
-    max_iterations: int = _setting(200, "stop after this many iterations", minimum=1, maximum=10_000)
+    repetitions: int = _setting(
+        100, "synthetic data sets whose intervals are counted", minimum=20, maximum=2000
+    )
+    tolerance: float = _setting(
+        1e-6, "stop at this largest slope of the likelihood", minimum=1e-9, maximum=1.0
+    )
+    max_iterations: int = _setting(
+        200, "stop after this many iterations", minimum=1, maximum=10_000
+    )
 
 
 def rates(_: Float[Array, ""], z: Float[Array, " 2"], p: Float[Array, " 4"]) -> Float[Array, " 2"]:
@@ -91,32 +108,45 @@ def sizes(_: Float[Array, ""], z: Float[Array, " 2"], __: Float[Array, " 4"]) ->
     return jnp.exp(z)
 
 
-def populations(q: Float[Array, " 6"], ts: Float[Array, " times"], mode: Any = "reverse") -> Float[Array, "times 2"]:
-    """(ln u, ln v) at the times, by the discrete adjoint or, with mode ``"both"``, by forward sensitivities."""
+def populations(
+    q: Float[Array, " 6"], ts: Float[Array, " times"], mode: Any = "reverse"
+) -> Float[Array, "times 2"]:
+    """(ln u, ln v) at the times, by the discrete adjoint or, with mode ``"both"``, by forward
+    sensitivities.
+    """
     sensitivity = adjoint.DiscreteAdjoint() if mode == "reverse" else None
     p, z = jnp.exp(q[:4]), q[4:]
-    return adjoint.ode_solve(rates, z, p, 0.0, YEARS[-1], ts=ts, steps=STEPS, sensitivity=sensitivity, mode=mode).value
+    return adjoint.ode_solve(
+        rates, z, p, 0.0, YEARS[-1], ts=ts, steps=STEPS, sensitivity=sensitivity, mode=mode
+    ).value
 
 
 def misfit(q: Float[Array, " 6"], counts: Float[Array, "21 2"]) -> Float[Array, ""]:
-    """N/2 ln (mean r_hares^2) + N/2 ln (mean r_lynxes^2): minus the logarithm of the likelihood, but for a constant."""
+    """N/2 ln (mean r_hares^2) + N/2 ln (mean r_lynxes^2): minus the logarithm of the likelihood,
+    but for a constant.
+    """
     r = jnp.log(counts) - populations(q, jnp.asarray(YEARS))
     return len(YEARS) / 2 * jnp.sum(jnp.log(jnp.mean(r**2, axis=0)))
 
 
 def first_guess(settings: Settings, counts: Float[np.ndarray, "21 2"]) -> Float[Array, " 6"]:
-    """alpha = gamma = 2 pi / period, as of small cycles; gamma / delta and alpha / beta are the means; the first counts."""
+    """alpha = gamma = 2 pi / period, as of small cycles; gamma / delta and alpha / beta are the
+    means; the first counts.
+    """
     rate, (hares, lynxes) = 2 * np.pi / settings.period, counts.mean(axis=0)
     return jnp.log(jnp.array([rate, rate / lynxes, rate, rate / hares, *counts[0]]))
 
 
-# At the minimum no step improves; a longer search for one is wasted, and holds up all data sets of a batch.
+# At the minimum no step improves; a longer search for one is wasted, and holds up all data sets of
+# a batch.
 LINE_SEARCH = optax.scale_by_zoom_linesearch(max_linesearch_steps=8, initial_guess_strategy="one")
 METHOD = optax.lbfgs(memory_size=10, linesearch=LINE_SEARCH)
 
 
 class Fit(NamedTuple):
-    """A point on the way, the method's state, and the misfit and its gradient at the point before."""
+    """A point on the way, the method's state, and the misfit and its gradient at the point
+    before.
+    """
 
     q: Float[Array, " 6"]
     state: Any
@@ -139,12 +169,16 @@ def improve(fit: Fit, counts: Float[Array, "21 2"]) -> Fit:
 
     value, gradient = optax.value_and_grad_from_state(objective)(fit.q, state=fit.state)
     step: Any
-    step, state = METHOD.update(gradient, fit.state, fit.q, value=value, grad=gradient, value_fn=objective)
+    step, state = METHOD.update(
+        gradient, fit.state, fit.q, value=value, grad=gradient, value_fn=objective
+    )
     return Fit(fit.q + step, state, jnp.asarray(value), jnp.asarray(gradient))
 
 
 class Estimate(NamedTuple):
-    """q with its deviations and their correlations, and the deviation of the noise of each animal."""
+    """q with its deviations and their correlations, and the deviation of the noise of each
+    animal.
+    """
 
     q: Float[Array, " 6"]
     covariance: Float[Array, "6 6"]
@@ -152,7 +186,9 @@ class Estimate(NamedTuple):
 
 
 def estimate(q: Float[Array, " 6"], counts: Float[Array, "21 2"]) -> Estimate:
-    """The covariance H^-1 at the minimum; each noise has N - 3 degrees of freedom, half of the unknowns being its own."""
+    """The covariance H^-1 at the minimum; each noise has N - 3 degrees of freedom, half of the
+    unknowns being its own.
+    """
     ts = jnp.asarray(YEARS)
     J = jax.jacfwd(lambda q: populations(q, ts, "both"))(q)
     r = jnp.log(counts) - populations(q, ts)
@@ -162,8 +198,12 @@ def estimate(q: Float[Array, " 6"], counts: Float[Array, "21 2"]) -> Estimate:
 
 
 def intervals(found: Estimate, level: float) -> Float[np.ndarray, "... 6 2"]:
-    """Lower and upper ends, of the numbers themselves, not their logarithms; leading axes of `found` are kept."""
-    half = scipy.stats.t.ppf((1 + level) / 2, FREEDOM) * np.sqrt(np.diagonal(found.covariance, axis1=-2, axis2=-1))
+    """Lower and upper ends, of the numbers themselves, not their logarithms; leading axes of
+    `found` are kept.
+    """
+    half = scipy.stats.t.ppf((1 + level) / 2, FREEDOM) * np.sqrt(
+        np.diagonal(found.covariance, axis1=-2, axis2=-1)
+    )
     return np.exp(np.stack([found.q - half, found.q + half], axis=-1))
 
 
@@ -175,7 +215,9 @@ def synthetic(noise: float, seed: int, count: int) -> Float[np.ndarray, "count 2
 
 @jax.jit
 def estimates(many: Float[Array, "count 21 2"]) -> tuple[Estimate, Float[Array, " count"]]:
-    """The estimates from many data sets at once, from the truth on, and the largest slope that is left of each."""
+    """The estimates from many data sets at once, from the truth on, and the largest slope that is
+    left of each.
+    """
 
     def one(counts: Array) -> tuple[Estimate, Array]:
         begin = start(jnp.log(jnp.asarray(TRUTH)))
@@ -186,18 +228,28 @@ def estimates(many: Float[Array, "count 21 2"]) -> tuple[Estimate, Float[Array, 
 
 
 def conserved(z: Float[Array, "... 2"], p: Float[Array, " 4"]) -> Float[Array, "..."]:
-    """V = delta u - gamma ln u + beta v - alpha ln v, the same all along a solution (V. Volterra, 1926)."""
+    """V = delta u - gamma ln u + beta v - alpha ln v, the same all along a solution (V.
+
+    Volterra, 1926).
+    """
     alpha, beta, gamma, delta = p
-    return delta * jnp.exp(z[..., 0]) - gamma * z[..., 0] + beta * jnp.exp(z[..., 1]) - alpha * z[..., 1]
+    return (
+        delta * jnp.exp(z[..., 0])
+        - gamma * z[..., 0]
+        + beta * jnp.exp(z[..., 1])
+        - alpha * z[..., 1]
+    )
 
 
 def broken_laws(q: Float[Array, " 6"]) -> dict[str, Float[Array, ""]]:
-    """How far the solution and its sensitivities J are from what the equations ask, relative to the largest term.
+    """How far the solution and its sensitivities J are from what the equations ask, relative to the
+    largest term.
 
     - conserved: V is the same at all times;
-    - integral: the integral of u is (gamma T + ln (v(T) / v(0))) / delta, that of v (alpha T - ln (u(T) / u(0))) / beta;
-    - unit: hares counted in other units change delta and u(0) only, lynxes beta and v(0), so (e_u(0) - e_delta) is mapped to
-      (1, 0) by J at all times, and (e_v(0) - e_beta) to (0, 1);
+    - integral: the integral of u is (gamma T + ln (v(T) / v(0))) / delta, that of v (alpha T - ln
+      (u(T) / u(0))) / beta;
+    - unit: hares counted in other units change delta and u(0) only, lynxes beta and v(0), so
+      (e_u(0) - e_delta) is mapped to (1, 0) by J at all times, and (e_v(0) - e_beta) to (0, 1);
     - clock: the four rates together are the unit of time, so their columns of J add up to t z'.
     """
     ts, p = jnp.asarray(YEARS), jnp.exp(q[:4])
@@ -223,7 +275,9 @@ def counts_of(settings: Settings) -> Float[np.ndarray, "21 2"]:
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check the gradient of the misfit by all six unknowns by independent oracles, at the first guess."""
+    """Check the gradient of the misfit by all six unknowns by independent oracles, at the first
+    guess.
+    """
     counts = counts_of(settings)
     return adjoint.verify_gradient(
         jax.jit(lambda q: misfit(q, jnp.asarray(counts))), first_guess(settings, counts), rtol=1e-8
@@ -246,15 +300,23 @@ def run(settings: Settings, record: Record) -> Ending:
         record.iteration(row)
         fit = reached
     found = jax.tree.map(np.asarray, jax.jit(estimate)(fit.q, counts))
-    record.file("estimates.csv", _table(found, settings.level), "estimates, their deviations and intervals")
-    caption = f"Counts, the fit, and where {settings.level:.0%} of its means and of new counts are expected."
+    record.file(
+        "estimates.csv", _table(found, settings.level), "estimates, their deviations and intervals"
+    )
+    caption = (
+        f"Counts, the fit, and where {settings.level:.0%} of its means and of new counts are "
+        "expected."
+    )
     record.picture("fit.png", _fit_png(settings, counts, found), caption)
     record.phase("fitting the synthetic data sets")
     many, slopes = jax.tree.map(
         np.asarray, estimates(synthetic(settings.noise, settings.seed + 1, settings.repetitions))
     )
     held = _held(settings, many)
-    caption = f"Intervals from {settings.repetitions} synthetic data sets; those in red do not hold the truth, the black line."
+    caption = (
+        f"Intervals from {settings.repetitions} synthetic data sets; those in red do not hold the "
+        "truth, the black line."
+    )
     record.phase("drawing the pictures")
     record.picture("intervals.png", _intervals_png(settings, many), caption)
     laws = {name: float(v) for name, v in jax.jit(broken_laws)(fit.q).items()}
@@ -269,8 +331,14 @@ def _iterations(
         begin = time.perf_counter()
         new = jax.block_until_ready(step(fit, jnp.asarray(counts)))
         slope = float(jnp.max(jnp.abs(new.gradient)))
-        now: dict[str, object] = {name: float(v) for name, v in zip(NAMES, jnp.exp(fit.q), strict=True)}
-        numbers: dict[str, object] = {"iteration": number, "misfit": float(new.misfit), "slope": slope}
+        now: dict[str, object] = {
+            name: float(v) for name, v in zip(NAMES, jnp.exp(fit.q), strict=True)
+        }
+        numbers: dict[str, object] = {
+            "iteration": number,
+            "misfit": float(new.misfit),
+            "slope": slope,
+        }
         # The gradient is that of the point before the step, which is kept when it is flat there.
         fit = new if slope > settings.tolerance else new._replace(q=fit.q)
         yield numbers | now | {"seconds": time.perf_counter() - begin}, fit
@@ -285,19 +353,38 @@ def _held(settings: Settings, many: Estimate) -> Float[np.ndarray, "count 6"]:
 
 
 def _ending(
-    settings: Settings, fit: Fit, found: Estimate, laws: dict[str, float], held: np.ndarray, steepest: float
+    settings: Settings,
+    fit: Fit,
+    found: Estimate,
+    laws: dict[str, float],
+    held: np.ndarray,
+    steepest: float,
 ) -> Ending:
-    """Done when the slope is small, the laws and the published numbers are met, and intervals hold as often as they say."""
-    slope, worst, share = float(jnp.max(jnp.abs(fit.gradient))), max(laws, key=laws.__getitem__), float(held.mean())
+    """Done when the slope is small, the laws and the published numbers are met, and intervals hold
+    as often as they say.
+    """
+    slope, worst, share = (
+        float(jnp.max(jnp.abs(fit.gradient))),
+        max(laws, key=laws.__getitem__),
+        float(held.mean()),
+    )
     values, errors = np.exp(found.q), np.exp(found.q) * np.sqrt(np.diag(found.covariance))
-    listed = ", ".join(f"{n} {v:.4g} +- {e:.2g}" for n, v, e in zip(NAMES, values, errors, strict=True))
+    listed = ", ".join(
+        f"{n} {v:.4g} +- {e:.2g}" for n, v, e in zip(NAMES, values, errors, strict=True)
+    )
     remarks = f"{listed}; noise {found.noise[0]:.3f} and {found.noise[1]:.3f}."
     # 600 intervals of 100 data sets are at least 100 independent ones.
     allowed = 4 * np.sqrt(settings.level * (1 - settings.level) / len(held))
     checks = [
         Check("slope of the misfit", slope, settings.tolerance, "the tolerance of the settings"),
         Check(f"laws broken by ({worst})", laws[worst], 1e-7, "scaling laws of the equations"),
-        Check("intervals that hold the truth", share, allowed, "the binomial law", reference=settings.level),
+        Check(
+            "intervals that hold the truth",
+            share,
+            allowed,
+            "the binomial law",
+            reference=settings.level,
+        ),
         Check("steepest slope of a synthetic fit", steepest, 1e-3, "a minimum has none"),
     ]
     if settings.data == "pelts":
@@ -315,7 +402,9 @@ def _ending(
 def _table(found: Estimate, level: float) -> str:
     errors = np.sqrt(np.diag(found.covariance))
     rows: list[tuple[str, ...]] = [("name", "estimate", "deviation_of_logarithm", "lower", "upper")]
-    for name, q, e, (low, high) in zip(NAMES, found.q, errors, intervals(found, level), strict=True):
+    for name, q, e, (low, high) in zip(
+        NAMES, found.q, errors, intervals(found, level), strict=True
+    ):
         rows.append((name, *(repr(float(v)) for v in (np.exp(q), e, low, high))))
     return "".join(",".join(row) + "\n" for row in rows)
 
@@ -325,27 +414,43 @@ def _fit_png(settings: Settings, counts: Float[np.ndarray, "21 2"], found: Estim
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     ts = jnp.linspace(0.0, YEARS[-1], 241)
-    z, J = jax.jit(lambda q: (populations(q, ts), jax.jacfwd(lambda q: populations(q, ts, "both"))(q)))(found.q)
+    z, J = jax.jit(
+        lambda q: (populations(q, ts), jax.jacfwd(lambda q: populations(q, ts, "both"))(q))
+    )(found.q)
     variance = np.einsum("tai,ij,taj->ta", J, found.covariance, J)
     t = scipy.stats.t.ppf((1 + settings.level) / 2, FREEDOM)
     figure = Figure(figsize=(10.0, 5.4), layout="constrained")
     axes: Any = figure.subplots(2, 1, sharex=True)
-    for k, (axis, animal, color) in enumerate(zip(axes, ANIMALS, ("#0072B2", "#D55E00"), strict=True)):
-        for spread, shade, what in ((found.noise[k] ** 2, 0.15, "new counts"), (0.0, 0.35, "the mean")):
+    for k, (axis, animal, color) in enumerate(
+        zip(axes, ANIMALS, ("#0072B2", "#D55E00"), strict=True)
+    ):
+        for spread, shade, what in (
+            (found.noise[k] ** 2, 0.15, "new counts"),
+            (0.0, 0.35, "the mean"),
+        ):
             half = t * np.sqrt(variance[:, k] + spread)
             ends = np.exp(z[:, k] - half), np.exp(z[:, k] + half)
             axis.fill_between(
-                FIRST_YEAR + ts, *ends, color=color, alpha=shade, linewidth=0, label=f"{settings.level:.0%} for {what}"
+                FIRST_YEAR + ts,
+                *ends,
+                color=color,
+                alpha=shade,
+                linewidth=0,
+                label=f"{settings.level:.0%} for {what}",
             )
         axis.plot(FIRST_YEAR + ts, np.exp(z[:, k]), color=color, label="fit")
-        axis.plot(FIRST_YEAR + YEARS, counts[:, k], "o", color="black", markersize=4, label="counts")
+        axis.plot(
+            FIRST_YEAR + YEARS, counts[:, k], "o", color="black", markersize=4, label="counts"
+        )
         axis.set(ylabel=f"{animal} in thousands", yscale="log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.yaxis.set_major_formatter(ScalarFormatter())
         axis.yaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3)
         axis.legend(loc="upper right", frameon=False, ncols=4, fontsize=8)
-    axes[0].set_title("Pelts of the Hudson's Bay Company" if settings.data == "pelts" else "Synthetic counts")
+    axes[0].set_title(
+        "Pelts of the Hudson's Bay Company" if settings.data == "pelts" else "Synthetic counts"
+    )
     axes[1].set_xlabel("year")
     axes[1].xaxis.get_major_locator().set_params(integer=True)
     return _png(figure)
@@ -360,10 +465,15 @@ def _intervals_png(settings: Settings, many: Estimate) -> bytes:
     for j, (axis, name) in enumerate(zip(axes, NAMES, strict=True)):
         for i in range(len(ends)):
             axis.plot(
-                ends[i, j], (i, i), color="silver" if held[i, j] else "#D55E00", linewidth=1.0 if held[i, j] else 1.6
+                ends[i, j],
+                (i, i),
+                color="silver" if held[i, j] else "#D55E00",
+                linewidth=1.0 if held[i, j] else 1.6,
             )
         axis.axvline(TRUTH[j], color="black", linewidth=1.0)
-        axis.set(title=f"{name}\n{held[:, j].mean():.1%} hold", xlabel=("per year", "thousands")[j > 3])
+        axis.set(
+            title=f"{name}\n{held[:, j].mean():.1%} hold", xlabel=("per year", "thousands")[j > 3]
+        )
         if j in (1, 3):
             axis.set_xlabel("per year and thousand")
     axes[0].set_ylabel("data set")

@@ -1,18 +1,20 @@
-"""The half MBB beam: the stiffest beam from half the material, the benchmark of topology optimization.
+"""The half MBB beam: the stiffest beam from half the material, the benchmark of topology
+optimization.
 
-    minimize   c(x) = f' u           the compliance: twice the energy that the load stores
-    over       0 <= x <= 1           one density for each element
-    subject to K(x) u = f            plane stress, E_e = E_min + x~_e^p (1 - E_min)     (modified SIMP)
+    minimize   c(x) = f' u           the compliance: twice the energy that the load stores over
+    0 <= x <= 1           one density for each element subject to K(x) u = f            plane
+    stress, E_e = E_min + x~_e^p (1 - E_min)     (modified SIMP)
                mean of x~ <= the volume fraction
 
-The optimality criteria method (OC) is the published one. `adjoint.minimize` takes any other that knows bounds and the volume
-constraint: MMA, or an augmented Lagrangian over LBFGS.
+The optimality criteria method (OC) is the published one. `adjoint.minimize` takes any other that
+knows bounds and the volume constraint: MMA, or an augmented Lagrangian over LBFGS.
 
-x~ are the physical densities: x itself with the sensitivity filter, a cone average of x with the density filter. The
-derivative of c comes from `adjoint.linear_solve`, through assembly, penalization and density filter, by automatic
-differentiation; nothing of it is written by hand.
+x~ are the physical densities: x itself with the sensitivity filter, a cone average of x with the
+density filter. The derivative of c comes from `adjoint.linear_solve`, through assembly,
+penalization and density filter, by automatic differentiation; nothing of it is written by hand.
 
-The right half of the beam, by symmetry; units are lengths of one element, a Young's modulus and a load of 1::
+The right half of the beam, by symmetry; units are lengths of one element, a Young's modulus and a
+load of 1::
 
         load
          v
@@ -21,9 +23,10 @@ The right half of the beam, by symmetry; units are lengths of one element, a You
     ||o--+-------------------------+
                                    ^   the lower right corner rests on a roller
 
-Source: E. Andreassen, A. Clausen, M. Schevenels, B. S. Lazarov, O. Sigmund, Efficient topology optimization in MATLAB
-using 88 lines of code, Struct. Multidisc. Optim. 43 (2011) 1-16. Its published compliances at 60x20 elements and a
-filter radius of 2.4 are 216.81 with the sensitivity filter and 233.71 with the density filter.
+Source: E. Andreassen, A. Clausen, M. Schevenels, B. S. Lazarov, O. Sigmund, Efficient topology
+optimization in MATLAB using 88 lines of code, Struct. Multidisc. Optim. 43 (2011) 1-16. Its
+published compliances at 60x20 elements and a filter radius of 2.4 are 216.81 with the sensitivity
+filter and 233.71 with the density filter.
 """
 
 import time
@@ -46,7 +49,8 @@ from adjoint.run.record import Record
 from adjoint.run.vtk import image_data
 
 SUMMARY = "The stiffest half MBB beam from a given amount of material (SIMP; OC, MMA or L-BFGS)."
-# How `minimize` goes, and the share of the first gradient at which it stops if the change of the design has not stopped it before.
+# How `minimize` goes, and the share of the first gradient at which it stops if the change of the
+# design has not stopped it before.
 JUDGED = "Judged at random densities, on a beam of at most 60x20 elements."
 METHODS: dict[str, tuple[Any, float]] = {
     "MMA": (adjoint.MMA(), 1e-6),
@@ -65,21 +69,40 @@ class Settings:
 
     nelx: int = _setting(60, "number of elements along the beam", minimum=1)
     nely: int = _setting(20, "number of elements over its height", minimum=1)
-    volume_fraction: float = _setting(0.5, "part of the domain to fill with material", minimum=0.01, maximum=1.0)
-    penalty: float = _setting(3.0, "SIMP exponent p: makes gray elements uneconomic", minimum=1.0, maximum=10.0)
-    filter: str = _setting("sensitivity", "what the cone average acts on", choices=("sensitivity", "density"))
-    filter_radius: float = _setting(2.4, "radius of the filter, in elements; up to 1: no filter", minimum=0.1)
-    method: str = _setting("OC", "optimizer; the others than OC need filter=density", choices=("OC", *METHODS))
-    move: float = _setting(0.2, "largest change of a density in one iteration of OC", minimum=0.001, maximum=1.0)
-    change_tolerance: float = _setting(0.01, "stop when no density changes by more", minimum=0.0, maximum=1.0)
-    max_iterations: int = _setting(2000, "stop after this many iterations, converged or not", minimum=1)
-    minimum_stiffness: float = _setting(1e-9, "Young's modulus of an empty element", minimum=1e-12, maximum=0.1)
+    volume_fraction: float = _setting(
+        0.5, "part of the domain to fill with material", minimum=0.01, maximum=1.0
+    )
+    penalty: float = _setting(
+        3.0, "SIMP exponent p: makes gray elements uneconomic", minimum=1.0, maximum=10.0
+    )
+    filter: str = _setting(
+        "sensitivity", "what the cone average acts on", choices=("sensitivity", "density")
+    )
+    filter_radius: float = _setting(
+        2.4, "radius of the filter, in elements; up to 1: no filter", minimum=0.1
+    )
+    method: str = _setting(
+        "OC", "optimizer; the others than OC need filter=density", choices=("OC", *METHODS)
+    )
+    move: float = _setting(
+        0.2, "largest change of a density in one iteration of OC", minimum=0.001, maximum=1.0
+    )
+    change_tolerance: float = _setting(
+        0.01, "stop when no density changes by more", minimum=0.0, maximum=1.0
+    )
+    max_iterations: int = _setting(
+        2000, "stop after this many iterations, converged or not", minimum=1
+    )
+    minimum_stiffness: float = _setting(
+        1e-9, "Young's modulus of an empty element", minimum=1e-12, maximum=0.1
+    )
     poisson_ratio: float = _setting(0.3, "Poisson's ratio", minimum=-0.9, maximum=0.49)
 
     def __post_init__(self) -> None:
         if self.method in METHODS and self.filter == "sensitivity":
             raise ValueError(
-                f"method={self.method} needs filter=density: it minimizes, and what the sensitivity filter makes of the derivative "
+                f"method={self.method} needs filter=density: it minimizes, and what the "
+                "sensitivity filter makes of the derivative "
                 "is the gradient of no function"
             )
 
@@ -93,17 +116,18 @@ class Iteration:
     iteration
         Its number, from 1.
     density
-        Physical densities x~, of shape (nelx, nely): entry ``[i, j]`` is the i-th element from the left and the j-th
-        from the bottom.
+        Physical densities x~, of shape (nelx, nely): entry ``[i, j]`` is the i-th element from the
+        left and the j-th from the bottom.
     compliance
         c of this density.
     volume
         Mean of this density.
     change
-        Largest change of a design variable in the update that follows; the run has converged when it is at most
-        ``change_tolerance``.
+        Largest change of a design variable in the update that follows; the run has converged when
+        it is at most ``change_tolerance``.
     seconds
-        Wall time of the analysis, its derivative and the update; in the first iteration with compilation.
+        Wall time of the analysis, its derivative and the update; in the first iteration with
+        compilation.
     status
         Of the linear solve; always a success, since a failure raises.
     following
@@ -131,13 +155,16 @@ def elasticity(settings: Settings) -> Elasticity:
     return Elasticity(grid, fixed, load, settings.poisson_ratio)
 
 
-def young_modulus(settings: Settings, density: Float[Array, "nelx nely"]) -> Float[Array, "nelx nely"]:
+def young_modulus(
+    settings: Settings, density: Float[Array, "nelx nely"]
+) -> Float[Array, "nelx nely"]:
     """E = E_min + x~^p (1 - E_min): modified SIMP, equation (1)."""
     return settings.minimum_stiffness + density**settings.penalty * (1 - settings.minimum_stiffness)
 
 
 def compliance(settings: Settings) -> Callable[[Float[Array, "nelx nely"]], Float[Array, ""]]:
-    """The function x -> c(x), from design variables of shape (nelx, nely); pure, to be differentiated and compiled.
+    """The function x -> c(x), from design variables of shape (nelx, nely); pure, to be
+    differentiated and compiled.
 
     It is NaN, and so is its derivative, when the linear solve fails.
     """
@@ -145,8 +172,11 @@ def compliance(settings: Settings) -> Callable[[Float[Array, "nelx nely"]], Floa
     return lambda x: analyze(x)[0]
 
 
-def displacement(settings: Settings, density: Float[np.ndarray, "nelx nely"]) -> Float[np.ndarray, "nodex nodey 2"]:
-    """u of every node, of shape (nelx + 1, nely + 1, 2), for physical densities, as `Iteration.density` holds them.
+def displacement(
+    settings: Settings, density: Float[np.ndarray, "nelx nely"]
+) -> Float[np.ndarray, "nodex nodey 2"]:
+    """u of every node, of shape (nelx + 1, nely + 1, 2), for physical densities, as
+    `Iteration.density` holds them.
 
     Raises
     ------
@@ -158,11 +188,14 @@ def displacement(settings: Settings, density: Float[np.ndarray, "nelx nely"]) ->
     return np.asarray(beam.expand(adjoint.require(solution))).reshape(*beam.grid.nodes, 2)
 
 
-def design_iterations(settings: Settings, begin: adjoint.OCState | None = None, done: int = 0) -> Iterator[Iteration]:
-    """Optimize by OC, one design after the other, until no design variable changes by more than ``change_tolerance``.
+def design_iterations(
+    settings: Settings, begin: adjoint.OCState | None = None, done: int = 0
+) -> Iterator[Iteration]:
+    """Optimize by OC, one design after the other, until no design variable changes by more than
+    ``change_tolerance``.
 
-    Goes on from the state after so many iterations as are done, or begins. The last iteration's ``change`` is above the
-    tolerance when ``max_iterations`` came first.
+    Goes on from the state after so many iterations as are done, or begins. The last iteration's
+    ``change`` is above the tolerance when ``max_iterations`` came first.
 
     Raises
     ------
@@ -184,25 +217,37 @@ def design_iterations(settings: Settings, begin: adjoint.OCState | None = None, 
 
     x = jnp.full(cone.grid.elements, settings.volume_fraction)
     volume_limit = settings.volume_fraction * cone.grid.element_count
-    # The filter is linear, so this holds for every x. The ones are an argument, since XLA would fold a constant slowly.
+    # The filter is linear, so this holds for every x. The ones are an argument, since XLA would
+    # fold a constant slowly.
     volume_derivative = jax.jit(lambda ones: jax.vjp(to_density, x)[1](ones)[0])(jnp.ones_like(x))
     state = method.init(x) if begin is None else begin
     for number in range(done + 1, settings.max_iterations + 1):
         if float(state.change) <= settings.change_tolerance:
             return
         start = time.perf_counter()
-        state, c, density, volume, solution = jax.block_until_ready(iterate(state, volume_derivative))
+        state, c, density, volume, solution = jax.block_until_ready(
+            iterate(state, volume_derivative)
+        )
         seconds = time.perf_counter() - start
         adjoint.require(solution)
         change = float(state.change)
-        yield Iteration(number, np.asarray(density), float(c), float(volume), change, seconds, solution.status, state)
+        yield Iteration(
+            number,
+            np.asarray(density),
+            float(c),
+            float(volume),
+            change,
+            seconds,
+            solution.status,
+            state,
+        )
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
     """Check dc/dx by independent oracles, at seeded random densities between 0.2 and 1.
 
-    The beam is cut to at most 60x20 elements, so that the many solves of the check take seconds: the derivative runs
-    through the same functions at every size.
+    The beam is cut to at most 60x20 elements, so that the many solves of the check take seconds:
+    the derivative runs through the same functions at every size.
     """
     small = replace(settings, nelx=min(settings.nelx, 60), nely=min(settings.nely, 20))
     x = np.random.default_rng(0).uniform(0.2, 1.0, (small.nelx, small.nely))
@@ -222,15 +267,24 @@ def run(settings: Settings, record: Record) -> Ending:
         When a file cannot be written.
     """
     try:
-        found = _by_optimality_criteria(settings, record) if settings.method == "OC" else _by_minimize(settings, record)
+        found = (
+            _by_optimality_criteria(settings, record)
+            if settings.method == "OC"
+            else _by_minimize(settings, record)
+        )
     finally:
         if record.state is not None:
             _leave(settings, record.state[-1], record)
     change = record.history.last.get("change", np.inf)
-    words = f"the largest change of a density is {change:.3g}, the tolerance {settings.change_tolerance}{found.words}"
+    words = (
+        f"the largest change of a density is {change:.3g}, the tolerance "
+        f"{settings.change_tolerance}{found.words}"
+    )
     if found.converged or change <= settings.change_tolerance:
         return Ending(Outcome.DONE, f"Converged after {len(record.history)} iterations: {words}.")
-    return Ending(Outcome.NOT_CONVERGED, f"Not converged after {len(record.history)} iterations: {words}.")
+    return Ending(
+        Outcome.NOT_CONVERGED, f"Not converged after {len(record.history)} iterations: {words}."
+    )
 
 
 class _Found(NamedTuple):
@@ -243,7 +297,14 @@ class _Found(NamedTuple):
 def _by_optimality_criteria(settings: Settings, record: Record) -> _Found:
     state = None if record.state is None else adjoint.OCState(*map(jnp.asarray, record.state[:3]))
     for design in record.follow(design_iterations(settings, state, len(record.history))):
-        _report(record, design.iteration, design.density, design.compliance, design.change, design.seconds)
+        _report(
+            record,
+            design.iteration,
+            design.density,
+            design.compliance,
+            design.change,
+            design.seconds,
+        )
         record.keep([*map(np.asarray, design.following), design.density])
     return _Found(False, "")
 
@@ -256,7 +317,9 @@ def _by_minimize(settings: Settings, record: Record) -> _Found:
     status = solution.status
     # The callback ends a run by the change of the design, and the status then does not tell more.
     said = "" if status == adjoint.Status.INTERRUPTED else f", the status {status.name}"
-    return _Found(bool(status.ok), f", after {int(solution.stats['evaluations'])} evaluations{said}")
+    return _Found(
+        bool(status.ok), f", after {int(solution.stats['evaluations'])} evaluations{said}"
+    )
 
 
 def _minimized(settings: Settings, record: Record) -> Iterator[adjoint.Solution[Array]]:
@@ -264,7 +327,10 @@ def _minimized(settings: Settings, record: Record) -> Iterator[adjoint.Solution[
     to_density = jax.jit(cone.density)
     method, rtol = METHODS[settings.method]
     start = jnp.full(cone.grid.elements, settings.volume_fraction)
-    previous, clock = np.asarray(start if record.state is None else record.state[0]), time.perf_counter()
+    previous, clock = (
+        np.asarray(start if record.state is None else record.state[0]),
+        time.perf_counter(),
+    )
 
     def seen(step: adjoint.Step) -> bool:
         nonlocal previous, clock
@@ -293,7 +359,12 @@ def _minimized(settings: Settings, record: Record) -> Iterator[adjoint.Solution[
 
 
 def _report(
-    record: Record, iteration: int, density: Float[np.ndarray, "nelx nely"], value: float, change: float, seconds: float
+    record: Record,
+    iteration: int,
+    density: Float[np.ndarray, "nelx nely"],
+    value: float,
+    change: float,
+    seconds: float,
 ) -> None:
     row = {
         "iteration": iteration,
@@ -309,21 +380,33 @@ def _cone(settings: Settings) -> ConeFilter:
     return ConeFilter(Grid((settings.nelx, settings.nely)), settings.filter_radius)
 
 
-def _filter_roles(settings: Settings, cone: ConeFilter) -> tuple[Callable[..., Array], Callable[..., Array]]:
-    """What makes physical densities from x, and what makes, from x and dc/dx, the derivative that the update uses."""
+def _filter_roles(
+    settings: Settings, cone: ConeFilter
+) -> tuple[Callable[..., Array], Callable[..., Array]]:
+    """What makes physical densities from x, and what makes, from x and dc/dx, the derivative that
+    the update uses.
+    """
     match settings.filter:
         case "density":
             return cone.density, lambda _, derivative: derivative
         case "sensitivity":
             return lambda x: x, cone.sensitivity
-    raise ValueError(f"mbb_beam: got filter = {settings.filter!r}, expected 'sensitivity' or 'density'.")
+    raise ValueError(
+        f"mbb_beam: got filter = {settings.filter!r}, expected 'sensitivity' or 'density'."
+    )
 
 
-def _solve(beam: Elasticity, moduli: Float[Array, "nelx nely"]) -> adjoint.Solution[Float[Array, " free"]]:
-    return adjoint.linear_solve(beam.stiffness(moduli), jnp.asarray(beam.free_load), adjoint.SparseDirect())
+def _solve(
+    beam: Elasticity, moduli: Float[Array, "nelx nely"]
+) -> adjoint.Solution[Float[Array, " free"]]:
+    return adjoint.linear_solve(
+        beam.stiffness(moduli), jnp.asarray(beam.free_load), adjoint.SparseDirect()
+    )
 
 
-def _analysis(settings: Settings) -> Callable[[Array], tuple[Array, tuple[Array, adjoint.Solution[Array]]]]:
+def _analysis(
+    settings: Settings,
+) -> Callable[[Array], tuple[Array, tuple[Array, adjoint.Solution[Array]]]]:
     """x -> c(x), with the physical density and the solution beside it."""
     beam = elasticity(settings)
     to_density, _ = _filter_roles(settings, _cone(settings))
@@ -339,18 +422,32 @@ def _analysis(settings: Settings) -> Callable[[Array], tuple[Array, tuple[Array,
 def _leave(settings: Settings, density: Float[np.ndarray, "nelx nely"], record: Record) -> None:
     """The pictures and the VTK file of a design."""
     history = record.history
-    record.picture("density.png", density_png(density), "The density: black is solid, white is void.")
+    record.picture(
+        "density.png", density_png(density), "The density: black is solid, white is void."
+    )
     record.picture("iterations.gif", record.film.gif(), "The density over the iterations.")
     panels = [
         Panel("compliance in F²/(E t)", history.column("compliance"), "log"),
-        Panel("largest change of a density", history.column("change"), "log", settings.change_tolerance, "tolerance"),
+        Panel(
+            "largest change of a density",
+            history.column("change"),
+            "log",
+            settings.change_tolerance,
+            "tolerance",
+        ),
     ]
-    plot = convergence_png(history.column("iteration"), panels, f"MBB beam, {settings.nelx} x {settings.nely} elements")
-    record.picture("convergence.png", plot, "Compliance and largest change of a density in each iteration.")
+    plot = convergence_png(
+        history.column("iteration"), panels, f"MBB beam, {settings.nelx} x {settings.nely} elements"
+    )
+    record.picture(
+        "convergence.png", plot, "Compliance and largest change of a density in each iteration."
+    )
     state = image_data(
         density.shape,
         cell_data={"density": density},
         point_data={"displacement": displacement(settings, density)},
         spacing=(1.0, 1.0),
     )
-    record.file("state.vti", state, "density of the elements and displacement of the nodes, for ParaView")
+    record.file(
+        "state.vti", state, "density of the elements and displacement of the nodes, for ParaView"
+    )

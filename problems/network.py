@@ -1,11 +1,14 @@
-"""Electrical networks of resistors, diodes and current sources: Kirchhoff's current law at every node, in mA, V and mS.
+"""Electrical networks of resistors, diodes and current sources: Kirchhoff's current law at every
+node, in mA, V and mS.
 
-    F(v, p) = sum over resistors g (v_a - v_b) + sum over diodes I_s (exp((v_a - v_b) / V_T) - 1) - sources = 0
+    F(v, p) = sum over resistors g (v_a - v_b) + sum over diodes I_s (exp((v_a - v_b) / V_T) - 1) -
+    sources = 0
 
-(W. Shockley, The theory of p-n junctions, Bell Syst. Tech. J. 28 (1949) 435-489.) A voltage source E behind a resistance is a
-current source E g beside a resistor g to ground (Norton).
+(W. Shockley, The theory of p-n junctions, Bell Syst. Tech. J. 28 (1949) 435-489.) A voltage source
+E behind a resistance is a current source E g beside a resistor g to ground (Norton).
 
-A bench is a network some of whose element values are in doubt, with voltages measured in several experiments.
+A bench is a network some of whose element values are in doubt, with voltages measured in several
+experiments.
 """
 
 from dataclasses import dataclass
@@ -20,7 +23,8 @@ import adjoint
 
 THERMAL_VOLTAGE = 0.02585  # V, k T / q at 300 K
 
-# The logarithms of the element values: "log_conductance" of the resistors in mS, "log_saturation" of the diodes in mA.
+# The logarithms of the element values: "log_conductance" of the resistors in mS, "log_saturation"
+# of the diodes in mA.
 Values = dict[str, Float[Array, " elements"]]
 
 
@@ -49,7 +53,9 @@ class Network:
     def currents(
         self, v: Float[Array, " nodes"], values_and_sources: tuple[Values, Float[Array, " nodes"]]
     ) -> Float[Array, " nodes"]:
-        """F: the current in mA that leaves each node through elements, less what the sources (in mA) bring."""
+        """F: the current in mA that leaves each node through elements, less what the sources (in
+        mA) bring.
+        """
         values, sources = values_and_sources
         v = jnp.append(v, 0.0)
         (a, b), (c, d) = self.resistors.T, self.diodes.T
@@ -57,7 +63,17 @@ class Network:
         log_saturation = values["log_saturation"]
         # One exponent, since I_s is tiny where exp(v / V_T) is huge.
         diode = jnp.exp(log_saturation + (v[c] - v[d]) / THERMAL_VOLTAGE) - jnp.exp(log_saturation)
-        leaving = jnp.zeros_like(v).at[a].add(resistor).at[b].add(-resistor).at[c].add(diode).at[d].add(-diode)
+        leaving = (
+            jnp.zeros_like(v)
+            .at[a]
+            .add(resistor)
+            .at[b]
+            .add(-resistor)
+            .at[c]
+            .add(diode)
+            .at[d]
+            .add(-diode)
+        )
         return leaving[:-1] - sources
 
     def voltages(
@@ -105,7 +121,9 @@ class Bench:
 
     def values(self, p: Values) -> Values:
         """All element values, with p where they are in doubt."""
-        conductance = jnp.asarray(self.known["log_conductance"]).at[self.doubtful].set(p["log_conductance"])
+        conductance = (
+            jnp.asarray(self.known["log_conductance"]).at[self.doubtful].set(p["log_conductance"])
+        )
         return {"log_conductance": conductance, "log_saturation": p["log_saturation"]}
 
     def solve(
@@ -123,9 +141,13 @@ class Bench:
     def sensitivity(
         self, p: Values, start: Float[Array, "experiments nodes"]
     ) -> dict[str, Float[Array, "experiments measured elements"]]:
-        """d v / d p of the measured voltages: one factorization for each experiment, one solve for each voltage."""
+        """d v / d p of the measured voltages: one factorization for each experiment, one solve for
+        each voltage.
+        """
 
         def measure(p: Values, sources: Array, start: Array) -> Array:
             return self.network.voltages(self.values(p), sources, start).value[self.measured]
 
-        return jax.vmap(jax.jacrev(measure), in_axes=(None, 0, 0))(p, jnp.asarray(self.sources), start)
+        return jax.vmap(jax.jacrev(measure), in_axes=(None, 0, 0))(
+            p, jnp.asarray(self.sources), start
+        )

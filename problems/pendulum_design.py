@@ -1,9 +1,12 @@
-"""A job for a double pendulum: hanging at rest, how must it be kicked, and made, for its tip to meet given points?
+"""A job for a double pendulum: hanging at rest, how must it be kicked, and made, for its tip to
+meet given points?
 
-    minimize   1/2 sum over k of |tip(t_k) - point_k|^2   over   velocities, ln lengths, ln (t_k - t_k-1)
+    minimize   1/2 sum over k of |tip(t_k) - point_k|^2   over   velocities, ln lengths, ln (t_k -
+    t_k-1)
 
-The points are met in their order, at times that are free. L-BFGS-B needs the gradient by all unknowns, also by the times; it takes
-one adjoint solve. With as many unknowns as coordinates, that is up to four points, they can be met exactly.
+The points are met in their order, at times that are free. L-BFGS-B needs the gradient by all
+unknowns, also by the times; it takes one adjoint solve. With as many unknowns as coordinates, that
+is up to four points, they can be met exactly.
 """
 
 from dataclasses import dataclass
@@ -26,7 +29,9 @@ GAP = 0.3  # s from point to point at first
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """The points in m, and the masses and the gravity that are given; lengths in m to begin with."""
+    """The points in m, and the masses and the gravity that are given; lengths in m to begin
+    with.
+    """
 
     points: Float[np.ndarray, "points 2"]
     pendulum: Pendulum
@@ -41,19 +46,29 @@ def read_points(text: str) -> Float[np.ndarray, "points 2"]:
         When it is not a list of one to four points, each of two finite numbers.
     """
     try:
-        points = np.array([[float(number) for number in point.split(",")] for point in text.split()])
-        fits = points.ndim == 2 and points.shape[1] == 2 and len(points) <= 4 and bool(np.isfinite(points).all())
+        points = np.array(
+            [[float(number) for number in point.split(",")] for point in text.split()]
+        )
+        fits = (
+            points.ndim == 2
+            and points.shape[1] == 2
+            and len(points) <= 4
+            and bool(np.isfinite(points).all())
+        )
     except ValueError:
         fits, points = False, np.zeros((0, 2))
     if not fits:
         raise ValueError(
-            f"points = {text!r}: expected one to four points x,y in m with spaces between, such as '1.2,-1.2 1,0.2'"
+            f"points = {text!r}: expected one to four points x,y in m with spaces between, such as "
+            "'1.2,-1.2 1,0.2'"
         )
     return points
 
 
 class Design(NamedTuple):
-    """The unknowns of the design: velocities in rad/s, ln of lengths in m and of times from point to point in s."""
+    """The unknowns of the design: velocities in rad/s, ln of lengths in m and of times from point
+    to point in s.
+    """
 
     velocities: Float[Array, " 2"]
     log_lengths: Float[Array, " 2"]
@@ -61,15 +76,21 @@ class Design(NamedTuple):
 
 
 def first_design(job: Job) -> Design:
-    """Both rods kicked to the same side, with the lengths to begin with, and the same time from point to point."""
-    return Design(jnp.full(2, KICK), jnp.log(job.pendulum.lengths), jnp.full(len(job.points), np.log(GAP)))
+    """Both rods kicked to the same side, with the lengths to begin with, and the same time from
+    point to point.
+    """
+    return Design(
+        jnp.full(2, KICK), jnp.log(job.pendulum.lengths), jnp.full(len(job.points), np.log(GAP))
+    )
 
 
 def swing(job: Job, x: Design, ts: Float[Array, " times"]) -> Float[Array, "times 2 2"]:
     """Both masses at the times, the last of which ends the motion."""
     p = job.pendulum._replace(lengths=jnp.exp(x.log_lengths))
     start, sensitivity = State(jnp.zeros(2), x.velocities), adjoint.DiscreteAdjoint()
-    solution = adjoint.ode_solve(motion, start, p, 0.0, ts[-1], ts=ts, steps=STEPS, sensitivity=sensitivity)
+    solution = adjoint.ode_solve(
+        motion, start, p, 0.0, ts[-1], ts=ts, steps=STEPS, sensitivity=sensitivity
+    )
     return joints(solution.value.angles, p.lengths)
 
 
@@ -89,7 +110,9 @@ def cost(job: Job, x: Design) -> Float[Array, ""]:
 
 
 def improve(job: Job, max_iterations: int) -> list[tuple[Design, float]]:
-    """The designs of all iterations and their costs in m^2, the first one and the last one among them."""
+    """The designs of all iterations and their costs in m^2, the first one and the last one among
+    them.
+    """
     flat, unravel = jax.flatten_util.ravel_pytree(first_design(job))
     analyze = jax.jit(jax.value_and_grad(lambda x: cost(job, unravel(x))))
     path = [np.asarray(flat)]

@@ -1,4 +1,6 @@
-"""Pictures of a swinging double pendulum: a film with the trace of its tip, the path through points, curves over time."""
+"""Pictures of a swinging double pendulum: a film with the trace of its tip, the path through
+points, curves over time.
+"""
 
 import io
 from collections.abc import Sequence
@@ -18,13 +20,25 @@ TRACE = 60  # frames for which the trace stays
 STEPS_PER_FRAME = 4  # of the trace, so that it is smooth
 # Okabe and Ito's palette can be told apart by color-blind people too.
 COLORS = ((0, 114, 178), (213, 94, 0))
-CURVE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black", "gray", "#7F3C8D")
+CURVE_COLORS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "black",
+    "gray",
+    "#7F3C8D",
+)
 DOTS_PER_INCH = 150
 
 
 @dataclass(frozen=True)
 class Swing:
-    """A pendulum's motion: both masses in m from t = 0 on, `STEPS_PER_FRAME` to a frame, the pivot at (0, 0)."""
+    """A pendulum's motion: both masses in m from t = 0 on, `STEPS_PER_FRAME` to a frame, the pivot
+    at (0, 0).
+    """
 
     name: str
     masses: Float[np.ndarray, "times 2 2"]
@@ -32,7 +46,8 @@ class Swing:
 
 @dataclass(frozen=True)
 class Lines:
-    """Curves by name over a common time axis in s, some of them dashed, and levels; a log scale is that of y alone.
+    """Curves by name over a common time axis in s, some of them dashed, and levels; a log scale is
+    that of y alone.
 
     A curve and a dashed one are of the same color where they are the k-th of each.
     """
@@ -47,7 +62,8 @@ class Lines:
 
 
 def film_gif(swings: Sequence[Swing], reach: float) -> bytes:
-    """The motions on top of each other as GIF, with the traces of the tips, in real time, repeating for ever.
+    """The motions on top of each other as GIF, with the traces of the tips, in real time, repeating
+    for ever.
 
     Parameters
     ----------
@@ -64,7 +80,9 @@ def film_gif(swings: Sequence[Swing], reach: float) -> bytes:
     palette = frames[count // 2].quantize(64)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     buffer = io.BytesIO()
-    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=FRAME_LENGTH, loop=0)
+    frames[0].save(
+        buffer, "GIF", save_all=True, append_images=frames[1:], duration=FRAME_LENGTH, loop=0
+    )
     return buffer.getvalue()
 
 
@@ -82,7 +100,9 @@ def _frame(swings: Sequence[Swing], number: int, reach: float) -> "Image":
     for swing, color in reversed(list(zip(swings, COLORS, strict=False))):
         tips = pixels(swing.masses[oldest : now + 1, 1])
         for age, ends in enumerate(zip(tips[:0:-1], tips[-2::-1], strict=True)):
-            faded = tuple(int(255 - (255 - c) * (1 - age / (TRACE * STEPS_PER_FRAME))) for c in color)
+            faded = tuple(
+                int(255 - (255 - c) * (1 - age / (TRACE * STEPS_PER_FRAME))) for c in color
+            )
             draw.line(ends, fill=faded, width=2 * FINER)
     for swing, color in reversed(list(zip(swings, COLORS, strict=False))):
         rods = pixels(np.concatenate([np.zeros((1, 2)), swing.masses[now]]))
@@ -98,19 +118,40 @@ def _frame(swings: Sequence[Swing], number: int, reach: float) -> "Image":
 
 
 def path_png(
-    points: Float[np.ndarray, "points 2"], before: Float[np.ndarray, "times 2 2"], after: Float[np.ndarray, "times 2 2"]
+    points: Float[np.ndarray, "points 2"],
+    before: Float[np.ndarray, "times 2 2"],
+    after: Float[np.ndarray, "times 2 2"],
 ) -> bytes:
-    """The tip's paths before and after a design, the points it should meet, and both pendulums at the end."""
+    """The tip's paths before and after a design, the points it should meet, and both pendulums at
+    the end.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 6.0), layout="constrained")
     axis: Any = figure.subplots()
-    for name, masses, look, color in (("before", before, "--", "gray"), ("after", after, "-", CURVE_COLORS[0])):
-        axis.plot(masses[:, 1, 0], masses[:, 1, 1], look, color=color, linewidth=1.5, label=f"path of the tip {name}")
+    for name, masses, look, color in (
+        ("before", before, "--", "gray"),
+        ("after", after, "-", CURVE_COLORS[0]),
+    ):
+        axis.plot(
+            masses[:, 1, 0],
+            masses[:, 1, 1],
+            look,
+            color=color,
+            linewidth=1.5,
+            label=f"path of the tip {name}",
+        )
         rods = np.concatenate([np.zeros((1, 2)), masses[-1]])
         axis.plot(rods[:, 0], rods[:, 1], "-o", color=color, alpha=0.45, markersize=6)
     axis.plot(
-        points[:, 0], points[:, 1], "o", color=CURVE_COLORS[1], markersize=11, mfc="none", mew=2, label="points to meet"
+        points[:, 0],
+        points[:, 1],
+        "o",
+        color=CURVE_COLORS[1],
+        markersize=11,
+        mfc="none",
+        mew=2,
+        label="points to meet",
     )
     for k, (x, y) in enumerate(points):
         axis.annotate(str(k + 1), (x, y), (9, 6), textcoords="offset points", color=CURVE_COLORS[1])

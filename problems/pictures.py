@@ -1,4 +1,6 @@
-"""Pictures that several problems draw: maps of fields on a rectangle, and curves and points over common axes."""
+"""Pictures that several problems draw: maps of fields on a rectangle, and curves and points over
+common axes.
+"""
 
 import io
 from collections.abc import Sequence
@@ -101,7 +103,9 @@ def plots_png(plots: Sequence[Plot]) -> bytes:
 
     columns = len(plots) if len(plots) <= 4 else 3
     rows = -(-len(plots) // columns)
-    figure = Figure(figsize=(7.5 if len(plots) == 1 else 5.6 * columns, 4.8 * rows), layout="constrained")
+    figure = Figure(
+        figsize=(7.5 if len(plots) == 1 else 5.6 * columns, 4.8 * rows), layout="constrained"
+    )
     for number, plot in enumerate(plots, start=1):
         axis = figure.add_subplot(rows, columns, number)
         if plot.background is not None:
@@ -109,7 +113,13 @@ def plots_png(plots: Sequence[Plot]) -> bytes:
             axis.contour(field.x, field.y, field.heights.T, levels=12, cmap="Greys", linewidths=0.6)
         for curve in plot.curves:
             axis.plot(curve.x, curve.y, label=curve.label or None, **_LOOKS[curve.look])
-        axis.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.y_label, xscale=plot.scale, yscale=plot.scale)
+        axis.set(
+            title=plot.title,
+            xlabel=plot.x_label,
+            ylabel=plot.y_label,
+            xscale=plot.scale,
+            yscale=plot.scale,
+        )
         axis.grid(alpha=0.3)
         if any(curve.label for curve in plot.curves):
             axis.legend(loc="best", frameon=False)

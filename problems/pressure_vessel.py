@@ -1,17 +1,21 @@
-"""The cheapest pressure vessel of a given volume, a cylinder with two half spheres, in its relaxation to plates of any thickness.
+"""The cheapest pressure vessel of a given volume, a cylinder with two half spheres, in its
+relaxation to plates of any thickness.
 
-Unknowns in inches: thicknesses s of the shell and e of the heads, radius r and length l of the cylinder. In the formulation of
-E. Sandgren, J. Mech. Des. 112 (1990) 223-229, with the constants of B. K. Kannan, S. N. Kramer, J. Mech. Des. 116 (1994) 405-411:
+Unknowns in inches: thicknesses s of the shell and e of the heads, radius r and length l of the
+cylinder. In the formulation of E. Sandgren, J. Mech. Des. 112 (1990) 223-229, with the constants of
+B. K. Kannan, S. N. Kramer, J. Mech. Des. 116 (1994) 405-411:
 
-    minimize    0.6224 s r l + 1.7781 e r^2 + 3.1661 s^2 l + 19.84 s^2 r   dollars of material, forming and welding
-    subject to  s >= 0.0193 r,   e >= 0.00954 r,   pi r^2 l + 4 pi r^3 / 3 >= 1296000 in^3 (750 cubic feet),
+    minimize    0.6224 s r l + 1.7781 e r^2 + 3.1661 s^2 l + 19.84 s^2 r   dollars of material,
+    forming and welding subject to  s >= 0.0193 r,   e >= 0.00954 r,   pi r^2 l + 4 pi r^3 / 3 >=
+    1296000 in^3 (750 cubic feet),
                 0.0625 <= s, e <= 99 * 0.0625,   10 <= r, l <= 200
 
-There s and e are multiples of 1/16 in, the thicknesses that are sold, and the least cost is 6059.714335; here they may be any
-number, and it is 5885.33 (for l <= 240, which some papers allow, it is less).
+There s and e are multiples of 1/16 in, the thicknesses that are sold, and the least cost is
+6059.714335; here they may be any number, and it is 5885.33 (for l <= 240, which some papers allow,
+it is less).
 
-Three limits and l <= 200 are equalities at the minimizer: with l = 200 the volume is a cubic equation for r with one positive root,
-and s = 0.0193 r, e = 0.00954 r.
+Three limits and l <= 200 are equalities at the minimizer: with l = 200 the volume is a cubic
+equation for r with one positive root, and s = 0.0193 r, e = 0.00954 r.
 """
 
 from dataclasses import dataclass
@@ -26,7 +30,10 @@ from adjoint.run.record import Record
 from problems import constrained
 from problems.constrained import Conditions, Design, Reference
 
-SUMMARY = "The cheapest pressure vessel of 750 cubic feet, thicknesses continuous (Sandgren; Kannan and Kramer)."
+SUMMARY = (
+    "The cheapest pressure vessel of 750 cubic feet, thicknesses continuous (Sandgren; Kannan and "
+    "Kramer)."
+)
 JUDGED = constrained.JUDGED
 VOLUME = 1296000.0  # in^3
 SHELL, HEAD = 0.0193, 0.00954  # least thickness as a share of the radius
@@ -52,7 +59,9 @@ def volume(x: Any) -> Any:
 
 
 def limits(x: Any) -> tuple[Any, Any, Any]:
-    """Used shares less 1 of the thicknesses and of the volume that may be missing; for JAX and for NumPy."""
+    """Used shares less 1 of the thicknesses and of the volume that may be missing; for JAX and for
+    NumPy.
+    """
     s, e, r, _ = x
     return SHELL * r / s - 1, HEAD * r / e - 1, VOLUME / volume(x) - 1
 
@@ -114,7 +123,10 @@ def _picture(found: Conditions, x: np.ndarray) -> bytes:
     for way in (-1, 1):
         section.fill_between([0, l], 2 * [way * r], 2 * [way * (r + 10 * s)], color="tab:blue")
     section.set(
-        title=f"shell {s:.4f} in (blue), heads {e:.4f} in, drawn ten times as thick; r = {r:.3f}, l = {l:.1f} in",
+        title=(
+            f"shell {s:.4f} in (blue), heads {e:.4f} in, drawn ten times as thick; "
+            f"r = {r:.3f}, l = {l:.1f} in"
+        ),
         xlabel="inches",
         ylabel="inches",
         aspect="equal",

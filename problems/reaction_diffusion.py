@@ -1,4 +1,5 @@
-"""Reaction and diffusion on the unit square by 5-point differences, with the sparsity of the systems that solve it.
+"""Reaction and diffusion on the unit square by 5-point differences, with the sparsity of the
+systems that solve it.
 
 F(u, lambda, c) = S u - h^2 lambda c exp(u),   S u = 4 u - the four neighbors,   u = 0 on the border
 """
@@ -15,7 +16,9 @@ import adjoint
 
 @dataclass(frozen=True)
 class Square:
-    """The grid of N x N inner points of the unit square, in the order of ``u[i, j]`` at x = (i + 1) h, y = (j + 1) h."""
+    """The grid of N x N inner points of the unit square, in the order of ``u[i, j]`` at x = (i + 1)
+    h, y = (j + 1) h.
+    """
 
     points: int
 
@@ -45,7 +48,9 @@ class Square:
         rows, cols = self._stencil
         every, peak = np.arange(n), np.flatnonzero(self.peak_weights)
         rows = np.concatenate([rows, every, np.full(peak.size, n)])
-        return adjoint.SparsePattern(rows, np.concatenate([cols, np.full(n, n), peak]), (n + 1, n + 1))
+        return adjoint.SparsePattern(
+            rows, np.concatenate([cols, np.full(n, n), peak]), (n + 1, n + 1)
+        )
 
     @cached_property
     def fold_pattern(self) -> adjoint.SparsePattern:
@@ -53,13 +58,17 @@ class Square:
         n = self.points**2
         rows, cols = self._stencil
         every, last, middle = np.arange(n), np.full(n, 2 * n), np.flatnonzero(self.middle)
-        rows = np.concatenate([rows, every, rows + n, every + n, every + n, np.full(middle.size, 2 * n)])
+        rows = np.concatenate(
+            [rows, every, rows + n, every + n, every + n, np.full(middle.size, 2 * n)]
+        )
         cols = np.concatenate([cols, last, cols + n, every, last, middle + n])
         return adjoint.SparsePattern(rows, cols, (2 * n + 1, 2 * n + 1))
 
     @cached_property
     def peak_weights(self) -> Float[np.ndarray, "points points"]:
-        """The value in the center: that of the middle point, or cubic interpolation where N is even."""
+        """The value in the center: that of the middle point, or cubic interpolation where N is
+        even.
+        """
         weights, middle = np.zeros(self.points), self.points // 2
         if self.points % 2:
             weights[middle] = 1.0

@@ -1,17 +1,21 @@
-"""Bilevel optimization: the penalties of a ridge regression chosen by leave-one-out validation, on Longley's data.
+"""Bilevel optimization: the penalties of a ridge regression chosen by leave-one-out validation, on
+Longley's data.
 
-The inner problem is `adjoint.argmin`: coefficients w of the standardized regressors and the intercept w_0 minimize
+The inner problem is `adjoint.argmin`: coefficients w of the standardized regressors and the
+intercept w_0 minimize
 
     |y - w_0 - X w|^2 + sum over k of exp(p_k) w_k^2
 
-for all observations but one, in 16 lanes at once. The outer one minimizes the mean square error E(p) of predicting the observation
-left out over the logarithms p of the six penalties, by Newton's method; its
-gradient and Hessian go through the 16 minimizers.
+for all observations but one, in 16 lanes at once. The outer one minimizes the mean square error
+E(p) of predicting the observation left out over the logarithms p of the six penalties, by Newton's
+method; its gradient and Hessian go through the 16 minimizers.
 
-Two numbers check it. Without penalties the coefficients are the certified ones of NIST's Statistical Reference Datasets (J. W.
-Longley, An appraisal of least squares programs, J. Am. Stat. Assoc. 62 (1967) 819-841; https://www.itl.nist.gov/div898/strd).
-And the errors have a closed form, e_i / (1 - h_ii) with the residuals e and the hat matrix of all observations (D. M. Allen,
-The relationship between variable selection and data augmentation and a method for prediction, Technometrics 16 (1974) 125-127).
+Two numbers check it. Without penalties the coefficients are the certified ones of NIST's
+Statistical Reference Datasets (J. W. Longley, An appraisal of least squares programs, J. Am. Stat.
+Assoc. 62 (1967) 819-841; https://www.itl.nist.gov/div898/strd). And the errors have a closed form,
+e_i / (1 - h_ii) with the residuals e and the hat matrix of all observations (D. M. Allen, The
+relationship between variable selection and data augmentation and a method for prediction,
+Technometrics 16 (1974) 125-127).
 """
 
 import time
@@ -35,7 +39,8 @@ SUMMARY = "Penalties of a ridge regression chosen on a validation loss, through 
 JUDGED = "Judged at the first penalties, through all 16 minimizers."
 
 NAMES = ("price deflator", "gross product", "unemployed", "armed forces", "population", "year")
-# Employed people in thousands; deflator (1954: 100), product in million dollars, people in thousands, year. Longley's table.
+# Employed people in thousands; deflator (1954: 100), product in million dollars, people in
+# thousands, year. Longley's table.
 TABLE = np.array([
     [60323, 83.0, 234289, 2356, 1590, 107608, 1947],
     [61122, 88.5, 259426, 2325, 1456, 108632, 1948],
@@ -67,12 +72,23 @@ class Settings:
     """What can be set, each with its meaning and its range in the metadata of the field."""
 
     start: float = field(
-        default=0.0, metadata={"help": "logarithm of all penalties at first", "minimum": LOWEST, "maximum": HIGHEST}
+        default=0.0,
+        metadata={
+            "help": "logarithm of all penalties at first",
+            "minimum": LOWEST,
+            "maximum": HIGHEST,
+        },
     )
     tolerance: float = field(
-        default=1e-6, metadata={"help": "stop at this gradient of ln E, projected on the bounds", "minimum": 1e-10}
+        default=1e-6,
+        metadata={
+            "help": "stop at this gradient of ln E, projected on the bounds",
+            "minimum": 1e-10,
+        },
     )
-    max_iterations: int = field(default=100, metadata={"help": "stop after this many iterations", "minimum": 1})
+    max_iterations: int = field(
+        default=100, metadata={"help": "stop after this many iterations", "minimum": 1}
+    )
 
 
 class Coefficients(NamedTuple):
@@ -82,8 +98,12 @@ class Coefficients(NamedTuple):
     effects: Float[Array, " 6"]
 
 
-def fit(penalties: Float[Array, " 6"], weights: Float[Array, " 16"]) -> adjoint.Solution[Coefficients]:
-    """The coefficients that minimize the weighted squares plus the penalties; weight 0 leaves an observation out."""
+def fit(
+    penalties: Float[Array, " 6"], weights: Float[Array, " 16"]
+) -> adjoint.Solution[Coefficients]:
+    """The coefficients that minimize the weighted squares plus the penalties; weight 0 leaves an
+    observation out.
+    """
 
     def objective(w: Coefficients, p: Any) -> Array:
         penalties, weights = p
@@ -148,7 +168,9 @@ def run(settings: Settings, record: Record) -> Ending:
         Check("projected gradient", gradient, settings.tolerance, "the tolerance of the settings"),
         Check("errors off, relative", difference, 1e-6, "Allen's closed form"),
     ]
-    remarks = f"The prediction error is {found:.1f} thousand people, {without:.1f} without penalties."
+    remarks = (
+        f"The prediction error is {found:.1f} thousand people, {without:.1f} without penalties."
+    )
     return judged(checks, remarks)
 
 
@@ -158,7 +180,9 @@ def _projected(p: np.ndarray, gradient: np.ndarray) -> float:
 
 
 def _iterations(settings: Settings) -> Iterator[tuple[dict[str, object], Float[np.ndarray, " 6"]]]:
-    """Newton's method within the bounds: the numbers of each iteration, and the logarithms of the penalties it ends at."""
+    """Newton's method within the bounds: the numbers of each iteration, and the logarithms of the
+    penalties it ends at.
+    """
     value_of = jax.jit(log_error)
     analyze = jax.jit(lambda p: (log_error(p), jax.grad(log_error)(p), jax.hessian(log_error)(p)))
     p = np.full(6, settings.start)
@@ -185,7 +209,9 @@ def _iterations(settings: Settings) -> Iterator[tuple[dict[str, object], Float[n
 
 
 def _step(p: np.ndarray, gradient: np.ndarray, hessian: np.ndarray) -> np.ndarray:
-    """Newton's step with the moduli of the eigenvalues, so that it descends, for those p_k that are not held by a bound."""
+    """Newton's step with the moduli of the eigenvalues, so that it descends, for those p_k that are
+    not held by a bound.
+    """
     held = ((p <= LOWEST) & (gradient > 0)) | ((p >= HIGHEST) & (gradient < 0))
     values, vectors = np.linalg.eigh(hessian[np.ix_(~held, ~held)])
     step = np.zeros(6)
@@ -200,7 +226,9 @@ def _leave(p: Float[np.ndarray, "iterations 6"], record: Record) -> None:
         Panel("error in thousand people", history.column("error"), "log"),
         Panel("slope of ln E", history.column("slope"), "log"),
     ]
-    plot = convergence_png(history.column("iteration"), panels, "Leave-one-out error of Longley's regression")
+    plot = convergence_png(
+        history.column("iteration"), panels, "Leave-one-out error of Longley's regression"
+    )
     record.picture("convergence.png", plot, "Prediction error and its slope in each iteration.")
     years = REGRESSORS[:, -1]
     errors = [closed_form_errors(q) for q in (np.full(6, -np.inf), p[-1])]
@@ -209,14 +237,21 @@ def _leave(p: Float[np.ndarray, "iterations 6"], record: Record) -> None:
     curves = [Curve(*parts) for parts in zip(names, (years, years), errors, looks, strict=True)]
     curves.append(Curve("", years[[0, -1]], np.zeros(2)))
     effects = [
-        adjoint.require(fit(jnp.exp(jnp.asarray(q)), jnp.ones(16))).effects for q in (np.full(6, -np.inf), p[-1])
+        adjoint.require(fit(jnp.exp(jnp.asarray(q)), jnp.ones(16))).effects
+        for q in (np.full(6, -np.inf), p[-1])
     ]
     order = np.arange(1, 7)
-    bars = [Curve(*parts) for parts in zip(names, (order, order), map(np.asarray, effects), looks, strict=True)]
+    bars = [
+        Curve(*parts)
+        for parts in zip(names, (order, order), map(np.asarray, effects), looks, strict=True)
+    ]
     plots = [
         Plot("each year predicted from the others", "year", "error in thousand people", curves),
         Plot("effects", "regressor", "thousand people", bars),
     ]
     numbered = ", ".join(f"{k} {name}" for k, name in zip(order, NAMES, strict=True))
-    caption = f"Errors of the years left out, and effects of a standard deviation of each regressor: {numbered}."
+    caption = (
+        "Errors of the years left out, and effects of a standard deviation of each regressor: "
+        f"{numbered}."
+    )
     record.picture("predictions.png", plots_png(plots), caption)

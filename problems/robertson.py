@@ -1,17 +1,20 @@
-"""Robertson's reactions over twelve decades of time: stiff kinetics, their sensitivities, and the same as a DAE.
+"""Robertson's reactions over twelve decades of time: stiff kinetics, their sensitivities, and the
+same as a DAE.
 
     A -> B with k1,   B + C -> A + C with k2,   2 B -> B + C with k3
     y1' = -k1 y1 + k2 y2 y3,   y2' = k1 y1 - k2 y2 y3 - k3 y2^2,   y3' = k3 y2^2,   y(0) = (1, 0, 0)
 
-H. H. Robertson, The solution of a set of reaction rate equations, in J. Walsh, ed., Numerical Analysis: An Introduction, 1966.
-As a DAE the last equation is y1 + y2 + y3 = 1. Published, and printed with five digits, are the outputs of SUNDIALS' examples
-cvsRoberts_FSA_dns (species and forward sensitivities, relative tolerance 1e-4) and cvsRoberts_ASAi_dns (the integral G of y3 and
-its gradient by an adjoint, 1e-6), which bound how close we can come to them; and, with 16 digits, y(1e11) of the Test Set for
-Initial Value Problem Solvers (F. Mazzia, C. Magherini, release 2.4, 2008, problem ROBER).
+H. H. Robertson, The solution of a set of reaction rate equations, in J. Walsh, ed., Numerical
+Analysis: An Introduction, 1966. As a DAE the last equation is y1 + y2 + y3 = 1. Published, and
+printed with five digits, are the outputs of SUNDIALS' examples cvsRoberts_FSA_dns (species and
+forward sensitivities, relative tolerance 1e-4) and cvsRoberts_ASAi_dns (the integral G of y3 and
+its gradient by an adjoint, 1e-6), which bound how close we can come to them; and, with 16 digits,
+y(1e11) of the Test Set for Initial Value Problem Solvers (F. Mazzia, C. Magherini, release 2.4,
+2008, problem ROBER).
 
-Exact: the species add up to 1 and their sensitivities to 0; rates that are all larger by the same factor are a faster clock, so
-sum of k_j dy/dk_j = t y'; and late, when y2 = k1 y1 / k2 and y3 = 1, y1 = k2^2 / (k1^2 k3 t), so that d ln y1 / d ln k is
-(-2, 2, -1).
+Exact: the species add up to 1 and their sensitivities to 0; rates that are all larger by the same
+factor are a faster clock, so sum of k_j dy/dk_j = t y'; and late, when y2 = k1 y1 / k2 and y3 = 1,
+y1 = k2^2 / (k1^2 k3 t), so that d ln y1 / d ln k is (-2, 2, -1).
 """
 
 from collections.abc import Iterator
@@ -30,11 +33,15 @@ from adjoint.run.ending import Ending
 from adjoint.run.record import Record
 from problems.pictures import Curve, Plot, plots_png
 
-SUMMARY = "Robertson's stiff kinetics over twelve decades, as ODE and DAE: sensitivities forward and by adjoints."
+SUMMARY = (
+    "Robertson's stiff kinetics over twelve decades, as ODE and DAE: sensitivities forward and by "
+    "adjoints."
+)
 JUDGED = "Judged on the logarithm of y1 after 4e7 s, by the logarithms of all rates."
 
-# cvsRoberts_FSA_dns -sensi sim t, at t = 0.4, 4, ..., 4e7: y1, y2, and the derivatives of y1 by k1, k2, k3. Later ones are off by
-# more than a percent, y1 being below that solver's absolute tolerance.
+# cvsRoberts_FSA_dns -sensi sim t, at t = 0.4, 4, ..., 4e7: y1, y2, and the derivatives of y1 by k1,
+# k2, k3. Later ones are off by more than a percent, y1 being below that solver's absolute
+# tolerance.
 PUBLISHED_TIMES = 0.4 * 10.0 ** np.arange(9)
 PUBLISHED = np.array([
     [9.8517e-01, 3.3864e-05, -3.5595e-01, 9.5431e-08, -1.5833e-11],
@@ -52,7 +59,9 @@ PUBLISHED_INTEGRALS = (
     (4e7, np.array([7.6842e05, -3.0691, 5.1145e-04])),
     (50.0, np.array([173.41, -5.0591e-04, 8.4323e-08])),
 )
-PUBLISHED_AT_THE_END = np.array([0.2083340149701255e-07, 0.8333360770334713e-13, 0.9999999791665050])
+PUBLISHED_AT_THE_END = np.array(
+    [0.2083340149701255e-07, 0.8333360770334713e-13, 0.9999999791665050]
+)
 END = 1e11  # s
 RATES = np.array([0.04, 1e4, 3e7])
 LATE = np.array([-2.0, 2.0, -1.0])
@@ -66,12 +75,24 @@ SPECIES_AS_RATES = np.diag([1.0, 1.0, 0.0])
 class Settings:
     """What can be set, each with its meaning and its range in the metadata of the field."""
 
-    k1: float = field(default=0.04, metadata={"help": "rate of A -> B in 1/s", "minimum": 1e-4, "maximum": 10.0})
-    k2: float = field(default=1e4, metadata={"help": "rate of B + C -> A + C in 1/s", "minimum": 1.0, "maximum": 1e6})
-    k3: float = field(default=3e7, metadata={"help": "rate of 2 B -> B + C in 1/s", "minimum": 1e4, "maximum": 1e9})
+    k1: float = field(
+        default=0.04, metadata={"help": "rate of A -> B in 1/s", "minimum": 1e-4, "maximum": 10.0}
+    )
+    k2: float = field(
+        default=1e4,
+        metadata={"help": "rate of B + C -> A + C in 1/s", "minimum": 1.0, "maximum": 1e6},
+    )
+    k3: float = field(
+        default=3e7,
+        metadata={"help": "rate of 2 B -> B + C in 1/s", "minimum": 1e4, "maximum": 1e9},
+    )
     rtol: float = field(
         default=1e-8,
-        metadata={"help": "relative tolerance; the absolute one is 1e-6 of it", "minimum": 1e-9, "maximum": 1e-4},
+        metadata={
+            "help": "relative tolerance; the absolute one is 1e-6 of it",
+            "minimum": 1e-9,
+            "maximum": 1e-4,
+        },
     )
 
 
@@ -90,12 +111,22 @@ def _third(t: Array, y: Array, k: Array) -> Array:
     return y[2]
 
 
-def solve(log_k: Float[Array, " 3"], end: Any, rtol: float, dae: bool = False, **more: Any) -> adjoint.Solution[Any]:
+def solve(
+    log_k: Float[Array, " 3"], end: Any, rtol: float, dae: bool = False, **more: Any
+) -> adjoint.Solution[Any]:
     """`ode_solve` from t = 0 to the end, by the logarithms of the rates."""
     more |= {"mass_matrix": SPECIES_AS_RATES} if dae else {}
     f, solver = kinetics_with_balance if dae else kinetics, diffrax.Kvaerno5()
     return adjoint.ode_solve(
-        f, jnp.array(START), jnp.exp(log_k), 0.0, end, solver=solver, rtol=rtol, atol=1e-6 * rtol, **more
+        f,
+        jnp.array(START),
+        jnp.exp(log_k),
+        0.0,
+        end,
+        solver=solver,
+        rtol=rtol,
+        atol=1e-6 * rtol,
+        **more,
     )
 
 
@@ -113,7 +144,9 @@ def integral(
     return solve(log_k, end, rtol, dae, running_cost=_third, sensitivity=sensitivity).value[1]
 
 
-def gradients(log_k: Float[Array, " 3"], end: float, rtol: float) -> dict[str, Float[np.ndarray, " 3"]]:
+def gradients(
+    log_k: Float[Array, " 3"], end: float, rtol: float
+) -> dict[str, Float[np.ndarray, " 3"]]:
     """k dG/dk by every way there is."""
     ways = {
         FORWARD: (adjoint.ForwardSensitivity(), False),
@@ -122,7 +155,10 @@ def gradients(log_k: Float[Array, " 3"], end: float, rtol: float) -> dict[str, F
         "GaussAdjoint": (adjoint.GaussAdjoint(), False),
         "DiscreteAdjoint of the DAE": (adjoint.DiscreteAdjoint(), True),
     }
-    gradient = {name: jax.jit(jax.grad(lambda q, way=way: integral(q, end, rtol, *way))) for name, way in ways.items()}
+    gradient = {
+        name: jax.jit(jax.grad(lambda q, way=way: integral(q, end, rtol, *way)))
+        for name, way in ways.items()
+    }
     return {name: np.asarray(g(log_k)) for name, g in gradient.items()}
 
 
@@ -132,13 +168,21 @@ def log_k(settings: Settings) -> Float[Array, " 3"]:
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check the gradient of ln y1(4e7 s), by the logarithms of the rates, through the discrete adjoint."""
+    """Check the gradient of ln y1(4e7 s), by the logarithms of the rates, through the discrete
+    adjoint.
+    """
 
     def late(q: Array) -> Array:
-        return jnp.log(solve(q, PUBLISHED_TIMES[-1], settings.rtol, sensitivity=adjoint.DiscreteAdjoint()).value[0])
+        return jnp.log(
+            solve(
+                q, PUBLISHED_TIMES[-1], settings.rtol, sensitivity=adjoint.DiscreteAdjoint()
+            ).value[0]
+        )
 
     # Twice the tolerance of the solve over a step of a percent: what differences can tell.
-    return adjoint.verify_gradient(jax.jit(late), log_k(settings), rtol=max(1e-5, 200 * settings.rtol))
+    return adjoint.verify_gradient(
+        jax.jit(late), log_k(settings), rtol=max(1e-5, 200 * settings.rtol)
+    )
 
 
 def run(settings: Settings, record: Record) -> Ending:
@@ -157,7 +201,11 @@ def run(settings: Settings, record: Record) -> Ending:
     ode, dae = (_samples(q, ts, rtol, dae) for dae in (False, True))
     for row in _rows(ts, *ode):
         record.iteration(row)
-    record.picture("species.png", _picture(settings, ts, *ode), "Species, and what y1 depends on; dots are published.")
+    record.picture(
+        "species.png",
+        _picture(settings, ts, *ode),
+        "Species, and what y1 depends on; dots are published.",
+    )
     record.phase("computing the gradient in all ways")
     ways = [gradients(q, end, rtol) for end, _ in PUBLISHED_INTEGRALS]
     lost = float(np.abs(ode[1].sum(axis=1)).max())
@@ -172,7 +220,9 @@ def run(settings: Settings, record: Record) -> Ending:
     return judged(checks, "All differences are relative ones.")
 
 
-def _samples(q: Float[Array, " 3"], ts: np.ndarray, rtol: float, dae: bool) -> tuple[np.ndarray, np.ndarray]:
+def _samples(
+    q: Float[Array, " 3"], ts: np.ndarray, rtol: float, dae: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """y and k dy/dk."""
 
     def value(q: Array) -> tuple[Array, Any]:
@@ -184,13 +234,21 @@ def _samples(q: Float[Array, " 3"], ts: np.ndarray, rtol: float, dae: bool) -> t
 
 
 def broken_clock(q: Float[Array, " 3"], ts: np.ndarray, y: np.ndarray, slopes: np.ndarray) -> float:
-    """How far the sum of k_j dy3/dk_j is from t y3'; of the three, it alone is no small difference of large numbers."""
+    """How far the sum of k_j dy3/dk_j is from t y3'; of the three, it alone is no small difference
+    of large numbers.
+    """
     expected = ts * np.exp(float(q[2])) * y[:, 1] ** 2
-    return _difference(ts, slopes[:, 2].sum(axis=1)[:, None, None], expected[:, None, None], slopes[:, 2:])
+    return _difference(
+        ts, slopes[:, 2].sum(axis=1)[:, None, None], expected[:, None, None], slopes[:, 2:]
+    )
 
 
-def _difference(ts: np.ndarray, found: np.ndarray, expected: np.ndarray, sizes: np.ndarray | None = None) -> float:
-    """The largest from 0.4 s on, before which y3 is small; relative to the largest sensitivity of the same species."""
+def _difference(
+    ts: np.ndarray, found: np.ndarray, expected: np.ndarray, sizes: np.ndarray | None = None
+) -> float:
+    """The largest from 0.4 s on, before which y3 is small; relative to the largest sensitivity of
+    the same species.
+    """
     sizes = np.abs(expected if sizes is None else sizes).max(axis=2, keepdims=True)
     return float((np.abs(found - expected) / sizes)[ts > 0.39].max())
 
@@ -200,11 +258,15 @@ def _spread(found: dict[str, np.ndarray]) -> float:
     return max(float(np.max(np.abs(g / forward - 1))) for g in found.values())
 
 
-def _against_published(ts: np.ndarray, y: np.ndarray, slopes: np.ndarray, ways: list[Any]) -> list[Check]:
+def _against_published(
+    ts: np.ndarray, y: np.ndarray, slopes: np.ndarray, ways: list[Any]
+) -> list[Check]:
     """Distances, and how far off the published numbers themselves may be."""
     at = [int(np.argmin(np.abs(np.log(ts / t)))) for t in PUBLISHED_TIMES]
     found = np.column_stack([y[at, :2], slopes[at, 0] / RATES])
-    integrals = [way[FORWARD] / RATES / g - 1 for way, (_, g) in zip(ways, PUBLISHED_INTEGRALS, strict=True)]
+    integrals = [
+        way[FORWARD] / RATES / g - 1 for way, (_, g) in zip(ways, PUBLISHED_INTEGRALS, strict=True)
+    ]
     at_the_end = float(np.max(np.abs(y[-1] / PUBLISHED_AT_THE_END - 1)))
     late = float(np.max(np.abs(slopes[-1, 0] / y[-1, 0] - LATE)))
     forward = float(np.max(np.abs(found / PUBLISHED - 1)))
@@ -219,21 +281,43 @@ def _against_published(ts: np.ndarray, y: np.ndarray, slopes: np.ndarray, ways: 
 def _rows(ts: np.ndarray, y: np.ndarray, slopes: np.ndarray) -> Iterator[dict[str, object]]:
     """One row for each time."""
     for t, values, by in zip(ts, y, slopes, strict=True):
-        row: dict[str, object] = {"t": float(t), **{f"y{i + 1}": float(v) for i, v in enumerate(values)}}
-        yield row | {f"k{j + 1}_dy{i + 1}_dk{j + 1}": float(by[i, j]) for i in range(3) for j in range(3)}
+        row: dict[str, object] = {
+            "t": float(t),
+            **{f"y{i + 1}": float(v) for i, v in enumerate(values)},
+        }
+        yield row | {
+            f"k{j + 1}_dy{i + 1}_dk{j + 1}": float(by[i, j]) for i in range(3) for j in range(3)
+        }
 
 
 def _picture(settings: Settings, ts: np.ndarray, y: np.ndarray, slopes: np.ndarray) -> bytes:
     published = np.allclose([settings.k1, settings.k2, settings.k3], RATES)
     decade, dots = np.log10(ts), np.log10(PUBLISHED_TIMES)
     curves = [Curve(f"y{i + 1}", ts, y[:, i], look) for i, look in enumerate(LOOKS)]
-    absolute = [Curve(f"k{j + 1} dy1/dk{j + 1}", decade, slopes[:, 0, j], look) for j, look in enumerate(LOOKS)]
-    relative = [Curve(f"by ln k{j + 1}", decade, slopes[:, 0, j] / y[:, 0], look) for j, look in enumerate(LOOKS)]
+    absolute = [
+        Curve(f"k{j + 1} dy1/dk{j + 1}", decade, slopes[:, 0, j], look)
+        for j, look in enumerate(LOOKS)
+    ]
+    relative = [
+        Curve(f"by ln k{j + 1}", decade, slopes[:, 0, j] / y[:, 0], look)
+        for j, look in enumerate(LOOKS)
+    ]
     if published:
-        curves += [Curve("CVODES" if i == 0 else "", PUBLISHED_TIMES, PUBLISHED[:, i], "dots") for i in range(2)]
-        absolute += [Curve("CVODES" if j == 0 else "", dots, RATES[j] * PUBLISHED[:, 2 + j], "dots") for j in range(3)]
+        curves += [
+            Curve("CVODES" if i == 0 else "", PUBLISHED_TIMES, PUBLISHED[:, i], "dots")
+            for i in range(2)
+        ]
+        absolute += [
+            Curve("CVODES" if j == 0 else "", dots, RATES[j] * PUBLISHED[:, 2 + j], "dots")
+            for j in range(3)
+        ]
         relative += [
-            Curve("CVODES" if j == 0 else "", dots, RATES[j] * PUBLISHED[:, 2 + j] / PUBLISHED[:, 0], "dots")
+            Curve(
+                "CVODES" if j == 0 else "",
+                dots,
+                RATES[j] * PUBLISHED[:, 2 + j] / PUBLISHED[:, 0],
+                "dots",
+            )
             for j in range(3)
         ]
     relative += [

@@ -1,10 +1,12 @@
-"""The paths of the methods in Rosenbrock's valley, f = a (y - x^2)^2 + (1 - x)^2, whose least value 0 is at (1, 1).
+"""The paths of the methods in Rosenbrock's valley, f = a (y - x^2)^2 + (1 - x)^2, whose least value
+0 is at (1, 1).
 
-The valley is flat along its bottom y = x^2 and steep across. Steepest descent crosses it again and again; quasi-Newton methods
-learn from these crossings where it leads; Newton's methods know it from the second derivatives.
+The valley is flat along its bottom y = x^2 and steep across. Steepest descent crosses it again and
+again; quasi-Newton methods learn from these crossings where it leads; Newton's methods know it from
+the second derivatives.
 
-Source: H. H. Rosenbrock, An automatic method for finding the greatest or least value of a function, Computer Journal 3 (1960)
-175-184, with his a = 100 and start (-1.2, 1).
+Source: H. H. Rosenbrock, An automatic method for finding the greatest or least value of a function,
+Computer Journal 3 (1960) 175-184, with his a = 100 and start (-1.2, 1).
 """
 
 from collections.abc import Iterator
@@ -45,10 +47,18 @@ LOWEST = 1e-30  # values below are rounding of coordinates of size 1
 class Settings:
     """What can be set, each with its meaning and its range in the metadata of the field."""
 
-    steepness: float = field(default=100.0, metadata={"help": "a, across the valley", "minimum": 0.1, "maximum": 1e6})
-    x: float = field(default=-1.2, metadata={"help": "of the start", "minimum": -10.0, "maximum": 10.0})
-    y: float = field(default=1.0, metadata={"help": "of the start", "minimum": -10.0, "maximum": 10.0})
-    max_steps: int = field(default=20_000, metadata={"help": "give a method up after", "minimum": 1})
+    steepness: float = field(
+        default=100.0, metadata={"help": "a, across the valley", "minimum": 0.1, "maximum": 1e6}
+    )
+    x: float = field(
+        default=-1.2, metadata={"help": "of the start", "minimum": -10.0, "maximum": 10.0}
+    )
+    y: float = field(
+        default=1.0, metadata={"help": "of the start", "minimum": -10.0, "maximum": 10.0}
+    )
+    max_steps: int = field(
+        default=20_000, metadata={"help": "give a method up after", "minimum": 1}
+    )
 
 
 class Path(NamedTuple):
@@ -75,7 +85,9 @@ def descend(settings: Settings, method: str) -> Path:
         max_steps=settings.max_steps,
         callback=steps.append,
     )
-    return Path(np.array([step.x for step in steps]), np.array([step.value for step in steps]), solution)
+    return Path(
+        np.array([step.x for step in steps]), np.array([step.value for step in steps]), solution
+    )
 
 
 def distance(path: Path) -> float:
@@ -85,7 +97,9 @@ def distance(path: Path) -> float:
 
 def verify(settings: Settings) -> adjoint.Verdict:
     """Check df / d (x, y) by independent oracles, at the start."""
-    return adjoint.verify_gradient(lambda x: valley(settings, x), jnp.array([settings.x, settings.y]))
+    return adjoint.verify_gradient(
+        lambda x: valley(settings, x), jnp.array([settings.x, settings.y])
+    )
 
 
 def run(settings: Settings, record: Record) -> Ending:
@@ -124,8 +138,13 @@ def _descents(settings: Settings) -> Iterator[tuple[dict[str, object], tuple[str
     for number, method in enumerate(METHODS, start=1):
         path = descend(settings, method)
         stats = path.solution.stats
-        counts = {name: int(stats[name]) for name in ("iterations", "evaluations", "hessians", "products")}
-        yield {"method": number, **counts, "value": float(stats["value"]), "off": distance(path)}, (method, path)
+        counts = {
+            name: int(stats[name]) for name in ("iterations", "evaluations", "hessians", "products")
+        }
+        yield (
+            {"method": number, **counts, "value": float(stats["value"]), "off": distance(path)},
+            (method, path),
+        )
 
 
 def _paths_picture(settings: Settings, paths: dict[str, Path]) -> bytes:

@@ -1,19 +1,23 @@
-"""The lightest truss of ten bars under limits of stress and displacement: areas by adjoint gradients of its statics.
+"""The lightest truss of ten bars under limits of stress and displacement: areas by adjoint
+gradients of its statics.
 
-Two square bays of 360 in stand out from a wall; nodes 2 and 4 at the bottom carry 100,000 lb each. Aluminum of E = 10^7 psi and
-0.1 lb/in^3, areas A_k of at least 0.1 in^2. The displacements u of the four free nodes follow from
+Two square bays of 360 in stand out from a wall; nodes 2 and 4 at the bottom carry 100,000 lb each.
+Aluminum of E = 10^7 psi and 0.1 lb/in^3, areas A_k of at least 0.1 in^2. The displacements u of the
+four free nodes follow from
 
     K(A) u = F,   K = sum over bars E A_k / L_k b_k b_k',   stresses s_k = E b_k' u / L_k
 
-with b_k the unit vector along bar k at its ends. All stresses, of tension and compression, are at most 25,000 psi, all
-displacements at most 2 in: 36 inequalities. One factorization of K serves all of their derivatives.
+with b_k the unit vector along bar k at its ends. All stresses, of tension and compression, are at
+most 25,000 psi, all displacements at most 2 in: 36 inequalities. One factorization of K serves all
+of their derivatives.
 
-Published: 5060.85 lb, and 1593.2 lb without limits of displacement (R. T. Haftka, Z. Gurdal, Elements of Structural Optimization,
-3rd ed., Kluwer, 1992, pages 238 and 244; the truss is that of V. B. Venkayya, Comput. Struct. 1 (1971) 265-309). There is a
-second, local minimum of 5076.67 lb, with bar 6 as thin as allowed, where searches may end.
+Published: 5060.85 lb, and 1593.2 lb without limits of displacement (R. T. Haftka, Z. Gurdal,
+Elements of Structural Optimization, 3rd ed., Kluwer, 1992, pages 238 and 244; the truss is that of
+V. B. Venkayya, Comput. Struct. 1 (1971) 265-309). There is a second, local minimum of 5076.67 lb,
+with bar 6 as thin as allowed, where searches may end.
 
-The check of the result knows no stiffness: it takes the forces N as unknowns, which balance the loads, B' N = F, and let the bars
-fit together, N_k L_k / (E A_k) = b_k' u.
+The check of the result knows no stiffness: it takes the forces N as unknowns, which balance the
+loads, B' N = F, and let the bars fit together, N_k L_k / (E A_k) = b_k' u.
 """
 
 from dataclasses import dataclass, field
@@ -29,12 +33,17 @@ from adjoint.run.record import Record
 from problems import constrained
 from problems.constrained import Conditions, Design, Reference
 
-SUMMARY = "The lightest ten-bar truss under stress and displacement limits, 5060.85 lb (Venkayya; Haftka and Gurdal)."
+SUMMARY = (
+    "The lightest ten-bar truss under stress and displacement limits, 5060.85 lb (Venkayya; "
+    "Haftka and Gurdal)."
+)
 JUDGED = constrained.JUDGED
 BAY = 360.0  # in
 # Nodes 1 to 4 are free, 5 and 6 at the wall; bars in the order of the literature.
 NODES = BAY * np.array([[2, 1], [2, 0], [1, 1], [1, 0], [0, 1], [0, 0]])
-BARS = np.array([[5, 3], [3, 1], [6, 4], [4, 2], [3, 4], [1, 2], [5, 4], [6, 3], [3, 2], [4, 1]]) - 1
+BARS = (
+    np.array([[5, 3], [3, 1], [6, 4], [4, 2], [3, 4], [1, 2], [5, 4], [6, 3], [3, 2], [4, 1]]) - 1
+)
 FREE = 4
 LENGTHS = np.hypot(*(NODES[BARS[:, 1]] - NODES[BARS[:, 0]]).T)
 ELASTICITY, DENSITY = 1e4, 0.1  # ksi, lb/in^3
@@ -52,9 +61,12 @@ PUBLISHED = {
 class Settings(constrained.Search):
     """What can be set, each with its meaning and its range in the metadata of the field."""
 
-    limits: str = field(default=BOTH, metadata={"help": "which there are", "choices": (BOTH, STRESS_ONLY)})
+    limits: str = field(
+        default=BOTH, metadata={"help": "which there are", "choices": (BOTH, STRESS_ONLY)}
+    )
     start: float = field(
-        default=10.0, metadata={"help": "all areas at first, in in^2", "minimum": THINNEST, "maximum": THICKEST}
+        default=10.0,
+        metadata={"help": "all areas at first, in in^2", "minimum": THINNEST, "maximum": THICKEST},
     )
 
 
@@ -83,7 +95,9 @@ def displacements(areas: Float[Array, " bars"]) -> Float[Array, " unknowns"]:
 
 
 def limits(settings: Settings, areas: Float[Array, " bars"]) -> Float[Array, " limits"]:
-    """Used shares less 1: stresses of tension, of compression, displacements right and up, left and down."""
+    """Used shares less 1: stresses of tension, of compression, displacements right and up, left and
+    down.
+    """
     u = displacements(areas)
     return _shares(settings, jnp.concatenate, ELASTICITY / LENGTHS * (B @ u), u)
 
@@ -96,7 +110,9 @@ def _shares(settings: Settings, concatenate: Any, stresses: Any, u: Any) -> Any:
 
 
 def by_forces(areas: Float[np.ndarray, " bars"]) -> tuple[np.ndarray, np.ndarray]:
-    """Stresses in ksi and displacements in in by the method of forces, with NumPy; also for complex areas."""
+    """Stresses in ksi and displacements in in by the method of forces, with NumPy; also for complex
+    areas.
+    """
     flexibility = np.diag(LENGTHS / (ELASTICITY * areas))
     balance = np.block([[flexibility, -B], [B.T, np.zeros((2 * FREE, 2 * FREE))]])
     found = np.linalg.solve(balance, np.concatenate([np.zeros(len(BARS)), FORCES]))
@@ -106,7 +122,12 @@ def by_forces(areas: Float[np.ndarray, " bars"]) -> tuple[np.ndarray, np.ndarray
 def names(settings: Settings) -> tuple[str, ...]:
     """Of the limits, in order."""
     bars = [f"bar {k + 1} in {way}" for way in ("tension", "compression") for k in range(len(BARS))]
-    nodes = [f"node {k + 1} {way}" for pair in ("right up", "left down") for k in range(FREE) for way in pair.split()]
+    nodes = [
+        f"node {k + 1} {way}"
+        for pair in ("right up", "left down")
+        for k in range(FREE)
+        for way in pair.split()
+    ]
     return tuple(bars + nodes if settings.limits == BOTH else bars)
 
 
@@ -126,7 +147,9 @@ def design(settings: Settings) -> Design:
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check the derivatives of weight, stresses and displacements by independent oracles, at the first guess."""
+    """Check the derivatives of weight, stresses and displacements by independent oracles, at the
+    first guess.
+    """
     return constrained.verify(design(settings))
 
 
@@ -150,7 +173,9 @@ def run(settings: Settings, record: Record) -> Ending:
 
 
 def _picture(settings: Settings, found: Conditions, areas: Float[np.ndarray, " bars"]) -> bytes:
-    """The truss with bars as wide as their areas in scale, in the colors of their stresses, and what is active."""
+    """The truss with bars as wide as their areas in scale, in the colors of their stresses, and
+    what is active.
+    """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
@@ -159,16 +184,28 @@ def _picture(settings: Settings, found: Conditions, areas: Float[np.ndarray, " b
     axis = figure.add_subplot()
     colors = ScalarMappable(Normalize(-STRESS, STRESS), "coolwarm")
     stresses, u = by_forces(areas)
-    active = {name for name, multiplier in zip(names(settings), found.multipliers, strict=True) if multiplier > 0}
+    active = {
+        name
+        for name, multiplier in zip(names(settings), found.multipliers, strict=True)
+        if multiplier > 0
+    }
     for k, (a, b) in enumerate(BARS):
         ends = NODES[[a, b]]
         thin = areas[k] < THINNEST * (1 + constrained.ACTIVE)
         axis.plot(*ends.T, color="gray", linewidth=1.0, linestyle="--" if thin else "-", zorder=1)
-        axis.plot(*ends.T, color=colors.to_rgba(stresses[k]), linewidth=0.9 * areas[k], solid_capstyle="butt", zorder=2)
+        axis.plot(
+            *ends.T,
+            color=colors.to_rgba(stresses[k]),
+            linewidth=0.9 * areas[k],
+            solid_capstyle="butt",
+            zorder=2,
+        )
         at = ends[0] + 0.36 * (ends[1] - ends[0])
         stressed = any(name.startswith(f"bar {k + 1} ") for name in active)
         label = (
-            f"{k + 1}: {areas[k]:.3f} in²" + (" (thinnest)" if thin else "") + ("\nstress limit" if stressed else "")
+            f"{k + 1}: {areas[k]:.3f} in²"
+            + (" (thinnest)" if thin else "")
+            + ("\nstress limit" if stressed else "")
         )
         _label(axis, at, label, "tab:red" if stressed else "black")
     _nodes(axis, active, u)
@@ -188,7 +225,9 @@ def _nodes(axis: Any, active: set[str], u: Float[np.ndarray, " unknowns"]) -> No
         if k < FREE:
             limit = any(name.startswith(f"node {k + 1} ") for name in active)
             label = f"node {k + 1} sinks {-u[2 * k + 1]:.3f} in" + (" (limit)" if limit else "")
-            _label(axis, (x + 8, y + (34 if y > 0 else -34)), label, "tab:red" if limit else "black")
+            _label(
+                axis, (x + 8, y + (34 if y > 0 else -34)), label, "tab:red" if limit else "black"
+            )
 
 
 def _label(axis: Any, at: Any, text: str, color: str) -> None:

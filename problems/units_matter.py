@@ -1,18 +1,23 @@
-"""One problem in two systems of units: steepest descent depends on them, unless its inner product knows them.
+"""One problem in two systems of units: steepest descent depends on them, unless its inner product
+knows them.
 
-A machine stands on two mounts a distance 2 a apart and is loaded by F at b from its middle. It sinks by a heave z and leans by a
-tilt p, which compress the mounts by d = z -+ a p. Mounts harden: their forces are k d + c d^3. At rest the energy
+A machine stands on two mounts a distance 2 a apart and is loaded by F at b from its middle. It
+sinks by a heave z and leans by a tilt p, which compress the mounts by d = z -+ a p. Mounts harden:
+their forces are k d + c d^3. At rest the energy
 
     E(z, p) = sum over both mounts of (k d^2 / 2 + c d^4 / 4) - F (z + b p)
 
-is least. It is written once in m, N and J, once in mm, kN and J (1 kN mm = 1 J), the tilt in rad in both.
+is least. It is written once in m, N and J, once in mm, kN and J (1 kN mm = 1 J), the tilt in rad in
+both.
 
-The derivative of E by z is a force, that by p a moment: a step along minus both adds what cannot be added, and its direction
-depends on the units. With the inner product of weights 1 / size^2, where the sizes F / 2k and F / 2ka are those of z and p, the
-gradient is a motion, and the iterates are the same motions in either system.
+The derivative of E by z is a force, that by p a moment: a step along minus both adds what cannot be
+added, and its direction depends on the units. With the inner product of weights 1 / size^2, where
+the sizes F / 2k and F / 2ka are those of z and p, the gradient is a motion, and the iterates are
+the same motions in either system.
 
-The minimizer has a closed form: statics gives the force of each mount, F (1 -+ b / a) / 2, and its compression solves a cubic
-equation with one real root, d = 2 q sinh(asinh(3 f / (2 k q)) / 3) with q = sqrt(k / 3c) (del Ferro's, in hyperbolic form).
+The minimizer has a closed form: statics gives the force of each mount, F (1 -+ b / a) / 2, and its
+compression solves a cubic equation with one real root, d = 2 q sinh(asinh(3 f / (2 k q)) / 3) with
+q = sqrt(k / 3c) (del Ferro's, in hyperbolic form).
 """
 
 from collections.abc import Iterator
@@ -29,7 +34,10 @@ from adjoint.run.ending import Ending
 from adjoint.run.record import Record
 from problems.pictures import Curve, Plot, plots_png
 
-SUMMARY = "A machine on two mounts in m and in mm: steepest descent with and without the inner product of its units."
+SUMMARY = (
+    "A machine on two mounts in m and in mm: steepest descent with and without the inner product "
+    "of its units."
+)
 # Millimetres in a metre, newtons in a kilonewton.
 JUDGED = "Judged at the start, in m and N."
 THOUSAND = 1000.0
@@ -44,18 +52,28 @@ class Settings:
     """What can be set, each with its meaning and its range in the metadata of the field."""
 
     stiffness: float = field(default=1e5, metadata={"help": "k of a mount in N/m", "minimum": 1.0})
-    hardening: float = field(default=5e8, metadata={"help": "c of a mount in N/m^3", "minimum": 1.0})
-    half_width: float = field(default=0.4, metadata={"help": "half the distance a of the mounts in m", "minimum": 0.01})
+    hardening: float = field(
+        default=5e8, metadata={"help": "c of a mount in N/m^3", "minimum": 1.0}
+    )
+    half_width: float = field(
+        default=0.4, metadata={"help": "half the distance a of the mounts in m", "minimum": 0.01}
+    )
     load: float = field(default=2000.0, metadata={"help": "F in N", "minimum": 1.0})
     offset: float = field(default=0.15, metadata={"help": "b of the load in m", "minimum": 0.0})
     excess: float = field(
-        default=1e-10, metadata={"help": "count steps to this share of the energy to be lost", "minimum": 1e-13}
+        default=1e-10,
+        metadata={"help": "count steps to this share of the energy to be lost", "minimum": 1e-13},
     )
-    max_steps: int = field(default=2000, metadata={"help": "give a descent up after", "minimum": 10})
+    max_steps: int = field(
+        default=2000, metadata={"help": "give a descent up after", "minimum": 10}
+    )
 
     def __post_init__(self) -> None:
         if not self.offset < self.half_width:
-            raise ValueError(f"offset = {self.offset} m is not between the mounts, {self.half_width} m from the middle")
+            raise ValueError(
+                f"offset = {self.offset} m is not between the mounts, {self.half_width} m from the "
+                "middle"
+            )
 
 
 class Machine(NamedTuple):
@@ -88,7 +106,9 @@ class Machine(NamedTuple):
 
 def machine(settings: Settings, system: str) -> Machine:
     """In m and N, or in mm and kN."""
-    metres = Machine(settings.stiffness, settings.hardening, settings.half_width, settings.load, settings.offset)
+    metres = Machine(
+        settings.stiffness, settings.hardening, settings.half_width, settings.load, settings.offset
+    )
     if system == "m":
         return metres
     return Machine(
@@ -108,7 +128,9 @@ class Path(NamedTuple):
     solution: adjoint.Solution[Any]
 
     def steps(self, least: float, excess: float) -> float:
-        """Until the energy was the least one but for the share of what was to be lost; infinite when it never was."""
+        """Until the energy was the least one but for the share of what was to be lost; infinite
+        when it never was.
+        """
         reached = np.flatnonzero(self.energy - least <= excess * (self.energy[0] - least))
         return float(reached[0]) if reached.size else np.inf
 
@@ -133,7 +155,9 @@ def descend(settings: Settings, system: str, inner_product: str) -> Path:
 
 
 def difference(settings: Settings, paths: dict[str, Path]) -> float:
-    """The largest one of iterates in both systems, in units of their sizes; infinite for paths of different lengths."""
+    """The largest one of iterates in both systems, in units of their sizes; infinite for paths of
+    different lengths.
+    """
     a, b = (paths[system].x / machine(settings, system).sizes() for system in SYSTEMS)
     return float(np.abs(a - b).max()) if a.shape == b.shape else np.inf
 
@@ -158,8 +182,16 @@ def run(settings: Settings, record: Record) -> Ending:
     for row, (inner_product, system, path) in record.follow(_descents(settings)):
         paths[inner_product][system] = path
         record.iteration(row)
-    record.picture("paths.png", _paths_picture(settings, paths), "The paths of both descents in both systems of units.")
-    record.picture("energy.png", _energy_picture(settings, paths), "Energy yet to be lost against the number of steps.")
+    record.picture(
+        "paths.png",
+        _paths_picture(settings, paths),
+        "The paths of both descents in both systems of units.",
+    )
+    record.picture(
+        "energy.png",
+        _energy_picture(settings, paths),
+        "Energy yet to be lost against the number of steps.",
+    )
     return _ending(settings, paths)
 
 
@@ -194,21 +226,27 @@ def _off(settings: Settings, system: str, path: Path) -> float:
 
 def _ending(settings: Settings, paths: dict[str, dict[str, Path]]) -> Ending:
     steps = {
-        name: " and ".join(_words(paths[name][system], _least(settings, system), settings) for system in SYSTEMS)
+        name: " and ".join(
+            _words(paths[name][system], _least(settings, system), settings) for system in SYSTEMS
+        )
         for name in INNER_PRODUCTS
     }
     apart = {name: difference(settings, paths[name]) for name in INNER_PRODUCTS}
     off = max(_off(settings, system, paths["Weighted"][system]) for system in SYSTEMS)
     heave, tilt = machine(settings, "m").at_rest()
     sentence = (
-        f"At rest the heave is {THOUSAND * heave:.6f} mm, the tilt {THOUSAND * tilt:.6f} mrad. Weighted, the descents in m and mm "
-        f"take {steps['Weighted']} steps to {settings.excess:g} of the energy; in the Euclidean inner product "
+        f"At rest the heave is {THOUSAND * heave:.6f} mm, the tilt {THOUSAND * tilt:.6f} mrad. "
+        "Weighted, the descents in m and mm "
+        f"take {steps['Weighted']} steps to {settings.excess:g} of the energy; in the Euclidean "
+        "inner product "
         f"they take {steps['Euclidean']} steps, on different paths."
     )
     checks = [
         Check("iterates apart, Weighted", apart["Weighted"], ROUNDING, "invariance under units"),
         Check("end off, relative", off, 1e-8, "closed form"),
-        Check("1 / iterates apart, Euclidean", 1 / apart["Euclidean"], 100.0, "it depends on units"),
+        Check(
+            "1 / iterates apart, Euclidean", 1 / apart["Euclidean"], 100.0, "it depends on units"
+        ),
     ]
     return judged(checks, sentence)
 

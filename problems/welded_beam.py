@@ -1,12 +1,16 @@
-"""The cheapest welded beam: a bar welded to a wall carries a load at its free end, within stresses, deflection and buckling.
+"""The cheapest welded beam: a bar welded to a wall carries a load at its free end, within stresses,
+deflection and buckling.
 
-Unknowns in inches: h and l, height and length of the two welds, t and b, height and width of the bar, which sticks out by
-L = 14 in and carries P = 6000 lb. The cost in dollars is that of weld and bar metal (K. M. Ragsdell, D. T. Phillips, J. Eng. Ind.
-98 (1976) 1021-1025), 1.10471 h^2 l + 0.04811 t b (14 + l). The limits and constants are those of C. A. Coello Coello, Comput. Ind.
-41 (2000) 113-127, whose buckling load differs from that of 1976, with E = 3e7 psi and G = 1.2e7 psi:
+Unknowns in inches: h and l, height and length of the two welds, t and b, height and width of the
+bar, which sticks out by L = 14 in and carries P = 6000 lb. The cost in dollars is that of weld and
+bar metal (K. M. Ragsdell, D. T. Phillips, J. Eng. Ind. 98 (1976) 1021-1025), 1.10471 h^2 l +
+0.04811 t b (14 + l). The limits and constants are those of C. A. Coello Coello, Comput. Ind. 41
+(2000) 113-127, whose buckling load differs from that of 1976, with E = 3e7 psi and G = 1.2e7 psi:
 
-    shear of the weld     (t1^2 + t1 t2 l / R + t2^2)^(1/2) <= 13600 psi,   t1 = P / (sqrt 2 h l),   t2 = P (L + l / 2) R / J,
-                          R^2 = l^2 / 4 + (h + t)^2 / 4,   J = 2 sqrt 2 h l (l^2 / 12 + (h + t)^2 / 4)
+    shear of the weld     (t1^2 + t1 t2 l / R + t2^2)^(1/2) <= 13600 psi,   t1 = P / (sqrt 2 h l),
+    t2 = P (L + l / 2) R / J,
+                          R^2 = l^2 / 4 + (h + t)^2 / 4,   J = 2 sqrt 2 h l (l^2 / 12 + (h + t)^2 /
+                          4)
     bending of the bar    6 P L / (b t^2) <= 30000 psi
     deflection            4 P L^3 / (E t^3 b) <= 0.25 in
     buckling              P <= 4.013 E t b^3 / (6 L^2) (1 - t / (2 L) sqrt(E / (4 G)))
@@ -14,8 +18,9 @@ L = 14 in and carries P = 6000 lb. The cost in dollars is that of weld and bar m
     least weld            h >= 0.125 in
     cost of weld at l = h, and of the bar   0.10471 h^2 + 0.04811 t b (14 + l) <= 5
 
-Four of them are equalities at the minimizer, as many as there are unknowns: bending and buckling give t and b, h = b, and the shear
-gives l, each as the zero of a function of one number. The least cost of this formulation, 1.724852, is in many papers.
+Four of them are equalities at the minimizer, as many as there are unknowns: bending and buckling
+give t and b, h = b, and the shear gives l, each as the zero of a function of one number. The least
+cost of this formulation, 1.724852, is in many papers.
 """
 
 from dataclasses import dataclass
@@ -33,7 +38,8 @@ from problems import constrained
 from problems.constrained import Conditions, Design, Reference
 
 SUMMARY = (
-    "The cheapest welded beam within shear, bending, deflection and buckling limits (Ragsdell and Phillips; Coello)."
+    "The cheapest welded beam within shear, bending, deflection and buckling limits (Ragsdell and "
+    "Phillips; Coello)."
 )
 JUDGED = constrained.JUDGED
 LOAD, REACH = 6000.0, 14.0  # lb, in
@@ -84,7 +90,15 @@ def limits(x: Any) -> tuple[Any, ...]:
     )
 
 
-NAMES = ("shear of the weld", "bending", "deflection", "buckling", "weld within the bar", "least weld", "cost of 5 $")
+NAMES = (
+    "shear of the weld",
+    "bending",
+    "deflection",
+    "buckling",
+    "weld within the bar",
+    "least weld",
+    "cost of 5 $",
+)
 DESIGN = Design(
     objective=lambda x: cost(jnp.asarray(x)),
     limits=limits,
@@ -111,7 +125,9 @@ def vertex() -> Float[np.ndarray, " 4"]:
 
 
 def _zero(f: Any, low: float, high: float) -> float:
-    found: Any = scipy.optimize.root_scalar(f, bracket=(low, high), method="brentq", xtol=1e-15, rtol=1e-15)
+    found: Any = scipy.optimize.root_scalar(
+        f, bracket=(low, high), method="brentq", xtol=1e-15, rtol=1e-15
+    )
     return float(found.root)
 
 
@@ -142,12 +158,18 @@ def _picture(found: Conditions, x: np.ndarray) -> bytes:
     h, l, t, b = x
     figure = Figure(figsize=(13, 4.8), layout="constrained")
     side, shares = figure.subplots(1, 2)
-    side.add_patch(Rectangle((-l, -t / 2), l + REACH, t, facecolor="lightsteelblue", edgecolor="black"))
+    side.add_patch(
+        Rectangle((-l, -t / 2), l + REACH, t, facecolor="lightsteelblue", edgecolor="black")
+    )
     for y in (t / 2, -t / 2 - h):
         side.add_patch(Rectangle((-l, y), l, h, facecolor="tab:red", edgecolor="tab:red"))
     side.axvspan(-l - 1, 0, color="gainsboro", zorder=0)
     side.annotate(
-        "6000 lb", (REACH, t / 2), (REACH, t / 2 + 3), ha="center", arrowprops={"arrowstyle": "->", "lw": 1.5}
+        "6000 lb",
+        (REACH, t / 2),
+        (REACH, t / 2 + 3),
+        ha="center",
+        arrowprops={"arrowstyle": "->", "lw": 1.5},
     )
     side.set(
         title=f"h = {h:.4f}, l = {l:.4f}, t = {t:.4f}, b = {b:.4f} in; welds red",

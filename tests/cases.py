@@ -1,7 +1,9 @@
-"""Seeded linear systems in every form that `linear_solve` takes, and the derivatives that a solver must get right.
+"""Seeded linear systems in every form that `linear_solve` takes, and the derivatives that a solver
+must get right.
 
-The general matrices are nonsymmetric and far from normal: on a symmetric one A, A', conj(A) and A^H cannot be told apart. The
-reference is always the same loss with dense `jnp.linalg.solve` in place of `linear_solve`.
+The general matrices are nonsymmetric and far from normal: on a symmetric one A, A', conj(A) and A^H
+cannot be told apart. The reference is always the same loss with dense `jnp.linalg.solve` in place
+of `linear_solve`.
 """
 
 from collections.abc import Callable
@@ -26,8 +28,12 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.n
     return real + 1j * rng.normal(size=shape) if np.issubdtype(dtype, np.complexfloating) else real
 
 
-def matrix(kind: str, n: int, dtype: Any = np.float64, *, banded: bool = False, seed: int = 0) -> np.ndarray:
-    """A well-conditioned matrix, "general" (non-normal), "definite" or "indefinite" (the last two Hermitian)."""
+def matrix(
+    kind: str, n: int, dtype: Any = np.float64, *, banded: bool = False, seed: int = 0
+) -> np.ndarray:
+    """A well-conditioned matrix, "general" (non-normal), "definite" or "indefinite" (the last two
+    Hermitian).
+    """
     rng = np.random.default_rng([seed, n])
     i, j = np.indices((n, n))
     entries = _noise(rng, (n, n), dtype) * np.where(i == j, 0, 1)
@@ -39,14 +45,21 @@ def matrix(kind: str, n: int, dtype: Any = np.float64, *, banded: bool = False, 
         entries = (entries + entries.conj().T) / 2
     entries = entries * mask if banded else entries
     sign = np.where(np.arange(n) % 2, -1.0, 1.0) if kind != "definite" else np.ones(n)
-    phase = np.exp(1j * rng.uniform(-1, 1, n)) if kind == "general" and np.iscomplexobj(entries) else np.ones(n)
+    phase = (
+        np.exp(1j * rng.uniform(-1, 1, n))
+        if kind == "general" and np.iscomplexobj(entries)
+        else np.ones(n)
+    )
     dominance = 0.6 if kind == "general" else 1.0
-    return (entries + np.diag(sign * phase * (dominance * np.abs(entries).sum(axis=1) + 1.7))).astype(dtype)
+    return (
+        entries + np.diag(sign * phase * (dominance * np.abs(entries).sum(axis=1) + 1.7))
+    ).astype(dtype)
 
 
 @dataclass(frozen=True)
 class System:
-    """A(theta) x = b in one form: theta is everything in A that derivatives are taken with respect to.
+    """A(theta) x = b in one form: theta is everything in A that derivatives are taken with respect
+    to.
 
     `step` is a change of (theta, b) that keeps A of its kind.
     """
@@ -83,21 +96,32 @@ class System:
 
     @property
     def direction(self) -> Any:
-        """A seeded tangent of all the arguments' entries; it does not keep a symmetric A symmetric, which no tangent must."""
+        """A seeded tangent of all the arguments' entries; it does not keep a symmetric A symmetric,
+        which no tangent must.
+        """
         rng = np.random.default_rng(99)
-        return jax.tree.map(lambda v: jnp.asarray(0.1 * _noise(rng, v.shape, v.dtype), v.dtype), self.arguments)
+        return jax.tree.map(
+            lambda v: jnp.asarray(0.1 * _noise(rng, v.shape, v.dtype), v.dtype), self.arguments
+        )
 
 
 @cache
-def system(kind: str, n: int, form: str, dtype: Any = np.float64, columns: int | None = None) -> System:
-    """The system of this kind, size, form, precision and number of right-hand sides (None: a vector)."""
+def system(
+    kind: str, n: int, form: str, dtype: Any = np.float64, columns: int | None = None
+) -> System:
+    """The system of this kind, size, form, precision and number of right-hand sides (None: a
+    vector).
+    """
     A = matrix(kind, n, dtype, banded=form in ("sparse", "bcoo"))
     rng = np.random.default_rng([7, n])
     shape = (n,) if columns is None else (n, columns)
     b, weight = (jnp.asarray(_noise(rng, shape, dtype), dtype) for _ in range(2))
     theta, operator, dense = _FORMS[form](A)
     another = 0.1 * matrix(kind, n, dtype, banded=form in ("sparse", "bcoo"), seed=1)
-    step = _FORMS[form](another.astype(dtype))[0], jnp.asarray(0.1 * _noise(rng, shape, dtype), dtype)
+    step = (
+        _FORMS[form](another.astype(dtype))[0],
+        jnp.asarray(0.1 * _noise(rng, shape, dtype), dtype),
+    )
     return System(n, theta, b, operator, dense, weight, step)
 
 
@@ -119,7 +143,11 @@ def _entries_with_duplicates(A: np.ndarray) -> tuple[np.ndarray, np.ndarray, jax
 def _sparse_form(A: np.ndarray) -> tuple[Any, Any, Any]:
     rows, cols, values = _entries_with_duplicates(A)
     pattern = adjoint.SparsePattern(rows, cols, A.shape)
-    return values, pattern.matrix, lambda theta: jnp.zeros(A.shape, theta.dtype).at[rows, cols].add(theta)
+    return (
+        values,
+        pattern.matrix,
+        lambda theta: jnp.zeros(A.shape, theta.dtype).at[rows, cols].add(theta),
+    )
 
 
 def _bcoo_form(A: np.ndarray) -> tuple[Any, Any, Any]:
@@ -127,19 +155,26 @@ def _bcoo_form(A: np.ndarray) -> tuple[Any, Any, Any]:
     indices = jnp.asarray(np.stack([rows, cols], axis=1))
 
     def operator(theta: jax.Array) -> BCOO:
-        return BCOO((theta, indices), shape=A.shape)  # pyright: ignore[reportArgumentType]
+        return BCOO((theta, indices), shape=A.shape)
 
     return values, operator, lambda theta: jnp.zeros(A.shape, theta.dtype).at[rows, cols].add(theta)
 
 
 def _free_form(A: np.ndarray) -> tuple[Any, Any, Any]:
     n = A.shape[0]
-    theta = {"matrix": jnp.asarray(A - 0.5 * np.eye(n)).astype(A.dtype), "shift": jnp.asarray(0.5, A.dtype)}
+    theta = {
+        "matrix": jnp.asarray(A - 0.5 * np.eye(n)).astype(A.dtype),
+        "shift": jnp.asarray(0.5, A.dtype),
+    }
 
     def operator(theta: Any) -> adjoint.MatrixFree:
         return adjoint.MatrixFree(lambda x: theta["matrix"] @ x + theta["shift"] * x, n)
 
-    return theta, operator, lambda theta: theta["matrix"] + theta["shift"] * jnp.eye(n, dtype=A.dtype)
+    return (
+        theta,
+        operator,
+        lambda theta: theta["matrix"] + theta["shift"] * jnp.eye(n, dtype=A.dtype),
+    )
 
 
 _FORMS: dict[str, Callable[[np.ndarray], tuple[Any, Any, Any]]] = {
@@ -153,7 +188,9 @@ _FORMS: dict[str, Callable[[np.ndarray], tuple[Any, Any, Any]]] = {
 # Each mode: f, arguments, direction, step -> derivative.
 def along(f: Any, at: Any, step: Any) -> Callable[[Any], Any]:
     """f on the plane spanned by `step` and `at` itself: two real parameters for all arguments."""
-    return lambda p: f(jax.tree.map(lambda a, d: a + p[0].astype(a.dtype) * d + p[1].astype(a.dtype) * a, at, step))
+    return lambda p: f(
+        jax.tree.map(lambda a, d: a + p[0].astype(a.dtype) * d + p[1].astype(a.dtype) * a, at, step)
+    )
 
 
 def _parameters(at: Any) -> jax.Array:
@@ -162,7 +199,8 @@ def _parameters(at: Any) -> jax.Array:
 
 def _inner(u: Any, v: Any) -> jax.Array:
     return sum(
-        (jnp.sum(x * y).real for x, y in zip(jax.tree.leaves(u), jax.tree.leaves(v), strict=True)), jnp.zeros(())
+        (jnp.sum(x * y).real for x, y in zip(jax.tree.leaves(u), jax.tree.leaves(v), strict=True)),
+        jnp.zeros(()),
     )
 
 
@@ -194,8 +232,10 @@ MODES: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
     )(at),
     "grad of scan": lambda f, at, v, s: jax.grad(_repeated(f))(at),
     "jvp of grad of scan": lambda f, at, v, s: jax.jvp(jax.grad(_repeated(f)), (at,), (v,))[1],
-    "reverse over reverse of scan": lambda f, at, v, s: jax.grad(lambda a: _inner(jax.grad(_repeated(f))(a), v))(at),
-    "grad of checkpoint": lambda f, at, v, s: jax.grad(jax.checkpoint(f))(at),  # pyright: ignore[reportPrivateImportUsage]
+    "reverse over reverse of scan": lambda f, at, v, s: jax.grad(
+        lambda a: _inner(jax.grad(_repeated(f))(a), v)
+    )(at),
+    "grad of checkpoint": lambda f, at, v, s: jax.grad(jax.checkpoint(f))(at),
     "jvp": lambda f, at, v, s: jax.jvp(f, (at,), (v,))[1],
     "jacfwd": lambda f, at, v, s: jax.jacfwd(along(f, at, s))(_parameters(at)),
     "reverse over forward": lambda f, at, v, s: jax.grad(lambda a: jax.jvp(f, (a,), (v,))[1])(at),
@@ -205,7 +245,9 @@ MODES: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
 def run_mode(f: Any, name: str, system: System) -> Any:
     """The compiled derivative of f at the system's arguments."""
     mode = MODES[name]
-    return jax.jit(lambda at, v, s: mode(f, at, v, s))(system.arguments, system.direction, system.step)
+    return jax.jit(lambda at, v, s: mode(f, at, v, s))(
+        system.arguments, system.direction, system.step
+    )
 
 
 _references: dict[Any, Any] = {}
@@ -245,5 +287,9 @@ def pattern_of(A: Any) -> tuple[adjoint.SparsePattern, np.ndarray]:
 
 def grid_laplacian(n: int) -> Any:
     """Five-point differences on n x n points."""
-    L = scipy.sparse.diags_array([np.full(n, 2.0), -np.ones(n - 1), -np.ones(n - 1)], offsets=[0, 1, -1])
-    return scipy.sparse.kron(L, scipy.sparse.eye_array(n)) + scipy.sparse.kron(scipy.sparse.eye_array(n), L)
+    L = scipy.sparse.diags_array(
+        [np.full(n, 2.0), -np.ones(n - 1), -np.ones(n - 1)], offsets=[0, 1, -1]
+    )
+    return scipy.sparse.kron(L, scipy.sparse.eye_array(n)) + scipy.sparse.kron(
+        scipy.sparse.eye_array(n), L
+    )

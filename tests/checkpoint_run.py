@@ -1,7 +1,8 @@
-"""A short run with a checkpoint, and the same in a process that kills itself: ``checkpoint_run.py FILE LINE [slowly]``.
+"""A short run with a checkpoint, and the same in a process that kills itself: ``checkpoint_run.py
+FILE LINE [slowly]``.
 
-The process dies by SIGKILL before the given line of those that the driver and the writer of checkpoints run through;
-a line of 0 is never reached.
+The process dies by SIGKILL before the given line of those that the driver and the writer of
+checkpoints run through; a line of 0 is never reached.
 """
 
 import os
@@ -21,7 +22,12 @@ import adjoint
 
 START = np.array([-1.2, 1.0, 0.5])
 METHOD = adjoint.LBFGS(memory=3)
-WATCHED = ("optimize/driver.py", "optimize/continuation.py", "run/checkpoint.py", "run/run_folder.py")
+WATCHED = (
+    "optimize/driver.py",
+    "optimize/continuation.py",
+    "run/checkpoint.py",
+    "run/run_folder.py",
+)
 
 
 def valley(x: Any) -> Any:
@@ -35,7 +41,9 @@ def run(path: Path | str, **given: Any) -> adjoint.Solution[Any]:
 
 
 class Lines:
-    """Counts the lines of the watched files that are run through, and calls `arrived` before the given one."""
+    """Counts the lines of the watched files that are run through, and calls `arrived` before the
+    given one.
+    """
 
     def __init__(self, line: int, arrived: Callable[[], None], watched: tuple[str, ...] = WATCHED):
         self.count = 0

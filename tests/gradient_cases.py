@@ -1,10 +1,13 @@
-"""Seeded cases for the judge of gradients: functions with gradients by hand (NumPy) or by JAX, half of them corrupted.
+"""Seeded cases for the judge of gradients: functions with gradients by hand (NumPy) or by JAX, half
+of them corrupted.
 
-A case is drawn so that the question has an answer in floating point: the gradient moves f by at least `VISIBLE` of its
-last digits when p moves by its magnitude, and a corruption moves it by at least 1e-4 (float64) or 1e-2 (float32) of that.
-In float32 differences of f carry about three digits, so smaller errors are below what any differences can see. A dropped,
-swapped or sign-flipped component of a large p is drawn from those that are that visible a part of the gradient; in a p of
-up to 30 numbers, where each coordinate is judged by itself, any component is fair that f's last digits show at all.
+A case is drawn so that the question has an answer in floating point: the gradient moves f by at
+least `VISIBLE` of its last digits when p moves by its magnitude, and a corruption moves it by at
+least 1e-4 (float64) or 1e-2 (float32) of that. In float32 differences of f carry about three
+digits, so smaller errors are below what any differences can see. A dropped, swapped or sign-flipped
+component of a large p is drawn from those that are that visible a part of the gradient; in a p of
+up to 30 numbers, where each coordinate is judged by itself, any component is fair that f's last
+digits show at all.
 """
 
 import dataclasses
@@ -21,7 +24,8 @@ VISIBLE = {np.float64: 1e7, np.float32: 1e5}
 SMALLEST = {np.float64: 1e-4, np.float32: 1e-2}
 
 
-# Each family: (value, gradient) of q given the data; written once for NumPy and JAX (xp), gradients by hand.
+# Each family: (value, gradient) of q given the data; written once for NumPy and JAX (xp), gradients
+# by hand.
 def quadratic(_: Any, q: Any, d: Any) -> Any:
     return 0.5 * q @ (d["A"] @ q) + d["c"] @ q
 
@@ -44,7 +48,9 @@ def rational(_: Any, q: Any, d: Any) -> Any:
 
 def rational_gradient(q: Any, d: Any) -> Any:
     s, t = (d["c"] * q / (1 + q * q)).sum(), (d["b"] * q).sum()
-    return d["c"] * (1 - q * q) / (1 + q * q) ** 2 / (1 + t**2) - s * 2 * t * d["b"] / (1 + t**2) ** 2
+    return (
+        d["c"] * (1 - q * q) / (1 + q * q) ** 2 / (1 + t**2) - s * 2 * t * d["b"] / (1 + t**2) ** 2
+    )
 
 
 def log_sum_exp(xp: Any, q: Any, d: Any) -> Any:
@@ -113,10 +119,17 @@ def _try_to_draw(rng: np.random.Generator, corrupted: bool, use_jax: bool) -> Ca
     wide = 12 if dtype == np.float64 else 5
     units = 10.0 ** rng.choice([0, 0, 3, -3, wide, -wide], len(pieces))
     factor = 10.0 ** rng.choice([0, 0, 0, -20 if dtype == np.float64 else -10])
-    offset = factor * float(rng.choice([0, 0, 1e6, 1e8] if dtype == np.float64 else [0, 0, 10, 100]))
+    offset = factor * float(
+        rng.choice([0, 0, 1e6, 1e8] if dtype == np.float64 else [0, 0, 10, 100])
+    )
     q0 = rng.normal(size=n)
     p = [(unit * q0[piece]).astype(dtype) for unit, piece in zip(units, pieces, strict=True)]
-    d = {"A": rng.normal(size=(n, n)) / np.sqrt(n), "b": rng.normal(size=n), "c": rng.normal(size=n), "one": 1.0}
+    d = {
+        "A": rng.normal(size=(n, n)) / np.sqrt(n),
+        "b": rng.normal(size=n),
+        "c": rng.normal(size=n),
+        "one": 1.0,
+    }
     d = {k: np.asarray(v, dtype) for k, v in d.items()}
     inverse_units = [dtype(1 / unit) for unit in units]
 
@@ -125,14 +138,19 @@ def _try_to_draw(rng: np.random.Generator, corrupted: bool, use_jax: bool) -> Ca
         return dtype(factor) * value(xp, q, d) + dtype(offset)
 
     exact = {k: v.astype(np.float64) for k, v in d.items()}
-    q = np.concatenate([leaf.astype(np.float64) / unit for leaf, unit in zip(p, units, strict=True)])
+    q = np.concatenate(
+        [leaf.astype(np.float64) / unit for leaf, unit in zip(p, units, strict=True)]
+    )
     g = factor * value_gradient(q, exact)
     last_digit = np.finfo(dtype).eps * abs(float(evaluate(np, p)))
     moves = g * np.abs(q)
     shown = [np.linalg.norm(moves[piece]) for piece in pieces]
     if value is not constant and min(shown) < VISIBLE[dtype] * last_digit:
         return None
-    story = f"{value.__name__} n={n} {dtype.__name__} units={units} factor={factor:g} offset={offset:g} jax={use_jax}"
+    story = (
+        f"{value.__name__} n={n} {dtype.__name__} units={units} factor={factor:g} "
+        f"offset={offset:g} jax={use_jax}"
+    )
     if corrupted:
         changed = _corrupt(rng, g, q, pieces, last_digit, dtype, value is constant)
         if changed is None:
@@ -143,18 +161,25 @@ def _try_to_draw(rng: np.random.Generator, corrupted: bool, use_jax: bool) -> Ca
     if not use_jax:
         return Case(lambda x: evaluate(np, x), p, lambda _: leaves, corrupted, story)
     p = [jnp.asarray(leaf) for leaf in p]
-    return Case(lambda x: evaluate(jnp, x), p, (lambda _: leaves) if corrupted else None, corrupted, story)
+    return Case(
+        lambda x: evaluate(jnp, x), p, (lambda _: leaves) if corrupted else None, corrupted, story
+    )
 
 
 def _corrupt(rng, g, q, pieces, last_digit, dtype, is_constant):
-    """The gradient g with a sign, a scale, one component or noise wrong, relative 1e-4 (1e-2) to 1; None if invisible."""
+    """The gradient g with a sign, a scale, one component or noise wrong, relative 1e-4 (1e-2) to 1;
+    None if invisible.
+    """
     piece = pieces[rng.integers(len(pieces))]
     size = 10.0 ** rng.uniform(np.log10(SMALLEST[dtype]), 0)
     kind = rng.choice(["sign", "scale", "component", "drop", "swap", "noise"])
     wrong = g.copy()
     i, j = (int(rng.choice(piece)) for _ in range(2))
     if is_constant:
-        kind, wrong[piece] = "constant", size * rng.normal(size=len(piece)) * last_digit / np.finfo(dtype).eps
+        kind, wrong[piece] = (
+            "constant",
+            size * rng.normal(size=len(piece)) * last_digit / np.finfo(dtype).eps,
+        )
     elif kind == "sign":
         wrong[i] = -g[i]
     elif kind == "scale":
@@ -169,14 +194,18 @@ def _corrupt(rng, g, q, pieces, last_digit, dtype, is_constant):
         wrong[piece] = g[piece] * (1 + size * rng.normal(size=len(piece)))
     error, moves = np.abs((wrong - g) * q), np.abs(g * q)
     if len(q) <= 30:
-        visible = np.any((error >= SMALLEST[dtype] * moves) & (error >= 1e3 * last_digit) & (error > 0))
+        visible = np.any(
+            (error >= SMALLEST[dtype] * moves) & (error >= 1e3 * last_digit) & (error > 0)
+        )
     else:
         visible = np.linalg.norm(error) >= SMALLEST[dtype] * np.linalg.norm(moves[piece])
     return (wrong, f"{kind} {size:.1e} at {i}") if visible else None
 
 
 def count_errors(seed: int, cases: int) -> tuple[list[str], list[str]]:
-    """The stories and reports of the corrupted gradients that were trusted, and of the right ones that were not."""
+    """The stories and reports of the corrupted gradients that were trusted, and of the right ones
+    that were not.
+    """
     missed, alarms = [], []
     for index in range(cases):
         case = draw_case(seed, index, corrupted=index % 2 == 1, use_jax=index % 40 < 2)

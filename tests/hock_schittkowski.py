@@ -25,7 +25,16 @@ class Case(NamedTuple):
 
 
 def rosen_suzuki(x: Any) -> Any:
-    return x[0] ** 2 + x[1] ** 2 + 2 * x[2] ** 2 + x[3] ** 2 - 5 * x[0] - 5 * x[1] - 21 * x[2] + 7 * x[3]
+    return (
+        x[0] ** 2
+        + x[1] ** 2
+        + 2 * x[2] ** 2
+        + x[3] ** 2
+        - 5 * x[0]
+        - 5 * x[1]
+        - 21 * x[2]
+        + 7 * x[3]
+    )
 
 
 def rosen_suzuki_limits(x: Any) -> Any:
@@ -49,9 +58,12 @@ def hs76_limits(x: Any) -> Any:
     return A @ x - jnp.array([5.0, 4.0, -1.5])
 
 
-# W. Hock, K. Schittkowski, Test Examples for Nonlinear Programming Codes, Springer (1981), by their numbers.
+# W. Hock, K. Schittkowski, Test Examples for Nonlinear Programming Codes, Springer (1981), by their
+# numbers.
 CASES = {
-    "HS6": Case(lambda x: (1 - x[0]) ** 2, [-1.2, 1.0], 0.0, [1.0, 1.0], lambda x: 10 * (x[1] - x[0] ** 2)),
+    "HS6": Case(
+        lambda x: (1 - x[0]) ** 2, [-1.2, 1.0], 0.0, [1.0, 1.0], lambda x: 10 * (x[1] - x[0] ** 2)
+    ),
     "HS7": Case(
         lambda x: jnp.log(1 + x[0] ** 2) - x[1],
         [2.0, 2.0],
@@ -61,7 +73,14 @@ CASES = {
     ),
     "HS35": Case(
         lambda x: (
-            9 - 8 * x[0] - 6 * x[1] - 4 * x[2] + 2 * x[0] ** 2 + 2 * x[1] ** 2 + x[2] ** 2 + 2 * x[0] * (x[1] + x[2])
+            9
+            - 8 * x[0]
+            - 6 * x[1]
+            - 4 * x[2]
+            + 2 * x[0] ** 2
+            + 2 * x[1] ** 2
+            + x[2] ** 2
+            + 2 * x[0] * (x[1] + x[2])
         ),
         [0.5, 0.5, 0.5],
         1 / 9,
@@ -80,12 +99,22 @@ CASES = {
         (1.0, 5.0),
     ),
     "HS43": Case(rosen_suzuki, [0.0] * 4, -44.0, [0.0, 1.0, 2.0, -1.0], None, rosen_suzuki_limits),
-    "HS76": Case(hs76, [0.5] * 4, -4.681818181, [3 / 11, 23 / 11, 0.0, 6 / 11], None, hs76_limits, (0.0, jnp.inf)),
+    "HS76": Case(
+        hs76,
+        [0.5] * 4,
+        -4.681818181,
+        [3 / 11, 23 / 11, 0.0, 6 / 11],
+        None,
+        hs76_limits,
+        (0.0, jnp.inf),
+    ),
 }
 
 
 def assert_optimal(case: Case, solution: Any) -> None:
-    """The published optimum, and the conditions of optimality (Nocedal and Wright, theorem 12.1), with derivatives taken here."""
+    """The published optimum, and the conditions of optimality (Nocedal and Wright, theorem 12.1),
+    with derivatives taken here.
+    """
     x, multipliers = adjoint.require(solution), np.asarray(solution.stats["multipliers"])
     assert solution.status == Status.SUCCESS
     # rtol = 1e-8 leaves 1e-6 of x in the flattest directions, that of HS6 first.

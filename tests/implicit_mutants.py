@@ -1,4 +1,6 @@
-"""Deliberate mutants of the rules for implicit functions, as `mutants.py` has them for linear solves."""
+"""Deliberate mutants of the rules for implicit functions, as `mutants.py` has them for linear
+solves.
+"""
 
 from mutants import Mutant
 
@@ -14,7 +16,9 @@ _EXTERNAL = "implicit/external.py"
 
 IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
     # F_x' lam = x_bar, p_bar = -(adjoint of p -> F(x, p))(lam); x_dot = -F_x^-1 F_p p_dot.
-    Mutant("root: sign of p_bar", _ROOT, "adjoint_of_F(-lam)", "adjoint_of_F(lam)", "root_derivatives"),
+    Mutant(
+        "root: sign of p_bar", _ROOT, "adjoint_of_F(-lam)", "adjoint_of_F(lam)", "root_derivatives"
+    ),
     Mutant(
         "root: F_x lam = x_bar",
         _ROOT,
@@ -22,7 +26,13 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "tangent_solve(linear_solver, factor, F_x.A,",
         "root_derivatives",
     ),
-    Mutant("root: x_bar 1.001 times too large", _ROOT, "F_x, x_bar)", "F_x, 1.001 * x_bar)", "root_derivatives"),
+    Mutant(
+        "root: x_bar 1.001 times too large",
+        _ROOT,
+        "F_x, x_bar)",
+        "F_x, 1.001 * x_bar)",
+        "root_derivatives",
+    ),
     Mutant(
         "root: sign of x_dot",
         _ROOT,
@@ -37,12 +47,19 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "JacobianAction(F, x, p), -1.001 * moved)",
         "root_tangent",
     ),
-    Mutant("root: p_dot dropped", _ROOT, "(F_dot, p_dot))", "(F_dot, (p_dot[0], None)))", "root_tangent"),
+    Mutant(
+        "root: p_dot dropped",
+        _ROOT,
+        "(F_dot, p_dot))",
+        "(F_dot, (p_dot[0], None)))",
+        "root_tangent",
+    ),
     Mutant(
         "root: tangent with F_x'",
         _ROOT,
         "tangent_solve(linear_solver, factor, JacobianAction(F, x, p),",
-        "tangent_solve(TransposedSolver(linear_solver), factor, Transposed(JacobianAction(F, x, p)),",
+        "tangent_solve(TransposedSolver(linear_solver), factor, Transposed(JacobianAction(F, x, "
+        "p)),",
         "root_tangent",
     ),
     Mutant(
@@ -60,10 +77,20 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "root_derivatives",
     ),
     Mutant(
-        "root: derivative at x0 for x*", _ROOT, "(factor, F, x, p)\n", "(factor, F, 0 * x, p)\n", "root_derivatives"
+        "root: derivative at x0 for x*",
+        _ROOT,
+        "(factor, F, x, p)\n",
+        "(factor, F, 0 * x, p)\n",
+        "root_derivatives",
     ),
     Mutant("root: not poisoned", _ROOT, "poison(x, status.ok)", "x", "failed_root"),
-    Mutant("root: a fold passes", _REGULARITY, "~(departure <= NONLINEARITY)", "(departure < 0)", "fold"),
+    Mutant(
+        "root: a fold passes",
+        _REGULARITY,
+        "~(departure <= NONLINEARITY)",
+        "(departure < 0)",
+        "fold",
+    ),
     Mutant(
         "root: what is left over passes",
         _REGULARITY,
@@ -79,7 +106,13 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "jnp.maximum(perturbation(x.dtype) * jnp.max(scales.rows),",
         "units",
     ),
-    Mutant("root: rows not scaled back", "linear/equilibrated.py", "return _over(z, factor.rows)", "return z", "units"),
+    Mutant(
+        "root: rows not scaled back",
+        "linear/equilibrated.py",
+        "return _over(z, factor.rows)",
+        "return z",
+        "units",
+    ),
     Mutant(
         "root: an infinite parameter is refused",
         _REGULARITY,
@@ -89,7 +122,11 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
     ),
     # Columns of a group are told apart by the row alone.
     Mutant(
-        "sparse Jacobian: transposed", _RESIDUAL, "pattern.rows], pattern)", "pattern.cols], pattern)", "sparse_root"
+        "sparse Jacobian: transposed",
+        _RESIDUAL,
+        "pattern.rows], pattern)",
+        "pattern.cols], pattern)",
+        "sparse_root",
     ),
     Mutant(
         "F_x x for F_x' x",
@@ -115,8 +152,16 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "known_values",
     ),
     # x = step(x, p), lam = step_x' lam + x_bar.
-    Mutant("fixed point: x + step", _FIXED, "jax.tree.map(jnp.subtract,", "jax.tree.map(jnp.add,", "fixed_points"),
-    Mutant("transposed iteration: sign", _FIXED, "r - A(d), step", "r + A(d), step", "fixed_points"),
+    Mutant(
+        "fixed point: x + step",
+        _FIXED,
+        "jax.tree.map(jnp.subtract,",
+        "jax.tree.map(jnp.add,",
+        "fixed_points",
+    ),
+    Mutant(
+        "transposed iteration: sign", _FIXED, "r - A(d), step", "r + A(d), step", "fixed_points"
+    ),
     # f_x + c_x' m = 0, c = 0 or m = 0.
     Mutant("argmin: multiplier ignored", _ARGMIN, "p) + m @", "p) + 0 * m @", "minimizers"),
     Mutant(
@@ -127,15 +172,37 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "minimizers",
     ),
     Mutant(
-        "argmin: no inequality active", _ARGMIN, "(at.multipliers + c <= 0)", "(at.multipliers + c < 1e9)", "minimizers"
+        "argmin: no inequality active",
+        _ARGMIN,
+        "(at.multipliers + c <= 0)",
+        "(at.multipliers + c < 1e9)",
+        "minimizers",
     ),
     Mutant(
-        "argmin: weakly active passes", _ARGMIN, "at_zero & no_force\n", "at_zero & no_force & False\n", "no_minimizers"
+        "argmin: weakly active passes",
+        _ARGMIN,
+        "at_zero & no_force\n",
+        "at_zero & no_force & False\n",
+        "no_minimizers",
     ),
-    Mutant("argmin: a saddle passes", _ARGMIN, "negative == m.size", "negative >= 0", "no_minimizers"),
+    Mutant(
+        "argmin: a saddle passes", _ARGMIN, "negative == m.size", "negative >= 0", "no_minimizers"
+    ),
     # g = f_x, whose derivative is symmetric.
-    Mutant("gradient: sign of x_bar", _GRADIENT, "(x,), (g_bar,))", "(x,), (-g_bar,))", "symmetric_gradients"),
-    Mutant("gradient: p_bar dropped", _GRADIENT, "[found.get(k) for", "[0 * found[k] for", "symmetric_gradients"),
+    Mutant(
+        "gradient: sign of x_bar",
+        _GRADIENT,
+        "(x,), (g_bar,))",
+        "(x,), (-g_bar,))",
+        "symmetric_gradients",
+    ),
+    Mutant(
+        "gradient: p_bar dropped",
+        _GRADIENT,
+        "[found.get(k) for",
+        "[0 * found[k] for",
+        "symmetric_gradients",
+    ),
     Mutant(
         "gradient: 1.001 g_dot",
         _GRADIENT,
@@ -144,7 +211,13 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "symmetric_gradients",
     ),
     # x_bar = J' y_bar, y_dot = J x_dot, and no second derivative.
-    Mutant("external: sign of x_bar", _EXTERNAL, "pull(leaves, y_bar))", "pull(leaves, -y_bar))", "black_box"),
+    Mutant(
+        "external: sign of x_bar",
+        _EXTERNAL,
+        "pull(leaves, y_bar))",
+        "pull(leaves, -y_bar))",
+        "black_box",
+    ),
     Mutant(
         "external: x_bar 1.001 times too large",
         _EXTERNAL,
@@ -152,7 +225,13 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "1.001 * c[u.size :].astype",
         "black_box",
     ),
-    Mutant("external: sign of y_dot", _EXTERNAL, "unravel(b[: u.size]", "unravel(-b[: u.size]", "black_box"),
+    Mutant(
+        "external: sign of y_dot",
+        _EXTERNAL,
+        "unravel(b[: u.size]",
+        "unravel(-b[: u.size]",
+        "black_box",
+    ),
     Mutant(
         "external: second derivative zero",
         _EXTERNAL,

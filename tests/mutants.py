@@ -1,7 +1,9 @@
 """Deliberate mutants of the linear rules: one wrong word each, and the check that must notice.
 
-A mutant replaces code in one file, where it must stand once, so that a refactoring that moves it fails loudly. Code is
-found by its tokens: spaces, line breaks, comments and trailing commas are nothing to it. `library(mutant)` executes a fresh copy of the sources under another name: nothing healthy that is kept can answer.
+A mutant replaces code in one file, where it must stand once, so that a refactoring that moves it
+fails loudly. Code is found by its tokens: spaces, line breaks, comments and trailing commas are
+nothing to it. `library(mutant)` executes a fresh copy of the sources under another name: nothing
+healthy that is kept can answer.
 """
 
 import importlib
@@ -25,7 +27,9 @@ COPY = "adjoint_mutated"
 
 @dataclass(frozen=True)
 class Mutant:
-    """`original` becomes `wrong` in the file; the check of test_mutants.py named `killed_by` must then fail."""
+    """`original` becomes `wrong` in the file; the check of test_mutants.py named `killed_by` must
+    then fail.
+    """
 
     name: str
     file: str
@@ -41,21 +45,26 @@ class Mutant:
         found = list(occurrences(self.original, text))
         if len(found) != 1:  # no AssertionError, which would be a kill
             raise LookupError(
-                f"mutant {self.name!r}: its code stands {len(found)} times in {self.file}, expected once"
+                f"mutant {self.name!r}: its code stands {len(found)} times in {self.file}, "
+                "expected once"
             )
         begin, end = found[0]
         return text[:begin] + self.wrong.strip() + text[end:]
 
 
-_TOKEN = re.compile(
-    r'"""[\s\S]*?"""|"(?:\\.|[^"\\\n])*"|\w+|#[^\n]*|\s+|,(?=\s*[\])}])|[^\w\s]'
-)
+_TOKEN = re.compile(r'"""[\s\S]*?"""|"(?:\\.|[^"\\\n])*"|\w+|#[^\n]*|\s+|,(?=\s*[\])}])|[^\w\s]')
 
 
 def tokens(code: str) -> list[tuple[str, int, int]]:
-    """Each token with where it begins and ends, but for comments, space and commas before a bracket that closes."""
+    """Each token with where it begins and ends, but for comments, space and commas before a bracket
+    that closes.
+    """
     found = ((m.group(), m.start(), m.end()) for m in _TOKEN.finditer(code))
-    return [token for token in found if not token[0].isspace() and token[0][0] != "#" and not _trails(token, code)]
+    return [
+        token
+        for token in found
+        if not token[0].isspace() and token[0][0] != "#" and not _trails(token, code)
+    ]
 
 
 def _trails(token: tuple[str, int, int], code: str) -> bool:
@@ -84,7 +93,9 @@ class _Copies(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if fullname.split(".")[0] != COPY:
             return None
         place = HOME.joinpath(*fullname.split(".")[1:])
-        return importlib.machinery.ModuleSpec(fullname, self, origin=str(place), is_package=place.is_dir())
+        return importlib.machinery.ModuleSpec(
+            fullname, self, origin=str(place), is_package=place.is_dir()
+        )
 
     def exec_module(self, module: ModuleType) -> None:
         assert module.__spec__ is not None
@@ -99,10 +110,16 @@ class _Copies(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 class _Library:
-    """`.solve` is the copy of `adjoint/linear/solve.py`, and so on; imported when it is asked for."""
+    """`.solve` is the copy of `adjoint/linear/solve.py`, and so on; imported when it is asked
+    for.
+    """
 
     def __getattr__(self, name: str) -> Any:
-        (folder,) = (folder for folder in ("tracing", "linear", "implicit") if (HOME / folder / f"{name}.py").exists())
+        (folder,) = (
+            folder
+            for folder in ("tracing", "linear", "implicit")
+            if (HOME / folder / f"{name}.py").exists()
+        )
         return importlib.import_module(f"{COPY}.{folder}.{name}")
 
 
@@ -150,9 +167,27 @@ _ADJOINT_SOLVE = f"tangent_solve({_TRANSPOSED}, x_bar)"
 
 MUTANTS: tuple[Mutant, ...] = (
     # The rule: A' lam = x_bar, b_bar = lam, A_bar = -(adjoint of A -> A x)(lam).
-    Mutant("sign of A_bar", _RULE, "adjoint_of_matvec(-lam)", "adjoint_of_matvec(lam)", "dense_gradient"),
-    Mutant("A_bar twice", _RULE, "adjoint_of_matvec(-lam)", "adjoint_of_matvec(-2 * lam)", "dense_gradient"),
-    Mutant("A_bar = -conj(lam) x'", _RULE, "adjoint_of_matvec(-lam)", "adjoint_of_matvec(-lam.conj())", "complex_lu"),
+    Mutant(
+        "sign of A_bar",
+        _RULE,
+        "adjoint_of_matvec(-lam)",
+        "adjoint_of_matvec(lam)",
+        "dense_gradient",
+    ),
+    Mutant(
+        "A_bar twice",
+        _RULE,
+        "adjoint_of_matvec(-lam)",
+        "adjoint_of_matvec(-2 * lam)",
+        "dense_gradient",
+    ),
+    Mutant(
+        "A_bar = -conj(lam) x'",
+        _RULE,
+        "adjoint_of_matvec(-lam)",
+        "adjoint_of_matvec(-lam.conj())",
+        "complex_lu",
+    ),
     Mutant(
         "A_bar = -x lam'",
         _RULE,
@@ -160,20 +195,76 @@ MUTANTS: tuple[Mutant, ...] = (
         "vjp(lambda A: A.transpose_matvec(x), A)",
         "dense_gradient",
     ),
-    Mutant("sign of b_bar", _RULE, "return None, A_bar, lam", "return None, A_bar, -lam", "dense_gradient"),
     Mutant(
-        "lam 1.001 times too large", _RULE, _ADJOINT_SOLVE, _ADJOINT_SOLVE[:-6] + "1.001 * x_bar)", "verified_gradient"
+        "sign of b_bar",
+        _RULE,
+        "return None, A_bar, lam",
+        "return None, A_bar, -lam",
+        "dense_gradient",
     ),
-    Mutant("A lam = x_bar", _RULE, _ADJOINT_SOLVE, "tangent_solve(solver, factor, A, x_bar)", "dense_gradient"),
-    Mutant("A^H lam = x_bar", _RULE, "x_bar, _ = cotangents", "x_bar = cotangents[0].conj()", "complex_lu"),
+    Mutant(
+        "lam 1.001 times too large",
+        _RULE,
+        _ADJOINT_SOLVE,
+        _ADJOINT_SOLVE[:-6] + "1.001 * x_bar)",
+        "verified_gradient",
+    ),
+    Mutant(
+        "A lam = x_bar",
+        _RULE,
+        _ADJOINT_SOLVE,
+        "tangent_solve(solver, factor, A, x_bar)",
+        "dense_gradient",
+    ),
+    Mutant(
+        "A^H lam = x_bar",
+        _RULE,
+        "x_bar, _ = cotangents",
+        "x_bar = cotangents[0].conj()",
+        "complex_lu",
+    ),
     # The tangent: x_dot = A^-1 (b_dot - A_dot x).
-    Mutant("forward mode: sign of A_dot x", _RULE, "else b_dot - moved", "else b_dot + moved", "dense_tangent"),
-    Mutant("forward mode: b_dot dropped", _RULE, "else b_dot - moved", "else -moved", "dense_tangent"),
-    Mutant("forward mode: A_dot x dropped", _RULE, "else b_dot - moved", "else b_dot", "dense_tangent"),
-    Mutant("forward mode: 1.001 x_dot", _RULE, "factor, A, c)[0])", "factor, A, 1.001 * c)[0])", "dense_tangent"),
-    Mutant("forward mode with A'", _RULE, "(solver, factor, A, c)", f"({_TRANSPOSED}, c)", "dense_tangent"),
-    Mutant("b_dot dropped", _RULE, "together(b, ", "together(jax.lax.stop_gradient(b), ", "dense_second_order"),
-    Mutant("A_dot x dropped", _RULE, "together(A.matvec(x), ", "together(fixed.matvec(x), ", "dense_second_order"),
+    Mutant(
+        "forward mode: sign of A_dot x",
+        _RULE,
+        "else b_dot - moved",
+        "else b_dot + moved",
+        "dense_tangent",
+    ),
+    Mutant(
+        "forward mode: b_dot dropped", _RULE, "else b_dot - moved", "else -moved", "dense_tangent"
+    ),
+    Mutant(
+        "forward mode: A_dot x dropped", _RULE, "else b_dot - moved", "else b_dot", "dense_tangent"
+    ),
+    Mutant(
+        "forward mode: 1.001 x_dot",
+        _RULE,
+        "factor, A, c)[0])",
+        "factor, A, 1.001 * c)[0])",
+        "dense_tangent",
+    ),
+    Mutant(
+        "forward mode with A'",
+        _RULE,
+        "(solver, factor, A, c)",
+        f"({_TRANSPOSED}, c)",
+        "dense_tangent",
+    ),
+    Mutant(
+        "b_dot dropped",
+        _RULE,
+        "together(b, ",
+        "together(jax.lax.stop_gradient(b), ",
+        "dense_second_order",
+    ),
+    Mutant(
+        "A_dot x dropped",
+        _RULE,
+        "together(A.matvec(x), ",
+        "together(fixed.matvec(x), ",
+        "dense_second_order",
+    ),
     Mutant(
         "sign of A_dot x",
         _RULE,
@@ -182,7 +273,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "dense_second_order",
     ),
     Mutant(
-        "tangent with A'", _RULE, "=with_outcome(solver.solve)", "=with_outcome(solver.solve_transpose)", "dense_second_order"
+        "tangent with A'",
+        _RULE,
+        "=with_outcome(solver.solve)",
+        "=with_outcome(solver.solve_transpose)",
+        "dense_second_order",
     ),
     Mutant(
         "transposed tangent with A",
@@ -191,7 +286,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "=with_outcome(solver.solve)",
         "dense_second_order",
     ),
-    Mutant("A' v is A v", _RULE, "return self.A.transpose_matvec(x)", "return self.A.matvec(x)", "dense_second_order"),
+    Mutant(
+        "A' v is A v",
+        _RULE,
+        "return self.A.transpose_matvec(x)",
+        "return self.A.matvec(x)",
+        "dense_second_order",
+    ),
     Mutant(
         "(A')' v is A' v",
         _RULE,
@@ -214,13 +315,35 @@ MUTANTS: tuple[Mutant, ...] = (
         "return jnp.where(ok, v, jnp.nan)",
         "nan_in_b",
     ),
-    Mutant("gradient not poisoned", _RULE, "return poison(x, outcome.code == 0)", "return (x)", "nan_in_b"),
     Mutant(
-        "NaN in b unnoticed", _DENSE, "jnp.where(_finite(b), code, Status.NONFINITE_INPUT.code)", "code", "nan_in_b"
+        "gradient not poisoned",
+        _RULE,
+        "return poison(x, outcome.code == 0)",
+        "return (x)",
+        "nan_in_b",
+    ),
+    Mutant(
+        "NaN in b unnoticed",
+        _DENSE,
+        "jnp.where(_finite(b), code, Status.NONFINITE_INPUT.code)",
+        "code",
+        "nan_in_b",
     ),
     Mutant("residual unchecked", _DENSE, "error <= residual_limit(b.dtype)", "True", "false_claim"),
-    Mutant("condition unchecked", _DENSE, "condition_code(rcond, float(jnp.finfo(A.dtype).eps))", "0", "singular"),
-    Mutant("logdet of failed LU", _DENSE, "triangles)))), factor.code == 0)", "triangles)))), True)", "singular"),
+    Mutant(
+        "condition unchecked",
+        _DENSE,
+        "condition_code(rcond, float(jnp.finfo(A.dtype).eps))",
+        "0",
+        "singular",
+    ),
+    Mutant(
+        "logdet of failed LU",
+        _DENSE,
+        "triangles)))), factor.code == 0)",
+        "triangles)))), True)",
+        "singular",
+    ),
     Mutant("asymmetry unchecked", _DENSE, "symmetric | (code != 0)", "True", "false_claim"),
     Mutant(
         "sparse residual unchecked",
@@ -252,7 +375,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "z[factor.permutation]",
         "dense_gradient",
     ),
-    Mutant("U^H for U'", _DENSE, "c, lower=False, trans=1)", "c, lower=False, trans=2)", "complex_lu"),
+    Mutant(
+        "U^H for U'", _DENSE, "c, lower=False, trans=1)", "c, lower=False, trans=2)", "complex_lu"
+    ),
     Mutant(
         "diagonal of L read",
         _DENSE,
@@ -267,9 +392,21 @@ MUTANTS: tuple[Mutant, ...] = (
         "cls._substitute(factor, c)",
         "complex_cholesky",
     ),
-    Mutant("A^H v for A' v", _OPERATORS, "return self.matrix.T @ x", "return self.matrix.conj().T @ x", "complex_lu"),
+    Mutant(
+        "A^H v for A' v",
+        _OPERATORS,
+        "return self.matrix.T @ x",
+        "return self.matrix.conj().T @ x",
+        "complex_lu",
+    ),
     # log|det A|.
-    Mutant("logdet: sign", _SPARSE, "return jnp.sum(jax.lax.map", "return -jnp.sum(jax.lax.map", "logdet"),
+    Mutant(
+        "logdet: sign",
+        _SPARSE,
+        "return jnp.sum(jax.lax.map",
+        "return -jnp.sum(jax.lax.map",
+        "logdet",
+    ),
     Mutant(
         "logdet: A^-1 for A'^-1",
         _SPARSE,
@@ -277,8 +414,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "solver.solve(fixed, fixed, c)[0]",
         "logdet",
     ),
-    Mutant("logdet: conjugate", _SPARSE, "jnp.sum(lam_k * A_dot", "jnp.sum(lam_k.conj() * A_dot", "logdet"),
-    Mutant("logdet: half of the dense one", _DENSE, "poison(jnp.sum(", "poison(0.5 * jnp.sum(", "logdet"),
+    Mutant(
+        "logdet: conjugate",
+        _SPARSE,
+        "jnp.sum(lam_k * A_dot",
+        "jnp.sum(lam_k.conj() * A_dot",
+        "logdet",
+    ),
+    Mutant(
+        "logdet: half of the dense one",
+        _DENSE,
+        "poison(jnp.sum(",
+        "poison(0.5 * jnp.sum(",
+        "logdet",
+    ),
     # Sparse matrices and their factors.
     Mutant(
         "sparse A v is A' v",
@@ -301,8 +450,20 @@ MUTANTS: tuple[Mutant, ...] = (
         ".at[self._slot].set(values)",
         "sparse_derivatives",
     ),
-    Mutant("SuperLU N for T", _SUPERLU, 'mode = "T" if transpose', 'mode = "N" if transpose', "sparse_derivatives"),
-    Mutant("SuperLU H for T", _SUPERLU, 'mode = "T" if transpose', 'mode = "H" if transpose', "sparse_complex"),
+    Mutant(
+        "SuperLU N for T",
+        _SUPERLU,
+        'mode = "T" if transpose',
+        'mode = "N" if transpose',
+        "sparse_derivatives",
+    ),
+    Mutant(
+        "SuperLU H for T",
+        _SUPERLU,
+        'mode = "T" if transpose',
+        'mode = "H" if transpose',
+        "sparse_complex",
+    ),
     Mutant(
         "order not inverted",
         _SUPERLU,
@@ -338,7 +499,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "np.ascontiguousarray(columns[:, 0])",
         "many_right_hand_sides",
     ),
-    Mutant("lanes mixed", _SPARSE, "tuple(0 if size == 1 else index for", "tuple(0 for", "sparse_lanes"),
+    Mutant(
+        "lanes mixed", _SPARSE, "tuple(0 if size == 1 else index for", "tuple(0 for", "sparse_lanes"
+    ),
     Mutant(
         "right-hand sides mixed",
         _SPARSE,
@@ -400,7 +563,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "krylov_gradient",
     ),
     Mutant("atol in wrong units", _KRYLOV, "self.atol / scale", "self.atol", "absolute_tolerance"),
-    Mutant("GMRES without conjugate", _KRYLOV, "projection = V.conj() @ w", "projection = V @ w", "complex_krylov"),
+    Mutant(
+        "GMRES without conjugate",
+        _KRYLOV,
+        "projection = V.conj() @ w",
+        "projection = V @ w",
+        "complex_krylov",
+    ),
     Mutant(
         "CG without conjugate",
         "norm.py",
@@ -409,7 +578,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "complex_krylov",
     ),
     # Counts.
-    Mutant("factorization not counted", _SPARSE, '    record("factorizations", 1)\n', "", "sparse_counts"),
+    Mutant(
+        "factorization not counted",
+        _SPARSE,
+        '    record("factorizations", 1)\n',
+        "",
+        "sparse_counts",
+    ),
     Mutant(
         "kinds of solve swapped",
         _SPARSE,
@@ -417,7 +592,13 @@ MUTANTS: tuple[Mutant, ...] = (
         '"solves" if transpose else "transpose_solves"',
         "sparse_counts",
     ),
-    Mutant("block counted as one", _SPARSE, '"solves", columns.shape[1])', '"solves", 1)', "sparse_counts"),
+    Mutant(
+        "block counted as one",
+        _SPARSE,
+        '"solves", columns.shape[1])',
+        '"solves", 1)',
+        "sparse_counts",
+    ),
     Mutant(
         "block counted as one when compiled",
         "tracing/host_call.py",

@@ -1,7 +1,9 @@
-"""Linear equations with solutions in closed form: one of two states by elementary functions, one of any size by the exponential.
+"""Linear equations with solutions in closed form: one of two states by elementary functions, one of
+any size by the exponential.
 
-The two states are coupled one way, y' = c(t) [[a, b], [0, d]] y, which is as far from normal as b is large; the clock c(t) = 1 +
-drive t makes them functions of tau = integral of c. Their derivatives in closed form are those of JAX through the formulas.
+The two states are coupled one way, y' = c(t) [[a, b], [0, d]] y, which is as far from normal as b
+is large; the clock c(t) = 1 + drive t makes them functions of tau = integral of c. Their
+derivatives in closed form are those of JAX through the formulas.
 """
 
 from typing import Any, NamedTuple
@@ -33,12 +35,17 @@ def coupled(backwards: bool = False) -> Coupled:
 
 def coupling(drive: Any) -> Any:
     """The right-hand side f(t, y, p)."""
-    return lambda t, y, p: (1 + drive * t) * (p["own"] * y + jnp.stack([p["across"] * y[1], 0 * y[1]]))
+    return lambda t, y, p: (
+        (1 + drive * t) * (p["own"] * y + jnp.stack([p["across"] * y[1], 0 * y[1]]))
+    )
 
 
 def cost_of(drive: Any) -> Any:
     """A running cost g(t, y, p); a dictionary, since costs may be pytrees."""
-    return lambda t, y, p: {"first": p["across"] * (1 + drive * t) * y[0], "second": (1 + drive * t) * y[1] ** 2}
+    return lambda t, y, p: {
+        "first": p["across"] * (1 + drive * t) * y[0],
+        "second": (1 + drive * t) * y[1] ** 2,
+    }
 
 
 def _modes(case: Coupled, t: Any) -> Any:
@@ -52,7 +59,9 @@ def exact_states(case: Coupled, ts: Any) -> Any:
     """y at the times ts."""
     a, d = case.p["own"]
     tau, alpha, beta = _modes(case, ts)
-    return jnp.stack([alpha * jnp.exp(a * tau) + beta * jnp.exp(d * tau), case.y0[1] * jnp.exp(d * tau)], axis=1)
+    return jnp.stack(
+        [alpha * jnp.exp(a * tau) + beta * jnp.exp(d * tau), case.y0[1] * jnp.exp(d * tau)], axis=1
+    )
 
 
 def exact_costs(case: Coupled) -> Any:
@@ -60,7 +69,10 @@ def exact_costs(case: Coupled) -> Any:
     a, d = case.p["own"]
     tau, alpha, beta = _modes(case, case.t1)
     first = alpha * jnp.expm1(a * tau) / a + beta * jnp.expm1(d * tau) / d
-    return {"first": case.p["across"] * first, "second": case.y0[1] ** 2 * jnp.expm1(2 * d * tau) / (2 * d)}
+    return {
+        "first": case.p["across"] * first,
+        "second": case.y0[1] ** 2 * jnp.expm1(2 * d * tau) / (2 * d),
+    }
 
 
 WEIGHTS = np.array([[0.7, -1.3], [1.1, 0.4], [-0.5, 2.0], [1.9, 0.8]])
@@ -81,7 +93,9 @@ KINDS = ("terminal", "samples", "cost", "mixed")
 
 
 def exact(kind: str, case: Coupled) -> Any:
-    """The objective in closed form: of y(t1), of the samples, of y(t1) and the cost, or of samples and cost."""
+    """The objective in closed form: of y(t1), of the samples, of y(t1) and the cost, or of samples
+    and cost.
+    """
     states = exact_states(case, case.ts if kind in ("samples", "mixed") else case.t1[None])
     return objective(states, exact_costs(case) if kind in ("cost", "mixed") else None)
 
@@ -96,7 +110,9 @@ def solved(ode_solve: Any, kind: str, case: Coupled, **options: Any) -> Any:
 
 
 def by_hand(tableau: Any, steps: int, case: Coupled) -> Any:
-    """The objective of kind "cost" after equal steps of a diagonally implicit Runge-Kutta method, by its textbook formulas."""
+    """The objective of kind "cost" after equal steps of a diagonally implicit Runge-Kutta method,
+    by its textbook formulas.
+    """
     f, g = coupling(case.drive), cost_of(case.drive)
     h, stages = (case.t1 - case.t0) / steps, tableau.num_stages
     a, c = np.zeros((stages, stages)), np.concatenate([[tableau.c1], tableau.c])
@@ -104,7 +120,8 @@ def by_hand(tableau: Any, steps: int, case: Coupled) -> Any:
         a[i, :i] = row
     if tableau.a_diagonal is not None:
         a += np.diag(tableau.a_diagonal)
-    # Some digits of the tableaus' weights are rounded; where the last stage is the end of the step, its row is what counts.
+    # Some digits of the tableaus' weights are rounded; where the last stage is the end of the step,
+    # its row is what counts.
     weights = a[-1] if tableau.fsal else tableau.b_sol
     y, integrals = case.y0, {"first": jnp.zeros(()), "second": jnp.zeros(())}
     for k in range(steps):
@@ -126,20 +143,32 @@ def by_hand(tableau: Any, steps: int, case: Coupled) -> Any:
 
 
 def nonnormal(n: int, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """(A, b, c, y0, w) of y' = A y + b + c t and g = w' y(t1): nonsymmetric, non-normal, slowly damped."""
+    """(A, b, c, y0, w) of y' = A y + b + c t and g = w' y(t1): nonsymmetric, non-normal, slowly
+    damped.
+    """
     rng = np.random.default_rng(seed)
-    A = np.triu(rng.normal(size=(n, n)), 1) / np.sqrt(n) + 0.3 * rng.normal(size=(n, n)) / np.sqrt(n) - 0.7 * np.eye(n)
+    A = (
+        np.triu(rng.normal(size=(n, n)), 1) / np.sqrt(n)
+        + 0.3 * rng.normal(size=(n, n)) / np.sqrt(n)
+        - 0.7 * np.eye(n)
+    )
     return A, *rng.normal(size=(4, n))
 
 
-def exponential(A: Any, b: Any, c: Any, y0: Any, w: Any, t0: float, t1: float) -> tuple[Any, dict[str, Any]]:
+def exponential(
+    A: Any, b: Any, c: Any, y0: Any, w: Any, t0: float, t1: float
+) -> tuple[Any, dict[str, Any]]:
     """w' y(t1) and its gradient, by SciPy.
 
-    z = (y, t, 1) has z' = M z, and g = w' exp(M T) z0 has M_bar = T L(M' T, w z0'), L the Frechet derivative of the exponential
-    (Al-Mohy and Higham, SIAM J. Matrix Anal. Appl. 30, 2009).
+    z = (y, t, 1) has z' = M z, and g = w' exp(M T) z0 has M_bar = T L(M' T, w z0'), L the Frechet
+    derivative of the exponential (Al-Mohy and Higham, SIAM J. Matrix Anal. Appl. 30, 2009).
     """
     n, T = A.shape[0], t1 - t0
-    M, z0, w = np.zeros((n + 2, n + 2)), np.concatenate([y0, [t0, 1.0]]), np.concatenate([w, [0.0, 0.0]])
+    M, z0, w = (
+        np.zeros((n + 2, n + 2)),
+        np.concatenate([y0, [t0, 1.0]]),
+        np.concatenate([w, [0.0, 0.0]]),
+    )
     M[:n] = np.column_stack([A, c, b])
     M[n, n + 1] = 1
     flow, M_bar = scipy.linalg.expm_frechet(M.T * T, np.outer(w, z0) * T)
@@ -160,6 +189,10 @@ def error(found: Any, expected: Any) -> float:
     """The largest error of any leaf, relative to the largest number of that leaf."""
 
     def of_leaf(f: Any, e: Any) -> float:
-        return float(np.max(np.abs(f - e)) / np.max(np.abs(e))) if np.any(e) else float(np.max(np.abs(f), initial=0))
+        return (
+            float(np.max(np.abs(f - e)) / np.max(np.abs(e)))
+            if np.any(e)
+            else float(np.max(np.abs(f), initial=0))
+        )
 
     return max(jax.tree.leaves(jax.tree.map(of_leaf, found, expected)))

@@ -1,4 +1,6 @@
-"""Deliberate mutants of the rules for differential equations and recurrences, as `mutants.py` has them for linear solves."""
+"""Deliberate mutants of the rules for differential equations and recurrences, as `mutants.py` has
+them for linear solves.
+"""
 
 from mutants import Mutant
 
@@ -49,17 +51,39 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "chains",
     ),
     Mutant(
-        "binomial: the state after the checkpoint", _CHECKPOINTS, "at[top], k + 1)", "at[top] + 1, k + 1)", "chains"
-    ),
-    Mutant("recurrence: stored one step late", _RECURRENCE, "k % spacing == 0", "k % spacing == 1", "recurrences"),
-    Mutant(
-        "recurrence: lam 1.001 times too large", _RECURRENCE, "adjoint(lam.x)", "adjoint(1.001 * lam.x)", "recurrences"
-    ),
-    Mutant(
-        "recurrence: p_bar of one step only", _RECURRENCE, "[total + new for", "[0 * total + new for", "recurrences"
+        "binomial: the state after the checkpoint",
+        _CHECKPOINTS,
+        "at[top], k + 1)",
+        "at[top] + 1, k + 1)",
+        "chains",
     ),
     Mutant(
-        "recurrence: not poisoned", _RECURRENCE, "z = poison(z, code == 0)", "z = poison(z, code == code)", "failures"
+        "recurrence: stored one step late",
+        _RECURRENCE,
+        "k % spacing == 0",
+        "k % spacing == 1",
+        "recurrences",
+    ),
+    Mutant(
+        "recurrence: lam 1.001 times too large",
+        _RECURRENCE,
+        "adjoint(lam.x)",
+        "adjoint(1.001 * lam.x)",
+        "recurrences",
+    ),
+    Mutant(
+        "recurrence: p_bar of one step only",
+        _RECURRENCE,
+        "[total + new for",
+        "[0 * total + new for",
+        "recurrences",
+    ),
+    Mutant(
+        "recurrence: not poisoned",
+        _RECURRENCE,
+        "z = poison(z, code == 0)",
+        "z = poison(z, code == code)",
+        "failures",
     ),
     # lam[k] = (dPhi_k/dx)' lam[k+1] + what the samples inside step k add.
     Mutant(
@@ -79,8 +103,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "discrete: lam 1.001 times too large",
         _DISCRETE,
-        "return State(self.inside.y1,",
-        "return State(1.001 * self.inside.y1,",
+        "State(self.inside.y1, lam.state.slope)",
+        "State(1.001 * self.inside.y1, lam.state.slope)",
         "discrete",
     ),
     Mutant(
@@ -104,7 +128,13 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "add(lam.varying, varying_bar)",
         "implicit_samples",
     ),
-    Mutant("discrete: samples at t0 dropped", _DISCRETE, "is_first = s <= 0", "is_first = s < 0", "discrete"),
+    Mutant(
+        "discrete: samples at t0 dropped",
+        _DISCRETE,
+        "is_first = s <= 0",
+        "is_first = s < 0",
+        "discrete",
+    ),
     Mutant("discrete: sign of s_bar", _DISCRETE, ".set(at_bar)", ".set(-at_bar)", "discrete"),
     Mutant(
         "discrete: stages of the transposed step",
@@ -122,12 +152,26 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     ),
     # dy = dy0 + s (F_y dy0 + F_p dp) + F ds at the start.
     Mutant(
-        "samples at the start do not move", "ode/integrate.py", "+ s_dot * slope", "+ 0 * s_dot * slope", "discrete"
+        "samples at the start do not move",
+        "ode/integrate.py",
+        "+ s_dot * slope",
+        "+ 0 * s_dot * slope",
+        "discrete",
     ),
     Mutant(
-        "samples at the start: y0 dropped", "ode/integrate.py", "return y0_dot + s", "return 0 * y0_dot + s", "discrete"
+        "samples at the start: y0 dropped",
+        "ode/integrate.py",
+        "return y0_dot + s",
+        "return 0 * y0_dot + s",
+        "discrete",
     ),
-    Mutant("samples at the start: no F_y", "ode/integrate.py", "s * slope_dot", "0 * slope_dot", "second_at_start"),
+    Mutant(
+        "samples at the start: no F_y",
+        "ode/integrate.py",
+        "s * slope_dot",
+        "0 * slope_dot",
+        "second_at_start",
+    ),
     # eps[k] = Phi_k' eps[k+1] + e_k' lam[k+1], and what is done where it is large.
     Mutant(
         "estimate: errors of steps dropped",
@@ -173,7 +217,13 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "Directions(p, jax.tree.map(jnp.zeros_like, varying_dot)), s",
         "forward",
     ),
-    Mutant("variational equation: wrong unit", _FORWARD, "/ unit[:, None]", "/ unit[:, None] ** 2", "forward"),
+    Mutant(
+        "variational equation: wrong unit",
+        _FORWARD,
+        "/ unit[:, None]",
+        "/ unit[:, None] ** 2",
+        "forward",
+    ),
     Mutant(
         "tangents of steps: p_dot dropped",
         _FORWARD,
@@ -210,7 +260,9 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "eps = State(eps.y, eps.slope)",
         "tangent_at_rest",
     ),
-    Mutant("tangent: sign of the columns", _TANGENT, "[0] @ S[:-1]", "[0] @ -S[:-1]", "column_tangent"),
+    Mutant(
+        "tangent: sign of the columns", _TANGENT, "[0] @ S[:-1]", "[0] @ -S[:-1]", "column_tangent"
+    ),
     Mutant(
         "tangent: columns, samples do not move",
         _TANGENT,
@@ -225,7 +277,13 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "return poison((y1_dot, 1.001 * samples_dot), finite)",
         "variational_tangent",
     ),
-    Mutant("tangent: wrong unit", _TANGENT, "size * samples.v", "size**2 * samples.v", "variational_tangent"),
+    Mutant(
+        "tangent: wrong unit",
+        _TANGENT,
+        "size * samples.v",
+        "size**2 * samples.v",
+        "variational_tangent",
+    ),
     Mutant(
         "tangent: controlled samples do not move",
         _TANGENT,
@@ -241,12 +299,34 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "recurrence_tangent",
     ),
     Mutant(
-        "recurrence: stale x_dot", _RECURRENCE, "(carry[1], varying_dot)", "(x_dot, varying_dot)", "recurrence_tangent"
+        "recurrence: stale x_dot",
+        _RECURRENCE,
+        "(carry[1], varying_dot)",
+        "(x_dot, varying_dot)",
+        "recurrence_tangent",
     ),
     # (M - h a F_y) dY = dc + h a F_p dp.
-    Mutant("implicit stage: F_y transposed", _STEP, "Y) - ha * F_y, c_dot", "Y) - ha * F_y.T, c_dot", "implicit"),
-    Mutant("implicit stage: sign of F_p", _STEP, "c_dot + ha * F_p_dot", "c_dot - ha * F_p_dot", "implicit"),
-    Mutant("implicit stage: sign of F_y", _STEP, "Y) - ha * F_y, c_dot", "Y) + ha * F_y, c_dot", "implicit"),
+    Mutant(
+        "implicit stage: F_y transposed",
+        _STEP,
+        "Y) - ha * F_y, c_dot",
+        "Y) - ha * F_y.T, c_dot",
+        "implicit",
+    ),
+    Mutant(
+        "implicit stage: sign of F_p",
+        _STEP,
+        "c_dot + ha * F_p_dot",
+        "c_dot - ha * F_p_dot",
+        "implicit",
+    ),
+    Mutant(
+        "implicit stage: sign of F_y",
+        _STEP,
+        "Y) - ha * F_y, c_dot",
+        "Y) + ha * F_y, c_dot",
+        "implicit",
+    ),
     Mutant(
         "many states: A not transposed",
         "ode/refinement.py",
@@ -267,11 +347,16 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "continuous: F_y lam",
         _CONTINUOUS,
         "return -u_bar, varying_bar",
-        "return -jax.jvp(lambda y: self.forward.field(s, y, along.p), (u,), (lam,))[1], varying_bar",
+        "return -jax.jvp(lambda y: self.forward.field(s, y, along.p), (u,), (lam,))[1], "
+        "varying_bar",
         "continuous",
     ),
     Mutant(
-        "continuous: sign of lam'", _CONTINUOUS, "return -u_bar, varying_bar", "return u_bar, varying_bar", "continuous"
+        "continuous: sign of lam'",
+        _CONTINUOUS,
+        "return -u_bar, varying_bar",
+        "return u_bar, varying_bar",
+        "continuous",
     ),
     Mutant(
         "continuous: jump missing",
@@ -287,7 +372,13 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "scale * lam + 0 * first.y0",
         "continuous",
     ),
-    Mutant("continuous: no quadrature", _CONTINUOUS, "[old + new for", "[old + 0 * new for", "continuous"),
+    Mutant(
+        "continuous: no quadrature",
+        _CONTINUOUS,
+        "[old + new for",
+        "[old + 0 * new for",
+        "continuous",
+    ),
     Mutant(
         "Gauss: sign of the quadrature",
         _QUADRATURE,

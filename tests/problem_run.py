@@ -1,8 +1,8 @@
 """The command line in a process that kills itself: ``problem_run.py LINE ARGUMENT...``.
 
-The process dies by SIGKILL before the given line of those that the records, the checkpoints and the command line run
-through; a line of 0 is never reached, and their number is the last line of what it prints. Nothing waits: records save
-every iteration.
+The process dies by SIGKILL before the given line of those that the records, the checkpoints and the
+command line run through; a line of 0 is never reached, and their number is the last line of what it
+prints. Nothing waits: records save every iteration.
 """
 
 import os

@@ -1,6 +1,8 @@
-"""Every derivative rule of the library, with the tests that exercise it and the mutants of it that they must kill.
+"""Every derivative rule of the library, with the tests that exercise it and the mutants of it that
+they must kill.
 
-`test_architecture.py` holds this list against the source: a rule that is not here, or a name here that is nowhere, fails.
+`test_architecture.py` holds this list against the source: a rule that is not here, or a name here
+that is nowhere, fails.
 """
 
 from dataclasses import dataclass
@@ -92,7 +94,11 @@ RULES: tuple[Rule, ...] = (
         "implicit/external.py",
         "_Tangent",
         ("test_external.py", "test_external_verify.py", "test_implicit_mutants.py"),
-        ("external: sign of x_bar", "external: x_bar 1.001 times too large", "external: sign of y_dot"),
+        (
+            "external: sign of x_bar",
+            "external: x_bar 1.001 times too large",
+            "external: sign of y_dot",
+        ),
     ),
     Rule(
         "implicit/external.py",
@@ -120,7 +126,11 @@ RULES: tuple[Rule, ...] = (
         "ode/integrate.py",
         "_AtStart",
         ("test_ode_solve.py", "test_ode_mutants.py"),
-        ("samples at the start do not move", "samples at the start: y0 dropped", "samples at the start: no F_y"),
+        (
+            "samples at the start do not move",
+            "samples at the start: y0 dropped",
+            "samples at the start: no F_y",
+        ),
     ),
     Rule(
         "ode/solve.py",

@@ -1,7 +1,9 @@
-"""Gradients inside `shard_map` on two devices against the loop over devices; run by test_shard_map.py in a process of its own.
+"""Gradients inside `shard_map` on two devices against the loop over devices; run by
+test_shard_map.py in a process of its own.
 
-Prints the largest error of each case named on the command line, over the value and the gradients with respect to what is
-sharded and what is replicated; the gradient of the latter is the sum over the devices.
+Prints the largest error of each case named on the command line, over the value and the gradients
+with respect to what is sharded and what is replicated; the gradient of the latter is the sum over
+the devices.
 """
 
 import sys
@@ -19,7 +21,9 @@ jax.config.update("jax_enable_x64", True)
 KNOWN = jnp.linspace(1.0, 2.0, 6)
 DIAGONAL = adjoint.SparsePattern(np.arange(6), np.arange(6), (6, 6))
 BLACK_BOX = adjoint.external(
-    lambda p: p[0] * p[1] ** 2, vjp=lambda p, bar: (bar * p[1] ** 2, 2 * bar * p[0] * p[1]), like=jnp.ones(6)
+    lambda p: p[0] * p[1] ** 2,
+    vjp=lambda p, bar: (bar * p[1] ** 2, 2 * bar * p[0] * p[1]),
+    like=jnp.ones(6),
 )
 BOUNCE = adjoint.Event(lambda t, y, p: y[0], lambda t, y, p: jnp.array([0.0, -p[1] * y[1]]))
 
@@ -35,7 +39,11 @@ def matrix_free(k: Any, w: Any, b: Any, solver: Any = None) -> Any:
 
 def factors(k: Any, w: Any) -> Any:
     factorization = adjoint.factorize(jnp.diag(k) + 0.1 * w)
-    return factorization.solve(w).value + factorization.solve_transpose(w * w).value + factorization.logdet()
+    return (
+        factorization.solve(w).value
+        + factorization.solve_transpose(w * w).value
+        + factorization.logdet()
+    )
 
 
 def cubic(x: Any, p: Any) -> Any:
@@ -74,17 +82,29 @@ CASES: dict[str, Callable[[Any, Any], Any]] = {
     "CG of a replicated matrix": lambda k, w: matrix_free(KNOWN, w, k),
     "MINRES": lambda k, w: matrix_free(k, KNOWN, w, adjoint.MINRES()),
     "GMRES": lambda k, w: dense(k, w, adjoint.GMRES()),
-    "GMRES with a preconditioner": lambda k, w: dense(k, w, adjoint.GMRES(preconditioner=lambda v: v / k)),
+    "GMRES with a preconditioner": lambda k, w: dense(
+        k, w, adjoint.GMRES(preconditioner=lambda v: v / k)
+    ),
     "sparse": lambda k, w: adjoint.linear_solve(DIAGONAL.matrix(k), w).value,
     "factorize": factors,
     "root": lambda k, w: adjoint.root(cubic, jnp.ones(6), (k, w)).value,
-    "root of what is closed over": lambda k, w: adjoint.root(lambda x, p: cubic(x, (p, w * KNOWN)), KNOWN, k).value,
-    "root by GMRES": lambda k, w: adjoint.root(cubic, jnp.ones(6), (k, w), adjoint.NewtonKrylov()).value,
-    "root by a pattern": lambda k, w: adjoint.root(cubic, KNOWN, (k, w), jacobian_pattern=DIAGONAL).value,
+    "root of what is closed over": lambda k, w: (
+        adjoint.root(lambda x, p: cubic(x, (p, w * KNOWN)), KNOWN, k).value
+    ),
+    "root by GMRES": lambda k, w: (
+        adjoint.root(cubic, jnp.ones(6), (k, w), adjoint.NewtonKrylov()).value
+    ),
+    "root by a pattern": lambda k, w: (
+        adjoint.root(cubic, KNOWN, (k, w), jacobian_pattern=DIAGONAL).value
+    ),
     "fixed_point": lambda k, w: adjoint.fixed_point(contraction, jnp.ones(6), (k, w)).value,
     "fixed_point by its transpose": lambda k, w: (
         adjoint.fixed_point(
-            contraction, jnp.ones(6), (k, w), adjoint.Picard(), linear_solver=adjoint.TransposedIteration()
+            contraction,
+            jnp.ones(6),
+            (k, w),
+            adjoint.Picard(),
+            linear_solver=adjoint.TransposedIteration(),
         ).value
     ),
     "steady_state": lambda k, w: (
@@ -101,27 +121,38 @@ CASES: dict[str, Callable[[Any, Any], Any]] = {
     "ode_solve, Gauss": lambda k, w: swing(k, w, adjoint.GaussAdjoint()),
     "ode_solve, backsolve": lambda k, w: swing(k, w, adjoint.BacksolveAdjoint()),
     "ode_solve, stiff": lambda k, w: swing(k, w, solver=diffrax.Kvaerno5()),
-    "ode_solve, samples": lambda k, w: swing(k, w, adjoint.DiscreteAdjoint(2), ts=jnp.array([0.0, 0.5])),
+    "ode_solve, samples": lambda k, w: swing(
+        k, w, adjoint.DiscreteAdjoint(2), ts=jnp.array([0.0, 0.5])
+    ),
     "ode_solve of what is closed over": closed_over,
     "hybrid_solve": lambda k, w: (
-        adjoint.hybrid_solve(fall, w[:2], (9.81 * k[0] / 2, 0.8 * w[0]), 0.0, 1.0, BOUNCE, max_events=2).value.y
+        adjoint.hybrid_solve(
+            fall, w[:2], (9.81 * k[0] / 2, 0.8 * w[0]), 0.0, 1.0, BOUNCE, max_events=2
+        ).value.y
     ),
     "external": lambda k, w: BLACK_BOX((k, w)),
-    "argmin": lambda k, w: adjoint.argmin(lambda x, p: jnp.sum((x - p[0] * p[1]) ** 2), jnp.zeros(6), (k, w)).value,
+    "argmin": lambda k, w: (
+        adjoint.argmin(lambda x, p: jnp.sum((x - p[0] * p[1]) ** 2), jnp.zeros(6), (k, w)).value
+    ),
 }
 
 
 def largest_error(solve: Callable[[Any, Any], Any]) -> float:
     devices = jax.devices()
     mesh, P = jax.sharding.Mesh(np.array(devices), ("d",)), jax.sharding.PartitionSpec
-    ks, w = jnp.stack([jnp.linspace(2.0, 3.0, 6) + 0.1 * i for i in range(len(devices))]), jnp.ones(6)
+    ks, w = (
+        jnp.stack([jnp.linspace(2.0, 3.0, 6) + 0.1 * i for i in range(len(devices))]),
+        jnp.ones(6),
+    )
     of_both = jax.value_and_grad(lambda k, w: jnp.sum(solve(k, w)), argnums=(0, 1))
 
     def of_one_device(k: Any, w: Any) -> Any:
         value, (k_bar, w_bar) = of_both(k[0], w)
         return value[None], k_bar[None], w_bar
 
-    inside = jax.shard_map(of_one_device, mesh=mesh, in_specs=(P("d"), P()), out_specs=(P("d"), P("d"), P()))
+    inside = jax.shard_map(
+        of_one_device, mesh=mesh, in_specs=(P("d"), P()), out_specs=(P("d"), P("d"), P())
+    )
     found = jax.jit(inside)(ks, w)
     values, bars = zip(*(of_both(k, w) for k in ks), strict=True)
     expected = jnp.stack(values), jnp.stack([bar[0] for bar in bars]), sum(bar[1] for bar in bars)

@@ -1,4 +1,6 @@
-"""Signs of life: a spinner on a terminal, a line after each doubled silence elsewhere, nothing when nobody asked."""
+"""Signs of life: a spinner on a terminal, a line after each doubled silence elsewhere, nothing when
+nobody asked.
+"""
 
 import io
 import threading

@@ -1,6 +1,8 @@
-"""The house rules of the library, read from its sources: layers, no cycles, small rooms, documented names, registered rules.
+"""The house rules of the library, read from its sources: layers, no cycles, small rooms, documented
+names, registered rules.
 
-A checker takes sources, {module name: text}, and returns complaints; each is tested on sources that break its rule.
+A checker takes sources, {module name: text}, and returns complaints; each is tested on sources that
+break its rule.
 """
 
 import ast
@@ -23,7 +25,11 @@ HOME = Path(adjoint.__file__).parents[1]
 TESTS = Path(__file__).parent
 Sources = dict[str, str]
 
-PLACE = {f"adjoint.{name}": (layer, i) for layer, names in enumerate(LAYERS) for i, name in enumerate(names)}
+PLACE = {
+    f"adjoint.{name}": (layer, i)
+    for layer, names in enumerate(LAYERS)
+    for i, name in enumerate(names)
+}
 
 LINES_PER_FILE = 400
 LINES_PER_FUNCTION, LINES_AT_MOST = 40, 80
@@ -35,13 +41,17 @@ def sources(*packages: str) -> Sources:
     """The modules of these packages by name; a package's own file is named after the package."""
     files = [path for package in packages for path in sorted((HOME / package).rglob("*.py"))]
     return {
-        ".".join(path.relative_to(HOME).with_suffix("").parts).removesuffix(".__init__"): path.read_text()
+        ".".join(path.relative_to(HOME).with_suffix("").parts).removesuffix(
+            ".__init__"
+        ): path.read_text()
         for path in files
     }
 
 
 def imports(source: str, modules: set[str]) -> Iterator[str]:
-    """Every imported name, wherever the import stands; `from a import b` is a.b if that is a module or the package is bare."""
+    """Every imported name, wherever the import stands; `from a import b` is a.b if that is a module
+    or the package is bare.
+    """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -53,11 +63,17 @@ def imports(source: str, modules: set[str]) -> Iterator[str]:
 
 
 def layer_complaints(library: Sources, place: dict[str, tuple[int, int]]) -> list[str]:
-    """Imports that point upwards, sideways into another folder, or at the package root; files without a place."""
+    """Imports that point upwards, sideways into another folder, or at the package root; files
+    without a place.
+    """
     complaints = [
-        f"{name} has no place in LAYERS" for name, text in library.items() if name not in place and _has_code(text)
+        f"{name} has no place in LAYERS"
+        for name, text in library.items()
+        if name not in place and _has_code(text)
     ]
-    complaints += [f"{name} has a place in LAYERS and no file" for name in place if name not in library]
+    complaints += [
+        f"{name} has a place in LAYERS and no file" for name in place if name not in library
+    ]
     for name in place.keys() & library.keys():
         for imported in imports(library[name], set(library)):
             if imported.startswith("."):
@@ -88,7 +104,10 @@ def _has_code(source: str) -> bool:
 
 def cycles(library: Sources) -> list[list[str]]:
     """Import cycles: paths that return to where they began, found depth first."""
-    graph = {name: sorted({i for i in imports(text, set(library)) if i in library}) for name, text in library.items()}
+    graph = {
+        name: sorted({i for i in imports(text, set(library)) if i in library})
+        for name, text in library.items()
+    }
     found: list[list[str]] = []
     done: set[str] = set()
 
@@ -109,7 +128,9 @@ PUBLIC_FOLDERS = ("run", "fem")
 
 
 def public_use_complaints(gallery: Sources, public: set[str]) -> list[str]:
-    """What the gallery takes from the library beside its public names and the folders that are public."""
+    """What the gallery takes from the library beside its public names and the folders that are
+    public.
+    """
     complaints = []
     for name, text in gallery.items():
         for imported in imports(text, set(gallery)):
@@ -118,7 +139,11 @@ def public_use_complaints(gallery: Sources, public: set[str]) -> list[str]:
             if package == "benchmarks" or (package == "adjoint" and not is_public):
                 complaints.append(f"{name} imports {imported}")
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "adjoint" and node.attr not in public:
+            if (
+                isinstance(node, ast.Attribute)
+                and ast.unparse(node.value) == "adjoint"
+                and node.attr not in public
+            ):
                 complaints.append(f"{name} uses adjoint.{node.attr}")
     return complaints
 
@@ -147,11 +172,16 @@ def length_complaints(library: Sources) -> list[str]:
             complaints.append(f"{name} has {lines} lines, more than {LINES_PER_FILE}")
     lengths = function_lengths(library)
     complaints += [
-        f"{name} has {n} lines, more than {LINES_AT_MOST}" for name, n in lengths.items() if n > LINES_AT_MOST
+        f"{name} has {n} lines, more than {LINES_AT_MOST}"
+        for name, n in lengths.items()
+        if n > LINES_AT_MOST
     ]
     long = [name for name, n in lengths.items() if n >= LINES_PER_FUNCTION]
     if len(long) > len(lengths) // ONE_IN:
-        complaints.append(f"{len(long)} of {len(lengths)} functions have {LINES_PER_FUNCTION} lines or more: {long}")
+        complaints.append(
+            f"{len(long)} of {len(lengths)} functions have {LINES_PER_FUNCTION} lines or more: "
+            f"{long}"
+        )
     return complaints
 
 
@@ -161,8 +191,15 @@ def configuration_complaints(library: Sources) -> list[str]:
         f"{name}:{node.lineno} touches {ast.unparse(node)}"
         for name, text in library.items()
         for node in ast.walk(ast.parse(text))
-        if (isinstance(node, ast.Attribute) and re.search(r"(^|\.)config\.update$", ast.unparse(node)))
-        or (isinstance(node, ast.ImportFrom) and node.module == "jax" and any(a.name == "config" for a in node.names))
+        if (
+            isinstance(node, ast.Attribute)
+            and re.search(r"(^|\.)config\.update$", ast.unparse(node))
+        )
+        or (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "jax"
+            and any(a.name == "config" for a in node.names)
+        )
     ]
 
 
@@ -190,7 +227,11 @@ def _annotation_complaints(label: str, function: Any) -> list[str]:
     if not inspect.isfunction(function) or function.__qualname__.startswith("object."):
         return []
     signature = inspect.signature(function)
-    bare = [k for k, v in signature.parameters.items() if v.annotation is v.empty and k not in ("self", "cls")]
+    bare = [
+        k
+        for k, v in signature.parameters.items()
+        if v.annotation is v.empty and k not in ("self", "cls")
+    ]
     complaints = [f"{label}: no annotation on {bare}"] if bare else []
     if signature.return_annotation is signature.empty and function.__name__ != "__init__":
         complaints.append(f"{label}: no annotation of what it returns")
@@ -198,7 +239,9 @@ def _annotation_complaints(label: str, function: Any) -> list[str]:
 
 
 def rules_in(library: Sources) -> set[tuple[str, str]]:
-    """(file, name) of each `name.defvjp(...)`, `attach_derivative(name(...), ...)`, `with_forward_mode(_, name)`."""
+    """(file, name) of each `name.defvjp(...)`, `attach_derivative(name(...), ...)`,
+    `with_forward_mode(_, name)`.
+    """
     rules, at = set(), {"attach_derivative": 0, "with_forward_mode": 1}
     for module, text in library.items():
         file = "/".join(module.split(".")[1:]) + ".py"
@@ -210,14 +253,26 @@ def rules_in(library: Sources) -> set[tuple[str, str]]:
     return rules
 
 
-def registration_complaints(library: Sources, rules: tuple[Rule, ...], mutants: tuple[Mutant, ...]) -> list[str]:
+def registration_complaints(
+    library: Sources, rules: tuple[Rule, ...], mutants: tuple[Mutant, ...]
+) -> list[str]:
     found, registered = rules_in(library), {(rule.file, rule.function) for rule in rules}
-    complaints = [f"{rule} is not registered in tests/registry.py" for rule in sorted(found - registered)]
-    complaints += [f"{rule} is registered and does not exist" for rule in sorted(registered - found)]
+    complaints = [
+        f"{rule} is not registered in tests/registry.py" for rule in sorted(found - registered)
+    ]
+    complaints += [
+        f"{rule} is registered and does not exist" for rule in sorted(registered - found)
+    ]
     known = {mutant.name for mutant in mutants}
     for rule in rules:
-        complaints += [f"{rule.function}: no test file {name}" for name in rule.tests if not (TESTS / name).is_file()]
-        complaints += [f"{rule.function}: no mutant {name!r}" for name in rule.mutants if name not in known]
+        complaints += [
+            f"{rule.function}: no test file {name}"
+            for name in rule.tests
+            if not (TESTS / name).is_file()
+        ]
+        complaints += [
+            f"{rule.function}: no mutant {name!r}" for name in rule.mutants if name not in known
+        ]
         if not rule.tests or not rule.mutants:
             complaints.append(f"{rule.function} has no tests or no mutants")
     return complaints
@@ -248,7 +303,9 @@ class TestTheLibrary:
         assert length_complaints(sources("adjoint", "problems", "benchmarks")) == []
 
     def test_test_files_are_small(self) -> None:
-        assert [c for c in length_complaints(sources("tests")) if " lines, more than 400" in c] == []
+        assert [
+            c for c in length_complaints(sources("tests")) if " lines, more than 400" in c
+        ] == []
 
     @pytest.mark.parametrize("name", adjoint.__all__)
     def test_public_names_are_documented(self, name: str) -> None:
@@ -264,19 +321,31 @@ class TestTheLibrary:
 
     def test_every_rule_is_registered(self) -> None:
         assert len(rules_in(LIBRARY)) >= 2
-        assert registration_complaints(LIBRARY, RULES, (*MUTANTS, *IMPLICIT_MUTANTS, *ODE_MUTANTS)) == []
+        assert (
+            registration_complaints(LIBRARY, RULES, (*MUTANTS, *IMPLICIT_MUTANTS, *ODE_MUTANTS))
+            == []
+        )
 
 
 class TestTheCheckers:
     """Each finds what it is for, in sources of a few lines."""
 
-    PLACE: ClassVar = {"adjoint.low": (0, 0), "adjoint.a.one": (1, 0), "adjoint.a.two": (1, 1), "adjoint.b.one": (1, 2)}
+    PLACE: ClassVar = {
+        "adjoint.low": (0, 0),
+        "adjoint.a.one": (1, 0),
+        "adjoint.a.two": (1, 1),
+        "adjoint.b.one": (1, 2),
+    }
 
     @pytest.mark.parametrize(
         ("name", "source", "expected"),
         [
             ("adjoint.low", "from adjoint.a.one import f", "adjoint.low imports adjoint.a.one"),
-            ("adjoint.a.one", "def f():\n    import adjoint.a.two", "adjoint.a.one imports adjoint.a.two"),
+            (
+                "adjoint.a.one",
+                "def f():\n    import adjoint.a.two",
+                "adjoint.a.one imports adjoint.a.two",
+            ),
             ("adjoint.b.one", "from adjoint.a import one", "adjoint.b.one imports adjoint.a.one"),
             ("adjoint.a.two", "import adjoint", "adjoint.a.two imports adjoint"),
             ("adjoint.a.two", "from adjoint import solve", "adjoint.a.two imports adjoint.solve"),
@@ -300,13 +369,17 @@ class TestTheCheckers:
         assert layer_complaints(healthy, self.PLACE) == []
         (complaint,) = layer_complaints(healthy | {name: source}, self.PLACE)
         assert complaint.startswith(expected)
-        (complaint,) = layer_complaints({k: v for k, v in healthy.items() if k != "adjoint.b.one"}, self.PLACE)
+        (complaint,) = layer_complaints(
+            {k: v for k, v in healthy.items() if k != "adjoint.b.one"}, self.PLACE
+        )
         assert complaint == "adjoint.b.one has a place in LAYERS and no file"
 
     def test_cycles(self) -> None:
         chain = {"p.a": "from p import b", "p.b": "import p.c", "p.c": "x = 1"}
         assert cycles(chain) == []
-        assert cycles(chain | {"p.c": "def f():\n    from p.a import x"}) == [["p.a", "p.b", "p.c", "p.a"]]
+        assert cycles(chain | {"p.c": "def f():\n    from p.a import x"}) == [
+            ["p.a", "p.b", "p.c", "p.a"]
+        ]
 
     @pytest.mark.parametrize(
         "source",
@@ -322,24 +395,38 @@ class TestTheCheckers:
             "problems.fem": "x = 1",
             "problems.beam": "import adjoint\nfrom problems.fem import x\nadjoint.root(x)",
         }
-        assert public_use_complaints(healthy | {"problems.cli": "from adjoint import root"}, {"root"}) == []
+        assert (
+            public_use_complaints(healthy | {"problems.cli": "from adjoint import root"}, {"root"})
+            == []
+        )
         assert len(public_use_complaints(healthy | {"problems.cli": source}, {"root"})) == 1
 
     def test_lengths(self) -> None:
         def function(lines: int) -> str:
-            return 'def f():\n    """Text.\n\n    More.\n    """\n    # why\n\n' + "    x = 1\n" * (lines - 1)
+            return 'def f():\n    """Text.\n\n    More.\n    """\n    # why\n\n' + "    x = 1\n" * (
+                lines - 1
+            )
 
         assert function_lengths({"m": function(7)}) == {"m:1 f": 7}
         nine_short = "def g():\n    return 1\n" * 9
         assert length_complaints({"m": nine_short + function(80)}) == []
         assert [c[:4] for c in length_complaints({"m": nine_short + function(81)})] == ["m:19"]
-        assert [c[:7] for c in length_complaints({"m": nine_short + function(40) * 2})] == ["2 of 11"]
+        assert [c[:7] for c in length_complaints({"m": nine_short + function(40) * 2})] == [
+            "2 of 11"
+        ]
         assert length_complaints({"m": "x = 1\n" * 400}) == []
         assert len(length_complaints({"m": "x = 1\n" * 401})) == 1
 
-    @pytest.mark.parametrize("source", ["jax.config.update('x', 1)", "from jax import config", "u = j.config.update"])
+    @pytest.mark.parametrize(
+        "source", ["jax.config.update('x', 1)", "from jax import config", "u = j.config.update"]
+    )
     def test_configuration(self, source: str) -> None:
-        assert configuration_complaints({"m": '"""jax.config.update is not for us."""\nd.update(config)'}) == []
+        assert (
+            configuration_complaints(
+                {"m": '"""jax.config.update is not for us."""\nd.update(config)'}
+            )
+            == []
+        )
         assert len(configuration_complaints({"m": source})) == 1
 
     def test_unfinished(self) -> None:
@@ -366,11 +453,15 @@ class TestTheCheckers:
         assert documentation_complaints("f", lambda: 0) == ["f has no docstring"]
 
     def test_registration(self) -> None:
-        library = {"adjoint.linear.solve": "f.defvjp(f_fwd, f_bwd)\nattach_derivative(g(1), y, x, None)"}
+        library = {
+            "adjoint.linear.solve": "f.defvjp(f_fwd, f_bwd)\nattach_derivative(g(1), y, x, None)"
+        }
         rules = tuple(Rule("linear/solve.py", name, ("test_mutants.py",), ("m",)) for name in "fg")
         mutants = (Mutant("m", "linear/solve.py", "a", "b", "c"),)
         complaints = registration_complaints
         assert complaints(library, rules, mutants) == []
         assert [len(complaints(found, rules[:1], mutants)) for found in (library, {})] == [1, 1]
         absent = (rules[0], Rule("linear/solve.py", "g", ("test_absent.py",), ("m",)))
-        assert registration_complaints(library, absent, mutants) == ["g: no test file test_absent.py"]
+        assert registration_complaints(library, absent, mutants) == [
+            "g: no test file test_absent.py"
+        ]

@@ -1,7 +1,9 @@
-"""argmin: derivatives of minimizers with closed forms, in every mode; active sets; what is no minimizer; what is refused.
+"""argmin: derivatives of minimizers with closed forms, in every mode; active sets; what is no
+minimizer; what is refused.
 
-The closed forms are written in JAX where derivatives of several orders are compared, so that nothing is derived by hand: the
-ridge estimator, the nearest points of a circle, a half-space and an orthant.
+The closed forms are written in JAX where derivatives of several orders are compared, so that
+nothing is derived by hand: the ridge estimator, the nearest points of a circle, a half-space and an
+orthant.
 """
 
 from collections.abc import Callable
@@ -74,7 +76,9 @@ MODES: dict[str, Callable[[Any], Any]] = {
         )[0]
     ),
     "gradient of vmap": lambda f: jax.grad(
-        lambda p: jnp.sum(jax.vmap(lambda k: f(jax.tree.map(lambda v: k * v, p)))(jnp.array([1.0, 1.1])) ** 2)
+        lambda p: jnp.sum(
+            jax.vmap(lambda k: f(jax.tree.map(lambda v: k * v, p)))(jnp.array([1.0, 1.1])) ** 2
+        )
     ),
 }
 
@@ -87,11 +91,13 @@ def assert_close(found: Any, expected: Any, rtol: float = 1e-8) -> None:
 SLOW = ("gradient", "hessian", "reverse over reverse", "gradient of vmap", "hessian inside scan")
 
 
-@pytest.mark.parametrize("mode", [pytest.param(m, marks=pytest.mark.slow if m in SLOW else ()) for m in MODES])
+@pytest.mark.parametrize(
+    "mode", [pytest.param(m, marks=pytest.mark.slow if m in SLOW else ()) for m in MODES]
+)
 @pytest.mark.parametrize("case", CASES)
 def test_every_mode_is_that_of_the_closed_form(case: str, mode: str) -> None:
     minimizer, closed_form, p = CASES[case]
-    objective = lambda solve: lambda p: jnp.sum(jnp.sin(solve(p)))  # noqa: E731
+    objective = lambda solve: lambda p: jnp.sum(jnp.sin(solve(p)))
     found = jax.jit(MODES[mode](objective(lambda p: minimizer(p, "reverse"))))(p)
     assert_close(found, jax.jit(MODES[mode](objective(closed_form)))(p))
 
@@ -105,12 +111,16 @@ def test_forward_mode(case: str) -> None:
 def test_the_multipliers_and_the_active_set_are_reported() -> None:
     p = CIRCLE_P
     two = jax.jit(
-        lambda p: adjoint.argmin(distance, START, p, inequality=lambda x, p: jnp.stack([circle(x, p), x[0] - 5.0]))
+        lambda p: adjoint.argmin(
+            distance, START, p, inequality=lambda x, p: jnp.stack([circle(x, p), x[0] - 5.0])
+        )
     )
     solution = two(p)
     # 2 (x - point) + 2 z x = 0 with x = radius point / |point|
     z = np.linalg.norm(p["point"]) / 1.5 - 1
-    np.testing.assert_allclose(solution.stats["inequality_multipliers"], [z, 0.0], rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        solution.stats["inequality_multipliers"], [z, 0.0], rtol=1e-10, atol=1e-12
+    )
     assert solution.stats["active"].tolist() == [True, False]
     equality = jax.jit(lambda p: adjoint.argmin(distance, START, p, equality=circle))(p)
     np.testing.assert_allclose(equality.stats["equality_multipliers"], [z], rtol=1e-10)
@@ -124,7 +134,7 @@ def test_nonnegative_least_squares_against_scipy() -> None:
     """scipy.optimize.nnls is an active-set method of its own (Lawson and Hanson)."""
 
     def solve(y: Any) -> Any:
-        objective = lambda w, y: jnp.sum((X @ w - y) ** 2)  # noqa: E731
+        objective = lambda w, y: jnp.sum((X @ w - y) ** 2)
         return adjoint.argmin(objective, jnp.ones(4), y, inequality=lambda w, _: -w)
 
     expected, _ = scipy.optimize.nnls(np.asarray(X), np.asarray(Y))
@@ -166,14 +176,16 @@ def test_any_minimizer_of_scipy_serves() -> None:
         return result.x
 
     solver = adjoint.HostSolver(solve)
-    x = lambda p: adjoint.argmin(distance, START, p, solver, inequality=circle).value  # noqa: E731
+    x = lambda p: adjoint.argmin(distance, START, p, solver, inequality=circle).value
     assert_close(x(CIRCLE_P), nearest_on_circle(CIRCLE_P))
     assert_close(jax.jit(jax.jacrev(x))(CIRCLE_P), jax.jacrev(nearest_on_circle)(CIRCLE_P))
     # The solver is not differentiable, and is asked for the minimizer alone.
     smooth = adjoint.HostSolver(
         lambda x0, p: scipy.optimize.minimize(lambda x: float(np.sum(np.cosh(x) - p * x)), x0).x
     )
-    arcsinh = lambda p: adjoint.argmin(lambda x, p: jnp.sum(jnp.cosh(x) - p * x), jnp.zeros(2), p, smooth)  # noqa: E731
+    arcsinh = lambda p: adjoint.argmin(
+        lambda x, p: jnp.sum(jnp.cosh(x) - p * x), jnp.zeros(2), p, smooth
+    )
     # BFGS on differences stops at 1e-6 or so: too far off to pass for a minimizer.
     assert arcsinh(jnp.array([0.5, 2.0])).status.name in ("NOT_CONVERGED", "SUCCESS")
 
@@ -192,18 +204,26 @@ NO_MINIMIZER: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
         {"NOT_POSITIVE_DEFINITE", "SINGULAR", "ILL_CONDITIONED"},
     ),
     "weakly active": (
-        lambda p: adjoint.argmin(lambda x, p: jnp.sum((x - p) ** 2), jnp.zeros(2), p, inequality=lambda x, _: x[0] - 1),
+        lambda p: adjoint.argmin(
+            lambda x, p: jnp.sum((x - p) ** 2), jnp.zeros(2), p, inequality=lambda x, _: x[0] - 1
+        ),
         {"DEGENERATE"},
     ),
     "a constraint twice": (
         lambda p: adjoint.argmin(
-            lambda x, p: jnp.sum((x - p) ** 2), jnp.zeros(2), p, equality=lambda x, _: jnp.stack([x[0], 2 * x[0]])
+            lambda x, p: jnp.sum((x - p) ** 2),
+            jnp.zeros(2),
+            p,
+            equality=lambda x, _: jnp.stack([x[0], 2 * x[0]]),
         ),
         {"SINGULAR", "ILL_CONDITIONED"},
     ),
     "infeasible": (
         lambda p: adjoint.argmin(
-            lambda x, p: jnp.sum((x - p) ** 2), jnp.ones(2), p, inequality=lambda x, _: x[0] ** 2 + 1
+            lambda x, p: jnp.sum((x - p) ** 2),
+            jnp.ones(2),
+            p,
+            inequality=lambda x, _: x[0] ** 2 + 1,
         ),
         {"SINGULAR", "NOT_CONVERGED", "ILL_CONDITIONED"},
     ),
@@ -230,7 +250,8 @@ SLOW = ("weakly active", "infeasible", "a constraint twice")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in NO_MINIMIZER]
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in NO_MINIMIZER],
 )
 def test_what_is_no_minimizer_is_nan_in_value_and_gradient(name: str) -> None:
     solve, statuses = NO_MINIMIZER[name]
@@ -259,24 +280,37 @@ def test_what_is_no_minimization_is_refused() -> None:
 
 def test_what_the_objective_closes_over_is_differentiated() -> None:
     def closes_over(p: Any) -> Any:
-        return adjoint.argmin(lambda x, q: jnp.sum((x - p * q) ** 2), jnp.zeros(2), jnp.ones(2)).value[0]
+        return adjoint.argmin(
+            lambda x, q: jnp.sum((x - p * q) ** 2), jnp.zeros(2), jnp.ones(2)
+        ).value[0]
 
     assert float(jax.grad(closes_over)(1.0)) == pytest.approx(1.0, rel=1e-8)
 
 
 @pytest.mark.parametrize("empty", [lambda x, p: x[:0], lambda x, p: {"a": x[:0], "b": p[:0]}])
 def test_constraints_without_entries_are_none(empty):
-    f = lambda x, p: jnp.sum((x - p) ** 2)  # noqa: E731
-    for given in ({"equality": empty}, {"inequality": empty}, {"equality": empty, "inequality": empty}):
+    f = lambda x, p: jnp.sum((x - p) ** 2)
+    for given in (
+        {"equality": empty},
+        {"inequality": empty},
+        {"equality": empty, "inequality": empty},
+    ):
         found = adjoint.argmin(f, jnp.zeros(2), jnp.ones(2), **given)
         np.testing.assert_allclose(found.value, [1.0, 1.0], rtol=1e-12)
-        sizes = [found.stats[name].size for name in ("equality_multipliers", "inequality_multipliers", "active")]
+        sizes = [
+            found.stats[name].size
+            for name in ("equality_multipliers", "inequality_multipliers", "active")
+        ]
         assert sizes == [0, 0, 0]
         np.testing.assert_allclose(
-            adjoint.minimize(f_of_x, jnp.zeros(2), **dict.fromkeys(given, empty_of_x)).value, 1, rtol=1e-6
+            adjoint.minimize(f_of_x, jnp.zeros(2), **dict.fromkeys(given, empty_of_x)).value,
+            1,
+            rtol=1e-6,
         )
     # Beside others they add nothing.
-    beside = adjoint.argmin(f, jnp.zeros(2), jnp.ones(2), equality=lambda x, p: x[0] + x[1] - 1, inequality=empty)
+    beside = adjoint.argmin(
+        f, jnp.zeros(2), jnp.ones(2), equality=lambda x, p: x[0] + x[1] - 1, inequality=empty
+    )
     np.testing.assert_allclose(beside.value, [0.5, 0.5], rtol=1e-10)
 
 

@@ -1,4 +1,6 @@
-"""Assembly against a SciPy sum of element matrices, in two and three dimensions, with its derivative and its stresses."""
+"""Assembly against a SciPy sum of element matrices, in two and three dimensions, with its
+derivative and its stresses.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,9 @@ GRIDS = [Grid((5, 3), (0.7, 1.2)), Grid((3, 2, 4), (0.7, 1.2, 0.5)), Grid((1, 1)
 
 
 def clamped(grid):
-    """Clamped at the left, and one component of the last node held: entries of the pattern that are not whole nodes."""
+    """Clamped at the left, and one component of the last node held: entries of the pattern that are
+    not whole nodes.
+    """
     fixed = np.zeros((grid.node_count, grid.dimension), bool)
     fixed[grid.boundary("left")] = True
     fixed[-1, -1] = True
@@ -61,7 +65,9 @@ def test_without_supports_no_entry_is_left_out():
     grid = Grid((2, 2))
     model = Elasticity(grid, np.zeros((9, 2), bool), np.zeros((9, 2)), 0.3)
     K = model.stiffness(jnp.ones((2, 2))).todense()
-    np.testing.assert_allclose(K, reference(model, np.ones((2, 2)))[0].toarray(), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(
+        K, reference(model, np.ones((2, 2)))[0].toarray(), rtol=0, atol=1e-15
+    )
     assert np.sum(np.linalg.eigvalsh(K) < 1e-13) == 3
 
 
@@ -86,7 +92,8 @@ def test_expand_puts_the_unknowns_in_their_places_and_zeros_elsewhere():
 
 @pytest.mark.parametrize("grid", GRIDS[:2], ids=str)
 def test_stress_of_a_linear_displacement(grid):
-    # Hooke's law in components (Lame form), with eps_zz = -nu/(1 - nu) (eps_xx + eps_yy) in plane stress.
+    # Hooke's law in components (Lame form), with eps_zz = -nu/(1 - nu) (eps_xx + eps_yy) in plane
+    # stress.
     d, nu = grid.dimension, 0.3
     model, moduli = clamped(grid), moduli_of(grid)
     G = np.random.default_rng(3).normal(size=(d, d))
@@ -94,14 +101,17 @@ def test_stress_of_a_linear_displacement(grid):
     trace = np.trace(strain) * (1 if d == 3 else (1 - 2 * nu) / (1 - nu))
     unit = nu / ((1 + nu) * (1 - 2 * nu)) * trace * np.eye(d) + strain / (1 + nu)
     shears = [(0, 1)] if d == 2 else [(1, 2), (0, 2), (0, 1)]
-    expected = moduli[..., None] * np.array([unit[i, j] for i, j in [(k, k) for k in range(d)] + shears])
+    expected = moduli[..., None] * np.array(
+        [unit[i, j] for i, j in [(k, k) for k in range(d)] + shears]
+    )
     stress = model.stress(jnp.asarray(grid.coordinates @ G.T), jnp.asarray(moduli))
     np.testing.assert_allclose(stress, expected, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("dimension", [2, 3])
 def test_a_bar_of_two_materials_is_two_springs_in_series(dimension):
-    # With nu = 0, an end load F on two lengths L of moduli E1 and E2 and a cross-section A: u = (F L/A) (1/E1 + 1/E2).
+    # With nu = 0, an end load F on two lengths L of moduli E1 and E2 and a cross-section A: u = (F
+    # L/A) (1/E1 + 1/E2).
     grid = Grid((4, 2, 3)[:dimension], (0.5, 0.4, 0.3)[:dimension])
     area = float(np.prod(np.multiply(grid.elements, grid.element_size)[1:]))
     fixed = np.zeros((grid.node_count, dimension), bool)

@@ -1,4 +1,6 @@
-"""Augmented Lagrangians: published optima with their multipliers, in every mode, faults and bad input."""
+"""Augmented Lagrangians: published optima with their multipliers, in every mode, faults and bad
+input.
+"""
 
 from typing import Any
 
@@ -23,23 +25,29 @@ SLOW = ("HS35", "HS43", "HS76")
 
 
 class TestPublishedOptima:
-    @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES])
+    @pytest.mark.parametrize(
+        "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES]
+    )
     def test_optimum_and_multipliers(self, name: str) -> None:
         solution = solve(CASES[name])
         assert_optimal(CASES[name], solution)
-        # Some tens, as by other methods of multipliers; inner runs that zigzag along a bound take hundreds.
+        # Some tens, as by other methods of multipliers; inner runs that zigzag along a bound take
+        # hundreds.
         assert int(solution.stats["evaluations"]) <= 60
 
     @pytest.mark.slow
     def test_an_inner_run_that_loses_the_constraints_begins_again(self) -> None:
-        """HS24 (source as of the others): f falls like -x_1^3 beyond the constraints, faster than squares of violations grow."""
+        """HS24 (source as of the others): f falls like -x_1^3 beyond the constraints, faster than
+        squares of violations grow.
+        """
         case = Case(
             lambda x: ((x[0] - 3) ** 2 - 9) * x[1] ** 3 / (27 * np.sqrt(3)),
             [1.0, 0.5],
             -1.0,
             [3.0, np.sqrt(3)],
             inequality=lambda x: (
-                jnp.array([[-1 / np.sqrt(3), 1], [-1, -np.sqrt(3)], [1, np.sqrt(3)]]) @ x - jnp.array([0.0, 0.0, 6.0])
+                jnp.array([[-1 / np.sqrt(3), 1], [-1, -np.sqrt(3)], [1, np.sqrt(3)]]) @ x
+                - jnp.array([0.0, 0.0, 6.0])
             ),
             bounds=(0.0, jnp.inf),
         )
@@ -47,9 +55,12 @@ class TestPublishedOptima:
 
     @pytest.mark.slow
     def test_an_inactive_inequality_has_no_multiplier(self) -> None:
-        limits = lambda x: jnp.stack([1 - x[0] - x[1], x[0] - 5])  # noqa: E731
+        limits = lambda x: jnp.stack([1 - x[0] - x[1], x[0] - 5])
         solution = minimize(
-            lambda x: jnp.sum(x**2), jnp.array([2.0, 0.0]), AugmentedLagrangian(LBFGS()), inequality=limits
+            lambda x: jnp.sum(x**2),
+            jnp.array([2.0, 0.0]),
+            AugmentedLagrangian(LBFGS()),
+            inequality=limits,
         )
         # 2 x = lambda (1, 1) and x_0 + x_1 = 1.
         np.testing.assert_allclose(adjoint.require(solution), [0.5, 0.5], rtol=0, atol=1e-8)
@@ -71,12 +82,18 @@ def test_compiled_and_host_take_the_same_steps() -> None:
 
 
 class TestStarts:
-    """x . x subject to x_0 + x_1 = 1: (1/2, 1/2) with a multiplier of -1, by symmetry, times the factor of f."""
+    """x . x subject to x_0 + x_1 = 1: (1/2, 1/2) with a multiplier of -1, by symmetry, times the
+    factor of f.
+    """
 
-    @pytest.mark.parametrize(("start", "factor"), [(0.0, 1.0), (0.0, 1e-8), (0.0, 1e8), (1e-6, 1.0), (1e-9, 1.0)])
+    @pytest.mark.parametrize(
+        ("start", "factor"), [(0.0, 1.0), (0.0, 1e-8), (0.0, 1e8), (1e-6, 1.0), (1e-9, 1.0)]
+    )
     def test_where_f_is_stationary_or_almost(self, start: float, factor: float) -> None:
-        f = lambda x: factor * jnp.sum(x**2)  # noqa: E731
-        solution = minimize(f, jnp.full(2, start), AugmentedLagrangian(), equality=lambda x: x[0] + x[1] - 1)
+        f = lambda x: factor * jnp.sum(x**2)
+        solution = minimize(
+            f, jnp.full(2, start), AugmentedLagrangian(), equality=lambda x: x[0] + x[1] - 1
+        )
         assert solution.status == Status.SUCCESS
         np.testing.assert_allclose(solution.value, 0.5, rtol=0, atol=1e-8)
         np.testing.assert_allclose(solution.stats["multipliers"], -factor, rtol=1e-7)
@@ -87,8 +104,12 @@ class TestStarts:
             solution = solve(case, max_steps=steps)
             assert solution.status == Status.NOT_CONVERGED
             J = np.asarray(jax.grad(case.equality)(solution.value))
-            slope = np.asarray(jax.grad(case.f)(solution.value)) + solution.stats["multipliers"][0] * J
-            np.testing.assert_allclose(np.linalg.norm(slope), solution.stats["stationarity"], rtol=1e-6, atol=1e-12)
+            slope = (
+                np.asarray(jax.grad(case.f)(solution.value)) + solution.stats["multipliers"][0] * J
+            )
+            np.testing.assert_allclose(
+                np.linalg.norm(slope), solution.stats["stationarity"], rtol=1e-6, atol=1e-12
+            )
             seen.append(solution.stats["violation"])
         assert len({float(v) for v in seen}) > 1
 
@@ -96,19 +117,23 @@ class TestStarts:
 class TestFaults:
     def test_infeasible_constraints(self) -> None:
         # x_0 <= 1 and x_0 >= 2: the least violation is 1/2.
-        impossible = lambda x: jnp.stack([x[0] - 1, 2 - x[0]])  # noqa: E731
-        solution = minimize(lambda x: jnp.sum(x**2), jnp.full(2, 0.5), AugmentedLagrangian(), inequality=impossible)
+        impossible = lambda x: jnp.stack([x[0] - 1, 2 - x[0]])
+        solution = minimize(
+            lambda x: jnp.sum(x**2), jnp.full(2, 0.5), AugmentedLagrangian(), inequality=impossible
+        )
         assert solution.status == Status.INFEASIBLE
         assert float(solution.stats["violation"]) == pytest.approx(0.5, abs=1e-5)
 
     def test_a_constraint_that_is_no_number(self) -> None:
-        nowhere = lambda x: jnp.sum(x) * jnp.nan  # noqa: E731
+        nowhere = lambda x: jnp.sum(x) * jnp.nan
         solution = minimize(jnp.sum, jnp.full(2, 0.5), AugmentedLagrangian(), equality=nowhere)
         assert solution.status == Status.NONFINITE_OBJECTIVE
 
 
 @pytest.mark.parametrize(
-    "inner", [Newton(), MMA(), BFGS, AugmentedLagrangian()], ids=["Newton", "MMA", "class", "itself"]
+    "inner",
+    [Newton(), MMA(), BFGS, AugmentedLagrangian()],
+    ids=["Newton", "MMA", "class", "itself"],
 )
 def test_refuses_what_cannot_be_inside(inner: Any) -> None:
     with pytest.raises(ValueError, match=r"AugmentedLagrangian: got inner = .*BFGS\(\)"):

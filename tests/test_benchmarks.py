@@ -1,4 +1,6 @@
-"""The benchmarks' own machinery: turns and statistics on fake clocks, right answers, reports, the command line."""
+"""The benchmarks' own machinery: turns and statistics on fake clocks, right answers, reports, the
+command line.
+"""
 
 import json
 import subprocess
@@ -26,7 +28,9 @@ from benchmarks.report import Bar, Table, bars_table, duration
 from benchmarks.results import ResultsError, load, save
 
 ROOT = Path(__file__).parent.parent
-PLAN = Plan(sizes=(100,), seconds=1.0, limit=10.0, repetitions=(3, 5), own_process_from=float("inf"))
+PLAN = Plan(
+    sizes=(100,), seconds=1.0, limit=10.0, repetitions=(3, 5), own_process_from=float("inf")
+)
 
 
 class FakeClock:
@@ -40,7 +44,9 @@ class FakeClock:
 
 
 def worker(name, clock, durations, log):
-    """A competitor with one measure for each duration; each call moves the clock by its duration."""
+    """A competitor with one measure for each duration; each call moves the clock by its
+    duration.
+    """
 
     def work(measure, seconds):
         def run(argument):
@@ -50,7 +56,9 @@ def worker(name, clock, durations, log):
         return run
 
     count = iter(range(1000))
-    return Competitor(name, lambda: next(count), {measure: work(measure, s) for measure, s in durations.items()})
+    return Competitor(
+        name, lambda: next(count), {measure: work(measure, s) for measure, s in durations.items()}
+    )
 
 
 @pytest.mark.slow
@@ -70,7 +78,9 @@ def test_turns_go_back_and_forth_on_fresh_inputs():
 def test_a_slow_one_drops_out_after_the_fewest_repetitions_and_a_fast_one_goes_on():
     clock, log = FakeClock(), []
     seconds = time_by_turns(
-        [worker("slow", clock, {"v": 2.0}, log), worker("fast", clock, {"v": 0.1}, log)], PLAN, clock
+        [worker("slow", clock, {"v": 2.0}, log), worker("fast", clock, {"v": 0.1}, log)],
+        PLAN,
+        clock,
     )
     assert len(seconds["slow"]["v"]) == 3
     assert len(seconds["fast"]["v"]) == 5
@@ -112,7 +122,8 @@ def test_convection_diffusion_conserves_and_is_nonsymmetric():
     case = PROBLEMS["convection-diffusion"](64)
     A = np.asarray(case.matrix(jnp.zeros(64)).todense())
     inner = np.arange(64).reshape(8, 8)[1:-1, 1:-1].ravel()
-    # What leaves an inner cell enters its neighbors (columns), and a constant is carried along unchanged (rows).
+    # What leaves an inner cell enters its neighbors (columns), and a constant is carried along
+    # unchanged (rows).
     np.testing.assert_allclose(A[:, inner].sum(axis=0), 0, atol=1e-13)
     np.testing.assert_allclose(A[inner].sum(axis=1), 0, atol=1e-13)
     off = A - np.diag(np.diag(A))
@@ -135,7 +146,9 @@ def test_the_answers_are_those_of_dense_algebra(answered):
     case, p, v, found = answered
 
     def g(p):
-        return objective(jnp.linalg.solve(case.matrix(p).todense(), jnp.asarray(case.right_hand_side)))
+        return objective(
+            jnp.linalg.solve(case.matrix(p).todense(), jnp.asarray(case.right_hand_side))
+        )
 
     value, gradient = jax.value_and_grad(g)(p)
     product = jax.jvp(jax.grad(g), (p,), (v,))[1]
@@ -172,13 +185,16 @@ def test_wrong_failing_missing_and_oversized_competitors_are_named_and_not_timed
     entrants = replace(field(), entrants={"elasticity": solvers})
     said = []
     before = Row("elasticity", 10, 10, "slow", False, seconds={GRADIENT: [5.0]})
-    rows = {row.solver: row for row in contest(entrants, "elasticity", 60, PLAN, [before], said.append)}
+    rows = {
+        row.solver: row for row in contest(entrants, "elasticity", 60, PLAN, [before], said.append)
+    }
     assert set(rows["right"].seconds) == {VALUE, GRADIENT, PRODUCT}
     assert max(rows["right"].errors.values()) < 1e-9 < AGREEMENT
     outcomes = {name: (row.outcome, row.reason) for name, row in rows.items()}
     assert outcomes["wrong"] == (
         "WRONG",
-        "relative error 1.0e-05 in the value, 1.0e-05 in the value and gradient, 1.0e-05 in the Hessian-vector product",
+        "relative error 1.0e-05 in the value, 1.0e-05 in the value and gradient, 1.0e-05 in the "
+        "Hessian-vector product",
     )
     assert outcomes["NaN"][0] == "failed"
     assert outcomes["raises"] == ("failed", "RuntimeError: out of luck")
@@ -215,8 +231,18 @@ def test_a_package_can_be_hidden_and_comes_back():
 
 def test_tables_and_bars():
     table = Table("T", ["a", "b"], [["x|y", "1"], ["z", "22"]], ["a note"])
-    assert table.plain().splitlines() == ["T", "-------", "a     b", "-------", "x|y   1", "z    22", "  a note"]
-    assert table.markdown() == "## T\n\n| a | b |\n| :-- | --: |\n| x\\|y | 1 |\n| z | 22 |\n\na note"
+    assert table.plain().splitlines() == [
+        "T",
+        "-------",
+        "a     b",
+        "-------",
+        "x|y   1",
+        "z    22",
+        "  a note",
+    ]
+    assert (
+        table.markdown() == "## T\n\n| a | b |\n| :-- | --: |\n| x\\|y | 1 |\n| z | 22 |\n\na note"
+    )
     with pytest.raises(ValueError, match="got a row of 1 cells, expected 2"):
         Table("T", ["a", "b"], [["x"]])
     bars = [
@@ -235,11 +261,27 @@ def record(gradient_seconds=1.1, outcome="measured"):
     """A small record of the linear benchmark, as `run` makes it."""
     times = {VALUE: [1.0, 2.0], GRADIENT: [gradient_seconds, 2 * gradient_seconds]}
     name = "adjoint SparseDirect, SuperLU"
-    row = Row("elasticity", 9940, 9940, name, True, outcome, "", {PRODUCT: "no rule"}, {VALUE: 1e-12}, seconds=times)
+    row = Row(
+        "elasticity",
+        9940,
+        9940,
+        name,
+        True,
+        outcome,
+        "",
+        {PRODUCT: "no rule"},
+        {VALUE: 1e-12},
+        seconds=times,
+    )
     skipped = Row("elasticity", 9940, 9940, "jax spsolve", False, "skipped", "not installed")
     rows = as_record([row, skipped])
     sweep = [
-        {"n": 10_000, "parameters": P, "solver": name, "seconds": {GRADIENT: [1 + s] * 2, ASSEMBLY: [s] * 2}}
+        {
+            "n": 10_000,
+            "parameters": P,
+            "solver": name,
+            "seconds": {GRADIENT: [1 + s] * 2, ASSEMBLY: [s] * 2},
+        }
         for P, s in ((1, 0.5), (1_000_000, 4.0))
     ]
     beam = [
@@ -266,12 +308,19 @@ def test_the_bars_of_the_linear_benchmark():
     assert comparison.bars(record(1.2))[0].verdict == "FAIL"
     assert not comparison.ours_wrong(record())
     assert comparison.ours_wrong(record(outcome="WRONG"))
-    assert [comparison.gradient_limit(n) for n in (1_012, 9_940, 99_856, 300_304)] == [None, 1.15, 1.05, 1.05]
+    assert [comparison.gradient_limit(n) for n in (1_012, 9_940, 99_856, 300_304)] == [
+        None,
+        1.15,
+        1.05,
+        1.05,
+    ]
 
 
 @pytest.fixture
 def fake_run(monkeypatch):
-    """The linear benchmark with a ready record in place of minutes of measuring; the plans that it was given."""
+    """The linear benchmark with a ready record in place of minutes of measuring; the plans that it
+    was given.
+    """
     plans = []
 
     def run(plan, _say):
@@ -283,9 +332,29 @@ def fake_run(monkeypatch):
 
 
 def test_run_leaves_results_and_report_draws_them(tmp_path, capsys, fake_run):
-    assert main(["run", "linear", "--sizes", "1e4,2000", "--limit", "5", "--results", str(tmp_path / "new")]) == 0
+    assert (
+        main(
+            [
+                "run",
+                "linear",
+                "--sizes",
+                "1e4,2000",
+                "--limit",
+                "5",
+                "--results",
+                str(tmp_path / "new"),
+            ]
+        )
+        == 0
+    )
     assert (fake_run[0].sizes, fake_run[0].limit) == ((2000, 10_000), 5.0)
-    files = {"linear.json", "linear.md", "linear-ratio.png", "linear-time.png", "linear-parameters.png"}
+    files = {
+        "linear.json",
+        "linear.md",
+        "linear-ratio.png",
+        "linear-time.png",
+        "linear-parameters.png",
+    }
     assert {path.name for path in (tmp_path / "new").iterdir()} == files
     saved = json.loads((tmp_path / "new" / "linear.json").read_text())
     assert saved["made_with"]["jax"] == jax.__version__
@@ -320,12 +389,18 @@ def test_an_interrupted_run_writes_nothing(tmp_path, monkeypatch, capsys):
     [
         ([], "list | run | report"),
         (["run"], "NAME"),
-        (["run", "linaer"], "there is no benchmark 'linaer'; the benchmarks are implicit, linear, ode"),
+        (
+            ["run", "linaer"],
+            "there is no benchmark 'linaer'; the benchmarks are implicit, linear, ode",
+        ),
         (["run", "linear", "--sizes", "10"], "'10' is not a list of numbers from 100 to 1e7"),
         (["run", "linear", "--sizes", "many"], "'many' is not a list"),
         (["run", "linear", "--limit", "-1"], "'-1' is not a number of seconds"),
         (["report", "linear"], "make them with: python -m benchmarks run linear"),
-        (["report", "linear", "--quick"], "make them with: python -m benchmarks run linear --quick"),
+        (
+            ["report", "linear", "--quick"],
+            "make them with: python -m benchmarks run linear --quick",
+        ),
     ],
 )
 def test_wrong_usage_is_exit_code_2_and_a_sentence(arguments, sentence, tmp_path, capsys):
@@ -367,6 +442,13 @@ def test_what_a_result_was_made_with_names_no_place():
 
 @pytest.mark.slow
 def test_list_runs_as_a_module():
-    done = subprocess.run([sys.executable, "-m", "benchmarks", "list"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "list"], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["implicit", "linear", "ode", "optimize"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "implicit",
+        "linear",
+        "ode",
+        "optimize",
+    ]

@@ -1,4 +1,6 @@
-"""The part of the benchmark of minimization with constraints: its problems, verdicts, counts, bars and tables."""
+"""The part of the benchmark of minimization with constraints: its problems, verdicts, counts, bars
+and tables.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,8 +32,23 @@ LIMITS = Limits(evaluations=500, seconds=100.0)
 
 def constrained_row(solver=DEFAULT, library=ADJOINT, **others):
     """A run with constraints that has solved its problem and says so."""
-    usual = {"problem": "HS7", "n": 2, "claims": True, "status": "done", "evaluations": 12, "seconds": 0.1, "gap": 0.0}
-    given = {"violation": 0.0, "solved": True, "below": False, "stationary": True, "solver": solver, "library": library}
+    usual = {
+        "problem": "HS7",
+        "n": 2,
+        "claims": True,
+        "status": "done",
+        "evaluations": 12,
+        "seconds": 0.1,
+        "gap": 0.0,
+    }
+    given = {
+        "violation": 0.0,
+        "solved": True,
+        "below": False,
+        "stationary": True,
+        "solver": solver,
+        "library": library,
+    }
     return usual | given | others
 
 
@@ -63,8 +80,9 @@ def test_all_published_optima_satisfy_the_conditions_of_optimality():
     assert len(constrained_cases()) == 30
 
 
-# Minimize x + y on and outside of a circle about (1, 0): the nearest point is (1, 0) - (1, 1) / sqrt 2, the farthest one on it is a
-# maximum, where the multiplier of the equation is of the other sign.
+# Minimize x + y on and outside of a circle about (1, 0): the nearest point is (1, 0) - (1, 1) /
+# sqrt 2, the farthest one on it is a maximum, where the multiplier of the equation is of the other
+# sign.
 CIRCLE = ConstrainedCase(
     "circle",
     lambda x: x[0] + x[1],
@@ -90,7 +108,9 @@ def test_verdicts_with_constraints():
     assert ends["outside"]["violation"] == pytest.approx(4.0)
 
 
-@pytest.mark.parametrize("solver", [s for s in CONSTRAINED_SOLVERS if s.library == SCIPY], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "solver", [s for s in CONSTRAINED_SOLVERS if s.library == SCIPY], ids=lambda s: s.name
+)
 def test_evaluations_of_constrained_peers_are_counted_and_cut_off(solver):
     functions = ConstrainedFunctions(CIRCLE)
     outcome = solver.solve(CIRCLE, functions, LIMITS)
@@ -111,10 +131,19 @@ def test_nlopt_is_stated_the_same_problem():
 
 def test_bars_and_tables_with_constraints():
     rows = [constrained_row(), constrained_row(ASYMPTOTES)]
-    rows += [constrained_row("scipy SLSQP", SCIPY, problem="HS6", solved=False, stationary=False, gap=1.0)]
+    rows += [
+        constrained_row(
+            "scipy SLSQP", SCIPY, problem="HS6", solved=False, stationary=False, gap=1.0
+        )
+    ]
     assert not constrained_wrong(rows)
     bars = constrained_bars(rows)
-    assert [(bar.verdict, bar.measured.median) for bar in bars] == [("pass", 0), ("pass", 0), ("pass", 12), ("pass", 0)]
+    assert [(bar.verdict, bar.measured.median) for bar in bars] == [
+        ("pass", 0),
+        ("pass", 0),
+        ("pass", 12),
+        ("pass", 0),
+    ]
     rows[0] |= {"solved": False, "stationary": False, "gap": 1.0}
     assert [bar.verdict for bar in constrained_bars(rows)] == ["FAIL", "pass", "pass", "FAIL"]
     assert "HS6" in constrained_tables(rows)[1].plain()

@@ -1,4 +1,6 @@
-"""The benchmark of implicit functions: its systems, its right answers, its competitors, its bars."""
+"""The benchmark of implicit functions: its systems, its right answers, its competitors, its
+bars.
+"""
 
 from dataclasses import replace
 
@@ -18,7 +20,10 @@ from benchmarks.implicit.solvers import SOLVERS, RootFinder, functions
 from benchmarks.machine import installed_version
 
 PLAN = Plan(sizes=(4,), seconds=0.0, limit=100.0, repetitions=(1, 1), own_process_from=float("inf"))
-SMALL = {"dense": lambda _: dense(6), "batch": lambda _: replace(dense(5), problem="batch", systems=3)}
+SMALL = {
+    "dense": lambda _: dense(6),
+    "batch": lambda _: replace(dense(5), problem="batch", systems=3),
+}
 SMALL["bratu"] = lambda _: PROBLEMS["bratu"](25)
 
 
@@ -55,7 +60,9 @@ def test_the_handwritten_system_is_the_one_that_is_solved(problem):
     solve = F.factorized(x, np.asarray(p))
     np.testing.assert_allclose(F_x @ solve(b), b, rtol=1e-10)
     np.testing.assert_allclose(F_x.T @ solve(b, transposed=True), b, rtol=1e-10)
-    np.testing.assert_allclose(np.diag(F.by_parameters(x, np.asarray(p))), F_p, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(
+        np.diag(F.by_parameters(x, np.asarray(p))), F_p, rtol=1e-12, atol=1e-14
+    )
     _, (F_x_dot, F_p_dot) = jax.jvp(jax.jacobian(residual, (0, 1)), (x, p), (b, v))
     by_hand = F.changes(x, np.asarray(p), b, np.asarray(v))
     for found, expected in zip(by_hand, (F_x_dot, F_p_dot), strict=True):
@@ -63,14 +70,17 @@ def test_the_handwritten_system_is_the_one_that_is_solved(problem):
 
 
 def test_the_sparse_system_is_that_of_bratu():
-    # One dimension of m x m inner nodes has the eigenpair sin(pi x): -lap has the eigenvalue 8 sin^2(pi h / 2) / h^2.
+    # One dimension of m x m inner nodes has the eigenpair sin(pi x): -lap has the eigenvalue 8
+    # sin^2(pi h / 2) / h^2.
     case = PROBLEMS["bratu"](49)
     h = 1 / 8
     line = np.sin(np.pi * h * np.arange(1, 8))
     u = np.outer(line, line).ravel()
     eigenvalue = 8 * np.sin(np.pi * h / 2) ** 2 / h**2
     expected = eigenvalue * u - LAMBDA * np.exp(u)
-    np.testing.assert_allclose(case.residual(jnp.asarray(u), jnp.ones(49), ()), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        case.residual(jnp.asarray(u), jnp.ones(49), ()), expected, rtol=1e-12, atol=1e-12
+    )
     # Second order: each halving of h leaves a quarter of the error of the largest u.
     peaks = [root(system(PROBLEMS["bratu"](m * m)), np.ones(m * m)).max() for m in (7, 15, 31)]
     assert (peaks[1] - peaks[0]) / (peaks[2] - peaks[1]) == pytest.approx(4.0, rel=0.1)
@@ -78,7 +88,9 @@ def test_the_sparse_system_is_that_of_bratu():
 
 @pytest.mark.parametrize("problem", SMALL)
 def test_the_answers_are_those_of_differentiation_by_jax(problem):
-    """Newton's method on dense matrices from the root on, unrolled: two more steps make value and derivatives exact."""
+    """Newton's method on dense matrices from the root on, unrolled: two more steps make value and
+    derivatives exact.
+    """
     case = SMALL[problem](0)
     p, v = drawn(case)
     starts = [root(system(case), np.asarray(part)) for part in jnp.split(p, case.systems)]
@@ -86,7 +98,7 @@ def test_the_answers_are_those_of_differentiation_by_jax(problem):
     def g(p):
         total = 0.0
         for x, part in zip(starts, jnp.split(p, case.systems), strict=True):
-            F = lambda x, part=part: case.residual(x, part, case.constants)  # noqa: E731
+            F = lambda x, part=part: case.residual(x, part, case.constants)
             for _ in range(2):
                 x = x - jnp.linalg.solve(jax.jacfwd(F)(x), F(x))
             total += objective(x)
@@ -129,7 +141,9 @@ def test_everybody_agrees_with_the_reference_in_every_measure(problem):
 def test_long_ones_are_asked_for_the_gradient_alone(monkeypatch):
     monkeypatch.setattr(solvers, "GRADIENT_ALONE_ABOVE", 5)
     entrants = {"dense": [RootFinder("right", lambda *given: sum(given[2:]), ("dense",))]}
-    (row,) = contest(replace(field(), problems=SMALL, entrants=entrants), "dense", 0, PLAN, [], lambda _: None)
+    (row,) = contest(
+        replace(field(), problems=SMALL, entrants=entrants), "dense", 0, PLAN, [], lambda _: None
+    )
     # x = p is wrong, and named so.
     assert (row.outcome, set(row.errors)) == ("WRONG", {GRADIENT})
 
@@ -209,7 +223,9 @@ def test_which_sizes_are_dense_and_how_each_is_measured(monkeypatch):
         return []
 
     monkeypatch.setattr(comparison, "contest", fake)
-    plan = replace(PLAN, sizes=(10, 2000, 4096, 256**2, 512**2), repetitions=(3, 50), own_process_from=2000)
+    plan = replace(
+        PLAN, sizes=(10, 2000, 4096, 256**2, 512**2), repetitions=(3, 50), own_process_from=2000
+    )
     comparison.run(plan, lambda _: None)
     assert asked == [
         ("batch", 2560, (3, 50), False),

@@ -1,4 +1,6 @@
-"""The benchmark of ordinary differential equations: its problems, its right answers, its competitors, its bars."""
+"""The benchmark of ordinary differential equations: its problems, its right answers, its
+competitors, its bars.
+"""
 
 from dataclasses import replace
 
@@ -12,10 +14,31 @@ from benchmarks.contest import Row, as_record
 from benchmarks.harness import Plan
 from benchmarks.machine import installed_version
 from benchmarks.ode import casadi_peer, comparison, contest, torch_peer
-from benchmarks.ode.cases import PROBLEMS, Case, brusselator, double_pendulum, lotka_volterra, neural, robertson
+from benchmarks.ode.cases import (
+    PROBLEMS,
+    Case,
+    brusselator,
+    double_pendulum,
+    lotka_volterra,
+    neural,
+    robertson,
+)
 from benchmarks.ode.contest import COMPILE
-from benchmarks.ode.reference import answers, by_adjoint_equations, by_variational_equations, gradient_error
-from benchmarks.ode.solvers import CASADI, DIFFRAX_DEFAULT, ODEINT, OUR_DEFAULT, SOLVERS, Solver, by_jax
+from benchmarks.ode.reference import (
+    answers,
+    by_adjoint_equations,
+    by_variational_equations,
+    gradient_error,
+)
+from benchmarks.ode.solvers import (
+    CASADI,
+    DIFFRAX_DEFAULT,
+    ODEINT,
+    OUR_DEFAULT,
+    SOLVERS,
+    Solver,
+    by_jax,
+)
 
 PLAN = Plan(sizes=(), seconds=0.0, limit=1000.0, repetitions=(1, 1), own_process_from=float("inf"))
 # Small and short, with the names of the real ones, since solvers are chosen by those.
@@ -35,7 +58,11 @@ def drawn(case):
 
 
 def test_the_problems_are_those_that_were_announced():
-    sizes = {name: (case.n, case.p.size, case.ts.size) for name, make in PROBLEMS.items() for case in [make()]}
+    sizes = {
+        name: (case.n, case.p.size, case.ts.size)
+        for name, make in PROBLEMS.items()
+        for case in [make()]
+    }
     assert sizes["Lotka-Volterra"] == (2, 4, 100)
     assert sizes["neural ODE"][1] == sizes["long neural ODE"][1] == 5514
     assert sizes["Robertson"] == (3, 3, 20)
@@ -48,7 +75,9 @@ def test_the_network_turns_small_states():
     layers = case.f.layers(case.p)
     assert sum(W.size + b.size for W, b in layers) == case.p.size
     without_bias = np.concatenate([np.append(W, 0 * b) for W, b in layers])
-    J = jax.jacobian(lambda y: case.f(0.0, y, case.arranged(jnp.asarray(without_bias))))(jnp.zeros(6))
+    J = jax.jacobian(lambda y: case.f(0.0, y, case.arranged(jnp.asarray(without_bias))))(
+        jnp.zeros(6)
+    )
     np.testing.assert_allclose(J, -J.T, atol=1e-14)
     np.testing.assert_array_equal(J[:3, 3:], 0)
 
@@ -57,7 +86,9 @@ def test_diffusion_of_the_brusselator():
     # u = cos(2 pi i / N) is an eigenvector of periodic differences: -4 sin^2(pi / N) (N - 1)^2.
     f = brusselator("Brusselator, explicit", False, N=8).f
     wave = np.cos(2 * np.pi * np.arange(8) / 8)[:, None] * np.ones((1, 8))
-    np.testing.assert_allclose(f.laplacian(jnp.asarray(wave)), -4 * np.sin(np.pi / 8) ** 2 * 49 * wave, atol=1e-12)
+    np.testing.assert_allclose(
+        f.laplacian(jnp.asarray(wave)), -4 * np.sin(np.pi / 8) ** 2 * 49 * wave, atol=1e-12
+    )
     # Without diffusion u = b, v = c / b is the rest.
     rest = jnp.concatenate([jnp.full(64, 2.0), jnp.full(64, 1.5)])
     p = jnp.concatenate([jnp.full(64, 3.0), jnp.full(64, 2.0), jnp.zeros(64)])
@@ -72,7 +103,10 @@ def test_the_equations_in_the_symbols_of_casadi_are_those_of_jax(problem):
     equation = casadi_peer.equation(case)
     found = casadi.Function("f", [equation["x"], equation["p"]], [equation["ode"]])(y, p)
     np.testing.assert_allclose(
-        found.full().ravel(), case.f(0.0, jnp.asarray(y), case.arranged(jnp.asarray(p))), rtol=1e-13, atol=1e-14
+        found.full().ravel(),
+        case.f(0.0, jnp.asarray(y), case.arranged(jnp.asarray(p))),
+        rtol=1e-13,
+        atol=1e-14,
     )
 
 
@@ -89,7 +123,11 @@ def test_the_equations_in_torch_are_those_of_jax(problem):
 
 @pytest.mark.parametrize(
     ("way", "is_stiff"),
-    [(by_variational_equations, False), (by_variational_equations, True), (by_adjoint_equations, False)],
+    [
+        (by_variational_equations, False),
+        (by_variational_equations, True),
+        (by_adjoint_equations, False),
+    ],
 )
 def test_the_right_answers_are_those_of_the_closed_form(way, is_stiff):
     """y' = -p y, so y = y0 exp(-p t); the derivatives by the factors of y0 and p are by hand."""
@@ -99,7 +137,9 @@ def test_the_right_answers_are_those_of_the_closed_form(way, is_stiff):
     factors = np.array([1.1, 0.9, 1.2, 0.8])
     y = y0 * factors[:2] * np.exp(-p * factors[2:] * ts[:, None])
     weights = (y - data) / scale**2 / 4
-    gradient = np.concatenate([(weights * y).sum(0) / factors[:2], -(weights * y * ts[:, None]).sum(0) * p])
+    gradient = np.concatenate(
+        [(weights * y).sum(0) / factors[:2], -(weights * y * ts[:, None]).sum(0) * p]
+    )
     found = way(case, factors)
     assert found.value == pytest.approx(0.5 * np.mean(((y - data) / scale) ** 2), rel=1e-11)
     np.testing.assert_allclose(found.gradient, gradient, rtol=1e-10)
@@ -107,15 +147,22 @@ def test_the_right_answers_are_those_of_the_closed_form(way, is_stiff):
 
 def test_both_ways_to_the_right_answers_agree():
     case = TINY["Lotka-Volterra"]
-    one, other = by_variational_equations(case, drawn(case)), by_adjoint_equations(case, drawn(case))
+    one, other = (
+        by_variational_equations(case, drawn(case)),
+        by_adjoint_equations(case, drawn(case)),
+    )
     assert one.value == pytest.approx(other.value, rel=1e-11)
     assert gradient_error(case, one.gradient, other.gradient) < 1e-9
 
 
 def test_an_error_in_either_part_is_seen():
     case, right = TINY["Lotka-Volterra"], np.array([1e-3, 1e-3, 1e3, 1e3, 1e3, 1e3])
-    assert gradient_error(case, right + np.array([1e-3, 0, 0, 0, 0, 0]), right) == pytest.approx(0.5**0.5)
-    assert gradient_error(case, right * np.array([1, 1, 1, 1, 1, 1.5]), right) == pytest.approx(0.25)
+    assert gradient_error(case, right + np.array([1e-3, 0, 0, 0, 0, 0]), right) == pytest.approx(
+        0.5**0.5
+    )
+    assert gradient_error(case, right * np.array([1, 1, 1, 1, 1, 1.5]), right) == pytest.approx(
+        0.25
+    )
     assert gradient_error(case, right * np.nan, right) == np.inf
 
 
@@ -139,10 +186,19 @@ def test_the_right_answer_is_computed_once_for_explicit_and_implicit_solvers():
 
 
 # Of each library the one that compiles fastest; the others are among the slow ones.
-QUICK_ONES = (OUR_DEFAULT, "adjoint DiscreteAdjoint", DIFFRAX_DEFAULT, ODEINT, CASADI, "torchdiffeq")
+QUICK_ONES = (
+    OUR_DEFAULT,
+    "adjoint DiscreteAdjoint",
+    DIFFRAX_DEFAULT,
+    ODEINT,
+    CASADI,
+    "torchdiffeq",
+)
 
 
-@pytest.mark.parametrize("solver", [s for s in SOLVERS if s.name in QUICK_ONES], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "solver", [s for s in SOLVERS if s.name in QUICK_ONES], ids=lambda s: s.name
+)
 @pytest.mark.slow
 def test_gradients_agree_with_the_reference(solver, right_answers):
     assert_agrees(TINY["Lotka-Volterra"], solver, right_answers("Lotka-Volterra"))
@@ -153,11 +209,18 @@ BACKWARDS, DECAYING = (
     ("diffrax BacksolveAdjoint", ODEINT),
     ("Robertson", "Brusselator, explicit", "Brusselator, implicit"),
 )
-ALL = [(p, s) for p in TINY for s in SOLVERS if p in s.problems and not (s.name in BACKWARDS and p in DECAYING)]
+ALL = [
+    (p, s)
+    for p in TINY
+    for s in SOLVERS
+    if p in s.problems and not (s.name in BACKWARDS and p in DECAYING)
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("problem", "solver"), ALL, ids=lambda given: getattr(given, "name", given))
+@pytest.mark.parametrize(
+    ("problem", "solver"), ALL, ids=lambda given: getattr(given, "name", given)
+)
 def test_everybody_agrees_with_the_reference(problem, solver, right_answers):
     assert_agrees(TINY[problem], solver, right_answers(problem))
 
@@ -182,7 +245,14 @@ def exact(case):
 @pytest.mark.slow
 def test_the_contest_checks_and_then_times(monkeypatch):
     still = Case(
-        "still", lambda t, y, p: 0 * y * p[0], np.ones(2), np.ones(1), False, np.ones(1), np.zeros((1, 2)), np.ones(2)
+        "still",
+        lambda t, y, p: 0 * y * p[0],
+        np.ones(2),
+        np.ones(1),
+        False,
+        np.ones(1),
+        np.zeros((1, 2)),
+        np.ones(2),
     )
     moving = replace(still, f=lambda t, y, p: p[0] * y)
 
@@ -224,10 +294,16 @@ def test_what_takes_too_long_is_skipped():
 @pytest.mark.slow
 def test_errors_over_time(monkeypatch):
     monkeypatch.setattr(contest, "PROBLEMS", {"Lotka-Volterra": lambda: TINY["Lotka-Volterra"]})
-    mine = [Solver(OUR_DEFAULT, SOLVERS[0].functions, ours=True), Solver("not compared", SOLVERS[0].functions)]
+    mine = [
+        Solver(OUR_DEFAULT, SOLVERS[0].functions, ours=True),
+        Solver("not compared", SOLVERS[0].functions),
+    ]
     monkeypatch.setattr(contest, "SOLVERS", tuple(mine))
     points = contest.precision_sweep("Lotka-Volterra", (1e-4, 1e-8), PLAN, lambda _: None)
-    assert [(point["solver"], point["rtol"]) for point in points] == [(OUR_DEFAULT, 1e-4), (OUR_DEFAULT, 1e-8)]
+    assert [(point["solver"], point["rtol"]) for point in points] == [
+        (OUR_DEFAULT, 1e-4),
+        (OUR_DEFAULT, 1e-8),
+    ]
     assert points[1]["error"] < 1e-6 < points[0]["error"]
     assert all(len(point["seconds"]) == 1 for point in points)
 
@@ -238,8 +314,12 @@ def test_obstacles_and_who_takes_part():
         "the package no-such-package is not installed"
     )
     entrants = contest.field().entrants
-    assert {solver.name for solver in entrants["Robertson"]}.isdisjoint({"jax odeint", "torchdiffeq"})
-    assert "adjoint DiscreteAdjoint, 16 checkpoints" in {solver.name for solver in entrants["long neural ODE"]}
+    assert {solver.name for solver in entrants["Robertson"]}.isdisjoint(
+        {"jax odeint", "torchdiffeq"}
+    )
+    assert "adjoint DiscreteAdjoint, 16 checkpoints" in {
+        solver.name for solver in entrants["long neural ODE"]
+    }
     assert installed_version("jax") == jax.__version__
 
 
@@ -248,13 +328,25 @@ def row(problem, solver, gradient=1.0, value=1.0, error=1e-6, compiling=1.0, pea
     errors = {VALUE: 1e-7, GRADIENT: error}
     compile_seconds = {GRADIENT: compiling}
     return Row(
-        problem, 2, 4, solver, ours, errors=errors, seconds=seconds, compile_seconds=compile_seconds, peak_bytes=peak
+        problem,
+        2,
+        4,
+        solver,
+        ours,
+        errors=errors,
+        seconds=seconds,
+        compile_seconds=compile_seconds,
+        peak_bytes=peak,
     )
 
 
 def record(**ours):
     rows = [
-        row("Lotka-Volterra", OUR_DEFAULT, **{"gradient": 2.0, "compiling": 2.0, "ours": True, **ours}),
+        row(
+            "Lotka-Volterra",
+            OUR_DEFAULT,
+            **{"gradient": 2.0, "compiling": 2.0, "ours": True, **ours},
+        ),
         row("Lotka-Volterra", DIFFRAX_DEFAULT, gradient=5.0, compiling=8.0, error=1e-5),
         row("long neural ODE", OUR_DEFAULT, ours=True, peak=2**24),
         row("long neural ODE", DIFFRAX_DEFAULT),
@@ -291,7 +383,12 @@ def test_bars():
 
 def test_losses_are_losses_and_errors_of_rounding_are_none():
     bars = comparison.bars(record(gradient=5.0, error=1e-4))
-    assert [bar.verdict for bar in bars if "Lotka-Volterra" in bar.promise] == ["FAIL", "pass", "FAIL", "FAIL"]
+    assert [bar.verdict for bar in bars if "Lotka-Volterra" in bar.promise] == [
+        "FAIL",
+        "pass",
+        "FAIL",
+        "FAIL",
+    ]
     below_the_floor = comparison.bars(record(error=1e-11))
     assert below_the_floor[4].measured.median == pytest.approx(1e-3)
     found = record()
@@ -306,7 +403,8 @@ def test_the_report_is_drawn_and_a_wrong_answer_of_ours_is_noticed():
     assert titles == ["Lotka-Volterra", "long neural ODE", "Error of the gradient and its time"]
     assert set(comparison.figures(found)) == {"time", "precision"}
     assert not comparison.ours_wrong(found)
-    # The gradient of the steps is what DiscreteAdjoint is asked for, also where it is none of the solution.
+    # The gradient of the steps is what DiscreteAdjoint is asked for, also where it is none of the
+    # solution.
     found["rows"][4]["outcome"] = "WRONG"
     assert not comparison.ours_wrong(found)
     found["rows"][0]["outcome"] = "WRONG"

@@ -1,4 +1,6 @@
-"""The benchmark of minimization: its problems, its verdicts, how evaluations are counted, what is kept, its bars and profiles."""
+"""The benchmark of minimization: its problems, its verdicts, how evaluations are counted, what is
+kept, its bars and profiles.
+"""
 
 import sys
 from dataclasses import replace
@@ -36,7 +38,14 @@ LIMITS = Limits(evaluations=500, seconds=100.0)
 
 def row(solver="scipy BFGS", library=SCIPY, value=0.0, **others):
     """A run that ended at a strict minimum and says so."""
-    usual = {"problem": "P", "n": 2, "start_value": 10.0, "claims": True, "evaluations": 10, "promise": 0.0}
+    usual = {
+        "problem": "P",
+        "n": 2,
+        "start_value": 10.0,
+        "claims": True,
+        "evaluations": 10,
+        "promise": 0.0,
+    }
     given = usual | {"convex": True, "strict": True, "status": "done"} | others
     return vars(Row(solver=solver, library=library, value=value, **given))
 
@@ -48,7 +57,9 @@ def test_the_problems_are_the_small_ones_of_the_package_and_nothing_else_is_impo
         pytest.skip("the package has been imported already")
     found = pytest.importorskip("benchmarks.optimize.cases").cases()
     assert "sif2jax" not in sys.modules
-    assert not any("constrained_minimisation." in name and "_un" not in name for name in sys.modules)
+    assert not any(
+        "constrained_minimisation." in name and "_un" not in name for name in sys.modules
+    )
     assert len(found) >= 92
     sizes = [case.n for case in found.values()]
     assert sizes == sorted(sizes)
@@ -82,14 +93,22 @@ def test_the_reference_is_a_strict_minimum_or_one_that_two_methods_agree_on():
         return row(*given, strict=False, **others)
 
     assert reference([row(value=1.0), row(BFGS, ADJOINT, 2.0)]) == 1.0
-    assert reference([flat(value=1.0), flat(BFGS, ADJOINT, 2.0), flat("optax", OPTAX, 2.0 + 1e-7)]) == 2.0
+    assert (
+        reference([flat(value=1.0), flat(BFGS, ADJOINT, 2.0), flat("optax", OPTAX, 2.0 + 1e-7)])
+        == 2.0
+    )
     assert reference([flat(value=1.0), flat(BFGS, ADJOINT, value=1.0 + 1e-5)]) is None
     assert reference([flat(value=1.0, promise=1e-3), flat(BFGS, ADJOINT, value=1.0)]) is None
     assert reference([flat(value=1.0, convex=False), flat(BFGS, ADJOINT, value=1.0)]) is None
     # Our default is one of our other methods.
     assert reference([flat(DEFAULT, ADJOINT), flat(NEWTON, ADJOINT)]) is None
     # Where all values are small, so must differences be.
-    assert [scale(1e-5, 1e-3), scale(3.0, 1e9), scale(0.0, 5.0), scale(-7.0, np.inf)] == [9.9e-4, 3.0, 1.0, 7.0]
+    assert [scale(1e-5, 1e-3), scale(3.0, 1e9), scale(0.0, 5.0), scale(-7.0, np.inf)] == [
+        9.9e-4,
+        3.0,
+        1.0,
+        7.0,
+    ]
 
 
 def test_verdicts():
@@ -113,7 +132,13 @@ def test_a_saddle_is_excused_where_two_libraries_end_and_second_derivatives_are_
     rows = [row(value=1.0), row(BFGS, ADJOINT, **there), row("optax", OPTAX, **there)]
     judge(rows)
     assert [verdict(each) for each in rows] == [SOLVED, SADDLE, SADDLE]
-    judge(seen := [row(value=1.0), row(NEWTON, ADJOINT, hessians=3, **there), row("optax", OPTAX, **there)])
+    judge(
+        seen := [
+            row(value=1.0),
+            row(NEWTON, ADJOINT, hessians=3, **there),
+            row("optax", OPTAX, **there),
+        ]
+    )
     assert [verdict(each) for each in seen] == [SOLVED, FALSE, SADDLE]
     judge(alone := [row(value=1.0), row(BFGS, ADJOINT, **there)])
     assert [verdict(each) for each in alone] == [SOLVED, FALSE]
@@ -136,7 +161,9 @@ VALLEY = Case("valley", rosenbrock, np.array([-1.2, 1.0]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("solver", [s for s in PEER_SOLVERS if s.library in (OPTIMISTIX, OPTAX)], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "solver", [s for s in PEER_SOLVERS if s.library in (OPTIMISTIX, OPTAX)], ids=lambda s: s.name
+)
 def test_evaluations_of_compiled_peers_are_counted_right(solver):
     case, calls = counted(VALLEY)
     functions = SimpleNamespace(value_and_gradient=jax.value_and_grad(rosenbrock))
@@ -148,7 +175,9 @@ def test_evaluations_of_compiled_peers_are_counted_right(solver):
 
 
 def by_hand():
-    """f with f' and f'' of the Rosenbrock function in two unknowns, in NumPy, and a count of calls."""
+    """f with f' and f'' of the Rosenbrock function in two unknowns, in NumPy, and a count of
+    calls.
+    """
     calls = []
 
     def value_and_gradient(x):
@@ -162,7 +191,9 @@ def by_hand():
     return SimpleNamespace(value_and_gradient=value_and_gradient, hessian=hessian), calls
 
 
-@pytest.mark.parametrize("solver", [s for s in PEER_SOLVERS if s.library == SCIPY], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "solver", [s for s in PEER_SOLVERS if s.library == SCIPY], ids=lambda s: s.name
+)
 def test_scipy_is_counted_and_cut_off(solver):
     functions, calls = by_hand()
     run = solver.prepare(VALLEY, functions, LIMITS)
@@ -214,10 +245,22 @@ def test_a_failing_peer_is_a_result_and_failing_ours_is_none(tmp_path):
         raise ValueError("no such thing")
 
     case = [Case("bowl", lambda x: x @ x, np.ones(2))]
-    (found,) = contests(case, [Solver("s", SCIPY, prepare)], {"s": LIMITS}, tmp_path / "kept.json", lambda _: None)
-    assert (found["status"], found["claims"], found["value"]) == ("ValueError: no such thing", False, np.inf)
+    (found,) = contests(
+        case, [Solver("s", SCIPY, prepare)], {"s": LIMITS}, tmp_path / "kept.json", lambda _: None
+    )
+    assert (found["status"], found["claims"], found["value"]) == (
+        "ValueError: no such thing",
+        False,
+        np.inf,
+    )
     with pytest.raises(ValueError, match="no such thing"):
-        contests(case, [Solver("s", ADJOINT, prepare)], {"s": LIMITS}, tmp_path / "other.json", lambda _: None)
+        contests(
+            case,
+            [Solver("s", ADJOINT, prepare)],
+            {"s": LIMITS},
+            tmp_path / "other.json",
+            lambda _: None,
+        )
 
 
 def test_noise_is_in_the_value_alone():
@@ -252,22 +295,48 @@ def record():
             row(NEWTON, ADJOINT, problem=problem, evaluations=10 * factor, hessians=9),
             row(BFGS, ADJOINT, problem=problem, evaluations=20 * factor),
             row("scipy BFGS", SCIPY, problem=problem, evaluations=25 * factor),
-            row("optimistix BFGS", OPTIMISTIX, problem=problem, value=1.0, strict=False, evaluations=5),
+            row(
+                "optimistix BFGS",
+                OPTIMISTIX,
+                problem=problem,
+                value=1.0,
+                strict=False,
+                evaluations=5,
+            ),
         ]
     judge(rows[:5])
     judge(rows[5:])
-    noise = [{"problem": "P", "n": 2, "solver": BFGS, "evaluations": 30, "claims": True, "status": "done", "gap": 1e-7}]
+    noise = [
+        {
+            "problem": "P",
+            "n": 2,
+            "solver": BFGS,
+            "evaluations": 30,
+            "claims": True,
+            "status": "done",
+            "gap": 1e-7,
+        }
+    ]
     cold = [{"n": 2, "method": "default", "call": [1.0, 1.2, 1.1], "process": [3.0, 3.0, 3.0]}]
     starts = [
         {"solver": BFGS, "seconds": [3.0, 3.0, 3.0], "stationary": 1.0},
         {"solver": "optimistix BFGS", "seconds": [1.0, 1.0], "stationary": 0.9},
     ]
-    parts = {"rows": rows, "noise": [noise[0] | {"reached": True}], "cold_starts": cold, "many_starts": starts}
+    parts = {
+        "rows": rows,
+        "noise": [noise[0] | {"reached": True}],
+        "cold_starts": cold,
+        "many_starts": starts,
+    }
     return parts | {"constrained": []}
 
 
 def measured(found):
-    return {bar.promise: (bar.verdict, round(bar.measured.median, 9)) for bar in comparison.bars(found) if bar.measured}
+    return {
+        bar.promise: (bar.verdict, round(bar.measured.median, 9))
+        for bar in comparison.bars(found)
+        if bar.measured
+    }
 
 
 def test_bars():
@@ -317,15 +386,22 @@ def test_tables_and_figures_are_drawn():
     titles = {table.title: table.plain() for table in comparison.tables(found)}
     assert "adjoint BFGS" in titles["Where ours fail"]
     assert FALSE in titles["Where ours fail"]
-    assert "optimistix BFGS  P" in " ".join(titles["False successes of the peers"].split()).replace("BFGS P", "BFGS  P")
+    assert "optimistix BFGS  P" in " ".join(titles["False successes of the peers"].split()).replace(
+        "BFGS P", "BFGS  P"
+    )
     assert "Q" in titles["Problems without a known minimum: they count for nobody"]
-    assert "0 of 1" in next(line for line in titles["Solvers, 1 problems"].splitlines() if line.startswith(BFGS))
+    assert "0 of 1" in next(
+        line for line in titles["Solvers, 1 problems"].splitlines() if line.startswith(BFGS)
+    )
     assert set(comparison.figures(found)) == {"performance", "data"}
 
 
 def test_profiles():
     found = costs(record()["rows"], evaluations)
-    assert {solver: cost.tolist() for solver, cost in found.items()}["optimistix BFGS"] == [np.inf, np.inf]
+    assert {solver: cost.tolist() for solver, cost in found.items()}["optimistix BFGS"] == [
+        np.inf,
+        np.inf,
+    ]
     ratios = performance(found)
     assert ratios["scipy BFGS"].tolist() == [2.5, 2.5]
     assert profile(ratios[DEFAULT])[1].tolist() == [0.5, 1.0]
@@ -338,18 +414,28 @@ def test_what_is_measured_and_when_what_is_kept_goes(monkeypatch, tmp_path):
 
     def fake(chosen, solvers, limits, kept, say):
         kept.write_text("{}")
-        asked.update(problems=[case.name for case in chosen], solvers=[s.name for s in solvers], limits=limits)
+        asked.update(
+            problems=[case.name for case in chosen],
+            solvers=[s.name for s in solvers],
+            limits=limits,
+        )
         return record()["rows"]
 
     library = {name: Case(name, rosenbrock, np.ones(2)) for name in comparison.QUICK.problems}
     monkeypatch.setattr(comparison, "FOLDER", tmp_path)
-    monkeypatch.setattr(comparison, "cases", lambda: library | {"huge": Case("huge", rosenbrock, np.ones(101))})
+    monkeypatch.setattr(
+        comparison, "cases", lambda: library | {"huge": Case("huge", rosenbrock, np.ones(101))}
+    )
     monkeypatch.setattr(comparison, "contests", fake)
     for name in ("cold_starts", "many_starts", "noise_runs", "constrained_rows"):
-        monkeypatch.setattr(comparison, name, lambda *given, name=name: asked.setdefault(name, given) and [])
+        monkeypatch.setattr(
+            comparison, name, lambda *given, name=name: asked.setdefault(name, given) and []
+        )
     found = comparison.run(comparison.QUICK, lambda _: None)
     assert asked["problems"] == list(comparison.QUICK.problems)
-    assert asked["solvers"] == [s.name for s in comparison.SOLVERS if s.name in comparison.QUICK.solvers]
+    assert asked["solvers"] == [
+        s.name for s in comparison.SOLVERS if s.name in comparison.QUICK.solvers
+    ]
     assert [case.name for case in asked["noise_runs"][0]] == ["ROSENBR"]
     assert list(tmp_path.iterdir()) == []
     assert found["rows"] == record()["rows"]

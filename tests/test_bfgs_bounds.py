@@ -1,4 +1,6 @@
-"""BFGS within bounds: directions among the free entries, whose cost is that of a few products, and what it keeps for them."""
+"""BFGS within bounds: directions among the free entries, whose cost is that of a few products, and
+what it keeps for them.
+"""
 
 import time
 
@@ -35,8 +37,12 @@ def positive_definite(rng: np.random.Generator, units: np.ndarray) -> np.ndarray
 class TestDirection:
     @settings(max_examples=40, deadline=None)
     @given(st.integers(0, 2**32 - 1), st.integers(0, 6), st.floats(0, 1))
-    def test_is_newton_s_among_the_free_entries(self, seed: int, decades: int, share: float) -> None:
-        """B_ff d_f = -g_f with B = H^-1, by NumPy and in any units, to what the conjugate gradients are asked for."""
+    def test_is_newton_s_among_the_free_entries(
+        self, seed: int, decades: int, share: float
+    ) -> None:
+        """B_ff d_f = -g_f with B = H^-1, by NumPy and in any units, to what the conjugate gradients
+        are asked for.
+        """
         rng = np.random.default_rng(seed)
         units = 10.0 ** rng.uniform(-decades, decades, N)
         H, g = positive_definite(rng, units), rng.normal(size=N) / units
@@ -47,12 +53,16 @@ class TestDirection:
         B = np.linalg.inv(H / units[:, None] / units[None, :])
         expected = np.zeros(N)
         expected[free] = -np.linalg.solve(B[np.ix_(free, free)], (g * units)[free])
-        np.testing.assert_allclose(d / units, expected, rtol=0, atol=0.1 * np.max(np.abs(expected), initial=0.0))
+        np.testing.assert_allclose(
+            d / units, expected, rtol=0, atol=0.1 * np.max(np.abs(expected), initial=0.0)
+        )
 
     def test_with_no_entry_held_it_is_minus_h_g(self) -> None:
         rng = np.random.default_rng(3)
         H, g = positive_definite(rng, np.ones(N)), rng.normal(size=N)
-        np.testing.assert_allclose(towards(jnp.asarray(H), jnp.asarray(g), jnp.ones(N, bool)), -H @ g, rtol=1e-12)
+        np.testing.assert_allclose(
+            towards(jnp.asarray(H), jnp.asarray(g), jnp.ones(N, bool)), -H @ g, rtol=1e-12
+        )
 
     def test_what_is_left_of_a_step_that_is_too_short_of_products_is_downhill(self) -> None:
         """A held block far worse than twenty products can solve."""
@@ -64,7 +74,9 @@ class TestDirection:
 
 
 def seconds(n: int, bounded: bool) -> float:
-    """CPU seconds of what BFGS does in a step with a fifth of the entries at bounds, of which one joins or leaves."""
+    """CPU seconds of what BFGS does in a step with a fifth of the entries at bounds, of which one
+    joins or leaves.
+    """
     domain = box(n) if bounded else Domain(None, None, jnp.asarray(0.0), Euclidean(), lambda x: x)
     free = jnp.arange(n) >= n // 5 if bounded else jnp.ones(n, bool)
 
@@ -91,5 +103,6 @@ def seconds(n: int, bounded: bool) -> float:
 
 
 def test_a_step_costs_no_cubes() -> None:
-    # Some products with H in place of one, beside the update, which is three; factors anew took 18 times as much.
+    # Some products with H in place of one, beside the update, which is three; factors anew took 18
+    # times as much.
     assert seconds(400, bounded=True) <= 6 * seconds(400, bounded=False)

@@ -31,10 +31,13 @@ def assert_close(found: Bounces, expected: Bounces) -> None:
 
 
 def test_the_series_is_that_of_the_textbook() -> None:
-    """1 m at g = 2 m/s^2, e = 1/2: impacts after 1, 2, 2.5 s, tops of 1/4, 1/16, 1/64 m; at rest after 3 s, (1 + e) / (1 - e)."""
+    """1 m at g = 2 m/s^2, e = 1/2: impacts after 1, 2, 2.5 s, tops of 1/4, 1/16, 1/64 m; at rest
+    after 3 s, (1 + e) / (1 - e).
+    """
     p = jnp.array([0.5, 2.0, 1.0])
     assert_close(
-        series(p, 3), Bounces(*map(jnp.array, ([1.0, 2.0, 2.5], [1.5, 2.25, 2.625], [0.25, 0.0625, 0.015625])))
+        series(p, 3),
+        Bounces(*map(jnp.array, ([1.0, 2.0, 2.5], [1.5, 2.25, 2.625], [0.25, 0.0625, 0.015625]))),
     )
     np.testing.assert_allclose(series(p, 50).impacts[-1], 3.0, rtol=1e-12)
 
@@ -55,7 +58,9 @@ def test_the_derivative_of_the_height_jumps_at_the_impact_by_the_change_of_speed
     """dz/de right after the second impact less that right before is -(v+ - v-) dt/de."""
     impact, by_e = series(P, 2).impacts[1], jax.jacfwd(lambda p: series(p, 2))(P).impacts[1, 0]
     times = impact + jnp.array([-1e-9, 1e-9])
-    z, slopes = jax.jit(jax.vmap(lambda t: jax.value_and_grad(lambda p: height_at(t, p, 2))(P)))(times)
+    z, slopes = jax.jit(jax.vmap(lambda t: jax.value_and_grad(lambda p: height_at(t, p, 2))(P)))(
+        times
+    )
     np.testing.assert_allclose(z, [height_by_series(t, P, 2) for t in times], atol=1e-12)
     e, g, h = P
     before = -e * jnp.sqrt(2 * g * h)

@@ -1,4 +1,6 @@
-"""brachistochrone: times of descent in closed form, the order of the grid's error, and steps that do not grow with the grid."""
+"""brachistochrone: times of descent in closed form, the order of the grid's error, and steps that
+do not grow with the grid.
+"""
 
 from pathlib import Path
 
@@ -8,7 +10,16 @@ import pytest
 
 import adjoint
 from problems.__main__ import main
-from problems.brachistochrone import Settings, closed_form, compare, descend, grid, smooth, travel_time, verify
+from problems.brachistochrone import (
+    Settings,
+    closed_form,
+    compare,
+    descend,
+    grid,
+    smooth,
+    travel_time,
+    verify,
+)
 
 WAY = Settings()
 
@@ -22,7 +33,9 @@ def test_a_straight_way_takes_its_exact_time() -> None:
 
 
 def test_half_an_arch_is_the_closed_form_of_its_ends() -> None:
-    """L = pi R, H = 2 R ends at the lowest point, t_1 = pi, where every start on a cycloid leads in pi sqrt(R / g) (Huygens)."""
+    """L = pi R, H = 2 R ends at the lowest point, t_1 = pi, where every start on a cycloid leads in
+    pi sqrt(R / g) (Huygens).
+    """
     cycloid = closed_form(Settings(length=np.pi * 0.3, drop=0.6, gravity=1.62))
     np.testing.assert_allclose(cycloid, (np.pi, 0.3, np.pi * np.sqrt(0.3 / 1.62)), rtol=1e-13)
 
@@ -35,7 +48,9 @@ def test_the_time_along_the_cycloid_is_of_second_order() -> None:
         # The depth at the grid's x, by Newton's method for t.
         x, t = grid(WAY, n), np.interp(grid(WAY, n), along, np.linspace(0, cycloid.end, len(along)))
         for _ in range(50):
-            t[1:] -= (cycloid.radius * (t - np.sin(t)) - x)[1:] / (cycloid.radius * (1 - np.cos(t)))[1:]
+            t[1:] -= (cycloid.radius * (t - np.sin(t)) - x)[1:] / (
+                cycloid.radius * (1 - np.cos(t))
+            )[1:]
         depth = jnp.asarray(cycloid.radius * (1 - np.cos(t)))[1:-1]
         errors.append(float(travel_time(WAY, x, depth)) / cycloid.time - 1)
     assert errors[1] > 0
@@ -58,7 +73,10 @@ def test_the_sobolev_gradient_finds_the_least_time_in_a_few_steps() -> None:
 
 @pytest.mark.slow
 def test_the_least_time_is_the_cycloids_but_for_an_error_of_second_order() -> None:
-    off = [float(descend(WAY, n, smooth(n), rtol=1e-7).stats["value"]) / closed_form(WAY).time - 1 for n in (24, 48)]
+    off = [
+        float(descend(WAY, n, smooth(n), rtol=1e-7).stats["value"]) / closed_form(WAY).time - 1
+        for n in (24, 48)
+    ]
     np.testing.assert_allclose(off[0] / off[1], 4, rtol=1e-2)
     # The next term of the grid's error is of order 1 / n^4: 1 / 48^4 is 2e-7.
     np.testing.assert_allclose((4 * off[1] - off[0]) / 3, 0, atol=2e-7)
@@ -75,7 +93,9 @@ def test_the_euclidean_gradient_needs_steps_in_proportion_to_the_square_of_the_g
 def test_a_run_leaves_its_pictures(tmp_path: Path) -> None:
     sizes = ["--set", "segments=12", "--set", "grids=2"]
     assert main(["run", "brachistochrone", *sizes, "--out", str(tmp_path / "run")]) == 0
-    assert {"steps.png", "curves.png", "history.csv", "report.html"} <= {f.name for f in (tmp_path / "run").iterdir()}
+    assert {"steps.png", "curves.png", "history.csv", "report.html"} <= {
+        f.name for f in (tmp_path / "run").iterdir()
+    }
 
 
 def test_ends_that_the_grids_do_not_resolve_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
-"""The Bratu problem: the published turning point, sensitivities in closed form, scaling laws, and no answer at the fold.
+"""The Bratu problem: the published turning point, sensitivities in closed form, scaling laws, and
+no answer at the fold.
 
-Published: lambda* = 6.808124423 (A. Mohsen, A simple solution of the Bratu problem, Comput. Math. Appl. 67 (2014) 26-33).
+Published: lambda* = 6.808124423 (A. Mohsen, A simple solution of the Bratu problem, Comput. Math.
+Appl. 67 (2014) 26-33).
 """
 
 import csv
@@ -59,7 +61,9 @@ def test_the_published_turning_point():
 
 @pytest.mark.slow
 def test_the_published_turning_point_to_all_digits():
-    assert extrapolate(np.array(turning_points((*EXTRAPOLATED_GRIDS, 127)))) == pytest.approx(PUBLISHED, abs=6e-10)
+    assert extrapolate(np.array(turning_points((*EXTRAPOLATED_GRIDS, 127)))) == pytest.approx(
+        PUBLISHED, abs=6e-10
+    )
 
 
 def test_richardson_is_exact_for_even_powers():
@@ -71,18 +75,25 @@ def test_the_temperature_agrees_with_another_solver():
     c = coefficients()
     S, _ = jacobian(np.zeros((9, 9)), 4.0, c)
     other = optimize.root(
-        lambda u: S @ u - 4.0 * c.ravel() * np.exp(u) / 100, np.zeros(81), jac=None, method="hybr", tol=1e-13
+        lambda u: S @ u - 4.0 * c.ravel() * np.exp(u) / 100,
+        np.zeros(81),
+        jac=None,
+        method="hybr",
+        tol=1e-13,
     )
     np.testing.assert_allclose(adjoint.require(SOLVE(4.0, c)).ravel(), other.x, rtol=1e-9)
 
 
 @pytest.mark.slow
 def test_the_sensitivities_are_the_closed_form():
-    # d peak / d c = h^2 lambda exp(u) F_u^-T w, and since F knows lambda c only: lambda d peak/d lambda = sum c d peak/d c.
+    # d peak / d c = h^2 lambda exp(u) F_u^-T w, and since F knows lambda c only: lambda d peak/d
+    # lambda = sum c d peak/d c.
     lam, c = 5.0, jnp.asarray(coefficients())
     with adjoint.count_solves() as count:
         slope, derivative = jax.block_until_ready(
-            jax.jit(jax.grad(lambda lam, c: peak_temperature(SQUARE, lam, c), argnums=(0, 1)))(lam, c)
+            jax.jit(jax.grad(lambda lam, c: peak_temperature(SQUARE, lam, c), argnums=(0, 1)))(
+                lam, c
+            )
         )
     assert count.transpose_solves == 1
     u = np.asarray(adjoint.require(SOLVE(lam, c)))
@@ -115,7 +126,9 @@ def test_near_the_fold_the_slope_grows_and_from_there_on_there_is_no_answer():
     scaled = [point.slope * point.distance**0.5 for point in points[:3]]
     limit = float(jax.jit(limit_of_scaled_slope, static_argnums=0)(SQUARE, u, lam_star))
     # The error is of the order sqrt(distance).
-    np.testing.assert_allclose([limit - s for s in scaled], limit * np.sqrt(distances[:3]), atol=0, rtol=0.7)
+    np.testing.assert_allclose(
+        [limit - s for s in scaled], limit * np.sqrt(distances[:3]), atol=0, rtol=0.7
+    )
     for point in points[3:]:
         assert point.status.name in ("DEGENERATE", "SINGULAR", "ILL_CONDITIONED", "NOT_CONVERGED")
         assert np.isnan(point.peak)
@@ -132,7 +145,12 @@ def test_the_branch_turns_at_the_turning_point():
     # The lower part is what is found from lambda, the upper part is another solution.
     np.testing.assert_allclose(adjoint.require(SOLVE(lams[1], ONES)), found[1][1], rtol=1e-10)
     lower = adjoint.require(SOLVE(lams[3], ONES))
-    assert float(SQUARE.peak(lower)) < peak < float(SQUARE.peak(jnp.asarray(found[3][1]))) == pytest.approx(2.0)
+    assert (
+        float(SQUARE.peak(lower))
+        < peak
+        < float(SQUARE.peak(jnp.asarray(found[3][1])))
+        == pytest.approx(2.0)
+    )
 
 
 @pytest.mark.parametrize("points", [4, 5, 10])
@@ -140,12 +158,17 @@ def test_the_peak_is_the_value_in_the_center(points):
     square = Square(points)
     t = square.spacing * np.arange(1, points + 1)
     cubic = 1 + t - 2 * t**2 + 3 * t**3
-    assert float(square.peak(jnp.asarray(np.outer(cubic, cubic)))) == pytest.approx((1 + 0.5 - 0.5 + 0.375) ** 2)
+    assert float(square.peak(jnp.asarray(np.outer(cubic, cubic)))) == pytest.approx(
+        (1 + 0.5 - 0.5 + 0.375) ** 2
+    )
 
 
 @pytest.mark.slow
 def test_beyond_the_turning_point_a_run_ends_with_3_and_says_why(tmp_path, capsys):
-    assert main(["run", "bratu", "--set", "points=8", "--set", "reaction=7", "--out", str(tmp_path)]) == 3
+    assert (
+        main(["run", "bratu", "--set", "points=8", "--set", "reaction=7", "--out", str(tmp_path)])
+        == 3
+    )
     assert "NOT_CONVERGED" in capsys.readouterr().out
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["outcome"] == "NOT_CONVERGED"

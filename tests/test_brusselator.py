@@ -1,4 +1,6 @@
-"""brusselator: rates in closed form, gradients against an independent solver and an implicit one, the wrong gradient, and a run."""
+"""brusselator: rates in closed form, gradients against an independent solver and an implicit one,
+the wrong gradient, and a run.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,16 +37,23 @@ def default() -> Found:
 
 
 def functional_by_radau(y0: np.ndarray, p: np.ndarray) -> float:
-    """J for y0 of shape (2, 8, 8) and coefficients of shape (3, 8, 8), by SciPy's Radau and a Laplacian written anew."""
+    """J for y0 of shape (2, 8, 8) and coefficients of shape (3, 8, 8), by SciPy's Radau and a
+    Laplacian written anew.
+    """
     n = SMALL.points
-    ring = np.eye(n, k=1) + np.eye(n, k=-1) + np.eye(n, k=n - 1) + np.eye(n, k=1 - n) - 2 * np.eye(n)
+    ring = (
+        np.eye(n, k=1) + np.eye(n, k=-1) + np.eye(n, k=n - 1) + np.eye(n, k=1 - n) - 2 * np.eye(n)
+    )
     laplacian = (np.kron(ring, np.eye(n)) + np.kron(np.eye(n), ring)) * (n - 1) ** 2
     A, B, alpha = p.reshape(3, -1)
 
     def rates(t: float, y: np.ndarray) -> np.ndarray:
         u, v = y.reshape(2, -1)
         return np.concatenate(
-            [alpha * (laplacian @ u) + B + u**2 * v - (A + 1) * u, alpha * (laplacian @ v) + A * u - u**2 * v]
+            [
+                alpha * (laplacian @ u) + B + u**2 * v - (A + 1) * u,
+                alpha * (laplacian @ v) + A * u - u**2 * v,
+            ]
         )
 
     def jacobian(t: float, y: np.ndarray) -> np.ndarray:
@@ -56,7 +65,14 @@ def functional_by_radau(y0: np.ndarray, p: np.ndarray) -> float:
         ])  # fmt: skip
 
     found = scipy.integrate.solve_ivp(
-        rates, (0, SMALL.time), y0.ravel(), method="Radau", jac=jacobian, rtol=1e-10, atol=1e-12, t_eval=[SMALL.time]
+        rates,
+        (0, SMALL.time),
+        y0.ravel(),
+        method="Radau",
+        jac=jacobian,
+        rtol=1e-10,
+        atol=1e-12,
+        t_eval=[SMALL.time],
     )
     assert found.success
     return float(np.sum(found.y**2) / (2 * n * n))
@@ -75,7 +91,9 @@ def test_a_wave_diffuses_by_its_eigenvalue() -> None:
     zero = jnp.zeros((n, n))
     p = Coefficients(-jnp.ones((n, n)), zero, jnp.full((n, n), 10.0))
     rate = reaction_diffusion(jnp.zeros(()), Reagents(w, zero), p).u
-    np.testing.assert_allclose(rate, 10 * (n - 1) ** 2 * (2 * np.cos(2 * np.pi / n) - 2) * w, atol=1e-11)
+    np.testing.assert_allclose(
+        rate, 10 * (n - 1) ** 2 * (2 * np.cos(2 * np.pi / n) - 2) * w, atol=1e-11
+    )
 
 
 def test_the_start_is_that_of_the_benchmark() -> None:
@@ -92,7 +110,9 @@ def test_the_default_gradient_is_that_of_an_independent_solver(default: Found) -
     np.testing.assert_allclose(default.value, functional_by_radau(y0, p), rtol=1e-8)
     generator = np.random.default_rng(7)
     dy0, dp = generator.standard_normal(y0.shape), generator.standard_normal(p.shape) * p
-    found = np.vdot(np.stack(default.by_start), dy0) + np.vdot(np.stack(default.by_coefficients), dp)
+    found = np.vdot(np.stack(default.by_start), dy0) + np.vdot(
+        np.stack(default.by_coefficients), dp
+    )
 
     def slope(h: float) -> float:
         J = [functional_by_radau(y0 + s * h * dy0, p + s * h * dp) for s in (1, -1)]
@@ -109,7 +129,10 @@ def test_the_default_gradient_keeps_the_law_of_autonomous_equations(default: Fou
 @pytest.mark.parametrize("points", [8, 16])
 def test_at_the_stability_limit_both_gradients_agree_and_are_certified(points: int) -> None:
     settings = replace(SMALL, points=points)
-    default, discrete = gradient(settings), gradient(settings, sensitivity=adjoint.DiscreteAdjoint())
+    default, discrete = (
+        gradient(settings),
+        gradient(settings, sensitivity=adjoint.DiscreteAdjoint()),
+    )
     assert default.value == discrete.value
     assert bool(default.solution.stats["at_stability_limit"])
     assert max(errors(discrete, default).values()) < 1e-3

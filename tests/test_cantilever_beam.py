@@ -1,4 +1,6 @@
-"""cantilever_beam: the closed form, the conditions that judge all designs under limits, and searches that find it."""
+"""cantilever_beam: the closed form, the conditions that judge all designs under limits, and
+searches that find it.
+"""
 
 from pathlib import Path
 
@@ -15,7 +17,9 @@ BEAM = Settings()
 
 
 def test_the_shares_and_the_start_are_those_of_svanberg() -> None:
-    """61, 37, 19, 7, 1 and x = 5, weight 1.56 (Svanberg 1987, section 6.1), where the deflection is just allowed."""
+    """61, 37, 19, 7, 1 and x = 5, weight 1.56 (Svanberg 1987, section 6.1), where the deflection is
+    just allowed.
+    """
     np.testing.assert_allclose(shares(BEAM), (61, 37, 19, 7, 1), rtol=0)
     start = jnp.asarray(design(BEAM).start)
     np.testing.assert_allclose(start, 5.0, rtol=0)
@@ -31,7 +35,9 @@ def test_the_closed_form_is_the_published_beam() -> None:
 
 @pytest.mark.parametrize("settings", [BEAM, Settings(segments=40, deflection=0.3)])
 def test_the_closed_form_meets_the_conditions(settings: Settings) -> None:
-    """f is of degree 1 and the deflection of degree -3 in x, so f' x + l h' x = 0 gives l = f / 3 (Euler)."""
+    """f is of degree 1 and the deflection of degree -3 in x, so f' x + l h' x = 0 gives l = f / 3
+    (Euler).
+    """
     found = conditions(design(settings), closed_form(settings))
     np.testing.assert_allclose(found.limits, 0.0, atol=1e-13)
     np.testing.assert_allclose(found.multipliers, found.value / 3, rtol=1e-12)
@@ -53,14 +59,18 @@ def test_the_search_finds_the_closed_form() -> None:
     solution = search(design(BEAM), BEAM)
     # Stops at 1e-8 of the derivative at the start, on a curvature of its own size.
     np.testing.assert_allclose(adjoint.require(solution), closed_form(BEAM), rtol=1e-6)
-    np.testing.assert_allclose(solution.stats["multipliers"], WEIGHT * closed_form(BEAM).sum() / 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        solution.stats["multipliers"], WEIGHT * closed_form(BEAM).sum() / 3, rtol=1e-6
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_finds_a_beam_of_many_segments(method: str) -> None:
     settings = Settings(method=method, segments=20, deflection=2.0)
-    np.testing.assert_allclose(adjoint.require(search(design(settings), settings)), closed_form(settings), rtol=1e-6)
+    np.testing.assert_allclose(
+        adjoint.require(search(design(settings), settings)), closed_form(settings), rtol=1e-6
+    )
 
 
 @pytest.mark.slow
@@ -76,7 +86,9 @@ def test_a_run_leaves_its_pictures_and_its_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_cut_short_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_is_cut_short_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cut = ["--set", "max_steps=3", "--set", "method=MMA"]
     assert main(["run", "cantilever_beam", *cut, "--out", str(tmp_path / "run")]) == 3
     assert "NOT_CONVERGED after 3 steps" in capsys.readouterr().out

@@ -1,4 +1,6 @@
-"""catenary: the closed form of a chain of equal links, the derivative of its sag by the length, and a run."""
+"""catenary: the closed form of a chain of equal links, the derivative of its sag by the length, and
+a run.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,15 @@ import pytest
 
 import adjoint
 from problems.__main__ import main
-from problems.catenary import Settings, closed_form, hang, horizontal_tension, nodes, parameters, sag
+from problems.catenary import (
+    Settings,
+    closed_form,
+    hang,
+    horizontal_tension,
+    nodes,
+    parameters,
+    sag,
+)
 
 CHAIN = Settings(links=8)
 
@@ -23,7 +33,9 @@ def test_equal_links_hang_as_the_closed_form_says() -> None:
 
 
 def test_the_closed_form_tends_to_the_catenary() -> None:
-    """a cosh(x / a) with 2 a sinh(s / 2a) = L: at s = 2 a asinh(1), L = 2 a, the sag is (sqrt(2) - 1) a; errors are O(1 / n^2)."""
+    """a cosh(x / a) with 2 a sinh(s / 2a) = L: at s = 2 a asinh(1), L = 2 a, the sag is (sqrt(2) -
+    1) a; errors are O(1 / n^2).
+    """
     errors = []
     for n in (50, 100):
         H, r = closed_form(Settings(links=n, span=2 * np.arcsinh(1.0), length=2.0, mass=2.0))
@@ -34,10 +46,13 @@ def test_the_closed_form_tends_to_the_catenary() -> None:
 
 def test_the_gradient_of_the_sag_agrees_with_the_closed_form_and_with_symmetry() -> None:
     gradient = jax.jit(jax.grad(lambda p: sag(CHAIN, p)))(parameters(CHAIN))
-    # All links longer by the same share: a derivative of the closed form, by Richardson's differences.
-    sags = lambda h: -closed_form(replace(CHAIN, length=CHAIN.length + h))[1][:, 1].min()  # noqa: E731
-    slope = lambda h: (sags(h) - sags(-h)) / (2 * h)  # noqa: E731
-    np.testing.assert_allclose(np.mean(gradient["length"]), (4 * slope(1e-3) - slope(2e-3)) / 3, rtol=1e-8)
+    # All links longer by the same share: a derivative of the closed form, by Richardson's
+    # differences.
+    sags = lambda h: -closed_form(replace(CHAIN, length=CHAIN.length + h))[1][:, 1].min()
+    slope = lambda h: (sags(h) - sags(-h)) / (2 * h)
+    np.testing.assert_allclose(
+        np.mean(gradient["length"]), (4 * slope(1e-3) - slope(2e-3)) / 3, rtol=1e-8
+    )
     # All masses greater by the same share change nothing.
     np.testing.assert_allclose(np.sum(gradient["mass"]), 0.0, atol=1e-10)
     np.testing.assert_allclose(gradient["mass"], gradient["mass"][::-1], atol=1e-10)

@@ -1,4 +1,5 @@
-"""Checkpoints of `minimize`: the same bits after any stop, damage recognized, nothing lost when nothing can be written.
+"""Checkpoints of `minimize`: the same bits after any stop, damage recognized, nothing lost when
+nothing can be written.
 
 Expected is always the run that was never stopped; no number is our own.
 """
@@ -31,7 +32,9 @@ def path(tmp_path: Path) -> Path:
 
 def bits(solution: adjoint.Solution) -> dict[str, tuple[str, bytes] | str]:
     """All that a solution says, but for the clock."""
-    history = {name: column for name, column in solution.stats["history"].items() if name != "seconds"}
+    history = {
+        name: column for name, column in solution.stats["history"].items() if name != "seconds"
+    }
     all_of_it = {"x": solution.value, "code": solution.status.code} | solution.stats | history
     del all_of_it["history"]
     arrays = {name: np.asarray(v) for name, v in all_of_it.items()}
@@ -40,7 +43,9 @@ def bits(solution: adjoint.Solution) -> dict[str, tuple[str, bytes] | str]:
 
 def same(one: adjoint.Solution, other: adjoint.Solution) -> bool:
     """Bit by bit; and the clock only goes forward."""
-    return bits(one) == bits(other) and bool(np.all(np.diff(other.stats["history"]["seconds"]) >= 0))
+    return bits(one) == bits(other) and bool(
+        np.all(np.diff(other.stats["history"]["seconds"]) >= 0)
+    )
 
 
 def names(folder: Path) -> list[str]:
@@ -53,7 +58,9 @@ class TestTheSameBits:
         assert names(path.parent) == ["run.checkpoint", "run.checkpoint.previous"]
 
     @pytest.mark.parametrize("every", [1, 4])
-    def test_after_an_exception_of_the_callback(self, whole: adjoint.Solution, path: Path, every: int) -> None:
+    def test_after_an_exception_of_the_callback(
+        self, whole: adjoint.Solution, path: Path, every: int
+    ) -> None:
         checkpoint = adjoint.Checkpoint(path, every)
         seen: list[int] = []
 
@@ -72,7 +79,13 @@ class TestTheSameBits:
 
     @pytest.mark.parametrize(
         "method",
-        [METHOD, *(pytest.param(m, marks=pytest.mark.slow) for m in (adjoint.BFGS(), adjoint.SteepestDescent()))],
+        [
+            METHOD,
+            *(
+                pytest.param(m, marks=pytest.mark.slow)
+                for m in (adjoint.BFGS(), adjoint.SteepestDescent())
+            ),
+        ],
     )
     def test_after_a_stop_at_every_evaluation(self, path: Path, method: object) -> None:
         whole = run(path, method=method, checkpoint=None, max_steps=6)
@@ -110,7 +123,11 @@ class TestTheSameBits:
         from adjoint.optimize import continuation
 
         leaves: list[jax.Array] = []
-        monkeypatch.setattr(continuation.Continuation, "save", lambda _s, run, *_: leaves.extend(jax.tree.leaves(run)))
+        monkeypatch.setattr(
+            continuation.Continuation,
+            "save",
+            lambda _s, run, *_: leaves.extend(jax.tree.leaves(run)),
+        )
         monkeypatch.setattr(checkpoint_file.Generations, "load", lambda _self: None)
         run("unused", max_steps=2)
         assert leaves
@@ -127,7 +144,9 @@ class TestWhatIsDoneIsDone:
 
         def again(cost: Any = cost, **given: Any) -> adjoint.Solution:
             checkpoint = adjoint.Checkpoint(path)
-            return adjoint.minimize(cost, START, METHOD, gradient=lambda x: 2 * x, checkpoint=checkpoint, **given)
+            return adjoint.minimize(
+                cost, START, METHOD, gradient=lambda x: 2 * x, checkpoint=checkpoint, **given
+            )
 
         def other(x: np.ndarray) -> float:
             return 2 * cost(x)
@@ -136,12 +155,15 @@ class TestWhatIsDoneIsDone:
         assert first.status == adjoint.Status.SUCCESS
         assert same(first, again(max_steps=5000))
         with pytest.raises(
-            ValueError, match=r"with functions .*cost, .*expected functions .*other, .*Name another file"
+            ValueError,
+            match=r"with functions .*cost, .*expected functions .*other, .*Name another file",
         ):
             again(other)
         assert len(calls) == evaluations
 
-    def test_seconds_add_up_and_a_raised_limit_goes_on(self, whole: adjoint.Solution, path: Path) -> None:
+    def test_seconds_add_up_and_a_raised_limit_goes_on(
+        self, whole: adjoint.Solution, path: Path
+    ) -> None:
         def slow(step: adjoint.Step) -> None:
             if step.iteration == 2:
                 time.sleep(0.2)
@@ -157,7 +179,9 @@ class TestWhatIsDoneIsDone:
         assert rest.stats["history"]["seconds"][-1] > 0.2
 
     def test_a_stage_after_which_another_has_begun_is_final(self, path: Path) -> None:
-        """The chain of `minimize` finds the same way through its stages, and does not go on in one that it has left."""
+        """The chain of `minimize` finds the same way through its stages, and does not go on in one
+        that it has left.
+        """
         chain = (adjoint.SteepestDescent(), METHOD)
 
         def through(**given: object) -> adjoint.Solution:
@@ -178,7 +202,10 @@ class TestWhatIsDoneIsDone:
             assert through(max_steps=4, callback=callback).status == adjoint.Status.INTERRUPTED
             assert same(unsaved, through(max_steps=4, callback=callback))
             assert seen == whole_chain
-            assert through(max_steps=6).stats["history"]["iteration"].tolist() == [*range(5), *range(7)]
+            assert through(max_steps=6).stats["history"]["iteration"].tolist() == [
+                *range(5),
+                *range(7),
+            ]
 
 
 class TestDamage:
@@ -196,7 +223,9 @@ class TestDamage:
         self.damage(path, seed)
         good = path.with_name("run.checkpoint.previous")
         before = good.read_bytes()
-        with pytest.warns(UserWarning, match="damaged checkpoint .*run.checkpoint .*going on from .*previous"):
+        with pytest.warns(
+            UserWarning, match="damaged checkpoint .*run.checkpoint .*going on from .*previous"
+        ):
             # Stopped before the first save, the damaged file has not pushed out the good one.
             run(path, callback=self.stop_at_once, max_evaluations=8)
         assert good.read_bytes() == before
@@ -214,7 +243,8 @@ class TestDamage:
             self.damage(file, seed)
         contents = path.read_bytes()
         with pytest.raises(
-            ValueError, match=r"Checkpoint: got the damaged files .*expected a whole checkpoint\. Restore"
+            ValueError,
+            match=r"Checkpoint: got the damaged files .*expected a whole checkpoint\. Restore",
         ):
             run(path)
         assert path.read_bytes() == contents

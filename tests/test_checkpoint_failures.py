@@ -1,4 +1,6 @@
-"""Checkpoints of `minimize` when the process is killed, the disk is full, a signal comes, or the file belongs to something else."""
+"""Checkpoints of `minimize` when the process is killed, the disk is full, a signal comes, or the
+file belongs to something else.
+"""
 
 import errno
 import os
@@ -27,7 +29,9 @@ from adjoint.run import checkpoint as checkpoint_file
 
 SCRIPT = Path(checkpoint_run.__file__)
 # Unlike the others, these tests compare with another process, which has to compile alike.
-ALIKE = {"JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(jax.config.read("jax_disable_most_optimizations")))}
+ALIKE = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(jax.config.read("jax_disable_most_optimizations")))
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,9 @@ def child(path: Path, *words: str) -> "subprocess.Popen[str]":
     home = SCRIPT.parents[1]
     env = os.environ | ALIKE | {"PYTHONPATH": str(home)}
     command = [sys.executable, str(SCRIPT), str(path), *words]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +76,9 @@ class TestKilled:
             assert same(whole, run(path))
         assert names(path.parent) == ["run.checkpoint", "run.checkpoint.previous"]
 
-    @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+    @pytest.mark.parametrize(
+        "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+    )
     def test_a_killed_run_ends_in_the_same_bits(
         self, whole: adjoint.Solution, path: Path, lines: int, seed: int
     ) -> None:
@@ -79,7 +87,9 @@ class TestKilled:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("seed", range(3, 53))
-    def test_wherever_it_is_killed(self, whole: adjoint.Solution, path: Path, lines: int, seed: int) -> None:
+    def test_wherever_it_is_killed(
+        self, whole: adjoint.Solution, path: Path, lines: int, seed: int
+    ) -> None:
         self.killed(path, lines, seed)
         self.check(whole, path)
 
@@ -87,7 +97,11 @@ class TestKilled:
 class TestSignals:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_the_first_ends_the_step_and_saves(
-        self, whole: adjoint.Solution, path: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+        self,
+        whole: adjoint.Solution,
+        path: Path,
+        number: signal.Signals,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         def callback(step: adjoint.Step) -> None:
             if step.iteration == 4:
@@ -104,7 +118,9 @@ class TestSignals:
         assert rest == list(range(5, 13))
 
     @pytest.mark.slow
-    def test_a_process_that_is_told_to_end_saves_first(self, whole: adjoint.Solution, path: Path) -> None:
+    def test_a_process_that_is_told_to_end_saves_first(
+        self, whole: adjoint.Solution, path: Path
+    ) -> None:
         process = child(path, "0", "slowly")
         deadline = time.monotonic() + 120
         while not path.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -124,16 +140,22 @@ class TestSignals:
             run(path, callback=callback)
         assert same(whole, run(path))
 
-    def test_without_checkpoint_and_callback_it_is_as_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_checkpoint_and_callback_it_is_as_ever(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def no_handler(number: signal.Signals, _handler: Any) -> None:
             raise AssertionError(f"{number} was touched")
 
         monkeypatch.setattr(signal, "signal", no_handler)
         run("", checkpoint=None)
 
-    def test_outside_of_the_main_thread_nothing_changes(self, whole: adjoint.Solution, path: Path) -> None:
+    def test_outside_of_the_main_thread_nothing_changes(
+        self, whole: adjoint.Solution, path: Path
+    ) -> None:
         solutions: list[adjoint.Solution] = []
-        thread = threading.Thread(target=lambda: solutions.append(run(path, callback=lambda _: None)))
+        thread = threading.Thread(
+            target=lambda: solutions.append(run(path, callback=lambda _: None))
+        )
         thread.start()
         thread.join()
         assert same(whole, solutions[0])
@@ -152,7 +174,12 @@ class TestNothingCanBeWritten:
         ],
     )
     def test_the_run_goes_on_and_the_last_good_file_stays(
-        self, whole: adjoint.Solution, path: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: int
+        self,
+        whole: adjoint.Solution,
+        path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        call: str,
+        error: int,
     ) -> None:
         run(path, max_evaluations=8)
         good = {p.name: p.read_bytes() for p in path.parent.iterdir()}
@@ -197,7 +224,9 @@ class TestNothingCanBeWritten:
         assert path.with_name("run.checkpoint.previous").read_bytes() == good
         assert same(whole, run(path))
 
-    def test_a_disk_with_space_again_is_used_again(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_disk_with_space_again_is_used_again(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def callback(step: adjoint.Step) -> None:
             monkeypatch.setattr(os, "fsync", _failing(errno.ENOSPC) if step.iteration < 6 else real)
 
@@ -208,7 +237,9 @@ class TestNothingCanBeWritten:
         assert same(solution, run(path, callback=_never))
 
     def warned_once(self, whole: adjoint.Solution, path: Path, error: int) -> None:
-        with pytest.warns(UserWarning, match=rf"could not be saved \({os.strerror(error)}\)") as caught:
+        with pytest.warns(
+            UserWarning, match=rf"could not be saved \({os.strerror(error)}\)"
+        ) as caught:
             assert same(whole, run(path))
         assert len(caught) == 1
 
@@ -228,11 +259,17 @@ class TestAnotherRun:
     @pytest.mark.parametrize(
         ("change", "named"),
         [
-            ({"method": adjoint.LBFGS(memory=4)}, r"method LBFGS\(memory=3\), expected method LBFGS\(memory=4\)"),
+            (
+                {"method": adjoint.LBFGS(memory=4)},
+                r"method LBFGS\(memory=3\), expected method LBFGS\(memory=4\)",
+            ),
             ({"rtol": 1e-4}, "tolerances 1e-08.*expected tolerances 0.0001"),
             ({"bounds": (-5.0, 5.0)}, "bounds"),
             ({"noise": 1e-3}, "noise"),
-            ({"inner_product": adjoint.Weighted(2.0)}, "inner product Euclidean.*expected.*inner product Weighted"),
+            (
+                {"inner_product": adjoint.Weighted(2.0)},
+                "inner product Euclidean.*expected.*inner product Weighted",
+            ),
         ],
     )
     def test_of_other_arguments(self, path: Path, change: dict[str, Any], named: str) -> None:
@@ -250,7 +287,11 @@ class TestAnotherRun:
     def test_of_another_start(self, path: Path, start: np.ndarray, named: str) -> None:
         run(path, max_steps=2)
         checkpoint = adjoint.Checkpoint(path)
-        self.refused(path, named, lambda: adjoint.minimize(valley, jnp.asarray(start), METHOD, checkpoint=checkpoint))
+        self.refused(
+            path,
+            named,
+            lambda: adjoint.minimize(valley, jnp.asarray(start), METHOD, checkpoint=checkpoint),
+        )
 
     def test_of_another_program(self, path: Path) -> None:
         run(path, max_steps=2)
@@ -260,14 +301,18 @@ class TestAnotherRun:
             return valley(1.000001 * x)
 
         self.refused(
-            path, "program", lambda: adjoint.minimize(other, jnp.asarray(START), METHOD, checkpoint=checkpoint)
+            path,
+            "program",
+            lambda: adjoint.minimize(other, jnp.asarray(START), METHOD, checkpoint=checkpoint),
         )
 
     def test_programs_are_told_apart_by_what_they_hold(self) -> None:
         def program(scale: float, data: np.ndarray) -> str:
             known = jnp.asarray(data)
             shape = jax.ShapeDtypeStruct((3,), known.dtype)
-            return continuation._digest([continuation._program(lambda x: scale * jnp.sum((x - known) ** 4), shape)])
+            return continuation._digest(
+                [continuation._program(lambda x: scale * jnp.sum((x - known) ** 4), shape)]
+            )
 
         known = np.arange(3.0)
         assert program(1.0, known) == program(1.0, known.copy())
@@ -282,22 +327,32 @@ class TestAnotherRun:
     def test_of_another_format(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run(path, max_steps=2)
         monkeypatch.setattr(checkpoint_file, "FORMAT", checkpoint_file.FORMAT + 1)
-        self.refused(path, f"of format {checkpoint_file.FORMAT - 1}, expected format", lambda: run(path))
+        self.refused(
+            path, f"of format {checkpoint_file.FORMAT - 1}, expected format", lambda: run(path)
+        )
 
-    def test_another_jax_is_said(self, whole: adjoint.Solution, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_another_jax_is_said(
+        self, whole: adjoint.Solution, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(jax, "__version__", "0.0.1")
             run(path, max_steps=2)
-        with pytest.warns(UserWarning, match=r"written with device cpu, jax 0\.0\.1 and goes on with .*last bits"):
+        with pytest.warns(
+            UserWarning, match=r"written with device cpu, jax 0\.0\.1 and goes on with .*last bits"
+        ):
             assert same(whole, run(path))
 
     def test_every_step_at_most(self) -> None:
-        with pytest.raises(ValueError, match="Checkpoint: got every = 0, expected a number of steps, at least 1"):
+        with pytest.raises(
+            ValueError, match="Checkpoint: got every = 0, expected a number of steps, at least 1"
+        ):
             adjoint.Checkpoint("run.checkpoint", every=0)
 
     def test_inside_jit(self, path: Path) -> None:
         with pytest.raises(ValueError, match="checkpoint inside jit or vmap"):
-            jax.jit(lambda x: adjoint.minimize(valley, x, METHOD, checkpoint=adjoint.Checkpoint(path)))(START)
+            jax.jit(
+                lambda x: adjoint.minimize(valley, x, METHOD, checkpoint=adjoint.Checkpoint(path))
+            )(START)
 
     @staticmethod
     def refused(path: Path, named: str, call: Callable[[], Any]) -> None:

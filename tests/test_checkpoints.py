@@ -1,6 +1,8 @@
-"""Checkpoint schedules: every one gives the bits of store-all, at the number of repeated steps that it promises.
+"""Checkpoint schedules: every one gives the bits of store-all, at the number of repeated steps that
+it promises.
 
-The chain is a nonlinear map of two states that swaps them, so that a step in the wrong place or in the wrong order shows.
+The chain is a nonlinear map of two states that swaps them, so that a step in the wrong place or in
+the wrong order shows.
 """
 
 import functools
@@ -24,7 +26,9 @@ X0, P = jnp.array([0.3, -0.8]), jnp.array([0.9, 0.4, 0.05])
 
 
 def step(k, x, p):
-    return jnp.stack([p[0] * jnp.sin(x[1]) + p[1] * x[0], p[2] * k / MOST + jnp.cos(p[1] * x[0] * x[1])])
+    return jnp.stack(
+        [p[0] * jnp.sin(x[1]) + p[1] * x[0], p[2] * k / MOST + jnp.cos(p[1] * x[0] * x[1])]
+    )
 
 
 def gradient(schedule, count, x0, p):
@@ -65,13 +69,19 @@ def test_store_all_equals_the_gradient_by_jax():
 
     for count, found in zip(STEPS, gradients("all"), strict=True):
         jax.tree.map(
-            functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14), found, expected(count, X0, P)
+            functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14),
+            found,
+            expected(count, X0, P),
         )
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name == "1 slots" else ()) for name in SCHEDULES if name != "all"],
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "1 slots" else ())
+        for name in SCHEDULES
+        if name != "all"
+    ],
 )
 def test_every_schedule_gives_the_same_bits(name):
     for found, expected in zip(gradients(name), gradients("all"), strict=True):
@@ -100,17 +110,21 @@ def calls(schedule, count):
 
 
 def fewest(steps, slots):
-    """The fewest forward steps that reverse so many with so many states, the first of them the start.
+    """The fewest forward steps that reverse so many with so many states, the first of them the
+    start.
 
-    r l - C(s + r, s + 1) with r the fewest runs for which C(s + r, s) >= l (Griewank and Walther, Evaluating Derivatives, 2nd ed.,
-    section 12.3; their count of steps includes the one before every reversed step).
+    r l - C(s + r, s + 1) with r the fewest runs for which C(s + r, s) >= l (Griewank and Walther,
+    Evaluating Derivatives, 2nd ed., section 12.3; their count of steps includes the one before
+    every reversed step).
     """
     runs = next(r for r in range(steps + 1) if math.comb(slots + r, slots) >= steps)
     return runs * steps - math.comb(slots + runs, slots + 1)
 
 
 def test_the_fewest_solve_the_equation_of_bellman():
-    """F(l, s) = min over m of m + F(l - m, s - 1) + F(m, s): m steps on, then what is right of there, then what is left."""
+    """F(l, s) = min over m of m + F(l - m, s - 1) + F(m, s): m steps on, then what is right of
+    there, then what is left.
+    """
     for slots in range(2, 6):
         for steps in range(2, 30):
             ways = [m + fewest(steps - m, slots - 1) + fewest(m, slots) for m in range(1, steps)]

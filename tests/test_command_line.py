@@ -25,7 +25,9 @@ ALWAYS = {"run.json", "command.txt", "result.json", "report.html"}
 @pytest.fixture(autouse=True)
 def example(monkeypatch):
     """The gallery with one more problem, which is part of these tests."""
-    monkeypatch.setattr(problems, "__path__", [*problems.__path__, str(ROOT / "tests" / "gallery_example")])
+    monkeypatch.setattr(
+        problems, "__path__", [*problems.__path__, str(ROOT / "tests" / "gallery_example")]
+    )
 
 
 def run(*arguments, out=None):
@@ -39,7 +41,10 @@ def names(folder):
 def test_list_names_the_problems(capsys):
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.split() == ["parabola", *["Gradient", "descent", "on", "a", "parabola."]] for line in lines)
+    assert any(
+        line.split() == ["parabola", *["Gradient", "descent", "on", "a", "parabola."]]
+        for line in lines
+    )
     assert any(line.startswith("mbb_beam ") for line in lines)
 
 
@@ -54,7 +59,11 @@ def test_run_leaves_everything_and_says_where(tmp_path, capsys):
     result = json.loads((out / "result.json").read_text())
     assert (result["problem"], result["outcome"]) == ("parabola", "DONE")
     assert result["last_iteration"] == {"iteration": 49, "x": float(rows[-1]["x"])}
-    assert result["gradient"] == {"trusted": True, "relative_error": 1e-12, "circumstances": "Judged at x = 1."}
+    assert result["gradient"] == {
+        "trusted": True,
+        "relative_error": 1e-12,
+        "circumstances": "Judged at x = 1.",
+    }
     assert result["settings"] == {"steps": 100, "rate": 0.25, "verbose": False, "trouble": "none"}
     assert result["made_with"]["jax"] == jax.__version__
     report = (out / "report.html").read_text()
@@ -74,8 +83,12 @@ def test_the_command_repeats_the_run(tmp_path, capsys, monkeypatch):
     assert main(words[3:]) == 0
     (second,) = (tmp_path / "runs").iterdir()
     assert second.name.startswith("parabola-")
-    assert (second / "history.csv").read_bytes() == (tmp_path / "first" / "history.csv").read_bytes()
-    assert (second / "command.txt").read_bytes() == (tmp_path / "first" / "command.txt").read_bytes()
+    assert (second / "history.csv").read_bytes() == (
+        tmp_path / "first" / "history.csv"
+    ).read_bytes()
+    assert (second / "command.txt").read_bytes() == (
+        tmp_path / "first" / "command.txt"
+    ).read_bytes()
     assert str(Path("runs") / second.name) in capsys.readouterr().out
 
 
@@ -122,7 +135,14 @@ def test_wrong_usage_is_2_and_one_sentence(arguments, sentence, tmp_path, capsys
 def test_help_lists_the_settings_of_a_problem(verb, capsys):
     assert main([verb, "parabola", "--help"]) == 0
     out = capsys.readouterr().out
-    for text in ("--set", "exit codes:", "--steps", "[default: 50]", "an integer from 1 to 10000", "most iterations"):
+    for text in (
+        "--set",
+        "exit codes:",
+        "--steps",
+        "[default: 50]",
+        "an integer from 1 to 10000",
+        "most iterations",
+    ):
         assert text in " ".join(out.replace("│", " ").split())
     assert ("--out" in out) == (verb == "run")
 
@@ -135,7 +155,9 @@ def test_help_of_a_verb(arguments, capsys):
     assert "exit codes:" in out
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["list", "--help"], ["resume", "-h"], ["new", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["list", "--help"], ["resume", "-h"], ["new", "--help"]]
+)
 def test_help_of_the_rest(arguments, capsys):
     assert main(arguments) == 0
     assert "Usage: python -m problems" in capsys.readouterr().out
@@ -145,7 +167,10 @@ def test_a_folder_that_holds_something_is_2_and_stays_as_it_is(tmp_path, capsys)
     assert run(out=tmp_path) == 0
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert run(out=tmp_path) == 2
-    assert "already holds command.txt, convergence.png, density.png and 5 more; give a new" in capsys.readouterr().err
+    assert (
+        "already holds command.txt, convergence.png, density.png and 5 more; give a new"
+        in capsys.readouterr().err
+    )
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
 
 
@@ -171,7 +196,10 @@ def test_a_disk_that_fills_up_is_5_and_a_sentence_and_goes_on_later(tmp_path, ca
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert code == 5
     mended = f"once that is mended: python -m problems resume {tmp_path}"
-    assert capsys.readouterr().err == f"error: {tmp_path / 'iterations.gif'}: File too large; {mended}\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: {tmp_path / 'iterations.gif'}: File too large; {mended}\n"
+    )
     assert names(tmp_path) == {"run.json", "command.txt", "density.png", "checkpoint"}
     assert main(["resume", str(tmp_path)]) == 0
     assert names(tmp_path) == ALWAYS | PICTURES | {"history.csv"}
@@ -224,7 +252,16 @@ def test_memory_that_runs_out_is_5_and_a_sentence(monkeypatch, capsys):
 
 @pytest.mark.parametrize("kind", [pytest.param("sensitivity", marks=pytest.mark.slow), "density"])
 def test_the_beam_leaves_a_state_that_agrees_with_its_history(kind, tmp_path):
-    settings = ["--set", "nelx=12", "--set", "nely=4", "--set", "max_iterations=3", "--set", f"filter={kind}"]
+    settings = [
+        "--set",
+        "nelx=12",
+        "--set",
+        "nely=4",
+        "--set",
+        "max_iterations=3",
+        "--set",
+        f"filter={kind}",
+    ]
     assert main(["run", "mbb_beam", *settings, "--out", str(tmp_path)]) == 3
     assert names(tmp_path) == ALWAYS | PICTURES | {"history.csv", "state.vti"}
     rows = list(csv.DictReader((tmp_path / "history.csv").open()))

@@ -1,4 +1,6 @@
-"""LU and Cholesky: what is solvable is solved, what is singular is refused, whatever the units of its rows and columns."""
+"""LU and Cholesky: what is solvable is solved, what is singular is refused, whatever the units of
+its rows and columns.
+"""
 
 from typing import Any
 
@@ -67,7 +69,9 @@ def test_units_are_no_reason_to_refuse(side: str, factor: float) -> None:
     rows = np.where(np.arange(20) % 2, factor, 1.0) if side != "columns" else np.ones(20)
     columns = np.where(np.arange(20) % 3, factor, 1.0) if side != "rows" else np.ones(20)
     x = np.random.default_rng(0).normal(size=20)
-    solution = lu(rows[:, None] * matrix("general", 20) * columns, rows * (matrix("general", 20) @ x))
+    solution = lu(
+        rows[:, None] * matrix("general", 20) * columns, rows * (matrix("general", 20) @ x)
+    )
     assert solution.status == Status.SUCCESS
     np.testing.assert_allclose(columns * solution.value, x, rtol=1e-12)
 
@@ -79,11 +83,15 @@ def test_units_are_no_reason_to_refuse_a_definite_matrix(solve: Any, factor: flo
     A = d[:, None] * matrix("definite", 20) * d
     solution = solve(A, d)
     assert solution.status == Status.SUCCESS
-    np.testing.assert_allclose(d * solution.value, np.linalg.solve(matrix("definite", 20), np.ones(20)), rtol=1e-10)
+    np.testing.assert_allclose(
+        d * solution.value, np.linalg.solve(matrix("definite", 20), np.ones(20)), rtol=1e-10
+    )
 
 
 def test_hilbert_up_to_the_last_digit() -> None:
-    """Condition numbers 1.5e10 (n = 8) and 1.6e16 (n = 12): Higham, Accuracy and Stability, 2nd ed., section 28.1."""
+    """Condition numbers 1.5e10 (n = 8) and 1.6e16 (n = 12): Higham, Accuracy and Stability, 2nd
+    ed., section 28.1.
+    """
     for solve in (lu, cholesky):
         solution = solve(scipy.linalg.hilbert(8), np.ones(8))
         assert solution.status == Status.SUCCESS
@@ -127,7 +135,9 @@ def test_cholesky_of_a_nonsymmetric_matrix_is_refused_at_any_scale(scale: float)
 
 
 def test_cholesky_of_a_nonsymmetric_matrix_is_refused_in_float32() -> None:
-    """2 % of asymmetry gives a solution that is wrong by 5 % and more: no rounding of float32 explains that."""
+    """2 % of asymmetry gives a solution that is wrong by 5 % and more: no rounding of float32
+    explains that.
+    """
     A = (np.diag(np.arange(1.0, 8.0)) + 0.02 * np.triu(np.ones((7, 7)), 1)).astype(np.float32)
     solution = cholesky(A, np.random.default_rng(0).normal(size=7).astype(np.float32))
     assert solution.status != Status.SUCCESS
@@ -161,12 +171,18 @@ def test_only_the_bad_lane_is_nan() -> None:
     good = matrix("general", 20)
     A = jnp.stack([good, SINGULAR["1-D Neumann"], 2 * good, np.full((20, 20), np.nan)])
     solution, gradient = jax.vmap(lu_with_gradient, (0, None))(A, jnp.ones(20))
-    np.testing.assert_array_equal(solution.status.code, [0, Status.SINGULAR.code, 0, Status.NONFINITE_INPUT.code])
+    np.testing.assert_array_equal(
+        solution.status.code, [0, Status.SINGULAR.code, 0, Status.NONFINITE_INPUT.code]
+    )
     reference = jax.grad(lambda A, b: jnp.sum(jnp.linalg.solve(A, b)), (0, 1))
     for lane, expected in ((0, good), (2, 2 * good)):
-        np.testing.assert_allclose(solution.value[lane], np.linalg.solve(expected, np.ones(20)), rtol=1e-11)
+        np.testing.assert_allclose(
+            solution.value[lane], np.linalg.solve(expected, np.ones(20)), rtol=1e-11
+        )
         assert_close(
-            jax.tree.map(lambda g, i=lane: g[i], gradient), reference(jnp.asarray(expected), jnp.ones(20)), 1e-10
+            jax.tree.map(lambda g, i=lane: g[i], gradient),
+            reference(jnp.asarray(expected), jnp.ones(20)),
+            1e-10,
         )
     assert all_nan((solution.value[1::2], jax.tree.map(lambda g: g[1::2], gradient)))
 
@@ -174,7 +190,9 @@ def test_only_the_bad_lane_is_nan() -> None:
 @pytest.mark.parametrize("n", [1, 2, 7, 50])
 @pytest.mark.parametrize("kind", ["general", "definite"])
 def test_the_condition_estimate_is_near_the_truth(kind: str, n: int) -> None:
-    """An upper bound on the reciprocal, within a factor of 30 of the equilibrated matrix's true one here."""
+    """An upper bound on the reciprocal, within a factor of 30 of the equilibrated matrix's true one
+    here.
+    """
     A = matrix(kind, n, seed=4)
     r = np.abs(A).max(axis=1)
     c = (np.abs(A) / r[:, None]).max(axis=0)
@@ -186,7 +204,9 @@ def test_the_condition_estimate_is_near_the_truth(kind: str, n: int) -> None:
 
 def test_condition_code_thresholds() -> None:
     codes = [int(condition_code(np.float64(k * 1e-16), 1e-16, np)) for k in (0.0, 0.5, 2.0, 20.0)]
-    assert codes == [int(s) for s in (Status.SINGULAR, Status.SINGULAR, Status.ILL_CONDITIONED, Status.SUCCESS)]
+    assert codes == [
+        int(s) for s in (Status.SINGULAR, Status.SINGULAR, Status.ILL_CONDITIONED, Status.SUCCESS)
+    ]
 
 
 def test_probe_vector_has_entries_from_one_to_two_of_both_signs() -> None:
@@ -199,7 +219,9 @@ def test_probe_vector_has_entries_from_one_to_two_of_both_signs() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_residual_limit_is_well_above_rounding_and_well_below_a_wrong_digit(dtype: Any) -> None:
-    """LU leaves at most about n unit roundoffs (Higham, Accuracy and Stability, 2nd ed., theorem 9.4)."""
+    """LU leaves at most about n unit roundoffs (Higham, Accuracy and Stability, 2nd ed., theorem
+    9.4).
+    """
     assert 100 * np.finfo(dtype).eps <= residual_limit(dtype) <= 2e-4
 
 

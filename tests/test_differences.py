@@ -1,4 +1,5 @@
-"""Extrapolated central differences and the complex step: the error bound holds, and is small where it can be.
+"""Extrapolated central differences and the complex step: the error bound holds, and is small where
+it can be.
 
 The true derivatives are closed forms.
 """
@@ -15,14 +16,17 @@ from adjoint.verify.line import Direction, Line, Objective
 def line_of(f, p, v=None):
     p = np.asarray(p)
     objective = Objective("test", f, p, compile_it=False)
-    return Line(objective, Direction("p", 0, True, {0: np.asarray(p if v is None else v, np.float64)}))
+    return Line(
+        objective, Direction("p", 0, True, {0: np.asarray(p if v is None else v, np.float64)})
+    )
 
 
 def estimate_of(line, rtol=1e-5):
     return central_differences(line, noise_level(line), rtol)
 
 
-# name: function of one number, point, unit of the step, derivative along the unit, relative error that must be reached
+# name: function of one number, point, unit of the step, derivative along the unit, relative error
+# that must be reached
 CLOSED_FORMS = {
     "exp": (np.exp, 1.0, 1.0, math.e, 1e-11),
     "exp, large constant": (lambda x: 1e8 + np.exp(x), 1.0, 1.0, math.e, 1e-5),
@@ -59,14 +63,17 @@ def test_float32_reaches_what_its_noise_allows(constant):
 
 
 def test_a_bounded_function_seen_from_afar_is_not_taken_for_flat():
-    # The slope, 1e-6, hides below the last digit of 1e8 at every step up to 1, and D(h) = sin(h) / h vanishes beyond.
+    # The slope, 1e-6, hides below the last digit of 1e8 at every step up to 1, and D(h) = sin(h) /
+    # h vanishes beyond.
     estimate = estimate_of(line_of(lambda x: 1e8 + 1e-6 * np.sin(x), 0.3))
     assert estimate.error > 1e-7
     assert abs(estimate.value - 0.3e-6 * math.cos(0.3)) <= estimate.error
 
 
 def test_bounds_hold_on_many_random_functions():
-    """Sums of exponentials, sines and rationals with constants up to 1e8 added: no error exceeds its bound."""
+    """Sums of exponentials, sines and rationals with constants up to 1e8 added: no error exceeds
+    its bound.
+    """
     rng = np.random.default_rng(0)
     for _ in range(300):
         a, b, c, x = rng.normal(size=(4, 6))
@@ -75,14 +82,20 @@ def test_bounds_hold_on_many_random_functions():
         def f(t, a=a, b=b, c=c, constant=constant):
             return constant + np.sum(a * np.sin(b * t) + c * np.exp(0.5 * t) + a * b / (1 + t * t))
 
-        derivative = np.sum(x * (a * b * np.cos(b * x) + 0.5 * c * np.exp(0.5 * x) - 2 * a * b * x / (1 + x * x) ** 2))
+        derivative = np.sum(
+            x
+            * (a * b * np.cos(b * x) + 0.5 * c * np.exp(0.5 * x) - 2 * a * b * x / (1 + x * x) ** 2)
+        )
         estimate = estimate_of(line_of(f, x))
         # The bound speaks of the function; the closed form itself is rounded, too.
-        assert abs(estimate.value - derivative) <= estimate.error + 1e-14 * np.sum(np.abs(x * a * b) + np.abs(c))
+        assert abs(estimate.value - derivative) <= estimate.error + 1e-14 * np.sum(
+            np.abs(x * a * b) + np.abs(c)
+        )
 
 
 def test_a_correction_that_vanishes_by_accident_is_not_believed():
-    # Corrections 1e-3 and 1e-5 announce 1e-7, so that is the error left even where the third happens to be nothing.
+    # Corrections 1e-3 and 1e-5 announce 1e-7, so that is the error left even where the third
+    # happens to be nothing.
     assert np.isclose(_truncation([1e-3, 1e-5, 0.0]), 1e-7)
     assert np.isclose(_truncation([1e-3, 0.0]), 1e-4)
     assert _truncation([1e-3, 1e-5, 1e-6]) == 1e-6
@@ -90,8 +103,12 @@ def test_a_correction_that_vanishes_by_accident_is_not_believed():
 
 
 def test_noise_is_measured():
-    def rough(x):  # uniform noise of width 1e-6, standard deviation 1e-6 / sqrt(12), fixed by the digits of x
-        return np.exp(x) + 1e-6 * (np.random.default_rng(np.float64(x).view(np.uint64)).random() - 0.5)
+    def rough(
+        x,
+    ):  # uniform noise of width 1e-6, standard deviation 1e-6 / sqrt(12), fixed by the digits of x
+        return np.exp(x) + 1e-6 * (
+            np.random.default_rng(np.float64(x).view(np.uint64)).random() - 0.5
+        )
 
     levels = [noise_level(line_of(rough, x)) for x in np.linspace(1, 2, 20)]
     assert 0.5 * 1e-6 / math.sqrt(12) < np.median(levels) < 2 * 1e-6 / math.sqrt(12)
@@ -102,7 +119,9 @@ def test_noise_is_measured():
 
 def test_rough_function_has_an_honest_bound():
     def rough(x):
-        return np.exp(x) + 1e-6 * (np.random.default_rng(np.float64(x).view(np.uint64)).random() - 0.5)
+        return np.exp(x) + 1e-6 * (
+            np.random.default_rng(np.float64(x).view(np.uint64)).random() - 0.5
+        )
 
     for x in np.linspace(1, 2, 20):
         estimate = estimate_of(line_of(rough, x))
@@ -117,7 +136,9 @@ def test_constant_function_is_constant():
 
 
 def test_stationary_point_has_zero_slope_within_its_bound():
-    estimate = estimate_of(line_of(lambda x: np.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2), np.ones(6)))
+    estimate = estimate_of(
+        line_of(lambda x: np.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2), np.ones(6))
+    )
     assert abs(estimate.value) <= estimate.error < 1e-10
     assert estimate.slope > 1
     assert not estimate.constant
@@ -148,7 +169,8 @@ def test_complex_step_has_no_cancellation():
 
 
 def test_complex_step_knows_the_rounding_inside_f():
-    # 1e8 x - 1e8 x cancels in the imaginary part as well; what is left carries an error of about 1e-8.
+    # 1e8 x - 1e8 x cancels in the imaginary part as well; what is left carries an error of about
+    # 1e-8.
     value, error = complex_step(line_of(lambda x: (1e8 * x + np.sin(x)) - 1e8 * x, 1.1))
     assert abs(value - 1.1 * math.cos(1.1)) <= error
 

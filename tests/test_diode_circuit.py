@@ -1,7 +1,8 @@
-"""The diode circuit: one diode by Lambert's W, Kirchhoff's law by hand, sensitivities by differences, and values found again.
+"""The diode circuit: one diode by Lambert's W, Kirchhoff's law by hand, sensitivities by
+differences, and values found again.
 
-Closed form: T. C. Banwell and A. Jayakumar, Exact analytical solution for current flow through diode with series resistance,
-Electronics Letters 36 (2000) 291-292.
+Closed form: T. C. Banwell and A. Jayakumar, Exact analytical solution for current flow through
+diode with series resistance, Electronics Letters 36 (2000) 291-292.
 """
 
 import csv
@@ -22,7 +23,9 @@ from problems.network import THERMAL_VOLTAGE, Network
 
 SMALL = Settings(rows=4, columns=5, diodes=5, doubtful=6, measured=0.6)
 SMALL_ARGUMENTS = [
-    word for name in ("rows=4", "columns=5", "diodes=5", "doubtful=6", "measured=0.6") for word in ("--set", name)
+    word
+    for name in ("rows=4", "columns=5", "diodes=5", "doubtful=6", "measured=0.6")
+    for word in ("--set", name)
 ]
 
 
@@ -43,15 +46,28 @@ def test_a_diode_in_series_with_a_resistor_is_lamberts_w(supply, resistance):
     saturation = 1e-9
     one = Network(1, np.array([[0, 1]]), np.array([[0, 1]]))
     solve = jax.jit(jax.value_and_grad(_voltage_of(one, supply)))
-    p = {"log_conductance": jnp.log(1 / jnp.array([resistance])), "log_saturation": jnp.log(jnp.array([saturation]))}
+    p = {
+        "log_conductance": jnp.log(1 / jnp.array([resistance])),
+        "log_saturation": jnp.log(jnp.array([saturation])),
+    }
     v, derivative = solve(p)
-    log_x = np.log(saturation * resistance / THERMAL_VOLTAGE) + (supply + saturation * resistance) / THERMAL_VOLTAGE
+    log_x = (
+        np.log(saturation * resistance / THERMAL_VOLTAGE)
+        + (supply + saturation * resistance) / THERMAL_VOLTAGE
+    )
     # W(exp(y)) for large y, where exp overflows, by w + ln w = y.
-    w = lambertw(np.exp(log_x)).real if log_x < 500 else optimize.brentq(lambda w: w + np.log(w) - log_x, 1, log_x)
+    w = (
+        lambertw(np.exp(log_x)).real
+        if log_x < 500
+        else optimize.brentq(lambda w: w + np.log(w) - log_x, 1, log_x)
+    )
     current = THERMAL_VOLTAGE / resistance * w - saturation
     np.testing.assert_allclose(v, supply - current * resistance, rtol=1e-11)
     # d W / d ln x = W / (1 + W).
-    slope = THERMAL_VOLTAGE * w / (1 + w) * (1 + saturation * resistance / THERMAL_VOLTAGE) - saturation * resistance
+    slope = (
+        THERMAL_VOLTAGE * w / (1 + w) * (1 + saturation * resistance / THERMAL_VOLTAGE)
+        - saturation * resistance
+    )
     np.testing.assert_allclose(derivative["log_saturation"], [-slope], rtol=1e-8, atol=1e-16)
 
 
@@ -70,7 +86,11 @@ def test_the_currents_are_kirchhoffs_law():
     p = {"log_conductance": jnp.log(g), "log_saturation": jnp.log(saturation)}
     d1 = 1e-6 * (np.exp((0.3 - 0.2) / THERMAL_VOLTAGE) - 1)
     d2 = 2e-6 * (np.exp((0.0 + 0.1) / THERMAL_VOLTAGE) - 1)
-    expected = [1.0 * 0.4 + d1 - 5.0, -1.0 * 0.4 - 2.0 * 0.3 - d2 - 6.0, 2.0 * 0.3 - d1 + 3.0 * 0.2 - 7.0]
+    expected = [
+        1.0 * 0.4 + d1 - 5.0,
+        -1.0 * 0.4 - 2.0 * 0.3 - d2 - 6.0,
+        2.0 * 0.3 - d1 + 3.0 * 0.2 - 7.0,
+    ]
     found = network.currents(jnp.asarray(v), (p, jnp.array([5.0, 6.0, 7.0])))
     np.testing.assert_allclose(found, expected, rtol=1e-13)
     full = jax.jacfwd(network.currents)(jnp.asarray(v), (p, jnp.zeros(3)))
@@ -80,12 +100,15 @@ def test_the_currents_are_kirchhoffs_law():
 
 
 def test_the_voltages_agree_with_another_solver(circuit):
-    v = np.asarray(adjoint.require(jax.jit(circuit.solve)(circuit.truth, jnp.zeros(circuit.sources.shape))))
+    v = np.asarray(
+        adjoint.require(jax.jit(circuit.solve)(circuit.truth, jnp.zeros(circuit.sources.shape)))
+    )
     np.testing.assert_array_equal(v[:, circuit.measured], circuit.voltages)
     values = circuit.values(circuit.truth)
     currents = jax.jit(circuit.network.currents)
     slope = jax.jit(jax.jacfwd(circuit.network.currents))
-    # The currents are a monotone function of the voltages, so there is one solution; MINPACK needs a start close to it.
+    # The currents are a monotone function of the voltages, so there is one solution; MINPACK needs
+    # a start close to it.
     for sources, found in zip(circuit.sources, v, strict=True):
         start = found + np.random.default_rng(0).uniform(-0.02, 0.02, 20)
         other = optimize.root(currents, start, args=((values, sources),), jac=slope, tol=1e-13)
@@ -101,14 +124,18 @@ def test_the_sensitivity_and_the_standard_errors_are_those_of_differences(circui
     columns = []
     for name in ("log_conductance", "log_saturation"):
         for k in range(circuit.guess[name].size):
-            moved = [circuit.guess | {name: circuit.guess[name].at[k].add(step)} for step in (h, -h)]
+            moved = [
+                circuit.guess | {name: circuit.guess[name].at[k].add(step)} for step in (h, -h)
+            ]
             high, low = (np.asarray(solve(p, start).value)[:, circuit.measured] for p in moved)
             columns.append((high - low) / (2 * h))
             np.testing.assert_allclose(found[name][:, :, k], columns[-1], rtol=1e-5, atol=1e-9)
     J = np.stack([column.ravel() for column in columns], 1)
     expected = 1e-6 * np.sqrt(np.diag(np.linalg.inv(J.T @ J)))
     errors = standard_errors(circuit, circuit.guess, np.asarray(start), 1e-6)
-    np.testing.assert_allclose(np.concatenate([errors[name] for name in sorted(errors)]), expected, rtol=1e-3)
+    np.testing.assert_allclose(
+        np.concatenate([errors[name] for name in sorted(errors)]), expected, rtol=1e-3
+    )
 
 
 @pytest.mark.slow
@@ -135,8 +162,25 @@ def test_a_circuit_without_a_solution_is_an_error_and_not_a_number(circuit):
 
 
 def test_more_elements_than_there_is_room_for_are_refused(capsys):
-    assert main(["verify", "diode_circuit", "--set", "rows=2", "--set", "columns=2", "--set", "doubtful=0"]) == 2
-    assert "2 x 2 nodes have room for 4 diodes and 4 resistors, got diodes = 200" in capsys.readouterr().err
+    assert (
+        main(
+            [
+                "verify",
+                "diode_circuit",
+                "--set",
+                "rows=2",
+                "--set",
+                "columns=2",
+                "--set",
+                "doubtful=0",
+            ]
+        )
+        == 2
+    )
+    assert (
+        "2 x 2 nodes have room for 4 diodes and 4 resistors, got diodes = 200"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow

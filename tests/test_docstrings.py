@@ -53,5 +53,15 @@ def test_the_slow_ones_are_modules() -> None:
 def test_public_names_have_docstrings_and_solvers_have_examples() -> None:
     for name in adjoint.__all__:
         assert (getattr(adjoint, name).__doc__ or "").strip(), name
-    for name in ("linear_solve", "factorize", "LU", "Cholesky", "SparseDirect", "CG", "MINRES", "GMRES", "MatrixFree"):
+    for name in (
+        "linear_solve",
+        "factorize",
+        "LU",
+        "Cholesky",
+        "SparseDirect",
+        "CG",
+        "MINRES",
+        "GMRES",
+        "MatrixFree",
+    ):
         assert ">>>" in getattr(adjoint, name).__doc__, name

@@ -1,4 +1,6 @@
-"""double_pendulum: a published gradient, exact laws, normal modes, the refusal of what chaos has spoiled, the design, a run."""
+"""double_pendulum: a published gradient, exact laws, normal modes, the refusal of what chaos has
+spoiled, the design, a run.
+"""
 
 import csv
 import json
@@ -26,8 +28,25 @@ from problems.double_pendulum import (
     sensitivities_by_adjoint,
     verify,
 )
-from problems.pendulum import Everything, Pendulum, State, broken_laws, energy, joints, motion, normal_modes
-from problems.pendulum_design import Design, cost, first_design, improve, misses, read_points, times_of
+from problems.pendulum import (
+    Everything,
+    Pendulum,
+    State,
+    broken_laws,
+    energy,
+    joints,
+    motion,
+    normal_modes,
+)
+from problems.pendulum_design import (
+    Design,
+    cost,
+    first_design,
+    improve,
+    misses,
+    read_points,
+    times_of,
+)
 
 MIT = everything(Settings())
 # Nothing equal, nothing at rest.
@@ -45,21 +64,33 @@ def at_the_end(of: Everything) -> tuple[State, Everything]:
 
 
 def by_newton(_: float, y: np.ndarray, of: Everything) -> np.ndarray:
-    """The same motion from M(a) w' = forces, Lagrange's equations with their 2 x 2 matrix, by NumPy."""
+    """The same motion from M(a) w' = forces, Lagrange's equations with their 2 x 2 matrix, by
+    NumPy.
+    """
     (l_1, l_2), (m_1, m_2), g = (np.asarray(leaf) for leaf in of.pendulum)
     d = y[0] - y[1]
-    M = [[(m_1 + m_2) * l_1**2, m_2 * l_1 * l_2 * np.cos(d)], [m_2 * l_1 * l_2 * np.cos(d), m_2 * l_2**2]]
+    M = [
+        [(m_1 + m_2) * l_1**2, m_2 * l_1 * l_2 * np.cos(d)],
+        [m_2 * l_1 * l_2 * np.cos(d), m_2 * l_2**2],
+    ]
     turning = m_2 * l_1 * l_2 * np.sin(d) * np.array([-(y[3] ** 2), y[2] ** 2])
-    return np.append(y[2:], np.linalg.solve(M, turning - g * np.array([(m_1 + m_2) * l_1, m_2 * l_2]) * np.sin(y[:2])))
+    return np.append(
+        y[2:],
+        np.linalg.solve(M, turning - g * np.array([(m_1 + m_2) * l_1, m_2 * l_2]) * np.sin(y[:2])),
+    )
 
 
 @pytest.mark.parametrize("of", [MIT, UNEQUAL], ids=["published", "unequal"])
-def test_the_motion_agrees_with_another_solver_and_its_sensitivities_with_the_laws(of: Everything) -> None:
+def test_the_motion_agrees_with_another_solver_and_its_sensitivities_with_the_laws(
+    of: Everything,
+) -> None:
     now, d = at_the_end(of)
     start = np.asarray(numbers(of.start))
     other = solve_ivp(by_newton, (0.0, 2.0), start, "DOP853", args=(of,), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(numbers(now), other.y[:, -1], rtol=1e-9)
-    assert float(energy(now, of.pendulum)) == pytest.approx(float(energy(of.start, of.pendulum)), abs=1e-10)
+    assert float(energy(now, of.pendulum)) == pytest.approx(
+        float(energy(of.start, of.pendulum)), abs=1e-10
+    )
     laws = LAWS(2.0, now, d, of)
     assert set(laws) == {"mass", "length", "time", "shift", "energy", "volume"}
     for name, broken in laws.items():
@@ -67,7 +98,9 @@ def test_the_motion_agrees_with_another_solver_and_its_sensitivities_with_the_la
 
 
 def test_the_published_gradient() -> None:
-    """MIT 18.063, double-pendulum-sensitivity.ipynb: forward mode, whose tolerance of 1e-10 leaves it about 6 digits."""
+    """MIT 18.063, double-pendulum-sensitivity.ipynb: forward mode, whose tolerance of 1e-10 leaves
+    it about 6 digits.
+    """
     now, d = at_the_end(MIT)
     gradient = 2 * numbers(now) @ jnp.concatenate(d.start, axis=1)
     published = [17.425310160434826, -37.7130498818074, -3.517137064485507, -27.856006327870688]
@@ -76,7 +109,12 @@ def test_the_published_gradient() -> None:
 
 @pytest.mark.parametrize(
     ("leaf", "laws"),
-    [("masses", {"mass"}), ("lengths", {"length"}), ("gravity", {"length", "time"}), ("angles", {"shift", "volume"})],
+    [
+        ("masses", {"mass"}),
+        ("lengths", {"length"}),
+        ("gravity", {"length", "time"}),
+        ("angles", {"shift", "volume"}),
+    ],
 )
 def test_laws_notice_wrong_sensitivities(leaf: str, laws: set[str]) -> None:
     now, d = at_the_end(UNEQUAL)
@@ -97,7 +135,9 @@ def test_the_adjoint_agrees_with_forward_mode() -> None:
 def test_small_oscillations() -> None:
     omegas, modes = normal_modes(MIT.pendulum)
     g = float(MIT.pendulum.gravity)
-    np.testing.assert_allclose(omegas**2, g * np.array([2 - np.sqrt(2), 2 + np.sqrt(2)]), rtol=1e-13)
+    np.testing.assert_allclose(
+        omegas**2, g * np.array([2 - np.sqrt(2), 2 + np.sqrt(2)]), rtol=1e-13
+    )
     np.testing.assert_allclose(modes, [[1, 1], [np.sqrt(2), -np.sqrt(2)]], rtol=1e-13)
     for of in (MIT, UNEQUAL):
         assert mode_error(of.pendulum) < 3e-8
@@ -144,10 +184,14 @@ def test_the_tip_meets_the_points_in_their_order() -> None:
     assert np.abs(misses(task, x)).max() < 1e-9
     assert path[0][1] > 1
     # Another solver, from the design's velocities, lengths and times.
-    of = Everything(State(jnp.zeros(2), x.velocities), task.pendulum._replace(lengths=jnp.exp(x.log_lengths)))
+    of = Everything(
+        State(jnp.zeros(2), x.velocities), task.pendulum._replace(lengths=jnp.exp(x.log_lengths))
+    )
     ts = np.asarray(times_of(x))
     start = np.asarray(numbers(of.start))
-    other = solve_ivp(by_newton, (0.0, ts[-1]), start, "DOP853", t_eval=ts, args=(of,), rtol=1e-11, atol=1e-11)
+    other = solve_ivp(
+        by_newton, (0.0, ts[-1]), start, "DOP853", t_eval=ts, args=(of,), rtol=1e-11, atol=1e-11
+    )
     tips = joints(jnp.asarray(other.y[:2].T), of.pendulum.lengths)[:, 1]
     # The design's own steps are of 1e-2 s, by a method of order 5.
     np.testing.assert_allclose(tips, task.points, atol=1e-5)
@@ -160,8 +204,10 @@ def test_the_gradient_of_the_design_is_trusted() -> None:
     assert verdict.trusted
     assert verdict.relative_error < 1e-9
     task = job(Settings())
-    shifted = lambda x: jax.grad(lambda x: cost(task, x))(Design(x[0], x[1], x[2] + 1e-5))  # noqa: E731
-    assert not adjoint.verify_gradient(lambda x: cost(task, x), first_design(task), gradient=shifted, rtol=1e-7).trusted
+    shifted = lambda x: jax.grad(lambda x: cost(task, x))(Design(x[0], x[1], x[2] + 1e-5))
+    assert not adjoint.verify_gradient(
+        lambda x: cost(task, x), first_design(task), gradient=shifted, rtol=1e-7
+    ).trusted
 
 
 @pytest.mark.slow
@@ -182,7 +228,11 @@ def test_a_run_meets_everything_and_leaves_its_pictures(tmp_path: Path) -> None:
     assert result["gradient"]["relative_error"] < 1e-9
     assert "UNTRUSTED first at" in result["ending"]
     rows = list(csv.DictReader((tmp_path / "history.csv").open()))
-    assert [rows[0]["trusted"], rows[-1]["trusted"], rows[-1]["trusted_near_rest"]] == ["1", "0", "1"]
+    assert [rows[0]["trusted"], rows[-1]["trusted"], rows[-1]["trusted_near_rest"]] == [
+        "1",
+        "0",
+        "1",
+    ]
     # What is trusted has a right digit at least as long as sensitivities are below 1e7.
     for row in rows:
         if row["trusted"] == "1" and float(row["norm"]) < 1e7:
@@ -194,7 +244,9 @@ def test_a_run_meets_everything_and_leaves_its_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_design_that_is_not_finished_ends_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_design_that_is_not_finished_ends_with_3(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     short = ["--set", "max_iterations=2", "--set", "longest=2"]
     assert main(["run", "double_pendulum", *short, "--out", str(tmp_path)]) == 3
     assert "after 2 iterations" in capsys.readouterr().out

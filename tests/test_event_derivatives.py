@@ -1,4 +1,6 @@
-"""Derivatives through events of hybrid_solve, several at one time among them, against closed forms."""
+"""Derivatives through events of hybrid_solve, several at one time among them, against closed
+forms.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +17,9 @@ from adjoint import Event, Status, hybrid_solve
 TIGHT = {"rtol": 1e-10, "atol": 1e-12}
 
 
-def agree(found: Callable[[Array], Array], exact: Callable[[Array], Array], x: Array, rtol: float = 1e-7) -> None:
+def agree(
+    found: Callable[[Array], Array], exact: Callable[[Array], Array], x: Array, rtol: float = 1e-7
+) -> None:
     """Values and Jacobians."""
     jacobian = jax.jit(jax.jacrev(lambda x: (found(x), found(x)), has_aux=True))
     slopes, value = jacobian(x)
@@ -60,7 +64,9 @@ class TestValves:
     @pytest.mark.slow
     def test_in_one_pipe_the_first_decides(self) -> None:
         """y = min(p0, p1): a kink where they are equal."""
-        agree(lambda p: self.solve(lambda a, b: a * b, p).value.y[0], jnp.min, jnp.array([0.3, 0.6]))
+        agree(
+            lambda p: self.solve(lambda a, b: a * b, p).value.y[0], jnp.min, jnp.array([0.3, 0.6])
+        )
         refused(lambda p: self.solve(lambda a, b: a * b, p), jnp.array([0.3, 0.3]))
 
     @pytest.mark.slow
@@ -77,15 +83,22 @@ class TestValves:
 
 
 class TestOscillators:
-    """y_i = a_i sin t; each adds up the times at which it rises through 1/2: arcsin(1 / (2 a_i)) + 2 pi k."""
+    """y_i = a_i sin t; each adds up the times at which it rises through 1/2: arcsin(1 / (2 a_i)) +
+    2 pi k.
+    """
 
     @staticmethod
     def sums(a: Array, order: int = 1) -> Array:
         def f(t: Array, y: Array, a: Array) -> Array:
             return jnp.concatenate([a * jnp.cos(t), jnp.zeros(2)])
 
-        events = [Event(lambda t, y, a, i=i: 0.5 - y[i], lambda t, y, a, i=i: y.at[2 + i].add(t)) for i in range(2)]
-        return hybrid_solve(f, jnp.zeros(4), a, 0.0, 10.0, events[::order], max_events=5, **TIGHT).value.y[2:]
+        events = [
+            Event(lambda t, y, a, i=i: 0.5 - y[i], lambda t, y, a, i=i: y.at[2 + i].add(t))
+            for i in range(2)
+        ]
+        return hybrid_solve(
+            f, jnp.zeros(4), a, 0.0, 10.0, events[::order], max_events=5, **TIGHT
+        ).value.y[2:]
 
     @staticmethod
     def exact(a: Array) -> Array:
@@ -112,10 +125,14 @@ class TestOscillators:
 
 @pytest.mark.slow
 class TestCorner:
-    """A ball thrown so that it meets the floor and a wall at w at one time: both coordinates are independent."""
+    """A ball thrown so that it meets the floor and a wall at w at one time: both coordinates are
+    independent.
+    """
 
     FLOOR = Event(lambda t, y, p: y[1], lambda t, y, p: y.at[3].set(-p[0] * y[3]))
-    WALL = Event(lambda t, y, p: y[0] - p[1], lambda t, y, p: y.at[2].set(-p[0] * y[2]), direction=1)
+    WALL = Event(
+        lambda t, y, p: y[0] - p[1], lambda t, y, p: y.at[2].set(-p[0] * y[2]), direction=1
+    )
 
     def test_first_derivatives(self) -> None:
         def f(t: Array, y: Array, p: Array) -> Array:
@@ -123,20 +140,31 @@ class TestCorner:
 
         def found(x: Array) -> Array:
             p, y0, end = x[:3], jnp.concatenate([jnp.zeros(2), x[3:5]]), x[5]
-            return hybrid_solve(f, y0, p, 0.0, end, [self.FLOOR, self.WALL], max_events=3, **TIGHT).value.y
+            return hybrid_solve(
+                f, y0, p, 0.0, end, [self.FLOOR, self.WALL], max_events=3, **TIGHT
+            ).value.y
 
         def exact(x: Array) -> Array:
             e, w, g, u, v, end = x
             lands, hits = 2 * v / g, w / u
             since = end - lands
-            return jnp.stack([w - e * u * (end - hits), e * v * since - g * since**2 / 2, -e * u, e * v - g * since])
+            return jnp.stack(
+                [
+                    w - e * u * (end - hits),
+                    e * v * since - g * since**2 / 2,
+                    -e * u,
+                    e * v - g * since,
+                ]
+            )
 
         agree(found, exact, jnp.array([0.8, 3.0, 10.0, 2.0, 7.5, 2.0]))
 
 
 @pytest.mark.slow
 class TestCascade:
-    """A ball at x with the speed v meets a row of three at 1 at rest: each hands its speed on, times e, at once."""
+    """A ball at x with the speed v meets a row of three at 1 at rest: each hands its speed on,
+    times e, at once.
+    """
 
     COUNT = 3
 
@@ -144,10 +172,14 @@ class TestCascade:
         def passes(k: int, t: Array, y: Array, e: Array) -> Array:
             return y.at[k].set(0.0).at[k + 1].set(e * y[k])
 
-        first = Event(lambda t, y, e: jnp.where(y[1] > 0, 1 - y[0], 1.0), lambda t, y, e: passes(1, t, y, e))
+        first = Event(
+            lambda t, y, e: jnp.where(y[1] > 0, 1 - y[0], 1.0), lambda t, y, e: passes(1, t, y, e)
+        )
         # A ball that is faster than the next by 0.1 hits it.
         next = [
-            Event(lambda t, y, e, k=k: 0.1 + y[k + 1] - y[k], lambda t, y, e, k=k: passes(k, t, y, e))
+            Event(
+                lambda t, y, e, k=k: 0.1 + y[k + 1] - y[k], lambda t, y, e, k=k: passes(k, t, y, e)
+            )
             for k in range(2, 1 + self.COUNT)
         ]
         return [*next[::-1], first]
@@ -156,7 +188,8 @@ class TestCascade:
         e, x0, v = x
 
         def f(t: Array, y: Array, e: Array) -> Array:
-            # The last ball is followed through y0, the first one too: the others stay where they are.
+            # The last ball is followed through y0, the first one too: the others stay where they
+            # are.
             return jnp.concatenate([(y[1] + y[-1])[None], jnp.zeros(1 + self.COUNT)])
 
         y0 = jnp.concatenate([jnp.stack([x0, v]), jnp.zeros(self.COUNT)])
@@ -185,7 +218,10 @@ class TestCascade:
         first = Event(lambda t, y, p: p - t, lambda t, y, p: 0 * y)
         other = Event(lambda t, y, p: y, lambda t, y, p: y + 1)
         refused(
-            lambda p: hybrid_solve(lambda t, y, p: 0 * y, jnp.array(1.0), p, 0.0, 1.0, [first, other]), jnp.array(0.5)
+            lambda p: hybrid_solve(
+                lambda t, y, p: 0 * y, jnp.array(1.0), p, 0.0, 1.0, [first, other]
+            ),
+            jnp.array(0.5),
         )
 
     def test_a_second_time_at_one_time_is_too_much(self) -> None:
@@ -193,14 +229,18 @@ class TestCascade:
         start = Event(lambda t, y, p: p - t, lambda t, y, p: -y)
         up = Event(lambda t, y, p: y, lambda t, y, p: -y)
         down = Event(lambda t, y, p: y, lambda t, y, p: -y, direction=1)
-        solution = hybrid_solve(lambda t, y, p: 0 * y, jnp.array(1.0), 0.5, 0.0, 1.0, [start, up, down])
+        solution = hybrid_solve(
+            lambda t, y, p: 0 * y, jnp.array(1.0), 0.5, 0.0, 1.0, [start, up, down]
+        )
         assert solution.status.name == "MAX_EVENTS"
         assert int(solution.stats["events"]) <= 4
 
 
 @pytest.mark.slow
 class TestSamples:
-    """Drop from h with restitution e: heights before and after the first impact, at times that move."""
+    """Drop from h with restitution e: heights before and after the first impact, at times that
+    move.
+    """
 
     @staticmethod
     def found(x: Array, **options: Any) -> Array:
@@ -211,7 +251,9 @@ class TestSamples:
             return jnp.stack([y[1], -10.0 + 0 * y[1]])
 
         y0 = jnp.stack([h, 0 * h])
-        value = hybrid_solve(f, y0, e, t0, end, bounce, ts=x[4:], max_events=2, **TIGHT, **options).value
+        value = hybrid_solve(
+            f, y0, e, t0, end, bounce, ts=x[4:], max_events=2, **TIGHT, **options
+        ).value
         assert value.samples is not None
         return jnp.concatenate([value.samples.ravel(), value.times[:1]])
 
@@ -230,7 +272,9 @@ class TestSamples:
 
     X = (0.8, 1.25, 0.1, 1.1, 0.1, 0.3, 0.6, 0.9, 1.1)
 
-    @pytest.mark.parametrize("sensitivity", [None, adjoint.InterpolatingAdjoint(), adjoint.ForwardSensitivity()])
+    @pytest.mark.parametrize(
+        "sensitivity", [None, adjoint.InterpolatingAdjoint(), adjoint.ForwardSensitivity()]
+    )
     def test_with_respect_to_everything(self, sensitivity: Any) -> None:
         # The impact is at 0.6, where a sample is the state after it.
         agree(lambda x: self.found(x, sensitivity=sensitivity), self.exact, jnp.array(self.X), 1e-6)
@@ -264,7 +308,9 @@ def test_functions_may_close_over_what_is_differentiated() -> None:
         def f(t: Array, y: Array, p: Array) -> Array:
             return jnp.stack([y[1], 0 * y[1] - g])
 
-        value = hybrid_solve(f, jnp.array([1.0, 0.0]), 0.0, 0.0, 0.6, bounce, max_events=2, **TIGHT).value
+        value = hybrid_solve(
+            f, jnp.array([1.0, 0.0]), 0.0, 0.0, 0.6, bounce, max_events=2, **TIGHT
+        ).value
         return jnp.stack([value.times[0], value.y[1]])
 
     def exact(x: Array) -> Array:

@@ -108,10 +108,15 @@ def valves(events: Any) -> None:
     def f(t: Array, y: Array, p: Array) -> Array:
         return jnp.stack([y[1] + 2 * y[2], 0 * y[1], 0 * y[2]])
 
-    close = [events.Event(lambda t, y, p, i=i: p[i] - t, lambda t, y, p, i=i: y.at[1 + i].set(0.0)) for i in range(2)]
+    close = [
+        events.Event(lambda t, y, p, i=i: p[i] - t, lambda t, y, p, i=i: y.at[1 + i].set(0.0))
+        for i in range(2)
+    ]
 
     def filled(p: Array) -> Array:
-        return events.hybrid_solve(f, jnp.array([0.0, 1.0, 1.0]), p, 0.0, 1.0, close, max_events=3).value.y[0]
+        return events.hybrid_solve(
+            f, jnp.array([0.0, 1.0, 1.0]), p, 0.0, 1.0, close, max_events=3
+        ).value.y[0]
 
     value, slope = jax.value_and_grad(filled)(jnp.array([0.3, 0.3]))
     np.testing.assert_allclose([value, *slope], [0.9, 1.0, 2.0], rtol=1e-6)

@@ -1,4 +1,6 @@
-"""When events fire in hybrid_solve, and which models it refuses; right answers from closed forms."""
+"""When events fire in hybrid_solve, and which models it refuses; right answers from closed
+forms.
+"""
 
 from typing import Any
 
@@ -39,7 +41,9 @@ def only(solution: adjoint.Solution[adjoint.Hybrid], expected: list[float]) -> N
 
 
 class TestAccumulation:
-    """Drop from 1 m: impacts accumulate at sqrt(2 / g) (1 + e) / (1 - e); without rebound there is no second one."""
+    """Drop from 1 m: impacts accumulate at sqrt(2 / g) (1 + e) / (1 - e); without rebound there is
+    no second one.
+    """
 
     def test_is_refused(self) -> None:
         for floor in (0.0, 1.0):
@@ -106,20 +110,26 @@ class TestArmed:
             pytest.param(0.75, 0, [0.25, 0.75, 1.25, 1.75, 2.25], marks=pytest.mark.slow),
         ],
     )
-    def test_zero_at_the_start_does_not_fire(self, phase: float, direction: Any, expected: list[float]) -> None:
+    def test_zero_at_the_start_does_not_fire(
+        self, phase: float, direction: Any, expected: list[float]
+    ) -> None:
         event = Event(lambda t, y, p: jnp.sin(2 * jnp.pi * (t + p)), direction=direction)
         only(hybrid_solve(rests, jnp.array(0.0), phase, 0.0, 2.3, event), expected)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("share", [0.1, 0.37, 0.62, 0.9])
     def test_an_interval_may_be_split(self, share: float) -> None:
-        """Impacts at sqrt(2 / g) and then every 2 e v / g; no matter where the solve is interrupted."""
+        """Impacts at sqrt(2 / g) and then every 2 e v / g; no matter where the solve is
+        interrupted.
+        """
         p, y0, end = jnp.array([0.8, 0.0]), jnp.array([1.0, 0.0]), 1.9
         whole = hybrid_solve(fall, y0, p, 0.0, end, BOUNCE, **TIGHT)
         first = hybrid_solve(fall, y0, p, 0.0, share * end, BOUNCE, **TIGHT)
         second = hybrid_solve(fall, first.value.y, p, share * end, end, BOUNCE, **TIGHT)
         np.testing.assert_allclose(second.value.y, whole.value.y, rtol=1e-8)
-        assert int(first.stats["events"]) + int(second.stats["events"]) == int(whole.stats["events"])
+        assert int(first.stats["events"]) + int(second.stats["events"]) == int(
+            whole.stats["events"]
+        )
 
     @pytest.mark.slow
     def test_time_may_run_backwards(self) -> None:
@@ -130,11 +140,15 @@ class TestArmed:
         back = hybrid_solve(fall, there.value.y, p, end, 0.0, undo, ts=[end, 0.2, 0.0], **TIGHT)
         np.testing.assert_allclose(back.value.y, y0, atol=1e-8)
         np.testing.assert_allclose(back.value.times[:2], there.value.times[1::-1], rtol=1e-9)
-        np.testing.assert_allclose(back.value.samples[1], [1 - GRAVITY * 0.02, -GRAVITY * 0.2], rtol=1e-8)
+        np.testing.assert_allclose(
+            back.value.samples[1], [1 - GRAVITY * 0.02, -GRAVITY * 0.2], rtol=1e-8
+        )
 
 
 class TestBetweenSteps:
-    @pytest.mark.parametrize("scale", [1.0, *(pytest.param(a, marks=pytest.mark.slow) for a in (1e-12, 1e12))])
+    @pytest.mark.parametrize(
+        "scale", [1.0, *(pytest.param(a, marks=pytest.mark.slow) for a in (1e-12, 1e12))]
+    )
     def test_a_condition_may_change_faster_than_the_state(self, scale: float) -> None:
         event = Event(lambda t, y, p: p * jnp.cos(2 * jnp.pi * t), lambda t, y, p: y + 1)
         solution = hybrid_solve(rests, jnp.array(0.0), scale, 0.0, 10.0, event, max_events=32)
@@ -167,7 +181,9 @@ class TestBetweenSteps:
         else:
             count = int(solution.stats["events"])
             assert count == (level < 1)
-            np.testing.assert_allclose(solution.value.times[:count], [np.pi + np.arcsin(level)][:count], rtol=1e-4)
+            np.testing.assert_allclose(
+                solution.value.times[:count], [np.pi + np.arcsin(level)][:count], rtol=1e-4
+            )
 
 
 def drain(t: Array, y: Array, p: Array) -> Array:
@@ -201,7 +217,9 @@ class TestConditionsThatAreNotNumbers:
 
     @pytest.mark.slow
     def test_nan_at_the_start_is_bad_input_and_infinity_is_never(self) -> None:
-        solution = hybrid_solve(drain, jnp.array(1.0), 0.0, 0.0, 2.0, Event(lambda t, y, p: jnp.nan * y))
+        solution = hybrid_solve(
+            drain, jnp.array(1.0), 0.0, 0.0, 2.0, Event(lambda t, y, p: jnp.nan * y)
+        )
         assert names(solution) == "NONFINITE_INPUT"
         never = Event(lambda t, y, p: jnp.where(y > -9, jnp.inf, y))
         only(hybrid_solve(drain, jnp.array(1.0), 0.0, 0.0, 2.0, never), [])

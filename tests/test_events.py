@@ -1,4 +1,6 @@
-"""hybrid_solve against closed forms: a bouncing ball, a thermostat, a switch at a time that is a parameter."""
+"""hybrid_solve against closed forms: a bouncing ball, a thermostat, a switch at a time that is a
+parameter.
+"""
 
 from typing import Any
 
@@ -35,7 +37,9 @@ def ball(height: Array, p: Array, end: Array, mode: Any = "reverse") -> Array:
 
 
 def ball_exact(height: Array, p: Array, end: Array) -> Array:
-    """Free fall: impacts after sqrt(2 h/g) and then every 2 v/g, with v = e sqrt(2 g h), e^2 sqrt(2 g h), ..."""
+    """Free fall: impacts after sqrt(2 h/g) and then every 2 v/g, with v = e sqrt(2 g h), e^2 sqrt(2
+    g h), ...
+    """
     e, g = p
     first, v = jnp.sqrt(2 * height / g), jnp.sqrt(2 * g * height)
     second = first + 2 * e * v / g
@@ -45,7 +49,8 @@ def ball_exact(height: Array, p: Array, end: Array) -> Array:
 
 class TestBouncingBall:
     def test_value_and_the_number_of_events(self) -> None:
-        # The interpolant places the event to the tolerance; the correction makes it exact to rounding.
+        # The interpolant places the event to the tolerance; the correction makes it exact to
+        # rounding.
         np.testing.assert_allclose(ball(HEIGHT, P, END), ball_exact(HEIGHT, P, END), rtol=1e-9)
         solution = hybrid_solve(fall, jnp.array([2.0, 0.0]), P, 0.0, 2.0, BOUNCE, max_events=3)
         assert int(solution.stats["events"]) == 2
@@ -67,13 +72,17 @@ class TestBouncingBall:
             return outputs @ jnp.array([1.0, -0.5, 2.0, 3.0])
 
         found = jax.jit(jax.jacfwd(jax.grad(lambda p: functional(ball(HEIGHT, p, END)))))(P)
-        np.testing.assert_allclose(found, jax.hessian(lambda p: functional(ball_exact(HEIGHT, p, END)))(P), rtol=1e-7)
+        np.testing.assert_allclose(
+            found, jax.hessian(lambda p: functional(ball_exact(HEIGHT, p, END)))(P), rtol=1e-7
+        )
 
     @pytest.mark.slow
     def test_batch(self) -> None:
         heights = jnp.array([1.9, 2.0, 2.1])
         found = jax.vmap(jax.grad(lambda h: ball(h, P, END)[0]))(heights)
-        np.testing.assert_allclose(found, jax.vmap(jax.grad(lambda h: ball_exact(h, P, END)[0]))(heights), rtol=1e-8)
+        np.testing.assert_allclose(
+            found, jax.vmap(jax.grad(lambda h: ball_exact(h, P, END)[0]))(heights), rtol=1e-8
+        )
 
     def test_a_ball_at_rest_has_too_many_events(self) -> None:
         def height(p: Array) -> tuple[Array, Status]:
@@ -88,10 +97,17 @@ class TestBouncingBall:
 class TestSwitchAtAParameter:
     @staticmethod
     def filled(close: Array) -> Array:
-        """A tank that fills at the rate 1 until the valve closes at the time `close`: y(1) = close."""
+        """A tank that fills at the rate 1 until the valve closes at the time `close`: y(1) =
+        close.
+        """
         shut = Event(lambda t, y, p: p - t, lambda t, y, p: y.at[1].set(0.0))
         solution = hybrid_solve(
-            lambda t, y, p: jnp.stack([y[1], 0 * y[1]]), jnp.array([0.0, 1.0]), close, 0.0, 1.0, shut
+            lambda t, y, p: jnp.stack([y[1], 0 * y[1]]),
+            jnp.array([0.0, 1.0]),
+            close,
+            0.0,
+            1.0,
+            shut,
         )
         return solution.value.y[0]
 
@@ -101,7 +117,9 @@ class TestSwitchAtAParameter:
 
 
 class TestThermostat:
-    """T' = -k (T - outside) + heat while on: exponentials between `low` and `high`, by their logarithms."""
+    """T' = -k (T - outside) + heat while on: exponentials between `low` and `high`, by their
+    logarithms.
+    """
 
     LOW, HIGH, OUTSIDE = 19.0, 21.0, 5.0
 
@@ -109,9 +127,17 @@ class TestThermostat:
         def rate(t: Array, y: Array, p: Array) -> Array:
             return jnp.stack([-p[0] * (y[0] - self.OUTSIDE) + p[1] * y[1], 0 * y[1]])
 
-        off = Event(lambda t, y, p: jnp.where(y[1] > 0.5, self.HIGH - y[0], 1.0), lambda t, y, p: y.at[1].set(0.0))
-        on = Event(lambda t, y, p: jnp.where(y[1] > 0.5, 1.0, y[0] - self.LOW), lambda t, y, p: y.at[1].set(1.0))
-        solution = hybrid_solve(rate, jnp.array([20.0, 1.0]), p, 0.0, 3.0, [off, on], max_events=8, **TIGHT)
+        off = Event(
+            lambda t, y, p: jnp.where(y[1] > 0.5, self.HIGH - y[0], 1.0),
+            lambda t, y, p: y.at[1].set(0.0),
+        )
+        on = Event(
+            lambda t, y, p: jnp.where(y[1] > 0.5, 1.0, y[0] - self.LOW),
+            lambda t, y, p: y.at[1].set(1.0),
+        )
+        solution = hybrid_solve(
+            rate, jnp.array([20.0, 1.0]), p, 0.0, 3.0, [off, on], max_events=8, **TIGHT
+        )
         return solution
 
     def times(self, p: Array) -> Array:
@@ -134,7 +160,9 @@ class TestThermostat:
 
 @pytest.mark.slow
 def test_a_touch_is_degenerate() -> None:
-    """y = (p - t)^3 falls through zero at t = p with the slope zero: the time of the event is p, but no formula finds dt/dp."""
+    """y = (p - t)^3 falls through zero at t = p with the slope zero: the time of the event is p,
+    but no formula finds dt/dp.
+    """
 
     def value(p: Array) -> tuple[Array, Status]:
         flat = Event(lambda t, y, p: y)

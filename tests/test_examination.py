@@ -1,4 +1,6 @@
-"""Examinations: whether a derivative is that of the values, and whether what is left to gain is lost in their noise."""
+"""Examinations: whether a derivative is that of the values, and whether what is left to gain is
+lost in their noise.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -45,7 +47,9 @@ def test_a_wrong_derivative(factor: float) -> None:
 
 def test_noise_and_what_it_hides() -> None:
     """f = (t - 1.001)^2 has 1e-6 to gain at t = 1, and noise of 1e-4."""
-    noisy = examine(lambda t: (t - 1.001) ** 2 + 1e-4 * float(np.sin(1e9 * t)), lambda t: 2 * (t - 1.001))
+    noisy = examine(
+        lambda t: (t - 1.001) ** 2 + 1e-4 * float(np.sin(1e9 * t)), lambda t: 2 * (t - 1.001)
+    )
     assert bool(noisy.at_floor)
     assert 1e-5 < float(noisy.noise) < 1e-3
     clear = examine(lambda t: (t - 1.001) ** 2, lambda t: 2 * (t - 1.001))
@@ -53,7 +57,9 @@ def test_noise_and_what_it_hides() -> None:
 
 
 def test_a_steep_curve_is_no_noise() -> None:
-    """With s = t - 1, f = 1 - 1e8 s + 1e18 s^2 + 1e22 s^3 has 0.25% to gain, and at the shortest s the cubic term is left of it."""
+    """With s = t - 1, f = 1 - 1e8 s + 1e18 s^2 + 1e22 s^3 has 0.25% to gain, and at the shortest s
+    the cubic term is left of it.
+    """
     finding = examine(
         lambda t: 1 - 1e8 * (t - 1) + 1e18 * (t - 1) ** 2 + 1e22 * (t - 1) ** 3,
         lambda t: -1e8 + 2e18 * (t - 1) + 3e22 * (t - 1) ** 2,
@@ -64,7 +70,9 @@ def test_a_steep_curve_is_no_noise() -> None:
 
 
 def test_a_curve_that_levels_off_is_no_wrong_derivative() -> None:
-    """1e9 (1 - exp(-(s / 1e-3)^2)) with s = t - 1: the longest steps see its plateau, the shorter ones how it begins."""
+    """1e9 (1 - exp(-(s / 1e-3)^2)) with s = t - 1: the longest steps see its plateau, the shorter
+    ones how it begins.
+    """
 
     def f(t: float) -> float:
         return 1e9 * (1 - float(np.exp(-(((t - 1) / 1e-3) ** 2))))
@@ -86,7 +94,9 @@ def test_a_jump_of_the_values_is_no_wrong_derivative() -> None:
 
 @pytest.mark.parametrize("factor", [1.08, 0.93])
 def test_a_slope_that_is_wrong_by_little_is_no_noise(factor: float) -> None:
-    """By too little to be called so; f = (t - 2)^2 has 1 to gain, and over the shortest step, 5e-9, the slope misses 8e-10."""
+    """By too little to be called so; f = (t - 2)^2 has 1 to gain, and over the shortest step, 5e-9,
+    the slope misses 8e-10.
+    """
     finding = examine(lambda t: (t - 2) ** 2, lambda t: factor * 2 * (t - 2))
     assert not bool(finding.wrong)
     assert not bool(finding.at_floor)
@@ -102,9 +112,11 @@ def test_a_jump_at_the_point_itself_is_no_noise() -> None:
 
 
 def test_the_curvature_is_that_at_the_minimum() -> None:
-    """sqrt(1 + (1e6 (s - 1e-14))^2) with s = t - 1: from t = 1 there is 5e-17 to gain, which rounding hides.
+    """sqrt(1 + (1e6 (s - 1e-14))^2) with s = t - 1: from t = 1 there is 5e-17 to gain, which
+    rounding hides.
 
-    Over the longest stretch, 0.01, the slope goes from -0.01 to 1e6 only, as if there were 5e-13 to gain.
+    Over the longest stretch, 0.01, the slope goes from -0.01 to 1e6 only, as if there were 5e-13 to
+    gain.
     """
 
     def root(t: float) -> float:
@@ -120,11 +132,13 @@ def test_the_curvature_is_that_at_the_minimum() -> None:
 
 
 @pytest.mark.parametrize("promise", [np.inf, 0.0])
-def test_nothing_to_gain_along_a_steep_direction_says_nothing_about_flat_ones(promise: float) -> None:
+def test_nothing_to_gain_along_a_steep_direction_says_nothing_about_flat_ones(
+    promise: float,
+) -> None:
     """f = 1 + 1e6 (x - 1)^2 / 2 + (y^2 / 2 - y) 1e-10, at x = 1 + 3e-12 and y = 10.
 
-    There is 4e-18 to gain along x, which rounding hides, and 4e-9 along y. The slope times the size of x is a hundred times
-    what rounding of 1e-15 hides, 3e-8. Whoever knows f'' may say more.
+    There is 4e-18 to gain along x, which rounding hides, and 4e-9 along y. The slope times the size
+    of x is a hundred times what rounding of 1e-15 hides, 3e-8. Whoever knows f'' may say more.
     """
 
     class State(NamedTuple):
@@ -143,7 +157,9 @@ def test_nothing_to_gain_along_a_steep_direction_says_nothing_about_flat_ones(pr
         def init(self, x: Any, domain: Any, constraints: int = 0) -> Any:
             none, infinite = jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf)
             zero = jnp.zeros_like(x)
-            return State(none, x, zero, Iterate(x, infinite, zero), none, jnp.zeros((), bool), zero, infinite)
+            return State(
+                none, x, zero, Iterate(x, infinite, zero), none, jnp.zeros((), bool), zero, infinite
+            )
 
         def step(self, state: Any, answer: Any, domain: Any) -> Any:
             at = Iterate(state.point, answer.value, answer.derivative)
@@ -160,10 +176,12 @@ def test_nothing_to_gain_along_a_steep_direction_says_nothing_about_flat_ones(pr
 
 
 def test_noise_that_only_searches_meet() -> None:
-    """Problem of J. Devilliers and D. Glasser, SIAM J. Numer. Anal. 18 (1981), with data rounded off: f ends at 2e-10 or 1e-12.
+    """Problem of J. Devilliers and D. Glasser, SIAM J. Numer. Anal. 18 (1981), with data rounded
+    off: f ends at 2e-10 or 1e-12.
 
-    f = 1e5 at the start, of terms that cancel: at the end it is rounded off by 1e-8 of itself, which shows over steps shorter than
-    any of an examination. One of six runs may end elsewhere on another processor.
+    f = 1e5 at the start, of terms that cancel: at the end it is rounded off by 1e-8 of itself,
+    which shows over steps shorter than any of an examination. One of six runs may end elsewhere on
+    another processor.
     """
     t, x = 0.1 * jnp.arange(24), jnp.array([60.137, 1.371, 3.112, 1.761])
 
@@ -174,9 +192,13 @@ def test_noise_that_only_searches_meet() -> None:
     for digits in (5, 6):
         data = jnp.round(curve(x), digits)
         for method in (BFGS(), LBFGS(), NewtonKrylov()):
-            solution = minimize(lambda x, data=data: jnp.sum((curve(x) - data) ** 2), jnp.full(4, 2.0), method)
+            solution = minimize(
+                lambda x, data=data: jnp.sum((curve(x) - data) ** 2), jnp.full(4, 2.0), method
+            )
             phase = (solution.value - x)[3] / (2 * np.pi)
-            np.testing.assert_allclose(solution.value - x, [0, 0, 0, 2 * np.pi * round(float(phase))], atol=1e-3)
+            np.testing.assert_allclose(
+                solution.value - x, [0, 0, 0, 2 * np.pi * round(float(phase))], atol=1e-3
+            )
             said.append(bool(solution.status.ok))
     assert sum(said) >= 5
 
@@ -192,5 +214,11 @@ def test_what_a_wrong_derivative_contradicts_is_no_noise() -> None:
     def wrong(x: Any) -> Any:
         return np.asarray(right(x)) * np.array([0.9, 1.1])
 
-    solution = minimize(lambda x: float(beale(x)), np.array([-1.2, 1.0]), BFGS(), gradient=wrong, max_evaluations=600)
+    solution = minimize(
+        lambda x: float(beale(x)),
+        np.array([-1.2, 1.0]),
+        BFGS(),
+        gradient=wrong,
+        max_evaluations=600,
+    )
     assert not bool(solution.status.ok)

@@ -1,11 +1,13 @@
-"""Black boxes with derivatives of their user's, against the same functions written for JAX, in every mode."""
+"""Black boxes with derivatives of their user's, against the same functions written for JAX, in
+every mode.
+"""
 
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +60,10 @@ PLACES: dict[str, Callable[[Function], Function]] = {
     "scan": in_scan,
     "vmap": lambda f: lambda x: jax.vmap(f)(jnp.stack([x, x**2, 2 * x])).ravel() ** 2,
     "vmap of vmap": lambda f: (
-        lambda x: jax.vmap(jax.vmap(lambda s, t: f(s * x + t), (0, None)), (None, 0))(W, x[:2]).ravel() ** 2
+        lambda x: (
+            jax.vmap(jax.vmap(lambda s, t: f(s * x + t), (0, None)), (None, 0))(W, x[:2]).ravel()
+            ** 2
+        )
     ),
     "checkpoint": lambda f: lambda x: jax.checkpoint(lambda x: f(jnp.sin(x)) ** 2)(x),
     "jit inside": lambda f: lambda x: jax.jit(f)(x) ** 2,
@@ -67,7 +72,9 @@ PLACES: dict[str, Callable[[Function], Function]] = {
 REVERSE: dict[str, Callable[[Function], Function]] = {
     "grad": lambda g: jax.grad(lambda x: jnp.sum(jnp.sin(g(x)))),
     "jacrev": jax.jacrev,
-    "vmap of grad": lambda g: lambda x: jax.vmap(jax.grad(lambda x: jnp.sum(g(x) ** 2)))(jnp.stack([x, 2 * x])),
+    "vmap of grad": lambda g: (
+        lambda x: jax.vmap(jax.grad(lambda x: jnp.sum(g(x) ** 2)))(jnp.stack([x, 2 * x]))
+    ),
 }
 FORWARD: dict[str, Callable[[Function], Function]] = {
     "jvp": lambda g: lambda x: jax.jvp(g, (x,), (V,)),
@@ -89,12 +96,16 @@ def assert_close(found: Any, expected: Any, tolerance: float = 1e-12) -> None:
 class TestFirstDerivatives:
     @pytest.mark.parametrize("place", PLACES)
     def test_equal_those_of_the_twin(self, place: str) -> None:
-        found, expected = (jax.jit(in_every_mode(REVERSE | FORWARD, PLACES[place](f)))(X) for f in (BOX, twin))
+        found, expected = (
+            jax.jit(in_every_mode(REVERSE | FORWARD, PLACES[place](f)))(X) for f in (BOX, twin)
+        )
         assert_close(found, expected)
 
     @pytest.mark.parametrize("place", ["plain", "scan"])
     def test_reverse_mode_needs_no_jvp(self, place: str) -> None:
-        found, expected = (jax.jit(in_every_mode(REVERSE, PLACES[place](f)))(X) for f in (REVERSE_BOX, twin))
+        found, expected = (
+            jax.jit(in_every_mode(REVERSE, PLACES[place](f)))(X) for f in (REVERSE_BOX, twin)
+        )
         assert_close(found, expected)
 
     def test_eager(self) -> None:
@@ -107,7 +118,7 @@ class TestFirstDerivatives:
 
     def test_vmap_shares_what_is_not_batched(self) -> None:
         pairs = external(lambda x: x[0] * x[1], vjp=lambda x, b: (x[1] * b, x[0] * b), like=LIKE)
-        total = lambda a, b: jnp.sum(pairs((a, b)) * W)  # noqa: E731
+        total = lambda a, b: jnp.sum(pairs((a, b)) * W)
         found = jax.vmap(jax.grad(total, (0, 1)), (None, 0))(W, jnp.stack([W, 2 * W]))
         assert_close(found, (jnp.stack([W * W, 2 * W * W]), jnp.stack([W * W, W * W])))
 
@@ -121,7 +132,9 @@ class TestFirstDerivatives:
         dtypes = []
 
         def recorded(derivative: Any) -> Any:
-            return lambda x, other: dtypes.append((str(x.dtype), str(other.dtype))) or derivative(x, other)
+            return lambda x, other: (
+                dtypes.append((str(x.dtype), str(other.dtype))) or derivative(x, other)
+            )
 
         mixed = external(value, vjp=recorded(vjp), jvp=recorded(jvp), like=LIKE)
         found = jax.jit(lambda x: (jax.jacrev(mixed)(x), jax.jacfwd(mixed)(x)))(x)
@@ -131,7 +144,9 @@ class TestFirstDerivatives:
 
 
 class TestPytrees:
-    """y = {"work": s (a . b^k), "force": b^k a}, k an integer, s in single precision and without axes."""
+    """y = {"work": s (a . b^k), "force": b^k a}, k an integer, s in single precision and without
+    axes.
+    """
 
     @staticmethod
     def twin(x: Any) -> Any:
@@ -143,7 +158,12 @@ class TestPytrees:
         a, b, k, s = x["a"], x["b"], x["k"], x["s"]
         power_bar = y_bar["work"] * s * a + y_bar["force"] * a
         a_bar = y_bar["work"] * s * b**k + y_bar["force"] * b**k
-        return {"a": a_bar, "b": k * b ** (k - 1) * power_bar, "k": 0.0, "s": y_bar["work"] * (a @ b**k)}
+        return {
+            "a": a_bar,
+            "b": k * b ** (k - 1) * power_bar,
+            "k": 0.0,
+            "s": y_bar["work"] * (a @ b**k),
+        }
 
     @staticmethod
     def jvp(x: Any, x_dot: Any) -> Any:
@@ -153,11 +173,14 @@ class TestPytrees:
         work_dot = x_dot["s"] * (a @ b**k) + s * (x_dot["a"] @ b**k + a @ power_dot)
         return {"work": work_dot, "force": power_dot * a + b**k * x_dot["a"]}
 
-    X: Any = {"a": W, "b": jnp.array([1.1, 0.4, -0.9]), "k": 3, "s": jnp.float32(0.5)}  # noqa: RUF012
+    X: ClassVar[Any] = {"a": W, "b": jnp.array([1.1, 0.4, -0.9]), "k": 3, "s": jnp.float32(0.5)}
 
     def test_every_leaf(self) -> None:
         box = external(
-            lambda x: {"work": x["s"] * (x["a"] @ x["b"] ** x["k"]), "force": x["b"] ** x["k"] * x["a"]},
+            lambda x: {
+                "work": x["s"] * (x["a"] @ x["b"] ** x["k"]),
+                "force": x["b"] ** x["k"] * x["a"],
+            },
             vjp=self.vjp,
             jvp=self.jvp,
             like={"work": jnp.zeros(()), "force": jnp.zeros(3)},
@@ -169,7 +192,8 @@ class TestPytrees:
         for names, tolerance in (("abs", 1e-7), ("ab", 1e-12)):
             moving = {name: self.X[name] for name in names}
             found, expected = (
-                jax.jit(in_every_mode(both, lambda moving, f=f: f(self.X | moving)))(moving) for f in (box, self.twin)
+                jax.jit(in_every_mode(both, lambda moving, f=f: f(self.X | moving)))(moving)
+                for f in (box, self.twin)
             )
             assert_close(found, expected, tolerance)
 
@@ -191,8 +215,14 @@ def test_an_executable_that_reads_and_writes_files(tmp_path: Path) -> None:
         subprocess.run([sys.executable, str(program), task], cwd=tmp_path, check=True)
         return np.load(tmp_path / "result.npy")
 
-    box = external(lambda x: run("value", x=x), vjp=lambda x, y_bar: run("vjp", x=x, y_bar=y_bar), like=jnp.zeros(2))
-    g, x_bar = jax.jit(jax.value_and_grad(lambda x: box(x)[0] * box(x)[1]))(jnp.array([1.0, 2.0, 3.0]))
+    box = external(
+        lambda x: run("value", x=x),
+        vjp=lambda x, y_bar: run("vjp", x=x, y_bar=y_bar),
+        like=jnp.zeros(2),
+    )
+    g, x_bar = jax.jit(jax.value_and_grad(lambda x: box(x)[0] * box(x)[1]))(
+        jnp.array([1.0, 2.0, 3.0])
+    )
     # g = |x|^2 x_0 x_1
     np.testing.assert_allclose(g, 28, rtol=1e-15)
     np.testing.assert_allclose(x_bar, [2 * 2 + 14 * 2, 4 * 2 + 14 * 1, 6 * 2], rtol=1e-15)
@@ -209,9 +239,15 @@ class TestCost:
 
             return call
 
-        box = external(counted("function", value), vjp=counted("vjp", vjp), jvp=counted("jvp", jvp), like=LIKE)
+        box = external(
+            counted("function", value), vjp=counted("vjp", vjp), jvp=counted("jvp", jvp), like=LIKE
+        )
         gradient = jax.value_and_grad(lambda x: jnp.sum(box(x) ** 2))
-        for compiled in (gradient, jax.jit(gradient), jax.value_and_grad(jax.jit(lambda x: jnp.sum(box(x) ** 2)))):
+        for compiled in (
+            gradient,
+            jax.jit(gradient),
+            jax.value_and_grad(jax.jit(lambda x: jnp.sum(box(x) ** 2))),
+        ):
             calls.clear()
             jax.block_until_ready(compiled(X))
             assert calls == {"function": 1, "vjp": 1}
@@ -239,9 +275,13 @@ SECOND: dict[str, Callable[[Function], Function]] = {
     "grad of grad": lambda g: jax.grad(lambda x: V @ jax.grad(lambda x: jnp.sum(g(x)))(x)),
     "forward over forward": lambda g: jax.jacfwd(jax.jacfwd(g)),
     "reverse over forward": lambda g: jax.jacrev(jax.jacfwd(g)),
-    "jvp of jitted grad": lambda g: lambda x: jax.jvp(jax.jit(jax.grad(lambda x: jnp.sum(g(x)))), (x,), (V,)),
+    "jvp of jitted grad": lambda g: (
+        lambda x: jax.jvp(jax.jit(jax.grad(lambda x: jnp.sum(g(x)))), (x,), (V,))
+    ),
     "grad of linearize": lambda g: jax.grad(lambda x: jnp.sum(jax.linearize(g, x)[1](V))),
-    "grad of jitted linear map": lambda g: jax.grad(lambda x: jnp.sum(jax.jit(jax.vjp(g, x)[1])(g(X))[0])),
+    "grad of jitted linear map": lambda g: jax.grad(
+        lambda x: jnp.sum(jax.jit(jax.vjp(g, x)[1])(g(X))[0])
+    ),
 }
 
 
@@ -249,19 +289,32 @@ class TestRefusals:
     @pytest.mark.parametrize("place", PLACES)
     @pytest.mark.parametrize("mode", SECOND)
     def test_second_derivatives(self, mode: str, place: str) -> None:
-        with pytest.raises(NotImplementedError, match=r"second derivative.*a black box has only first derivatives"):
+        with pytest.raises(
+            NotImplementedError, match=r"second derivative.*a black box has only first derivatives"
+        ):
             jax.jit(SECOND[mode](PLACES[place](BOX)))(X)
 
     @pytest.mark.parametrize("place", ["plain", "scan"])
     def test_second_derivatives_in_eager_mode(self, place: str) -> None:
         for derivative in SECOND.values():
-            with pytest.raises(NotImplementedError, match=r"second derivative.*a black box has only first derivatives"):
+            with pytest.raises(
+                NotImplementedError,
+                match=r"second derivative.*a black box has only first derivatives",
+            ):
                 derivative(PLACES[place](BOX))(X)
 
     @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
     def test_second_derivatives_of_a_linear_objective_without_jvp(self, wrap: Any) -> None:
-        for mode in ("hessian", "jvp of grad", "grad of grad", "jvp of jitted grad", "grad of jitted linear map"):
-            with pytest.raises(NotImplementedError, match=r"a black box has only first derivatives"):
+        for mode in (
+            "hessian",
+            "jvp of grad",
+            "grad of grad",
+            "jvp of jitted grad",
+            "grad of jitted linear map",
+        ):
+            with pytest.raises(
+                NotImplementedError, match=r"a black box has only first derivatives"
+            ):
                 wrap(SECOND[mode](REVERSE_BOX))(X)
 
     def test_second_derivatives_inside_a_batch(self) -> None:
@@ -291,13 +344,17 @@ class TestRefusals:
             ([1.0], "float 1.0"),
             (jnp.zeros(2, complex), "complex128"),
         ):
-            with pytest.raises(TypeError, match=f"external: got like with {given}.*float32 or float64"):
+            with pytest.raises(
+                TypeError, match=f"external: got like with {given}.*float32 or float64"
+            ):
                 external(value, vjp=vjp, like=like)
         for like in ({}, jnp.zeros((0, 3))):
             with pytest.raises(ValueError, match=r"like without numbers"):
                 external(value, vjp=vjp, like=like)
         for x in ("text", X * 1j, X.astype(jnp.float16)):
-            with pytest.raises(TypeError, match=r"external: got x with .*expected arrays of float32, float64"):
+            with pytest.raises(
+                TypeError, match=r"external: got x with .*expected arrays of float32, float64"
+            ):
                 BOX(x)
         for x in (jnp.arange(4), (), jnp.zeros((0,))):
             with pytest.raises(ValueError, match=r"external: got x without floating-point numbers"):
@@ -310,11 +367,23 @@ class TestRefusals:
                 {"function": lambda _: np.ones(2)},
                 r"got y from function with shapes \(\(2,\),\), expected .*\(3,\).*like",
             ),
-            ({"function": lambda x: {"y": x}}, r"got y from function with PyTreeDef\(\{'y': \*\}\)"),
-            ({"function": lambda x: 1j * value(x)}, r"dtypes \['complex128'\], expected \['float64'\], like like"),
-            ({"vjp": lambda _, y_bar: y_bar}, r"got x_bar from vjp with shapes \(\(3,\),\), expected .*\(4,\).*like x"),
+            (
+                {"function": lambda x: {"y": x}},
+                r"got y from function with PyTreeDef\(\{'y': \*\}\)",
+            ),
+            (
+                {"function": lambda x: 1j * value(x)},
+                r"dtypes \['complex128'\], expected \['float64'\], like like",
+            ),
+            (
+                {"vjp": lambda _, y_bar: y_bar},
+                r"got x_bar from vjp with shapes \(\(3,\),\), expected .*\(4,\).*like x",
+            ),
             ({"vjp": lambda *_: None}, "got x_bar from vjp with PyTreeDef"),
-            ({"jvp": lambda _, x_dot: x_dot}, r"got y_dot from jvp with shapes \(\(4,\),\), expected .*\(3,\)"),
+            (
+                {"jvp": lambda _, x_dot: x_dot},
+                r"got y_dot from jvp with shapes \(\(4,\),\), expected .*\(3,\)",
+            ),
             ({"vjp": lambda *_: 1 / len}, "TypeError: unsupported operand"),
         ],
     )
@@ -332,7 +401,9 @@ class TestFailures:
 
     @staticmethod
     def box(function: Callable[[Any], Any]) -> Function:
-        return external(function, vjp=lambda x, b: b / x, jvp=lambda x, d: d / x, like=jnp.zeros(2), verify=True)
+        return external(
+            function, vjp=lambda x, b: b / x, jvp=lambda x, d: d / x, like=jnp.zeros(2), verify=True
+        )
 
     @staticmethod
     def raising(x: Any) -> Any:
@@ -347,7 +418,9 @@ class TestFailures:
             y, x_bar = jax.jit(jax.vmap(jax.value_and_grad(lambda x, w=weights: w @ box(x))))(lanes)
             np.testing.assert_array_equal(np.isnan(y), [False, True, False])
             np.testing.assert_array_equal(x_bar[1], np.nan)
-            np.testing.assert_allclose(x_bar[::2], np.asarray(weights) / np.asarray(lanes[::2]), rtol=1e-15)
+            np.testing.assert_allclose(
+                x_bar[::2], np.asarray(weights) / np.asarray(lanes[::2]), rtol=1e-15
+            )
         np.testing.assert_array_equal(jax.jit(jax.jacfwd(box))(lanes[1]), np.nan)
 
     def test_arithmetic_error_of_a_derivative_is_nan(self) -> None:

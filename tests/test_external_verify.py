@@ -50,7 +50,10 @@ class TestVerify:
     @pytest.mark.parametrize("function", [value, noisy])
     def test_a_wrong_vjp_is_named_with_both_numbers(self, function: Any, wrong: Any) -> None:
         number = r"(-?[\d.e-]+|nan)"
-        message = rf"<vjp\(x, y_bar\), x_dot> = {number}.*expected -?[\d.e-]+ \+- .*differences.*Wrong: vjp\."
+        message = (
+            rf"<vjp\(x, y_bar\), x_dot> = {number}.*expected -?[\d.e-]+ \+- .*differences.*Wrong: "
+            r"vjp\."
+        )
         for forward in (None, jvp):
             with pytest.raises(Exception, match=f"ValueError: external: got {message}"):
                 self.run(function, wrong, forward)
@@ -61,7 +64,9 @@ class TestVerify:
         with pytest.raises(Exception, match=r"Wrong: vjp\."):
             self.run(lambda x: SQUARE @ x, lambda _, b: SQUARE @ b, lambda _, d: SQUARE @ d, like)
         with pytest.raises(Exception, match=r"Wrong: jvp\."):
-            self.run(lambda x: SQUARE @ x, lambda _, b: SQUARE.T @ b, lambda _, d: SQUARE.T @ d, like)
+            self.run(
+                lambda x: SQUARE @ x, lambda _, b: SQUARE.T @ b, lambda _, d: SQUARE.T @ d, like
+            )
         with pytest.raises(Exception, match=r"Wrong: vjp and jvp\."):
             self.run(lambda x: SQUARE @ x, lambda _, b: SQUARE @ b, lambda _, d: SQUARE.T @ d, like)
 
@@ -86,11 +91,18 @@ class TestVerify:
 
         like = [jnp.zeros(())] * 3
         with pytest.raises(Exception, match=r"Wrong: vjp\."):
-            self.run(lambda x: split(scales * value(x)), lambda x, b: vjp(x, [1, 1, 1.01] * scales * b), None, like)
+            self.run(
+                lambda x: split(scales * value(x)),
+                lambda x, b: vjp(x, [1, 1, 1.01] * scales * b),
+                None,
+                like,
+            )
 
     def test_only_once_and_again_after_a_failure(self) -> None:
         calls = []
-        box = external(lambda x: calls.append(x) or value(x), vjp=vjp, jvp=jvp, like=LIKE, verify=True)
+        box = external(
+            lambda x: calls.append(x) or value(x), vjp=vjp, jvp=jvp, like=LIKE, verify=True
+        )
         jax.block_until_ready(jax.vmap(box)(jnp.stack([X, 2 * X])))
         first = len(calls)
         assert 20 < first < 100
@@ -103,7 +115,9 @@ class TestVerify:
                 jax.block_until_ready(wrong(X))
 
     def test_an_error_next_to_a_small_parameter(self) -> None:
-        """The first direction moves each number by its own magnitude and cannot see it; the second moves all alike."""
+        """The first direction moves each number by its own magnitude and cannot see it; the second
+        moves all alike.
+        """
         x = jnp.array([1e-9, 1.0, 1.0, 1.0])
         box = external(value, vjp=lambda x, b: vjp(x, b) * [-1, 1, 1, 1], like=LIKE, verify=True)
         with pytest.raises(Exception, match=r"Wrong: vjp\."):

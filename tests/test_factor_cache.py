@@ -1,4 +1,6 @@
-"""The cache of factors: found by content, bounded, safe between threads, and never the reason of a wrong number."""
+"""The cache of factors: found by content, bounded, safe between threads, and never the reason of a
+wrong number.
+"""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -90,7 +92,9 @@ def test_at_most_32_are_kept() -> None:
 @pytest.mark.slow
 def test_the_latest_is_kept_even_beyond_the_limit() -> None:
     factor_cache.set_limit(0)
-    gradient = jax.jit(jax.grad(lambda v, b: jnp.sum(linear_solve(PATTERN.matrix(v), b, SUPERLU).value ** 2)))
+    gradient = jax.jit(
+        jax.grad(lambda v, b: jnp.sum(linear_solve(PATTERN.matrix(v), b, SUPERLU).value ** 2))
+    )
     with count_solves() as count:
         gradient(VALUES, jnp.ones(N)).block_until_ready()
     assert (count.factorizations, count.solves, count.transpose_solves) == (1, 1, 1)
@@ -130,7 +134,7 @@ def test_forty_live_pullbacks_with_room_for_few_factors() -> None:
     factor_cache.set_limit(3 * factor_cache.bytes_held)
     pullbacks = []
     for k in range(40):
-        f = lambda v, b: linear_solve(PATTERN.matrix(v), b, SUPERLU).value  # noqa: E731
+        f = lambda v, b: linear_solve(PATTERN.matrix(v), b, SUPERLU).value
         pullbacks.append(jax.vjp(f, (1 + k) * VALUES, jnp.ones(N))[1])
     c = np.random.default_rng(0).normal(size=N)
     for k in np.random.default_rng(1).permutation(40):
@@ -144,12 +148,17 @@ def test_forty_live_pullbacks_with_room_for_few_factors() -> None:
 @pytest.mark.slow
 def test_eight_threads_of_a_hundred_gradients_equal_the_serial_ones(backend: Any) -> None:
     factor_cache.set_limit(200_000)
-    f = lambda v, b: jnp.sum(jnp.sin(linear_solve(PATTERN.matrix(v), b, SparseDirect(backend)).value))  # noqa: E731
+    f = lambda v, b: jnp.sum(
+        jnp.sin(linear_solve(PATTERN.matrix(v), b, SparseDirect(backend)).value)
+    )
     gradient = jax.jit(jax.grad(f, (0, 1)))
     gradient(VALUES, jnp.ones(N))
 
     def work(thread: int) -> list[Any]:
-        return [jax.device_get(gradient((1 + (thread + k) % 11) * VALUES, jnp.full(N, 1.0 + k))) for k in range(100)]
+        return [
+            jax.device_get(gradient((1 + (thread + k) % 11) * VALUES, jnp.full(N, 1.0 + k)))
+            for k in range(100)
+        ]
 
     serial = [work(thread) for thread in range(8)]
     factor_cache.clear()
@@ -178,7 +187,9 @@ def _grows_by(work: Any, calls: int) -> float:
 @pytest.mark.slow
 def test_a_thousand_gradients_do_not_leak(backend: Any) -> None:
     factor_cache.set_limit(200_000)
-    f = lambda v: jnp.sum(linear_solve(PATTERN.matrix(v), jnp.ones(N), SparseDirect(backend)).value ** 2)  # noqa: E731
+    f = lambda v: jnp.sum(
+        linear_solve(PATTERN.matrix(v), jnp.ones(N), SparseDirect(backend)).value ** 2
+    )
     gradient = jax.jit(jax.grad(f))
     assert _grows_by(lambda k: gradient((1.0 + k) * VALUES).block_until_ready(), 1000) < 5
 
@@ -187,4 +198,7 @@ def test_a_thousand_singular_matrices_do_not_leak() -> None:
     solve = jax.jit(lambda v: linear_solve(PATTERN.matrix(v), jnp.ones(N), SUPERLU).value)
     singular = VALUES * (PATTERN.rows != 3)
     assert _grows_by(lambda k: solve((1.0 + k) * singular).block_until_ready(), 1000) < 5
-    assert adjoint.linear_solve(PATTERN.matrix(singular), jnp.ones(N)).status == adjoint.Status.SINGULAR
+    assert (
+        adjoint.linear_solve(PATTERN.matrix(singular), jnp.ones(N)).status
+        == adjoint.Status.SINGULAR
+    )

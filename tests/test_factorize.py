@@ -1,4 +1,6 @@
-"""factorize: solves with A and A', and log|det A|, each differentiable, all from one factorization."""
+"""factorize: solves with A and A', and log|det A|, each differentiable, all from one
+factorization.
+"""
 
 from typing import Any
 
@@ -12,13 +14,19 @@ from test_solve import make_solver
 import adjoint
 from adjoint import LU, Cholesky, SparseDirect, Status, factorize, linear_solve
 
-DIRECT = [("LU", "general", "dense"), ("Cholesky", "definite", "dense"), ("SuperLU", "general", "sparse")]
+DIRECT = [
+    ("LU", "general", "dense"),
+    ("Cholesky", "definite", "dense"),
+    ("SuperLU", "general", "sparse"),
+]
 DIRECT += [("PARDISO", "general", "sparse"), ("PARDISO", "definite", "bcoo")]
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 @pytest.mark.parametrize(("solver", "kind", "form"), DIRECT)
-def test_factorize_solves_with_A_and_its_transpose(solver: str, kind: str, form: str, dtype: Any) -> None:
+def test_factorize_solves_with_A_and_its_transpose(
+    solver: str, kind: str, form: str, dtype: Any
+) -> None:
     if solver == "PARDISO" and dtype == np.complex128:
         pytest.skip("PARDISO serves real matrices")
     case = system(kind, 7, form, dtype)
@@ -42,22 +50,29 @@ def test_logdet(solver: str, kind: str, form: str, dtype: Any) -> None:
     if solver == "PARDISO" and dtype == np.complex128:
         pytest.skip("PARDISO serves real matrices")
     case = system(kind, 7, form, dtype)
-    ours = lambda arguments: factorize(case.operator(arguments[0]), make_solver(solver, case)).logdet()  # noqa: E731
+    ours = lambda arguments: factorize(
+        case.operator(arguments[0]), make_solver(solver, case)
+    ).logdet()
     A = case.matrix
     value, (gradient, _) = jax.value_and_grad(ours)(case.arguments)
     assert float(value) == pytest.approx(np.linalg.slogdet(A)[1], rel=1e-13)
     inverse_transpose = np.linalg.inv(A).T
     if form == "dense":
         np.testing.assert_allclose(gradient, inverse_transpose, atol=1e-12)
-    else:  # d log|det A| / d values[m] = (A^-T)[rows[m], cols[m]], found here through the dense form's own scatter.
+    else:
+        # d log|det A| / d values[m] = (A^-T)[rows[m], cols[m]], found here through the dense form's
+        # own scatter.
         _, to_values = jax.vjp(case.dense, case.theta)
-        np.testing.assert_allclose(gradient, to_values(jnp.asarray(inverse_transpose))[0], atol=1e-12)
-    dense = lambda arguments: jnp.linalg.slogdet(case.dense(arguments[0]))[1]  # noqa: E731
+        np.testing.assert_allclose(
+            gradient, to_values(jnp.asarray(inverse_transpose))[0], atol=1e-12
+        )
+    dense = lambda arguments: jnp.linalg.slogdet(case.dense(arguments[0]))[1]
     assert_close(run_mode(ours, "hessian", case), run_mode(dense, "hessian", case), 1e-9)
 
 
 @pytest.mark.parametrize(
-    ("solver", "form"), [(LU(), "dense"), (Cholesky(), "dense"), (SparseDirect("superlu"), "sparse")]
+    ("solver", "form"),
+    [(LU(), "dense"), (Cholesky(), "dense"), (SparseDirect("superlu"), "sparse")],
 )
 def test_logdet_of_a_failed_factorization_is_nan(solver: Any, form: str) -> None:
     rows, cols = (v.ravel() for v in np.indices((3, 3)))
@@ -80,13 +95,15 @@ def test_the_second_derivative_of_a_sparse_logdet_inside_scan() -> None:
     A = jnp.asarray(matrix("general", 4))
 
     def total(logdet: Any, s: jax.Array) -> jax.Array:
-        body = lambda total, k: (total + logdet(A + k * s * jnp.eye(4)) ** 2, None)  # noqa: E731
+        body = lambda total, k: (total + logdet(A + k * s * jnp.eye(4)) ** 2, None)
         return jax.lax.scan(body, jnp.zeros(()), jnp.array([1.0, 2.0]))[0]
 
-    sparse = lambda A: factorize(pattern.matrix(A.ravel()), SparseDirect("superlu")).logdet()  # noqa: E731
-    dense = lambda A: jnp.linalg.slogdet(A)[1]  # noqa: E731
+    sparse = lambda A: factorize(pattern.matrix(A.ravel()), SparseDirect("superlu")).logdet()
+    dense = lambda A: jnp.linalg.slogdet(A)[1]
     for second in (jax.hessian, lambda f: jax.grad(jax.grad(f))):
-        found, expected = (jax.jit(second(lambda s, f=f: total(f, s)))(0.3) for f in (sparse, dense))
+        found, expected = (
+            jax.jit(second(lambda s, f=f: total(f, s)))(0.3) for f in (sparse, dense)
+        )
         np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 

@@ -1,7 +1,9 @@
-"""Promise 3, no finite wrong number: every fault of `faults.py` ends in NaN, in value and gradient, with its status.
+"""Promise 3, no finite wrong number: every fault of `faults.py` ends in NaN, in value and gradient,
+with its status.
 
-The modes are eager, jit, vmap (one bad lane between two good ones), grad, and jit of grad. A matrix-free operator is compiled
-anew at every eager call, so those forms run eagerly only with the faults that a matrix cannot have.
+The modes are eager, jit, vmap (one bad lane between two good ones), grad, and jit of grad. A
+matrix-free operator is compiled anew at every eager call, so those forms run eagerly only with the
+faults that a matrix cannot have.
 """
 
 import importlib.util
@@ -83,7 +85,9 @@ def assert_failed(solution: Solution, statuses: tuple[str, ...]) -> None:
 
 def assert_all_nan(gradient: System) -> None:
     for name, leaf in gradient.items():
-        assert np.all(np.isnan(leaf)), f"the gradient with respect to {name} is finite somewhere: {leaf}"
+        assert np.all(np.isnan(leaf)), (
+            f"the gradient with respect to {name} is finite somewhere: {leaf}"
+        )
 
 
 class TestEveryFault:
@@ -116,13 +120,19 @@ class TestEveryFault:
         assert Status(solution.status.code[1]).name in fault.statuses
         assert np.all(np.isnan(solution.value[1]))
         assert_all_nan(jax.tree.map(lambda leaf: leaf[1], gradient))
-        with pytest.raises(adjoint.SolveError, match=r"lane 1, the first of 1 that failed out of 3"):
+        with pytest.raises(
+            adjoint.SolveError, match=r"lane 1, the first of 1 that failed out of 3"
+        ):
             adjoint.require(solution)
 
 
 def lane_results(form: str, lanes: list[Any]) -> tuple[Solution, System]:
-    """The batched results, after the healthy first and last lane were compared with the serial ones."""
-    solution, gradient = batched_gradient(form)(*jax.tree.map(lambda *leaves: np.stack(leaves), *lanes))
+    """The batched results, after the healthy first and last lane were compared with the serial
+    ones.
+    """
+    solution, gradient = batched_gradient(form)(
+        *jax.tree.map(lambda *leaves: np.stack(leaves), *lanes)
+    )
     # A batched Krylov method sums in another order, and stops at 1e-10.
     rtol = 1e-8 if FORMS[form].krylov else 1e-12
     for lane in (0, len(lanes) - 1):
@@ -136,7 +146,9 @@ def lane_results(form: str, lanes: list[Any]) -> tuple[Solution, System]:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_healthy_systems_are_solved(form: str) -> None:
-    """The expected values are NumPy's: x = A^-1 b, lam = A'^-1 x_bar, A_bar = -(1 + theta) lam x', theta_bar = -lam' A x."""
+    """The expected values are NumPy's: x = A^-1 b, lam = A'^-1 x_bar, A_bar = -(1 + theta) lam x',
+    theta_bar = -lam' A x.
+    """
     p, held = FORMS[form].healthy
     solution, gradient = compiled_gradient(form)(p, held, ONES)
     A = 1.25 * p["A"]
@@ -154,7 +166,9 @@ def test_healthy_systems_are_solved(form: str) -> None:
 class TestEveryFaultOfTheAdjointAlone:
     @eager(ADJOINT_FAULTS)
     def test_grad(self, fault: AdjointFault) -> None:
-        solution, gradient = solve_and_pull_back(fault.form)(*on_device(fault.system), jnp.asarray(fault.x_bar))
+        solution, gradient = solve_and_pull_back(fault.form)(
+            *on_device(fault.system), jnp.asarray(fault.x_bar)
+        )
         self.assert_solved_without_gradient(solution, gradient)
 
     @pytest.mark.parametrize("fault", ADJOINT_FAULTS, ids=str)
@@ -167,7 +181,9 @@ class TestEveryFaultOfTheAdjointAlone:
         p, held = FORMS[fault.form].healthy
         lanes = [(p, held, ONES), (*fault.system, fault.x_bar), (p, held, 2 * ONES)]
         solution, gradient = lane_results(fault.form, lanes)
-        self.assert_solved_without_gradient(*jax.tree.map(lambda leaf: leaf[1], (solution, gradient)))
+        self.assert_solved_without_gradient(
+            *jax.tree.map(lambda leaf: leaf[1], (solution, gradient))
+        )
 
     @staticmethod
     def assert_solved_without_gradient(solution: Solution, gradient: System) -> None:
@@ -192,7 +208,9 @@ class TestOtherDerivatives:
         assert np.all(np.isnan(product))
 
     def test_the_log_determinant_of_a_singular_matrix_is_nan(self, form: str) -> None:
-        (p, _), *_ = (f.spoiled for f in FAULTS if f.form == form and f.name == "rank-deficient product")
+        (p, _), *_ = (
+            f.spoiled for f in FAULTS if f.form == form and f.name == "rank-deficient product"
+        )
 
         def logdet(A: Any) -> Any:
             return adjoint.factorize(A if form == "LU" else FULL.matrix(A.ravel())).logdet()
@@ -209,13 +227,17 @@ class TestOtherDerivatives:
             solution = adjoint.linear_solve(A if form == "LU" else FULL.matrix(A.ravel()), b)
             return jnp.sum(solution.value), solution
 
-        (_, solution), gradients = jax.value_and_grad(total, (0, 1), has_aux=True)(jnp.asarray(NONSYMMETRIC), b)
+        (_, solution), gradients = jax.value_and_grad(total, (0, 1), has_aux=True)(
+            jnp.asarray(NONSYMMETRIC), b
+        )
         assert_failed(solution, ("NONFINITE_INPUT",))
         assert_all_nan(dict(zip("Ab", gradients, strict=True)))
 
 
 class TestOperatorsThatAreNone:
-    """A matvec that is not linear is a fault of no number: the residual or the transposition finds it."""
+    """A matvec that is not linear is a fault of no number: the residual or the transposition finds
+    it.
+    """
 
     @staticmethod
     def solve(f: Callable[[Any], Any]) -> tuple[Solution, Any]:
@@ -233,7 +255,9 @@ class TestOperatorsThatAreNone:
         assert np.all(np.isnan(b_bar))
 
     def test_a_nonlinear_matvec_has_no_gradient(self) -> None:
-        """Its x solves matvec(x) = b, so that the residual has nothing to say; but it has no transpose."""
+        """Its x solves matvec(x) = b, so that the residual has nothing to say; but it has no
+        transpose.
+        """
         with pytest.raises(NotImplementedError, match=r"[Tt]ranspose"):
             self.solve(lambda x: jnp.asarray(NONSYMMETRIC) @ x + 1e-7 * x**2)
 
@@ -247,20 +271,30 @@ class TestSparse:
             solution = adjoint.linear_solve(pattern.matrix(values), b, SUPERLU)
             return jnp.sum(solution.value), solution
 
-        (_, solution), gradients = jax.value_and_grad(total, (0, 1), has_aux=True)(jnp.ones(len(rows)), jnp.ones(3))
+        (_, solution), gradients = jax.value_and_grad(total, (0, 1), has_aux=True)(
+            jnp.ones(len(rows)), jnp.ones(3)
+        )
         assert_failed(solution, ("SINGULAR",))
         assert_all_nan(dict(zip("Ab", gradients, strict=True)))
 
     def test_float32_without_boundary_conditions(self) -> None:
-        """Rounding makes the pure Neumann matrix regular at the level of 1e-8; no digit of a solution is certain."""
+        """Rounding makes the pure Neumann matrix regular at the level of 1e-8; no digit of a
+        solution is certain.
+        """
         k = ((1 + 0.3 * np.sin(np.arange(49))) / 3).astype(np.float32)
         diagonal = np.zeros(50, np.float32)
         diagonal[:-1] += k
         diagonal[1:] += k
         i = np.arange(49)
-        rows, cols = np.concatenate([i, i + 1, np.arange(50)]), np.concatenate([i + 1, i, np.arange(50)])
+        rows, cols = (
+            np.concatenate([i, i + 1, np.arange(50)]),
+            np.concatenate([i + 1, i, np.arange(50)]),
+        )
         A = adjoint.SparsePattern(rows, cols, (50, 50)).matrix(np.concatenate([-k, -k, diagonal]))
-        assert_failed(adjoint.linear_solve(A, jnp.ones(50, jnp.float32), SUPERLU), ("SINGULAR", "ILL_CONDITIONED"))
+        assert_failed(
+            adjoint.linear_solve(A, jnp.ones(50, jnp.float32), SUPERLU),
+            ("SINGULAR", "ILL_CONDITIONED"),
+        )
 
     @pytest.mark.skipif(importlib.util.find_spec("pypardiso") is None, reason="needs pypardiso")
     def test_pardiso_sees_every_singular_matrix(self) -> None:
@@ -269,11 +303,13 @@ class TestSparse:
         for fault in faults:
             p, _ = fault.spoiled
             A = FULL.matrix(jnp.asarray(p["A"].ravel()))
-            assert_failed(adjoint.linear_solve(A, p["b"], adjoint.SparseDirect("pardiso")), fault.statuses)
+            assert_failed(
+                adjoint.linear_solve(A, p["b"], adjoint.SparseDirect("pardiso")), fault.statuses
+            )
 
     def test_a_failure_in_the_branch_not_taken_does_not_raise(self) -> None:
         def solve(singular: Any, values: Any) -> Any:
-            regular = lambda v: adjoint.linear_solve(FULL.matrix(v), B, SUPERLU).value  # noqa: E731
+            regular = lambda v: adjoint.linear_solve(FULL.matrix(v), B, SUPERLU).value
             return jax.lax.cond(singular, lambda _: jnp.zeros(N), regular, values)
 
         values = np.stack([np.zeros(N * N), NONSYMMETRIC.ravel()])
@@ -281,7 +317,8 @@ class TestSparse:
         np.testing.assert_allclose(x, [np.zeros(N), np.linalg.solve(NONSYMMETRIC, B)], rtol=1e-12)
 
 
-# (dtype, size of A, size of b): ordinary, and such that squares or the solution itself leave the range of the numbers.
+# (dtype, size of A, size of b): ordinary, and such that squares or the solution itself leave the
+# range of the numbers.
 EXTREMES = [
     ("float32", 1.0, 1.0),
     ("float32", 1.0, 1e-24),
@@ -305,13 +342,17 @@ OFTEN = {
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("dtype", "A_size", "b_size"), EXTREMES)
 @pytest.mark.parametrize("name", OFTEN)
-def test_at_the_ends_of_the_number_range_finite_is_right(name: str, dtype: str, A_size: float, b_size: float) -> None:
+def test_at_the_ends_of_the_number_range_finite_is_right(
+    name: str, dtype: str, A_size: float, b_size: float
+) -> None:
     """The expected values are NumPy's for the system in ordinary units."""
     solver, matrix = OFTEN[name]
     A, b = jnp.asarray(A_size * matrix, dtype), jnp.asarray(b_size * B, dtype)
 
     def solve(b: Any) -> tuple[Any, Solution]:
-        solution = adjoint.linear_solve(FULL.matrix(A.ravel()) if solver == SUPERLU else A, b, solver)
+        solution = adjoint.linear_solve(
+            FULL.matrix(A.ravel()) if solver == SUPERLU else A, b, solver
+        )
         return solution.value, solution
 
     x, pull_back, solution = jax.vjp(solve, b, has_aux=True)
@@ -320,6 +361,8 @@ def test_at_the_ends_of_the_number_range_finite_is_right(name: str, dtype: str, 
         if np.all(np.isnan(found)):
             continue
         expected = np.linalg.solve(matrix.T if transposed else matrix, B)
-        in_ordinary_units = np.asarray(found, np.longdouble) * (np.longdouble(A_size) / np.longdouble(b_size))
+        in_ordinary_units = np.asarray(found, np.longdouble) * (
+            np.longdouble(A_size) / np.longdouble(b_size)
+        )
         np.testing.assert_allclose(in_ordinary_units, expected, rtol=1e-3)
     assert bool(solution.status.ok) == bool(np.all(np.isfinite(x)))

@@ -1,4 +1,6 @@
-"""Pictures: orientation, gray levels, aspect and bounds, read back from the PNG and GIF files themselves."""
+"""Pictures: orientation, gray levels, aspect and bounds, read back from the PNG and GIF files
+themselves.
+"""
 
 import io
 import sys
@@ -34,7 +36,13 @@ def test_density_is_black_where_solid_with_x_to_the_right_and_y_up(cell, corner)
 
 
 def test_density_is_linear_in_the_gray_level_and_cut_off_outside():
-    assert gray_levels(np.array([[-0.5, 0.0, 0.2, 1.0, 1.5]])).ravel().tolist() == [0, 0, 204, 255, 255]
+    assert gray_levels(np.array([[-0.5, 0.0, 0.2, 1.0, 1.5]])).ravel().tolist() == [
+        0,
+        0,
+        204,
+        255,
+        255,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +64,9 @@ def test_many_cells_are_averaged():
     assert set(np.unique(np.asarray(read(density_png(checkerboard))))) <= {127, 128}
 
 
-@pytest.mark.parametrize("bad", [np.ones(3), np.ones((2, 2, 2)), np.ones((0, 3)), np.array([[np.nan]])])
+@pytest.mark.parametrize(
+    "bad", [np.ones(3), np.ones((2, 2, 2)), np.ones((0, 3)), np.array([[np.nan]])]
+)
 def test_a_field_that_is_no_density_is_refused(bad):
     with pytest.raises(ValueError, match="density picture needs"):
         density_png(bad)
@@ -73,7 +83,10 @@ def test_convergence_has_a_panel_for_each_quantity():
     assert (one.width, two.width) == (375, 375)
     assert two.height - one.height == 120
     # The dashed line of the tolerance is the only thing in color.
-    red = [np.ptp(np.asarray(image.convert("RGB")).astype(int), axis=-1).max() > 100 for image in (one, two)]
+    red = [
+        np.ptp(np.asarray(image.convert("RGB")).astype(int), axis=-1).max() > 100
+        for image in (one, two)
+    ]
     assert red == [False, True]
 
 
@@ -112,7 +125,9 @@ def test_a_short_film_shows_every_iteration_and_stays_on_the_last():
     assert durations[3] > 2 * durations[0] == 2 * durations[1]
 
 
-@pytest.mark.parametrize("iterations", [1, MOST_FRAMES - 1, MOST_FRAMES, MOST_FRAMES + 1, 1000, 5000])
+@pytest.mark.parametrize(
+    "iterations", [1, MOST_FRAMES - 1, MOST_FRAMES, MOST_FRAMES + 1, 1000, 5000]
+)
 def test_a_long_film_is_thinned_evenly_and_ends_with_the_latest(iterations):
     film = Film()
     for k in range(iterations):

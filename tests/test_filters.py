@@ -19,9 +19,13 @@ CASES = [
 
 
 def weights(cone):
-    """H_ei = max(0, r - |x_e - x_i|) from the element centers, equation (8) of Andreassen et al. (2011)."""
+    """H_ei = max(0, r - |x_e - x_i|) from the element centers, equation (8) of Andreassen et al.
+    (2011).
+    """
     centers = cone.grid.coordinates[cone.grid.connectivity].mean(axis=1)
-    return np.maximum(0, cone.radius - np.linalg.norm(centers[:, None, :] - centers[None, :, :], axis=-1))
+    return np.maximum(
+        0, cone.radius - np.linalg.norm(centers[:, None, :] - centers[None, :, :], axis=-1)
+    )
 
 
 @pytest.mark.parametrize("cone", CASES, ids=str)
@@ -30,19 +34,25 @@ def test_filters_are_the_published_sums(cone):
     H = weights(cone)
     x, y = rng.uniform(0, 1, cone.grid.elements), rng.normal(size=cone.grid.elements)
     x.ravel()[:2] = 0.0, 1e-5
-    np.testing.assert_allclose(jax.jit(cone.weighted_sum)(y), (H @ y.ravel()).reshape(y.shape), rtol=0, atol=1e-11)
+    np.testing.assert_allclose(
+        jax.jit(cone.weighted_sum)(y), (H @ y.ravel()).reshape(y.shape), rtol=0, atol=1e-11
+    )
     np.testing.assert_allclose(cone.weight_sums, H.sum(axis=1).reshape(y.shape), rtol=1e-13)
     density = (H @ x.ravel()) / H.sum(axis=1)
     np.testing.assert_allclose(jax.jit(cone.density)(x).ravel(), density, rtol=1e-13)
     sensitivity = H @ (x * y).ravel() / H.sum(axis=1) / np.maximum(1e-3, x.ravel())
-    np.testing.assert_allclose(jax.jit(cone.sensitivity)(x, y).ravel(), sensitivity, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(
+        jax.jit(cone.sensitivity)(x, y).ravel(), sensitivity, rtol=0, atol=1e-11
+    )
 
 
 @pytest.mark.parametrize("cone", CASES, ids=str)
 def test_constants_stay_constant_up_to_the_boundary(cone):
     constant = jnp.full(cone.grid.elements, 0.37)
     np.testing.assert_allclose(jax.jit(cone.density)(constant), constant, rtol=1e-14)
-    np.testing.assert_allclose(jax.jit(cone.sensitivity)(constant, -2.0 * constant), -2.0 * constant, rtol=1e-14)
+    np.testing.assert_allclose(
+        jax.jit(cone.sensitivity)(constant, -2.0 * constant), -2.0 * constant, rtol=1e-14
+    )
 
 
 @pytest.mark.parametrize("cone", CASES, ids=str)

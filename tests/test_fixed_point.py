@@ -1,4 +1,6 @@
-"""fixed_point: closed forms, the linear case as a linear solve, every solver, every mode, and what has no fixed point."""
+"""fixed_point: closed forms, the linear case as a linear solve, every solver, every mode, and what
+has no fixed point.
+"""
 
 from typing import Any
 
@@ -10,7 +12,10 @@ import pytest
 import adjoint
 
 SOLVERS = {"Picard": adjoint.Picard(), "Anderson": adjoint.Anderson()}
-LINEAR = {"GMRES": adjoint.GMRES(rtol=1e-13), "TransposedIteration": adjoint.TransposedIteration(rtol=1e-13)}
+LINEAR = {
+    "GMRES": adjoint.GMRES(rtol=1e-13),
+    "TransposedIteration": adjoint.TransposedIteration(rtol=1e-13),
+}
 
 
 def contraction(n: int) -> Any:
@@ -29,7 +34,12 @@ def test_a_linear_step_is_a_linear_solve(n: int) -> None:
     @jax.jit
     def gradients(p: Any) -> Any:
         def g(p: Any, linear: Any) -> Any:
-            return w @ adjoint.fixed_point(lambda x, p: p[0] @ x + p[1], jnp.zeros(n), p, linear_solver=linear).value
+            return (
+                w
+                @ adjoint.fixed_point(
+                    lambda x, p: p[0] @ x + p[1], jnp.zeros(n), p, linear_solver=linear
+                ).value
+            )
 
         return [jax.grad(g)(p, linear) for linear in LINEAR.values()]
 
@@ -38,7 +48,9 @@ def test_a_linear_step_is_a_linear_solve(n: int) -> None:
     for S_bar, b_bar in gradients((S, b)):
         scale = np.abs(lam).max()
         np.testing.assert_allclose(b_bar, lam, rtol=1e-9, atol=1e-10 * scale)
-        np.testing.assert_allclose(S_bar, np.outer(lam, x), rtol=1e-8, atol=1e-9 * scale * np.abs(x).max())
+        np.testing.assert_allclose(
+            S_bar, np.outer(lam, x), rtol=1e-8, atol=1e-9 * scale * np.abs(x).max()
+        )
 
 
 def kepler(E: Any, p: Any) -> Any:
@@ -47,10 +59,13 @@ def kepler(E: Any, p: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("solver", "linear"), [pytest.param("Anderson", "GMRES", marks=pytest.mark.slow), ("Picard", "TransposedIteration")]
+    ("solver", "linear"),
+    [pytest.param("Anderson", "GMRES", marks=pytest.mark.slow), ("Picard", "TransposedIteration")],
 )
 def test_keplers_equation_in_every_mode(solver: str, linear: str) -> None:
-    """dE/dM = 1 / (1 - e cos E), dE/de = sin E / (1 - e cos E); the Hessian by differentiating these by hand."""
+    """dE/dM = 1 / (1 - e cos E), dE/de = sin E / (1 - e cos E); the Hessian by differentiating
+    these by hand.
+    """
     E, e = 1.2, 0.4
     p = jnp.array([e, E - e * np.sin(E)])
 
@@ -67,7 +82,7 @@ def test_keplers_equation_in_every_mode(solver: str, linear: str) -> None:
         [np.cos(E) * E_e / d - np.sin(E) * d_e / d**2, -d_e / d**2],
         [np.cos(E) * E_M / d - np.sin(E) * d_M / d**2, -d_M / d**2],
     ])  # fmt: skip
-    two = lambda p: jax.lax.scan(lambda s, _: (s + anomaly(p), None), 0.0, length=2)[0]  # noqa: E731
+    two = lambda p: jax.lax.scan(lambda s, _: (s + anomaly(p), None), 0.0, length=2)[0]
 
     @jax.jit
     def everything(p: Any) -> Any:
@@ -91,23 +106,29 @@ def test_keplers_equation_in_every_mode(solver: str, linear: str) -> None:
 
 @pytest.mark.slow
 def test_anderson_converges_where_picard_does_not_and_in_fewer_steps() -> None:
-    diverging = lambda x, p: p - 3.0 * x  # noqa: E731
+    diverging = lambda x, p: p - 3.0 * x
     x = adjoint.fixed_point(diverging, jnp.zeros(2), jnp.ones(2))
     np.testing.assert_allclose(adjoint.require(x), 0.25, rtol=1e-12)
-    assert adjoint.fixed_point(diverging, jnp.zeros(2), jnp.ones(2), adjoint.Picard()).status.name == "NOT_CONVERGED"
+    assert (
+        adjoint.fixed_point(diverging, jnp.zeros(2), jnp.ones(2), adjoint.Picard()).status.name
+        == "NOT_CONVERGED"
+    )
     S = contraction(7)
-    slow = lambda x, p: S @ x + p  # noqa: E731
+    slow = lambda x, p: S @ x + p
     steps = [
         int(adjoint.fixed_point(slow, jnp.zeros(7), jnp.ones(7), solver).stats["iterations"])
         for solver in (adjoint.Picard(), adjoint.Anderson(memory=7))
     ]
-    # On a linear step Anderson's acceleration with n vectors is GMRES (Walker and Ni, theorem 2.2): n + 1 steps, rounding aside.
+    # On a linear step Anderson's acceleration with n vectors is GMRES (Walker and Ni, theorem 2.2):
+    # n + 1 steps, rounding aside.
     assert steps[1] <= 12 < steps[0]
 
 
 def test_memory_runs_over() -> None:
     S = contraction(7)
-    solution = adjoint.fixed_point(lambda x, p: S @ x + p, jnp.zeros(7), jnp.ones(7), adjoint.Anderson(memory=2))
+    solution = adjoint.fixed_point(
+        lambda x, p: S @ x + p, jnp.zeros(7), jnp.ones(7), adjoint.Anderson(memory=2)
+    )
     np.testing.assert_allclose(
         adjoint.require(solution), np.linalg.solve(np.eye(7) - np.asarray(S), np.ones(7)), rtol=1e-9
     )
@@ -123,9 +144,13 @@ def test_memory_runs_over() -> None:
     ],
     ids=["drift", "double", "NaN", "explosion"],
 )
-def test_what_is_no_fixed_point_is_nan_in_value_and_gradient(step: Any, p: float, statuses: set[str]) -> None:
-    solve = lambda p: adjoint.fixed_point(step, jnp.ones(1), p, adjoint.Picard(max_steps=200))  # noqa: E731
-    solution, gradient = jax.jit(lambda p: (solve(p), jax.grad(lambda p: solve(p).value[0])(p)))(jnp.asarray(p))
+def test_what_is_no_fixed_point_is_nan_in_value_and_gradient(
+    step: Any, p: float, statuses: set[str]
+) -> None:
+    solve = lambda p: adjoint.fixed_point(step, jnp.ones(1), p, adjoint.Picard(max_steps=200))
+    solution, gradient = jax.jit(lambda p: (solve(p), jax.grad(lambda p: solve(p).value[0])(p)))(
+        jnp.asarray(p)
+    )
     assert solution.status.name in statuses
     assert np.isnan(solution.value).all()
     assert np.isnan(gradient)
@@ -136,8 +161,12 @@ def test_what_is_no_fixed_point_is_nan_in_value_and_gradient(step: Any, p: float
 @pytest.mark.slow
 def test_the_transposed_iteration_that_diverges_says_so() -> None:
     # Newton finds the fixed point of a step that expands; the transposed iteration then cannot.
-    solve = lambda p: adjoint.fixed_point(  # noqa: E731
-        lambda x, p: p - 3.0 * x, jnp.zeros(1), p, adjoint.Newton(), linear_solver=adjoint.TransposedIteration()
+    solve = lambda p: adjoint.fixed_point(
+        lambda x, p: p - 3.0 * x,
+        jnp.zeros(1),
+        p,
+        adjoint.Newton(),
+        linear_solver=adjoint.TransposedIteration(),
     )
     assert solve(jnp.ones(1)).status.name == "NOT_CONVERGED"
     assert np.isnan(jax.grad(lambda p: solve(p).value[0])(jnp.ones(1))).all()

@@ -16,7 +16,9 @@ def find(name):
 @pytest.fixture(autouse=True)
 def example(monkeypatch):
     """The gallery with one more problem, which is part of these tests."""
-    monkeypatch.setattr(problems, "__path__", [*problems.__path__, str(Path(__file__).parent / "gallery_example")])
+    monkeypatch.setattr(
+        problems, "__path__", [*problems.__path__, str(Path(__file__).parent / "gallery_example")]
+    )
     return find("parabola")
 
 
@@ -43,7 +45,11 @@ def test_every_problem_keeps_the_protocol():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("parabula", r"no problem 'parabula' \(did you mean parabola\?\); the problems are .*mbb_beam, .*parabola"),
+        (
+            "parabula",
+            r"no problem 'parabula' \(did you mean parabola\?\); the problems are .*mbb_beam, "
+            r".*parabola",
+        ),
         ("qqqq", r"no problem 'qqqq'; the problems are"),
         ("pictures", "no problem 'pictures'"),
         ("network", "no problem 'network'"),
@@ -83,7 +89,11 @@ def test_assignments_change_the_defaults(example, assignments, expected):
     ("assignment", "message"),
     [
         ("steps", "expected name=value, such as --set steps="),
-        ("step=7", r"no setting 'step' \(did you mean steps\?\); the settings are steps, rate, verbose, trouble"),
+        (
+            "step=7",
+            r"no setting 'step' \(did you mean steps\?\); the settings are steps, rate, verbose, "
+            r"trouble",
+        ),
         ("=7", "no setting ''"),
         ("steps=", "steps must be an integer from 1 to 10000"),
         ("steps=many", "steps must be an integer from 1 to 10000"),
@@ -95,7 +105,10 @@ def test_assignments_change_the_defaults(example, assignments, expected):
         ("rate=inf", "rate must be a number"),
         ("rate=-0.1", "rate must be a number from 0.0 to 2.0"),
         ("verbose=yes", "verbose must be true or false"),
-        ("trouble=much", "trouble must be none or solve or gradient or ctrl-c or ctrl-c inside or bug"),
+        (
+            "trouble=much",
+            "trouble must be none or solve or gradient or ctrl-c or ctrl-c inside or bug",
+        ),
     ],
 )
 def test_a_wrong_assignment_is_answered_with_what_is_right(example, assignment, message):

@@ -8,8 +8,38 @@ from jax import Array
 from adjoint import GaussNewton, gauss_newton_product, minimize, require
 
 # NIST Statistical Reference Datasets, Misra1a (D. Misra, 1978): y = b1 (1 - exp(-b2 x)).
-MISRA_X = (77.6, 114.9, 141.1, 190.8, 239.9, 289.0, 332.8, 378.4, 434.8, 477.3, 536.8, 593.1, 689.1, 760.0)
-MISRA_Y = (10.07, 14.73, 17.94, 23.93, 29.61, 35.18, 40.02, 44.82, 50.76, 55.05, 61.01, 66.40, 75.47, 81.78)
+MISRA_X = (
+    77.6,
+    114.9,
+    141.1,
+    190.8,
+    239.9,
+    289.0,
+    332.8,
+    378.4,
+    434.8,
+    477.3,
+    536.8,
+    593.1,
+    689.1,
+    760.0,
+)
+MISRA_Y = (
+    10.07,
+    14.73,
+    17.94,
+    23.93,
+    29.61,
+    35.18,
+    40.02,
+    44.82,
+    50.76,
+    55.05,
+    61.01,
+    66.40,
+    75.47,
+    81.78,
+)
 # Certified there: parameters, and the residual sum of squares.
 MISRA, MISRA_SUM = (2.3894212918e02, 5.5015643181e-04), 1.2455138894e-01
 
@@ -24,21 +54,30 @@ class TestGaussNewton:
         A, b = rng.normal(size=(9, 4)), rng.normal(size=9)
         x = np.linalg.lstsq(A, b, rcond=None)[0]
         # The first radius is that of the start, which so contains the step.
-        solution = minimize(lambda x: jnp.asarray(A) @ x - jnp.asarray(b), jnp.asarray(3 * x), GaussNewton())
+        solution = minimize(
+            lambda x: jnp.asarray(A) @ x - jnp.asarray(b), jnp.asarray(3 * x), GaussNewton()
+        )
         np.testing.assert_allclose(require(solution), x, rtol=1e-10)
         assert int(solution.stats["iterations"]) == 1
-        np.testing.assert_allclose(solution.stats["value"], np.sum((A @ x - b) ** 2) / 2, rtol=1e-12)
+        np.testing.assert_allclose(
+            solution.stats["value"], np.sum((A @ x - b) ** 2) / 2, rtol=1e-12
+        )
 
     def test_finds_the_certified_values_of_misra1a(self) -> None:
         """From the first start of the certificate, (500, 1e-4)."""
         solution = minimize(misra, jnp.array([500.0, 1e-4]), GaussNewton(), rtol=1e-12)
-        # The certificate has eleven digits; f' of the badly scaled b2 is known to about 1e-9 of its parts.
+        # The certificate has eleven digits; f' of the badly scaled b2 is known to about 1e-9 of its
+        # parts.
         np.testing.assert_allclose(require(solution), MISRA, rtol=1e-8)
         np.testing.assert_allclose(2 * solution.stats["value"], MISRA_SUM, rtol=1e-10)
 
     def test_takes_residuals_in_a_pytree(self) -> None:
         """(x - 2)^2 + (x - 4)^2 is least at 3."""
-        x = require(minimize(lambda p: {"a": p["x"] - 2, "b": [p["x"] - 4]}, {"x": jnp.zeros(2)}, GaussNewton()))
+        x = require(
+            minimize(
+                lambda p: {"a": p["x"] - 2, "b": [p["x"] - 4]}, {"x": jnp.zeros(2)}, GaussNewton()
+            )
+        )
         np.testing.assert_allclose(x["x"], [3.0, 3.0], rtol=1e-12)
 
     def test_keeps_bounds(self) -> None:
@@ -62,7 +101,10 @@ class TestTheProduct:
 
     def test_in_pytrees(self) -> None:
         """r = (a^2, a b): r' r' v with r' = [[2a, 0], [b, a]], a = 3, b = 2, v = (1, -1)."""
-        p, v = {"a": jnp.array(3.0), "b": jnp.array(2.0)}, {"a": jnp.array(1.0), "b": jnp.array(-1.0)}
+        p, v = (
+            {"a": jnp.array(3.0), "b": jnp.array(2.0)},
+            {"a": jnp.array(1.0), "b": jnp.array(-1.0)},
+        )
         product = gauss_newton_product(lambda p: (p["a"] ** 2, [p["a"] * p["b"]]), p, v)
         # J v = (6, -1), J' (6, -1) = (36 - 2, -3).
         assert (float(product["a"]), float(product["b"])) == (34.0, -3.0)

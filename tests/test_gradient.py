@@ -1,4 +1,6 @@
-"""verify_gradient: no miss and no false alarm on seeded cases, and every promise of its docstring."""
+"""verify_gradient: no miss and no false alarm on seeded cases, and every promise of its
+docstring.
+"""
 
 import dataclasses
 
@@ -57,7 +59,10 @@ def test_units_do_not_matter(factor, scale, point):
 
 
 def test_report_names_the_worst_leaf_and_component():
-    p = {"thickness": jnp.array([1e-3, 2e-3, 3e-3]), "load": (jnp.array(5e4), jnp.array([[1.0, 2.0], [3.0, 4.0]]))}
+    p = {
+        "thickness": jnp.array([1e-3, 2e-3, 3e-3]),
+        "load": (jnp.array(5e4), jnp.array([[1.0, 2.0], [3.0, 4.0]])),
+    }
 
     def f(p):
         return p["load"][0] * jnp.sum(p["thickness"] ** 3) + 1e-6 * jnp.sum(p["load"][1] ** 2)
@@ -94,10 +99,13 @@ def test_each_large_leaf_is_judged_by_its_own_scale():
 
 
 def test_wrong_component_at_a_tiny_parameter_among_many():
-    # Steps in the units of each parameter would move p[7] by 1e-6 and see nothing; every other direction moves all alike.
+    # Steps in the units of each parameter would move p[7] by 1e-6 and see nothing; every other
+    # direction moves all alike.
     p = jnp.ones(200).at[7].set(1e-6)
     assert verify_gradient(lambda p: jnp.sum(jnp.sin(p)), p).trusted
-    assert not verify_gradient(lambda p: jnp.sum(jnp.sin(p)), p, gradient=lambda p: jnp.cos(p).at[7].set(0)).trusted
+    assert not verify_gradient(
+        lambda p: jnp.sum(jnp.sin(p)), p, gradient=lambda p: jnp.cos(p).at[7].set(0)
+    ).trusted
 
 
 def test_small_wrong_component_next_to_a_large_one():
@@ -105,8 +113,12 @@ def test_small_wrong_component_next_to_a_large_one():
         return 1e6 * p[0] ** 2 + 1e-3 * p[1] ** 3
 
     assert verify_gradient(f, jnp.ones(2)).trusted
-    assert not verify_gradient(f, jnp.ones(2), gradient=lambda p: jnp.array([2e6 * p[0], 3.03e-3])).trusted
-    assert not verify_gradient(f, jnp.ones(2), gradient=lambda p: jnp.array([2e6 * p[0], 0.0])).trusted
+    assert not verify_gradient(
+        f, jnp.ones(2), gradient=lambda p: jnp.array([2e6 * p[0], 3.03e-3])
+    ).trusted
+    assert not verify_gradient(
+        f, jnp.ones(2), gradient=lambda p: jnp.array([2e6 * p[0], 0.0])
+    ).trusted
 
 
 def test_component_below_the_noise_is_reported():
@@ -114,7 +126,9 @@ def test_component_below_the_noise_is_reported():
     def f(p):
         return float(np.sum(np.abs(p) * np.array([1.0, 1e-13]))) ** 2
 
-    verdict = verify_gradient(f, np.ones(2), gradient=lambda p: 2 * f(p) ** 0.5 * np.array([1.0, 1e-13]))
+    verdict = verify_gradient(
+        f, np.ones(2), gradient=lambda p: 2 * f(p) ** 0.5 * np.array([1.0, 1e-13])
+    )
     assert verdict.trusted
     assert "1 coordinates lie below the noise" in verdict.report
 
@@ -132,7 +146,10 @@ def test_forward_mode_against_reverse_mode():
     # A linear solve whose transpose is left out: forward mode is right, reverse mode is not.
     def solve(b):
         return jax.lax.custom_linear_solve(
-            lambda x: A @ x, b, lambda _, c: jnp.linalg.solve(A, c), transpose_solve=lambda _, c: jnp.linalg.solve(A, c)
+            lambda x: A @ x,
+            b,
+            lambda _, c: jnp.linalg.solve(A, c),
+            transpose_solve=lambda _, c: jnp.linalg.solve(A, c),
         )
 
     verdict = verify_gradient(lambda b: jnp.sum(solve(b) ** 2), P)
@@ -165,7 +182,9 @@ def test_function_that_only_numpy_or_python_can_run():
     own = {"a": lambda p: {"a": np.cos(p["a"])}, "b": lambda p: {"a": -np.cos(p["a"])}}
     p = {"a": np.asarray(P)}
     assert verify_gradient(lambda p: float(np.sum(np.sin(p["a"]))), p, gradient=own["a"]).trusted
-    assert not verify_gradient(lambda p: float(np.sum(np.sin(p["a"]))), p, gradient=own["b"]).trusted
+    assert not verify_gradient(
+        lambda p: float(np.sum(np.sin(p["a"]))), p, gradient=own["b"]
+    ).trusted
 
 
 def test_complex_step_is_dropped_where_f_is_not_analytic():
@@ -199,9 +218,15 @@ def test_zero_gradients(dtype):
     p = P.astype(dtype)
     assert verify_gradient(lambda _: 1e8, p).trusted
     assert verify_gradient(lambda p: jnp.sum(p - p) + 7, p).trusted
-    assert verify_gradient(lambda p: jnp.sum(jax.nn.softmax(p)), p).trusted  # its gradient is rounding
-    assert verify_gradient(lambda q: (q - p) @ A.astype(dtype) @ A.T.astype(dtype) @ (q - p), p).trusted
-    assert verify_gradient(lambda p: jnp.sum(100 * (p[1:] - p[:-1] ** 2) ** 2 + (1 - p[:-1]) ** 2), p * 0 + 1).trusted
+    assert verify_gradient(
+        lambda p: jnp.sum(jax.nn.softmax(p)), p
+    ).trusted  # its gradient is rounding
+    assert verify_gradient(
+        lambda q: (q - p) @ A.astype(dtype) @ A.T.astype(dtype) @ (q - p), p
+    ).trusted
+    assert verify_gradient(
+        lambda p: jnp.sum(100 * (p[1:] - p[:-1] ** 2) ** 2 + (1 - p[:-1]) ** 2), p * 0 + 1
+    ).trusted
     assert verify_gradient(lambda q: jnp.sum(q["used"] ** 2), {"used": p, "unused": p}).trusted
     assert not verify_gradient(lambda _: 1.0, p, gradient=lambda p: p * 0 + 1e-3).trusted
     assert not verify_gradient(lambda p: jnp.sum(p**2), p, gradient=lambda p: 0 * p).trusted
@@ -232,11 +257,16 @@ def test_kinks_do_not_crash():
 
 def test_noise_in_f():
     def rough(p, width):
-        return float(np.sum(np.sin(p))) + width * np.random.default_rng(np.asarray(p).view(np.uint64)).random()
+        return (
+            float(np.sum(np.sin(p)))
+            + width * np.random.default_rng(np.asarray(p).view(np.uint64)).random()
+        )
 
     p = np.asarray(P)
     assert verify_gradient(lambda p: rough(p, 1e-9), p, gradient=np.cos).trusted
-    assert not verify_gradient(lambda p: rough(p, 1e-9), p, gradient=lambda p: 1.001 * np.cos(p)).trusted
+    assert not verify_gradient(
+        lambda p: rough(p, 1e-9), p, gradient=lambda p: 1.001 * np.cos(p)
+    ).trusted
     verdict = verify_gradient(lambda p: rough(p, 1e-1), p, gradient=np.cos)
     assert "not resolvable" in verdict.reason
 
@@ -254,7 +284,13 @@ def test_noise_in_f():
         (smooth, 1j * P, None, TypeError, "real numbers"),
         (smooth, P, lambda p: p[:2], ValueError, r"shape \(2,\), expected shape \(6,\)"),
         (smooth, P, lambda p: {"a": p}, ValueError, "structure"),
-        (lambda p: p @ jnp.ones(7), P, None, TypeError, "contracting dimensions"),  # f's own error, unchanged
+        (
+            lambda p: p @ jnp.ones(7),
+            P,
+            None,
+            TypeError,
+            "contracting dimensions",
+        ),  # f's own error, unchanged
     ],
 )
 def test_bad_input_is_refused_in_words(f, p, gradient, error, message):
@@ -262,13 +298,24 @@ def test_bad_input_is_refused_in_words(f, p, gradient, error, message):
         verify_gradient(f, p, gradient=gradient)
 
 
-# What the oracles say along one direction, changed from a case where they all agree on 1, and the rule's verdict on it.
+# What the oracles say along one direction, changed from a case where they all agree on 1, and the
+# rule's verdict on it.
 RULE = {
     "all agree": ({}, {}, None, AGREES),
     "the differences alone disagree": ({"difference": 1.001}, {}, None, WRONG),
-    "within the error of the differences": ({"difference": 1.001, "error": 2e-3}, {}, None, UNRESOLVED),
+    "within the error of the differences": (
+        {"difference": 1.001, "error": 2e-3},
+        {},
+        None,
+        UNRESOLVED,
+    ),
     "the Taylor remainder alone disagrees": ({"remainder": 1e-3}, {}, None, WRONG),
-    "within the uncertainty of the remainder": ({"remainder": 1e-3, "remainder_error": 2e-3}, {}, None, AGREES),
+    "within the uncertainty of the remainder": (
+        {"remainder": 1e-3, "remainder_error": 2e-3},
+        {},
+        None,
+        AGREES,
+    ),
     "forward mode alone disagrees": ({"forward": 1.001}, {}, None, WRONG),
     "forward mode is not a number": ({"forward": np.nan}, {}, None, WRONG),
     "noisy differences": ({"error": 1e-3}, {}, None, UNRESOLVED),
@@ -276,7 +323,12 @@ RULE = {
     "noisy differences, complex step disagrees": ({"error": 1e-3}, {}, (1.0005, 1e-12), WRONG),
     "noisy differences, noisy complex step": ({"error": 1e-3}, {}, (1.0005, 1e-3), UNRESOLVED),
     "f finite nowhere": ({"difference": np.nan, "error": np.inf}, {}, None, UNRESOLVED),
-    "stationary": ({"gradient": 1e-14, "difference": -1e-13, "scale": 1e-13, "error": 1e-12}, {}, None, ZERO),
+    "stationary": (
+        {"gradient": 1e-14, "difference": -1e-13, "scale": 1e-13, "error": 1e-12},
+        {},
+        None,
+        ZERO,
+    ),
     "stationary, f hardly moves": (
         {"gradient": 1e-14, "difference": -1e-13, "scale": 1e-13, "error": 1e-12},
         {"slope": 1e-9},
@@ -300,8 +352,21 @@ RULE = {
 
 def check_that(**said):
     agreeing = {
-        **{"gradient": 1.0, "difference": 1.0, "error": 1e-9, "remainder": 0.0, "remainder_error": 1e-9, "rate": 3.0},
-        **{"complex_step": None, "forward": None, "scale": 1.0, "verdict": AGREES, "relative_error": 0.0},
+        **{
+            "gradient": 1.0,
+            "difference": 1.0,
+            "error": 1e-9,
+            "remainder": 0.0,
+            "remainder_error": 1e-9,
+            "rate": 3.0,
+        },
+        **{
+            "complex_step": None,
+            "forward": None,
+            "scale": 1.0,
+            "verdict": AGREES,
+            "relative_error": 0.0,
+        },
     }
     return Check(**{"name": "p", "leaf": 0, "is_coordinate": True, **agreeing, **said})
 
@@ -319,13 +384,33 @@ def test_the_rule_for_one_direction(name):
     ("others", "unresolved", "verdict"),
     [
         ([check_that()], check_that(error=2e-5, scale=1e-3), BELOW_NOISE),
-        ([check_that()], check_that(error=1e-3, scale=1e-3), UNRESOLVED),  # too noisy next to the leaf's largest
-        ([check_that(leaf=1)], check_that(error=2e-5, scale=1e-3), UNRESOLVED),  # another leaf does not help
+        (
+            [check_that()],
+            check_that(error=1e-3, scale=1e-3),
+            UNRESOLVED,
+        ),  # too noisy next to the leaf's largest
+        (
+            [check_that(leaf=1)],
+            check_that(error=2e-5, scale=1e-3),
+            UNRESOLVED,
+        ),  # another leaf does not help
         ([check_that(verdict=ZERO)], check_that(error=2e-5, scale=1e-3), UNRESOLVED),
-        ([check_that(is_coordinate=False)], check_that(error=1e-3, is_coordinate=False), BELOW_NOISE),
+        (
+            [check_that(is_coordinate=False)],
+            check_that(error=1e-3, is_coordinate=False),
+            BELOW_NOISE,
+        ),
         ([], check_that(error=1e-3, is_coordinate=False), UNRESOLVED),
-        ([check_that(), check_that(leaf=1)], check_that(error=1e-3, leaf=None, is_coordinate=False), BELOW_NOISE),
-        ([check_that()], check_that(error=1e-3, leaf=None, is_coordinate=False), UNRESOLVED),  # leaf 1 is not covered
+        (
+            [check_that(), check_that(leaf=1)],
+            check_that(error=1e-3, leaf=None, is_coordinate=False),
+            BELOW_NOISE,
+        ),
+        (
+            [check_that()],
+            check_that(error=1e-3, leaf=None, is_coordinate=False),
+            UNRESOLVED,
+        ),  # leaf 1 is not covered
     ],
 )
 def test_what_an_unresolved_direction_leaves_unverified(others, unresolved, verdict):

@@ -1,4 +1,6 @@
-"""Structured grids: the numbering of the docstring's picture, and the geometry that every numbering must satisfy."""
+"""Structured grids: the numbering of the docstring's picture, and the geometry that every numbering
+must satisfy.
+"""
 
 import numpy as np
 import pytest

@@ -24,7 +24,9 @@ def test_csv_reads_back_to_the_same_bits():
 
 def test_numpy_and_jax_scalars_become_numbers():
     history = History()
-    history.append({"a": np.int32(3), "b": jnp.float32(0.1), "c": np.float64(0.1), "d": jnp.asarray(2)})
+    history.append(
+        {"a": np.int32(3), "b": jnp.float32(0.1), "c": np.float64(0.1), "d": jnp.asarray(2)}
+    )
     assert history.last == {"a": 3, "b": float(np.float32(0.1)), "c": 0.1, "d": 2}
     assert isinstance(history.last["a"], int)
     assert isinstance(history.last["d"], int)
@@ -44,7 +46,9 @@ def test_an_empty_history_has_no_columns():
 def test_other_columns_than_the_first_row_are_refused():
     history = History()
     history.append({"iteration": 1, "compliance": 2.0})
-    with pytest.raises(ValueError, match=r"\['iteration', 'volume'\].*\['iteration', 'compliance'\]"):
+    with pytest.raises(
+        ValueError, match=r"\['iteration', 'volume'\].*\['iteration', 'compliance'\]"
+    ):
         history.append({"iteration": 2, "volume": 2.0})
     assert len(history) == 1
 

@@ -37,13 +37,19 @@ def objective(solver: Any, kind: str, form: str) -> Any:
     weights = jnp.asarray(np.random.default_rng(2).normal(size=P) * 0.1)
 
     def g(p: jax.Array) -> jax.Array:
-        theta = jax.tree.map(lambda v, s: v * (1 + weights @ p) + s * p[0], case.theta, case.step[0])
-        return case.loss(linear_solve(case.operator(theta), case.b * (1 + p[1] + p[2] * p[3]), solver).value)
+        theta = jax.tree.map(
+            lambda v, s: v * (1 + weights @ p) + s * p[0], case.theta, case.step[0]
+        )
+        return case.loss(
+            linear_solve(case.operator(theta), case.b * (1 + p[1] + p[2] * p[3]), solver).value
+        )
 
     return g
 
 
-@pytest.mark.parametrize(("solver", "kind", "form"), [c[1:] for c in SOLVES], ids=[c[0] for c in SOLVES])
+@pytest.mark.parametrize(
+    ("solver", "kind", "form"), [c[1:] for c in SOLVES], ids=[c[0] for c in SOLVES]
+)
 @pytest.mark.slow
 def test_the_price_of_derivatives(solver: Any, kind: str, form: str) -> None:
     g, p = objective(solver, kind, form), jnp.linspace(0.1, 0.4, P)
@@ -58,10 +64,12 @@ def test_the_price_of_derivatives(solver: Any, kind: str, form: str) -> None:
         assert numbers(count) == expected
 
 
-@pytest.mark.parametrize(("solver", "kind", "form"), [c[1:] for c in SOLVES], ids=[c[0] for c in SOLVES])
+@pytest.mark.parametrize(
+    ("solver", "kind", "form"), [c[1:] for c in SOLVES], ids=[c[0] for c in SOLVES]
+)
 def test_the_price_of_an_eager_gradient(solver: Any, kind: str, form: str) -> None:
     case = system(kind, 7, form)
-    f = lambda theta, b: jnp.sum(linear_solve(case.operator(theta), b, solver).value)  # noqa: E731
+    f = lambda theta, b: jnp.sum(linear_solve(case.operator(theta), b, solver).value)
     factor_cache.clear()
     with count_solves() as count:
         jax.block_until_ready(jax.value_and_grad(f, (0, 1))(case.theta, case.b))
@@ -69,7 +77,9 @@ def test_the_price_of_an_eager_gradient(solver: Any, kind: str, form: str) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("solver", "kind", "form"), [c[1:] for c in SOLVES], ids=[c[0] for c in SOLVES])
+@pytest.mark.parametrize(
+    ("solver", "kind", "form"), [c[1:] for c in SOLVES], ids=[c[0] for c in SOLVES]
+)
 def test_the_price_of_an_eager_hessian(solver: Any, kind: str, form: str) -> None:
     g, p = objective(solver, kind, form), jnp.linspace(0.1, 0.4, P)
     factor_cache.clear()
@@ -78,20 +88,30 @@ def test_the_price_of_an_eager_hessian(solver: Any, kind: str, form: str) -> Non
     assert numbers(count) == (1, P + 1, P + 1)
 
 
-@pytest.mark.parametrize(("solver", "kind", "form"), [c[1:] for c in SOLVES[::2]], ids=[c[0] for c in SOLVES[::2]])
-def test_64_right_hand_sides_under_vmap_take_one_factorization(solver: Any, kind: str, form: str) -> None:
+@pytest.mark.parametrize(
+    ("solver", "kind", "form"), [c[1:] for c in SOLVES[::2]], ids=[c[0] for c in SOLVES[::2]]
+)
+def test_64_right_hand_sides_under_vmap_take_one_factorization(
+    solver: Any, kind: str, form: str
+) -> None:
     case = system(kind, 7, form)
     b = jnp.asarray(np.random.default_rng(0).normal(size=(64, 7)))
     factor_cache.clear()
     with count_solves() as count:
-        solve = jax.jit(lambda theta, b: jax.vmap(lambda b: linear_solve(case.operator(theta), b, solver).value)(b))
+        solve = jax.jit(
+            lambda theta, b: jax.vmap(
+                lambda b: linear_solve(case.operator(theta), b, solver).value
+            )(b)
+        )
         x = solve(case.theta, b)
     assert numbers(count) == (1, 64, 0)
     np.testing.assert_allclose(x, np.linalg.solve(case.matrix, b.T).T, rtol=1e-11)
     factor_cache.clear()
     with count_solves() as count:
-        loss = lambda theta, b: case.loss(linear_solve(case.operator(theta), b, solver).value)  # noqa: E731
-        jax.block_until_ready(jax.jit(jax.vmap(jax.grad(loss, (0, 1)), in_axes=(None, 0)))(case.theta, b))
+        loss = lambda theta, b: case.loss(linear_solve(case.operator(theta), b, solver).value)
+        jax.block_until_ready(
+            jax.jit(jax.vmap(jax.grad(loss, (0, 1)), in_axes=(None, 0)))(case.theta, b)
+        )
     assert numbers(count) == (1, 64, 64)
 
 
@@ -130,7 +150,9 @@ def test_other_threads_are_counted() -> None:
     factor_cache.clear()
 
     def work() -> None:
-        linear_solve(case.operator(case.theta), case.b, SparseDirect("superlu")).value.block_until_ready()
+        linear_solve(
+            case.operator(case.theta), case.b, SparseDirect("superlu")
+        ).value.block_until_ready()
 
     with count_solves() as count:
         thread = threading.Thread(target=work)
@@ -154,7 +176,9 @@ def test_solves_whose_results_are_dropped_belong_to_the_count() -> None:
     pattern = adjoint.SparsePattern(rows, cols, (n, n))
     values = jnp.asarray(matrix("general", n).ravel())
     solve = jax.jit(
-        lambda scale: linear_solve(pattern.matrix(scale * values), jnp.ones(n), SparseDirect("superlu")).value
+        lambda scale: (
+            linear_solve(pattern.matrix(scale * values), jnp.ones(n), SparseDirect("superlu")).value
+        )
     )
     with count_solves() as count:
         for k in range(3):
@@ -170,28 +194,38 @@ def test_a_host_call_is_batched_with_leading_axes() -> None:
         return (x + y,)
 
     call = make_host_call(add)
-    run = lambda x, y: call((jax.ShapeDtypeStruct((3,), x.dtype),), x, y)[0]  # noqa: E731
+    run = lambda x, y: call((jax.ShapeDtypeStruct((3,), x.dtype),), x, y)[0]
     x, y = jnp.ones(3), jnp.arange(12.0).reshape(4, 3)
     np.testing.assert_array_equal(jax.vmap(run, in_axes=(None, 0))(x, y), 1 + y)
     assert shapes[-1] == ((1, 3), (4, 3))
     np.testing.assert_array_equal(
-        jax.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))(y, y)[2], np.asarray(y)[2] + np.asarray(y)
+        jax.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))(y, y)[2],
+        np.asarray(y)[2] + np.asarray(y),
     )
 
 
 def test_the_way_through_pure_callback_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Off the CPU pure_callback is used; here it is chosen by hand, for a pattern without compiled calls."""
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arrays, default, **_: default(*arrays))
+    """Off the CPU pure_callback is used; here it is chosen by hand, for a pattern without compiled
+    calls.
+    """
+    monkeypatch.setattr(
+        jax.lax, "platform_dependent", lambda *arrays, default, **_: default(*arrays)
+    )
     dense = matrix("general", 7, banded=True)
     rows, cols = np.nonzero(dense)
     pattern = adjoint.SparsePattern(rows, cols, (7, 7))
-    values, b = jnp.asarray(dense[rows, cols]), jnp.asarray(np.random.default_rng(0).normal(size=(3, 7)))
+    values, b = (
+        jnp.asarray(dense[rows, cols]),
+        jnp.asarray(np.random.default_rng(0).normal(size=(3, 7))),
+    )
     for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-5)):
-        solve = lambda v, b: linear_solve(pattern.matrix(v), b, SparseDirect("superlu"))  # noqa: E731
+        solve = lambda v, b: linear_solve(pattern.matrix(v), b, SparseDirect("superlu"))
         solution = jax.jit(jax.vmap(solve, (None, 0)))(values.astype(dtype), b.astype(dtype))
         np.testing.assert_allclose(solution.value, np.linalg.solve(dense, b.T).T, rtol=tolerance)
         assert solution.value.dtype == dtype
-        loss = lambda v, b: jnp.sum(linear_solve(pattern.matrix(v), b, SparseDirect("superlu")).value)  # noqa: E731
+        loss = lambda v, b: jnp.sum(
+            linear_solve(pattern.matrix(v), b, SparseDirect("superlu")).value
+        )
         gradient = jax.grad(loss, 1)(values.astype(dtype), b[0].astype(dtype))
         np.testing.assert_allclose(gradient, np.linalg.solve(dense.T, np.ones(7)), rtol=tolerance)
 
@@ -206,23 +240,32 @@ rows, cols = (v.ravel() for v in np.indices((n, n)))
 pattern = adjoint.SparsePattern(rows, cols, (n, n))
 A = np.random.default_rng(0).normal(size=(n, n)) + 3 * n**0.5 * np.eye(n)
 values = jnp.asarray(A.ravel())
-solve = lambda v, b: jnp.sum(adjoint.linear_solve(pattern.matrix(v), b, adjoint.SparseDirect("superlu")).value ** 2)
+superlu = adjoint.SparseDirect("superlu")
+solve = lambda v, b: jnp.sum(adjoint.linear_solve(pattern.matrix(v), b, superlu).value ** 2)
+total = lambda A: jnp.sum(adjoint.linear_solve(A, jnp.ones(n)).value)
 gradient = jax.jit(jax.grad(solve, (0, 1)))
 with adjoint.count_solves() as count:
     results = [gradient(values * (1 + k % 5), jnp.full(n, 1.0 + k)) for k in range(200)]
-    dense = [jax.jit(jax.grad(lambda A: jnp.sum(adjoint.linear_solve(A, jnp.ones(n)).value)))(k * jnp.asarray(A)) for k in (1., 2.)]
+    dense = [jax.jit(jax.grad(total))(k * jnp.asarray(A)) for k in (1.0, 2.0)]
 expected = jax.grad(lambda b: jnp.sum(jnp.linalg.solve(5.0 * A, b) ** 2))(jnp.full(n, 200.0))
 assert np.allclose(results[-1][1], expected, rtol=1e-9), "wrong"
 print("done", count.solves)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux to pin a process to a core")
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="needs Linux to pin a process to a core"
+)
 @pytest.mark.slow
 def test_one_core_and_many_programs_in_flight_do_not_hang() -> None:
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", ONE_CORE], capture_output=True, text=True, timeout=60, env=environment, check=False
+        [sys.executable, "-c", ONE_CORE],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["done", "202"]

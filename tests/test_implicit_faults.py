@@ -1,7 +1,9 @@
-"""What can go wrong with a root, a fixed point or a minimizer ends in NaN, in value and gradient, with its status.
+"""What can go wrong with a root, a fixed point or a minimizer ends in NaN, in value and gradient,
+with its status.
 
-The modes are eager, jit, vmap (one bad lane between two good ones), grad, and jit of grad. Faults are numbers, so that one
-compiled function serves all faults of a form; a form is compiled anew at every eager call, so it runs eagerly with one fault.
+The modes are eager, jit, vmap (one bad lane between two good ones), grad, and jit of grad. Faults
+are numbers, so that one compiled function serves all faults of a form; a form is compiled anew at
+every eager call, so it runs eagerly with one fault.
 """
 
 from collections.abc import Callable, Iterable
@@ -48,7 +50,9 @@ def do_as_told(x0: np.ndarray, p: System) -> np.ndarray:
     if not all(np.all(np.isfinite(leaf)) for leaf in (x0, *p.values())):
         return np.ones(N)
     for _ in range(20):
-        x = x - np.linalg.solve(p["A"] + np.diag(2 * p["q"] * x + 3 * p["c"] * x**2), residual(x, p))
+        x = x - np.linalg.solve(
+            p["A"] + np.diag(2 * p["q"] * x + 3 * p["c"] * x**2), residual(x, p)
+        )
     return x + 1e-5 if order == STOP_EARLY else x
 
 
@@ -62,7 +66,12 @@ class Form:
 
 
 def _root(solver: Any, **by: Any) -> Form:
-    p = {"A": np.array([[3.0, 2.0], [-0.5, 2.0]]), "q": np.array(0.0), "c": np.array(1.0), "b": np.array([1.0, -2.0])}
+    p = {
+        "A": np.array([[3.0, 2.0], [-0.5, 2.0]]),
+        "q": np.array(0.0),
+        "c": np.array(1.0),
+        "b": np.array([1.0, -2.0]),
+    }
     return Form(
         lambda p, x0: adjoint.root(residual, x0, p, solver, **by),
         (p, np.array([1.0, -0.25])),
@@ -108,7 +117,9 @@ def _argmin_under_constraints() -> Form:
 FORMS = {
     "Newton": _root(adjoint.Newton(max_steps=20)),
     "sparse Newton": _root(
-        adjoint.Newton(max_steps=20), linear_solver=adjoint.SparseDirect("superlu"), jacobian_pattern=FULL
+        adjoint.Newton(max_steps=20),
+        linear_solver=adjoint.SparseDirect("superlu"),
+        jacobian_pattern=FULL,
     ),
     "NewtonKrylov": _root(adjoint.NewtonKrylov(max_steps=20)),
     "HostSolver": _root(adjoint.HostSolver(do_as_told)),
@@ -117,7 +128,11 @@ FORMS = {
     "argmin": _argmin(),
     "constrained argmin": _argmin_under_constraints(),
 }
-ROOTS, FIXED_POINTS, MINIMIZERS = ("Newton", "sparse Newton", "NewtonKrylov"), ("Picard", "Anderson"), ("argmin",)
+ROOTS, FIXED_POINTS, MINIMIZERS = (
+    ("Newton", "sparse Newton", "NewtonKrylov"),
+    ("Picard", "Anderson"),
+    ("argmin",),
+)
 
 
 @dataclass(frozen=True)
@@ -132,20 +147,32 @@ class Fault:
     @property
     def spoiled(self) -> tuple[System, np.ndarray]:
         p, x0 = FORMS[self.form].healthy
-        change = {name: np.broadcast_to(value, np.shape({**p, "x0": x0}[name])) for name, value in self.change.items()}
-        return p | {name: value + 0.0 for name, value in change.items() if name != "x0"}, change.get("x0", x0) + 0.0
+        change = {
+            name: np.broadcast_to(value, np.shape({**p, "x0": x0}[name]))
+            for name, value in self.change.items()
+        }
+        return p | {
+            name: value + 0.0 for name, value in change.items() if name != "x0"
+        }, change.get("x0", x0) + 0.0
 
     def __str__(self) -> str:
         return f"{self.form}-{self.name}"
 
 
-def _faults(forms: tuple[str, ...], table: dict[str, tuple[System, tuple[str, ...]]]) -> tuple[Fault, ...]:
-    return tuple(Fault(name, form, change, statuses) for form in forms for name, (change, statuses) in table.items())
+def _faults(
+    forms: tuple[str, ...], table: dict[str, tuple[System, tuple[str, ...]]]
+) -> tuple[Fault, ...]:
+    return tuple(
+        Fault(name, form, change, statuses)
+        for form in forms
+        for name, (change, statuses) in table.items()
+    )
 
 
 ZERO, ONE_LINE = np.zeros((N, N)), np.array([[1.0, 2.0], [2.0, 4.0]])
 NONFINITE, SINGULAR, SHORT = ("NONFINITE_INPUT",), ("SINGULAR",), ("NOT_CONVERGED",)
-# A Krylov method does not see that an operator is singular; a direct one may, before the iteration is seen to have failed.
+# A Krylov method does not see that an operator is singular; a direct one may, before the iteration
+# is seen to have failed.
 NO_ROOT = ("NOT_CONVERGED", "SINGULAR")
 # Constraints that depend on each other, contradict each other or leave the minimizer open.
 DEPENDENT = ("SINGULAR", "ILL_CONDITIONED", "NOT_CONVERGED", "DEGENERATE", "NOT_POSITIVE_DEFINITE")
@@ -188,7 +215,10 @@ FAULTS = (
             "returns Inf": ({"x0": [INFINITE, 0.0]}, SHORT),
             "raises": ({"x0": [RAISE, 0.0]}, SHORT),
             "stops early": ({"x0": [STOP_EARLY, 0.0]}, SHORT),
-            "returns a fold": ({"A": ZERO, "q": 1.0, "c": 0.0, "b": 0.0, "x0": [ZERO_IT_IS, 0.0]}, FLAT),
+            "returns a fold": (
+                {"A": ZERO, "q": 1.0, "c": 0.0, "b": 0.0, "x0": [ZERO_IT_IS, 0.0]},
+                FLAT,
+            ),
             "returns no root": ({"x0": [ZERO_IT_IS, 0.0]}, SHORT),
         },
     ),
@@ -217,8 +247,14 @@ FAULTS = (
             "maximum": ({"A": -np.eye(N), "b": 0.0}, ("NOT_POSITIVE_DEFINITE",)),
             "unbounded": ({"A": ZERO, "c": 0.0}, ("NOT_POSITIVE_DEFINITE", "SINGULAR")),
             "constant": ({"A": ZERO, "c": 0.0, "b": 0.0}, ("NOT_POSITIVE_DEFINITE", "SINGULAR")),
-            "valley": ({"A": ONE_LINE, "c": 0.0, "b": [1.0, 2.0]}, ("NOT_POSITIVE_DEFINITE", "SINGULAR")),
-            "x^4": ({"A": ZERO, "b": 0.0, "x0": 1.0}, ("NOT_POSITIVE_DEFINITE", "SINGULAR", "DEGENERATE")),
+            "valley": (
+                {"A": ONE_LINE, "c": 0.0, "b": [1.0, 2.0]},
+                ("NOT_POSITIVE_DEFINITE", "SINGULAR"),
+            ),
+            "x^4": (
+                {"A": ZERO, "b": 0.0, "x0": 1.0},
+                ("NOT_POSITIVE_DEFINITE", "SINGULAR", "DEGENERATE"),
+            ),
         },
     ),
     *_faults(
@@ -234,7 +270,10 @@ FAULTS = (
             "infeasible": ({"K": [[-1.0, -2.0], [0.0, 1.0]], "k": [-1.0, 6.0]}, DEPENDENT),
             "weakly active": ({"k": [0.5, 6.0]}, ("DEGENERATE",)),
             "weakly active within 1e-9": ({"k": [0.5 + 1e-9, 6.0]}, ("DEGENERATE",)),
-            "maximum of the line": ({"A": -np.eye(N), "c": 0.0, "b": 0.0, "g": 0.0}, ("NOT_POSITIVE_DEFINITE",)),
+            "maximum of the line": (
+                {"A": -np.eye(N), "c": 0.0, "b": 0.0, "g": 0.0},
+                ("NOT_POSITIVE_DEFINITE",),
+            ),
             "constant on the line": ({"A": ZERO, "c": 0.0, "b": 0.0}, DEPENDENT),
             "unbounded": ({"A": ZERO, "c": 0.0, "K": 0.0}, DEPENDENT),
         },
@@ -280,7 +319,9 @@ def assert_failed(solution: Solution, statuses: tuple[str, ...]) -> None:
 
 def assert_all_nan(gradient: System) -> None:
     for name, leaf in gradient.items():
-        assert np.all(np.isnan(leaf)), f"the gradient with respect to {name} is finite somewhere: {leaf}"
+        assert np.all(np.isnan(leaf)), (
+            f"the gradient with respect to {name} is finite somewhere: {leaf}"
+        )
 
 
 def assert_solved(form: str, solution: Solution, gradient: System, p: System) -> None:
@@ -290,7 +331,10 @@ def assert_solved(form: str, solution: Solution, gradient: System, p: System) ->
 
 
 def _rows(faults: Iterable[Fault], slow: set[str]) -> Any:
-    rows = [pytest.param(f, marks=[pytest.mark.slow] if f.form in slow else [], id=str(f)) for f in faults]
+    rows = [
+        pytest.param(f, marks=[pytest.mark.slow] if f.form in slow else [], id=str(f))
+        for f in faults
+    ]
     return pytest.mark.parametrize("fault", rows)
 
 
@@ -301,7 +345,9 @@ one_fault_of_each_form = _rows(_of_its_own.values(), set(FORMS) - {"Newton", "Ho
 class TestEveryFault:
     @one_fault_of_each_form
     def test_eager(self, fault: Fault) -> None:
-        assert_failed(FORMS[fault.form].solve(*jax.tree.map(jnp.asarray, fault.spoiled)), fault.statuses)
+        assert_failed(
+            FORMS[fault.form].solve(*jax.tree.map(jnp.asarray, fault.spoiled)), fault.statuses
+        )
 
     @_rows(FAULTS, set(FORMS) - {"Newton", "HostSolver", "argmin"})
     def test_jit(self, fault: Fault) -> None:
@@ -309,7 +355,9 @@ class TestEveryFault:
 
     @one_fault_of_each_form
     def test_grad(self, fault: Fault) -> None:
-        solution, gradient = value_and_pull_back(fault.form)(*jax.tree.map(jnp.asarray, fault.spoiled))
+        solution, gradient = value_and_pull_back(fault.form)(
+            *jax.tree.map(jnp.asarray, fault.spoiled)
+        )
         assert_failed(solution, fault.statuses)
         assert_all_nan(gradient)
 
@@ -324,18 +372,28 @@ class TestEveryFault:
         p, x0 = FORMS[fault.form].healthy
         other = p | {"b": 0.9 * p["b"]}
         lanes = [(p, x0), fault.spoiled, (other, x0)]
-        batch = batched_gradient(fault.form)(*jax.tree.map(lambda *leaves: np.stack(leaves), *lanes))
-        first, (solution, gradient), last = (jax.tree.map(lambda leaf, k=k: leaf[k], batch) for k in range(3))
+        batch = batched_gradient(fault.form)(
+            *jax.tree.map(lambda *leaves: np.stack(leaves), *lanes)
+        )
+        first, (solution, gradient), last = (
+            jax.tree.map(lambda leaf, k=k: leaf[k], batch) for k in range(3)
+        )
         assert_solved(fault.form, *first, p)
         assert_solved(fault.form, *last, other)
         assert_failed(solution, fault.statuses)
         assert_all_nan(gradient)
-        with pytest.raises(adjoint.SolveError, match=r"lane 1, the first of 1 that failed out of 3"):
+        with pytest.raises(
+            adjoint.SolveError, match=r"lane 1, the first of 1 that failed out of 3"
+        ):
             adjoint.require(batch[0])
 
 
 @pytest.mark.parametrize(
-    "form", [pytest.param(f, marks=pytest.mark.slow if f in ("sparse Newton", *FIXED_POINTS) else []) for f in FORMS]
+    "form",
+    [
+        pytest.param(f, marks=pytest.mark.slow if f in ("sparse Newton", *FIXED_POINTS) else [])
+        for f in FORMS
+    ],
 )
 def test_healthy_problems_are_solved(form: str) -> None:
     """The value by the equations that it is to fulfil, the gradient by dx/db."""
@@ -363,7 +421,11 @@ def answered(p: Any) -> Any:
     return jnp.sum(adjoint.root(lambda x, p: x**3 - p, jnp.ones(2), p, ANSWERING).value)
 
 
-COMPILED, COMPILED_GRADIENT, BATCHED = jax.jit(answered), jax.jit(jax.grad(answered)), jax.jit(jax.vmap(answered))
+COMPILED, COMPILED_GRADIENT, BATCHED = (
+    jax.jit(answered),
+    jax.jit(jax.grad(answered)),
+    jax.jit(jax.vmap(answered)),
+)
 MODES: dict[str, Callable[[], Any]] = {
     "eager": lambda: answered(jnp.full(2, 8.0)),
     "jit": lambda: COMPILED(jnp.full(2, 8.0)),

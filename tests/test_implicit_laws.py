@@ -1,7 +1,9 @@
-"""Laws that hold for every root, minimizer and fixed point: of the start, of composition, of inversion and of scaling.
+"""Laws that hold for every root, minimizer and fixed point: of the start, of composition, of
+inversion and of scaling.
 
-The map x -> A x + x^3, with the symmetric part of A positive definite, is strictly monotone: A x + x^3 = b has one solution for
-every b, and every start is in its basin. The laws draw x and compute b from it, so the expected values need no solver.
+The map x -> A x + x^3, with the symmetric part of A positive definite, is strictly monotone: A x +
+x^3 = b has one solution for every b, and every start is in its basin. The laws draw x and compute b
+from it, so the expected values need no solver.
 """
 
 from typing import Any
@@ -41,7 +43,9 @@ def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @jax.jit
 def solved(x0: Any, A: Any, b: Any, M: Any) -> Any:
-    """x of M (A x + x^3 - b) = 0, dx/db, the derivatives of W'x by A and M, and its Hessian by b."""
+    """x of M (A x + x^3 - b) = 0, dx/db, the derivatives of W'x by A and M, and its Hessian by
+    b.
+    """
 
     def x(A: Any, b: Any, M: Any) -> Any:
         return root(lambda x, p: p[2] @ (monotone(p[0], x) - p[1]), x0, (A, b, M)).value
@@ -52,7 +56,9 @@ def solved(x0: Any, A: Any, b: Any, M: Any) -> Any:
 
 
 def assert_solved(found: Any, A: np.ndarray, x: np.ndarray, M_size: float = 1.0) -> None:
-    """lam = F_x^-T W, A_bar = -lam x', M_bar = 0 since F = 0, and the Hessian by differentiating F_x dx = db again."""
+    """lam = F_x^-T W, A_bar = -lam x', M_bar = 0 since F = 0, and the Hessian by differentiating
+    F_x dx = db again.
+    """
     value, jacobian, A_bar, M_bar, hessian = found
     inverse = np.linalg.inv(slope(A, x))
     lam = inverse.T @ W
@@ -60,7 +66,9 @@ def assert_solved(found: Any, A: np.ndarray, x: np.ndarray, M_size: float = 1.0)
     np.testing.assert_allclose(jacobian, inverse, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(A_bar, -np.outer(lam, x), rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(M_size * M_bar, 0, atol=1e-9)
-    np.testing.assert_allclose(hessian, -inverse.T @ np.diag(lam * 6 * x) @ inverse, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(
+        hessian, -inverse.T @ np.diag(lam * 6 * x) @ inverse, rtol=1e-8, atol=1e-10
+    )
 
 
 @few
@@ -87,7 +95,9 @@ def test_the_derivative_of_the_inverse_is_the_inverse_of_the_derivative(seed: in
 @few
 @given(seeds, st.floats(-12, 12), st.sampled_from([-1.0, 1.0]))
 @pytest.mark.slow
-def test_a_constant_in_front_of_the_residual_does_not_matter(seed: int, exponent: float, sign: float) -> None:
+def test_a_constant_in_front_of_the_residual_does_not_matter(
+    seed: int, exponent: float, sign: float
+) -> None:
     A, x = drawn(seed)
     c = sign * 10**exponent
     assert_solved(solved(np.zeros(N), A, monotone(A, x), c * np.eye(N)), A, x, M_size=c)
@@ -132,7 +142,7 @@ def nested(A: Any, B: Any, b: Any) -> Any:
         z = root(lambda z, p: monotone(p[0], z) - p[1], jnp.zeros(N), (B, x)).value
         return monotone(A, x) + z - b
 
-    x = lambda b: root(residual, jnp.zeros(N), (A, B, b)).value  # noqa: E731
+    x = lambda b: root(residual, jnp.zeros(N), (A, B, b)).value
     return x(b), jax.jacrev(x)(b)
 
 
@@ -140,7 +150,9 @@ def nested(A: Any, B: Any, b: Any) -> Any:
 @few
 @given(seeds)
 def test_a_root_inside_the_residual_of_a_root(seed: int) -> None:
-    """dx/db = (A + 3 x^2 + (B + 3 z^2)^-1)^-1; the inverse of a monotone map is monotone, so that x is unique."""
+    """dx/db = (A + 3 x^2 + (B + 3 z^2)^-1)^-1; the inverse of a monotone map is monotone, so that x
+    is unique.
+    """
     (A, _), (B, z) = drawn(seed), drawn(seed + 1)
     x = monotone(B, z)
     value, jacobian = nested(A, B, monotone(A, x) + z)
@@ -151,10 +163,12 @@ def test_a_root_inside_the_residual_of_a_root(seed: int) -> None:
 
 @jax.jit
 def minimized(c: Any, S: Any, b: Any) -> Any:
-    """The minimizer of c (x'S x / 2 + sum(cosh x) - b'x), its derivative by b and the derivative of W'x by c."""
+    """The minimizer of c (x'S x / 2 + sum(cosh x) - b'x), its derivative by b and the derivative of
+    W'x by c.
+    """
 
     def x(c: Any, b: Any) -> Any:
-        f = lambda x, p: p[0] * (x @ S @ x / 2 + jnp.sum(jnp.cosh(x)) - p[1] @ x)  # noqa: E731
+        f = lambda x, p: p[0] * (x @ S @ x / 2 + jnp.sum(jnp.cosh(x)) - p[1] @ x)
         return argmin(f, jnp.zeros(N), (c, b)).value
 
     return x(c, b), jax.jacrev(x, 1)(c, b), jax.grad(lambda c: W @ x(c, b))(c)
@@ -168,16 +182,20 @@ def test_a_constant_in_front_of_the_objective_does_not_matter(seed: int, exponen
     S, c = (A + A.T) / 2, 10**exponent
     value, jacobian, c_bar = minimized(c, S, S @ x + np.sinh(x))
     np.testing.assert_allclose(value, x, rtol=1e-9, atol=1e-11)
-    np.testing.assert_allclose(jacobian, np.linalg.inv(S + np.diag(np.cosh(x))), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(
+        jacobian, np.linalg.inv(S + np.diag(np.cosh(x))), rtol=1e-9, atol=1e-11
+    )
     np.testing.assert_allclose(c * c_bar, 0, atol=1e-9)
 
 
 @jax.jit
 def minimized_under_constraints(c: Any, S: Any, b: Any) -> Any:
-    """The minimizer of c (x'S x / 2 - b'x) on the plane sum(x) = 1 with x_0 <= 0 and x_1 <= 100, and its derivative by b."""
+    """The minimizer of c (x'S x / 2 - b'x) on the plane sum(x) = 1 with x_0 <= 0 and x_1 <= 100,
+    and its derivative by b.
+    """
 
     def x(b: Any) -> Any:
-        f = lambda x, p: p[0] * (x @ S @ x / 2 - p[1] @ x)  # noqa: E731
+        f = lambda x, p: p[0] * (x @ S @ x / 2 - p[1] @ x)
         return argmin(
             f,
             jnp.zeros(N),
@@ -195,7 +213,9 @@ def minimized_under_constraints(c: Any, S: Any, b: Any) -> Any:
 def test_a_constant_in_front_of_a_constrained_objective_does_not_matter(
     seed: int, force: float, exponent: float
 ) -> None:
-    """S x - b + (1, 1, 1) m + (1, 0, 0) z = 0 with z = force: x_0 = 0, and dx/db is the first block of the inverse."""
+    """S x - b + (1, 1, 1) m + (1, 0, 0) z = 0 with z = force: x_0 = 0, and dx/db is the first block
+    of the inverse.
+    """
     A, x = drawn(seed)
     S, x = (A + A.T) / 2, np.array([0.0, x[1], 1 - x[1]])
     constraints = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
@@ -208,10 +228,12 @@ def test_a_constant_in_front_of_a_constrained_objective_does_not_matter(
 
 @jax.jit
 def iterated(a: Any, S: Any, b: Any) -> Any:
-    """The fixed point of (1 - a) x + a g(x) with g(x) = sin(S x) + b, its derivative by b, and that of W'x by a."""
+    """The fixed point of (1 - a) x + a g(x) with g(x) = sin(S x) + b, its derivative by b, and that
+    of W'x by a.
+    """
 
     def x(a: Any, b: Any) -> Any:
-        damped = lambda x, p: (1 - p[0]) * x + p[0] * (jnp.sin(S @ x) + p[1])  # noqa: E731
+        damped = lambda x, p: (1 - p[0]) * x + p[0] * (jnp.sin(S @ x) + p[1])
         return fixed_point(damped, jnp.zeros(N), (a, b)).value
 
     return x(a, b), jax.jacrev(x, 1)(a, b), jax.grad(lambda a: W @ x(a, b))(a)
@@ -226,5 +248,7 @@ def test_damping_the_step_does_not_matter(seed: int, a: float) -> None:
     S = 0.3 * A / np.linalg.norm(A, 2)
     value, jacobian, a_bar = iterated(a, S, x - np.sin(S @ x))
     np.testing.assert_allclose(value, x, rtol=1e-9, atol=1e-11)
-    np.testing.assert_allclose(jacobian, np.linalg.inv(np.eye(N) - np.diag(np.cos(S @ x)) @ S), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(
+        jacobian, np.linalg.inv(np.eye(N) - np.diag(np.cos(S @ x)) @ S), rtol=1e-9, atol=1e-11
+    )
     np.testing.assert_allclose(a_bar, 0, atol=1e-9)

@@ -1,4 +1,6 @@
-"""Every mutant of the rules for implicit functions is killed by the check it names, and the healthy library passes all."""
+"""Every mutant of the rules for implicit functions is killed by the check it names, and the healthy
+library passes all.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +30,9 @@ def residual(x: Any, p: Any) -> Any:
 
 
 def unrolled_newton(A: Any, b: Any) -> Any:
-    """The root by Newton's method, unrolled far beyond convergence, so that its derivatives are the root's."""
+    """The root by Newton's method, unrolled far beyond convergence, so that its derivatives are the
+    root's.
+    """
     x = jnp.zeros_like(b)
     for _ in range(9):
         x = x - jnp.linalg.solve(A + jnp.diag(3 * x**2), residual(x, (A, b)))
@@ -37,13 +41,13 @@ def unrolled_newton(A: Any, b: Any) -> Any:
 
 @check
 def root_derivatives(lib: Any) -> None:
-    solve = lambda A, b: lib.root.root(residual, jnp.zeros(N), (A, b)).value  # noqa: E731
+    solve = lambda A, b: lib.root.root(residual, jnp.zeros(N), (A, b)).value
     assert_same(derivatives(solve, A, B, 2), derivatives(unrolled_newton, A, B, 2))
 
 
 @check
 def root_tangent(lib: Any) -> None:
-    solve = lambda A, b: lib.root.root(residual, jnp.zeros(N), (A, b)).value  # noqa: E731
+    solve = lambda A, b: lib.root.root(residual, jnp.zeros(N), (A, b)).value
     at, dots = (jnp.asarray(A), jnp.asarray(B)), (jnp.asarray(A) ** 2, jnp.arange(1.0, 1.0 + N))
     assert_same(*(jax.jvp(f, at, dots)[1] for f in (solve, unrolled_newton)))
 
@@ -52,7 +56,7 @@ def root_tangent(lib: Any) -> None:
 def symmetric_gradients(lib: Any) -> None:
     """f = p x0^2 x1 with f_xx = 2 p ((x1, x0), (x0, 0)) and f_xp = (2 x0 x1, x0^2)."""
     of = lib.symmetric_gradient.symmetric_gradient
-    g = lambda x, p: of(lambda x, p: p * x[0] ** 2 * x[1], x, p)  # noqa: E731
+    g = lambda x, p: of(lambda x, p: p * x[0] ** 2 * x[1], x, p)
     x, p = jnp.array([0.5, 2.0]), jnp.asarray(3.0)
     wanted = 6 * np.array([[2.0, 0.5], [0.5, 0.0]]), np.array([2.0, 0.25])
     for of_x, of_p in (jax.jacrev(g, (0, 1))(x, p), jax.jacfwd(g, (0, 1))(x, p)):
@@ -67,7 +71,9 @@ def known_values(lib: Any) -> None:
         return (1 - y**2) * (operands[0] * dots[1] + dots[0] * operands[1])
 
     def known(q: Any, p: Any) -> Any:
-        return lib.rule.attach_derivative(slope, jax.lax.stop_gradient(jnp.tanh(q * p)), (q, p), None)
+        return lib.rule.attach_derivative(
+            slope, jax.lax.stop_gradient(jnp.tanh(q * p)), (q, p), None
+        )
 
     assert_same(*(jax.hessian(f)(0.3, 0.7) for f in (known, lambda q, p: jnp.tanh(q * p))))
 
@@ -80,8 +86,10 @@ def known_values(lib: Any) -> None:
 
 @check
 def failed_root(lib: Any) -> None:
-    """x^2 = p has no real root at p = -1; without poison the derivative 1 / (2 x) is that of no root, and finite."""
-    x = lambda p: lib.root.root(lambda x, p: x**2 - p, jnp.ones(1), p).value[0]  # noqa: E731
+    """x^2 = p has no real root at p = -1; without poison the derivative 1 / (2 x) is that of no
+    root, and finite.
+    """
+    x = lambda p: lib.root.root(lambda x, p: x**2 - p, jnp.ones(1), p).value[0]
     value, gradient = jax.value_and_grad(x)(-jnp.ones(1))
     assert np.isnan(value)
     assert np.all(np.isnan(gradient))
@@ -89,27 +97,33 @@ def failed_root(lib: Any) -> None:
 
 @check
 def fold(lib: Any) -> None:
-    """x^2 = 0: Newton's method halves the error until it is some 1e-10, where F is flat; dx/dp is infinite."""
-    assert not bool(lib.root.root(lambda x, p: (x - 1.0) ** 2 - p, jnp.zeros(1), jnp.zeros(1)).status.ok)
+    """x^2 = 0: Newton's method halves the error until it is some 1e-10, where F is flat; dx/dp is
+    infinite.
+    """
+    assert not bool(
+        lib.root.root(lambda x, p: (x - 1.0) ** 2 - p, jnp.zeros(1), jnp.zeros(1)).status.ok
+    )
 
 
 @check
 def stopped_short(lib: Any) -> None:
     near = lib.host_solver.HostSolver(lambda _x0, p: p / 3 * (1 + 1e-5))
-    assert not bool(lib.root.root(lambda x, p: 3 * x - p, jnp.zeros(1), jnp.ones(1), near).status.ok)
+    assert not bool(
+        lib.root.root(lambda x, p: 3 * x - p, jnp.zeros(1), jnp.ones(1), near).status.ok
+    )
 
 
 @check
 def units(lib: Any) -> None:
     """x_0 = p, x_1 = x_0^2 / 2 + p in units of 1e-6, from the root itself; dx_1/dp = p + 1."""
-    F = lambda x, p: jnp.stack([x[0] - p, 1e6 * (x[1] - 0.5 * x[0] ** 2 - p)])  # noqa: E731
-    x = lambda p: lib.root.root(F, jnp.array([1.0, 1.5]), p).value  # noqa: E731
+    F = lambda x, p: jnp.stack([x[0] - p, 1e6 * (x[1] - 0.5 * x[0] ** 2 - p)])
+    x = lambda p: lib.root.root(F, jnp.array([1.0, 1.5]), p).value
     np.testing.assert_allclose(jax.jacrev(x)(1.0), [1.0, 2.0], rtol=1e-12)
 
 
 @check
 def infinite_parameter(lib: Any) -> None:
-    F = lambda x, p: x - jnp.minimum(2.0, p)  # noqa: E731
+    F = lambda x, p: x - jnp.minimum(2.0, p)
     assert bool(lib.root.root(F, jnp.zeros(2), jnp.array([1.0, jnp.inf])).status.ok)
     spoiled = lib.root.root(lambda x, p: x - p, jnp.zeros(2), jnp.array([1.0, jnp.inf])).status
     assert int(spoiled) == int(Status.NONFINITE_INPUT)
@@ -139,7 +153,12 @@ def fixed_points(lib: Any) -> None:
 
     def g(b: Any) -> Any:
         linear = lib.fixed_point.TransposedIteration()
-        return w @ lib.fixed_point.fixed_point(lambda x, b: S @ x + b, jnp.zeros(N), b, linear_solver=linear).value
+        return (
+            w
+            @ lib.fixed_point.fixed_point(
+                lambda x, b: S @ x + b, jnp.zeros(N), b, linear_solver=linear
+            ).value
+        )
 
     value, gradient = jax.value_and_grad(g)(jnp.asarray(B))
     np.testing.assert_allclose(value, w @ x, rtol=1e-8)
@@ -148,11 +167,13 @@ def fixed_points(lib: Any) -> None:
 
 @check
 def minimizers(lib: Any) -> None:
-    """The projection of p onto x_0 + x_1 <= 1, x_1 <= 3 (never active): p - (p_0 + p_1 - 1)+ / 2."""
+    """The projection of p onto x_0 + x_1 <= 1, x_1 <= 3 (never active): p - (p_0 + p_1 - 1)+ /
+    2.
+    """
 
     def x(p: Any) -> Any:
-        constraints = lambda x, _: jnp.stack([jnp.sum(x) - 1, x[1] - 3])  # noqa: E731
-        distance = lambda x, p: jnp.sum((x - p) ** 2)  # noqa: E731
+        constraints = lambda x, _: jnp.stack([jnp.sum(x) - 1, x[1] - 3])
+        distance = lambda x, p: jnp.sum((x - p) ** 2)
         return lib.argmin.argmin(distance, jnp.zeros(2), p, inequality=constraints).value
 
     np.testing.assert_allclose(x(jnp.array([1.0, 2.0])), [0.0, 1.0], atol=1e-9)
@@ -162,14 +183,20 @@ def minimizers(lib: Any) -> None:
 
 @check
 def no_minimizers(lib: Any) -> None:
-    distance = lambda x, p: jnp.sum((x - p) ** 2)  # noqa: E731
-    weak = lib.argmin.argmin(distance, jnp.zeros(1), jnp.ones(1) + 1e-9, inequality=lambda x, _: x - 1)
+    distance = lambda x, p: jnp.sum((x - p) ** 2)
+    weak = lib.argmin.argmin(
+        distance, jnp.zeros(1), jnp.ones(1) + 1e-9, inequality=lambda x, _: x - 1
+    )
     assert weak.status.name == "DEGENERATE"
     # On the unit circle x_0^2 + 2 x_1^2 has a maximum at (0, 1).
     there = lib.host_solver.HostSolver(lambda x0, _: x0)
-    energy = lambda x, p: x[0] ** 2 + p * x[1] ** 2  # noqa: E731
+    energy = lambda x, p: x[0] ** 2 + p * x[1] ** 2
     maximum = lib.argmin.argmin(
-        energy, jnp.array([0.0, 1.0]), jnp.asarray(2.0), there, equality=lambda x, _: jnp.sum(x**2) - 1
+        energy,
+        jnp.array([0.0, 1.0]),
+        jnp.asarray(2.0),
+        there,
+        equality=lambda x, _: jnp.sum(x**2) - 1,
     )
     assert maximum.status.name == "NOT_POSITIVE_DEFINITE"
 
@@ -185,7 +212,9 @@ def black_box(lib: Any) -> None:
         like=jnp.zeros(4),
     )
     x, w = jnp.asarray(B), jnp.arange(1.0, 5.0)
-    np.testing.assert_allclose(jax.grad(lambda x: w @ f(x))(x), 2 * B * (M.T @ np.asarray(w)), rtol=1e-12)
+    np.testing.assert_allclose(
+        jax.grad(lambda x: w @ f(x))(x), 2 * B * (M.T @ np.asarray(w)), rtol=1e-12
+    )
     np.testing.assert_allclose(jax.jacfwd(f)(x), 2 * M * B, rtol=1e-12)
     try:
         jax.hessian(lambda x: w @ f(x))(x)

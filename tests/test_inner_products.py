@@ -18,11 +18,15 @@ def difference_matrix(n: int, boundary: str) -> np.ndarray:
     return D.T @ D
 
 
-def dense_sobolev(shape: tuple[int, ...], length: float, spacing: float, boundary: str) -> np.ndarray:
+def dense_sobolev(
+    shape: tuple[int, ...], length: float, spacing: float, boundary: str
+) -> np.ndarray:
     """M = h^d (1 + length^2 sum of second differences / h^2), with Kronecker products."""
     total = np.eye(int(np.prod(shape)))
     for axis in range(len(shape)):
-        factors = [difference_matrix(n, boundary) if k == axis else np.eye(n) for k, n in enumerate(shape)]
+        factors = [
+            difference_matrix(n, boundary) if k == axis else np.eye(n) for k, n in enumerate(shape)
+        ]
         K = factors[0]
         for factor in factors[1:]:
             K = np.kron(K, factor)
@@ -45,14 +49,20 @@ CASES = [
 
 
 @pytest.mark.parametrize(("metric", "shape", "M"), CASES)
-def test_each_is_its_matrix(metric: adjoint.Euclidean, shape: tuple[int, ...], M: np.ndarray) -> None:
+def test_each_is_its_matrix(
+    metric: adjoint.Euclidean, shape: tuple[int, ...], M: np.ndarray
+) -> None:
     u, v = (jnp.asarray(rng.normal(size=shape)) for _ in range(2))
     flat_u, flat_v = np.ravel(u), np.ravel(v)
     np.testing.assert_allclose(np.ravel(metric.derivative(u)), M @ flat_u, rtol=1e-11, atol=1e-12)
-    np.testing.assert_allclose(np.ravel(metric.gradient(u)), np.linalg.solve(M, flat_u), rtol=1e-10, atol=1e-11)
+    np.testing.assert_allclose(
+        np.ravel(metric.gradient(u)), np.linalg.solve(M, flat_u), rtol=1e-10, atol=1e-11
+    )
     np.testing.assert_allclose(metric.inner(u, v), flat_u @ M @ flat_v, rtol=1e-11)
     np.testing.assert_allclose(metric.norm(u), np.sqrt(flat_u @ M @ flat_u), rtol=1e-11)
-    np.testing.assert_allclose(metric.dual_norm(u), np.sqrt(flat_u @ np.linalg.solve(M, flat_u)), rtol=1e-10)
+    np.testing.assert_allclose(
+        metric.dual_norm(u), np.sqrt(flat_u @ np.linalg.solve(M, flat_u)), rtol=1e-10
+    )
 
 
 def test_a_tree_is_taken_leaf_by_leaf() -> None:

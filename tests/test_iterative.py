@@ -1,4 +1,6 @@
-"""CG, MINRES, GMRES: they stop on the true residual, transpose the preconditioner, mind no scale, and never pretend."""
+"""CG, MINRES, GMRES: they stop on the true residual, transpose the preconditioner, mind no scale,
+and never pretend.
+"""
 
 from functools import cache
 from typing import Any
@@ -52,8 +54,13 @@ def test_the_size_of_the_right_hand_side_does_not_matter(method: Any, scale: flo
 @pytest.mark.parametrize("method", KINDS)
 @pytest.mark.parametrize("scale", [1e-25, 1e-20, 1e20])
 def test_the_size_of_a_float32_right_hand_side_does_not_matter(method: Any, scale: float) -> None:
-    """1e-20 squared is no float32 number: an adjoint right-hand side of that size must not vanish."""
-    A, b = matrix(KINDS[method], N).astype(np.float32), np.random.default_rng(0).normal(size=N).astype(np.float32)
+    """1e-20 squared is no float32 number: an adjoint right-hand side of that size must not
+    vanish.
+    """
+    A, b = (
+        matrix(KINDS[method], N).astype(np.float32),
+        np.random.default_rng(0).normal(size=N).astype(np.float32),
+    )
     solution, _ = compiled(method(rtol=1e-5))(A, np.float32(scale) * b)
     assert solution.status == Status.SUCCESS
     np.testing.assert_allclose(solution.value / np.float32(scale), np.linalg.solve(A, b), rtol=1e-3)
@@ -92,17 +99,21 @@ def test_a_solution_that_overflows_is_no_success() -> None:
 
 @pytest.mark.parametrize("method", [CG, GMRES])
 def test_atol_is_in_the_units_of_b_and_not_of_the_adjoint(method: Any) -> None:
-    """A loss in small units has an adjoint right-hand side far below atol; its gradient is not zero."""
+    """A loss in small units has an adjoint right-hand side far below atol; its gradient is not
+    zero.
+    """
     A = matrix("definite", N)
     solver = method(rtol=1e-10, atol=1e-6)
-    gradient = jax.jit(jax.grad(lambda b: 1e-9 * jnp.sum(linear_solve(A, b, solver).value)))(jnp.ones(N))
+    gradient = jax.jit(jax.grad(lambda b: 1e-9 * jnp.sum(linear_solve(A, b, solver).value)))(
+        jnp.ones(N)
+    )
     np.testing.assert_allclose(gradient, 1e-9 * np.linalg.solve(A.T, np.ones(N)), rtol=1e-6)
 
 
 def test_atol_and_tangents() -> None:
     A, b = matrix("definite", N), jnp.ones(N)
     solver = CG(rtol=1e-10, atol=1e-6)
-    solve = lambda b: linear_solve(jnp.asarray(A), b, solver).value  # noqa: E731
+    solve = lambda b: linear_solve(jnp.asarray(A), b, solver).value
     _, x_dot = jax.jit(lambda b_dot: jax.jvp(solve, (b,), (b_dot,)))(1e-9 * b)
     np.testing.assert_allclose(x_dot, 1e-9 * np.linalg.solve(A, np.ones(N)), rtol=1e-6)
 
@@ -112,7 +123,9 @@ def test_atol_and_tangents() -> None:
 
 @pytest.mark.parametrize("method", [CG, MINRES])
 def test_the_true_residual_decides_where_the_recurrence_drifts(method: Any) -> None:
-    """Condition number 1e8: the recurrence of CG reports convergence while b - A x is above the tolerance."""
+    """Condition number 1e8: the recurrence of CG reports convergence while b - A x is above the
+    tolerance.
+    """
     n = 60
     Q = scipy.linalg.qr(np.random.default_rng(0).normal(size=(n, n)))[0]
     A = Q @ np.diag(np.logspace(-8, 0, n)) @ Q.T
@@ -130,8 +143,12 @@ def test_the_true_residual_decides_where_the_recurrence_drifts(method: Any) -> N
 
 @pytest.mark.parametrize("method", KINDS)
 def test_steps_are_counted_and_limited(method: Any) -> None:
-    """Exact after as many steps as there are distinct eigenvalues; a limit below that ends in a status."""
-    diagonal = np.repeat([1.0, 2.0, 4.0, 8.0], 3) * (np.repeat([1.0, -1.0], 6) if method is not CG else 1.0)
+    """Exact after as many steps as there are distinct eigenvalues; a limit below that ends in a
+    status.
+    """
+    diagonal = np.repeat([1.0, 2.0, 4.0, 8.0], 3) * (
+        np.repeat([1.0, -1.0], 6) if method is not CG else 1.0
+    )
     A = np.diag(diagonal)
     b = np.random.default_rng(0).normal(size=N)
     distinct = np.unique(diagonal).size
@@ -156,7 +173,9 @@ def test_gmres_restarts() -> None:
 
 
 def test_gmres_that_stagnates_says_so() -> None:
-    """The cyclic shift: no progress until step n (Saad, Iterative Methods, 2nd ed., section 6.5.4)."""
+    """The cyclic shift: no progress until step n (Saad, Iterative Methods, 2nd ed., section
+    6.5.4).
+    """
     A, b = np.roll(np.eye(N), 1, axis=0), np.eye(N)[0]
     stuck, gradient = compiled(GMRES(restart=5))(A, b)
     assert stuck.status == Status.NOT_CONVERGED
@@ -178,13 +197,17 @@ def test_many_columns_are_iterated_one_by_one(method: Any) -> None:
 # --- false claims and bad operators --------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("method", "kind"), [(CG, "general"), (CG, "indefinite"), (MINRES, "general")])
+@pytest.mark.parametrize(
+    ("method", "kind"), [(CG, "general"), (CG, "indefinite"), (MINRES, "general")]
+)
 def test_a_false_claim_ends_in_a_true_solution_or_in_a_status(method: Any, kind: str) -> None:
     A = matrix(kind, N, seed=2)
     claims = {"positive_definite": method is CG, "symmetric": True}
     b = np.ones(N)
     solution = linear_solve(MatrixFree(lambda x: A @ x, N, **claims), jnp.asarray(b), method())
-    gradient = jax.grad(lambda b: jnp.sum(linear_solve(MatrixFree(lambda x: A @ x, N, **claims), b, method()).value))(b)
+    gradient = jax.grad(
+        lambda b: jnp.sum(linear_solve(MatrixFree(lambda x: A @ x, N, **claims), b, method()).value)
+    )(b)
     if solution.status == Status.SUCCESS:
         assert true_residual(A, b, solution.value) <= 1e-10
     else:
@@ -196,12 +219,16 @@ def test_a_false_claim_ends_in_a_true_solution_or_in_a_status(method: Any, kind:
 @pytest.mark.parametrize("method", KINDS)
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
 def test_an_affine_function_is_no_matrix(method: Any, scale: float) -> None:
-    """A x + c = b has a solution, but it is not the one of a linear solve, nor is it returned as such."""
+    """A x + c = b has a solution, but it is not the one of a linear solve, nor is it returned as
+    such.
+    """
     A, c = matrix(KINDS[method], N), np.ones(N)
     b = scale * np.random.default_rng(0).normal(size=N)
     try:
         solution = linear_solve(
-            MatrixFree(lambda x: A @ x + c, N), jnp.asarray(b), method(restart=N) if method is GMRES else method()
+            MatrixFree(lambda x: A @ x + c, N),
+            jnp.asarray(b),
+            method(restart=N) if method is GMRES else method(),
         )
     except ValueError:
         return
@@ -264,12 +291,16 @@ def test_a_bad_preconditioner_never_gives_a_wrong_number(method: Any, flaw: str)
 
 
 def test_the_preconditioner_is_transposed_in_the_adjoint() -> None:
-    """With M = A^-1 of a far from normal A both solves take one step or two; with M in place of M' the adjoint does not."""
+    """With M = A^-1 of a far from normal A both solves take one step or two; with M in place of M'
+    the adjoint does not.
+    """
     n = 30
     A = matrix("general", n) @ np.diag(np.logspace(0, 3, n))
     inverse = jnp.asarray(np.linalg.inv(A))
     solver = GMRES(rtol=1e-9, max_steps=3, preconditioner=lambda v: inverse @ v)
-    f = jax.jit(jax.value_and_grad(lambda A, b: jnp.sum(linear_solve(A, b, solver).value ** 2), (0, 1)))
+    f = jax.jit(
+        jax.value_and_grad(lambda A, b: jnp.sum(linear_solve(A, b, solver).value ** 2), (0, 1))
+    )
     reference = jax.value_and_grad(lambda A, b: jnp.sum(jnp.linalg.solve(A, b) ** 2), (0, 1))
     assert_close(f(jnp.asarray(A), jnp.ones(n)), reference(jnp.asarray(A), jnp.ones(n)), 1e-6)
     untransposed = GMRES(rtol=1e-9, max_steps=3, preconditioner=lambda v: inverse.T @ v)
@@ -280,7 +311,7 @@ def test_the_preconditioner_is_transposed_in_the_adjoint() -> None:
 def test_a_triangular_preconditioner_saves_steps_in_both_directions() -> None:
     n = 30
     A = jnp.asarray(matrix("general", n, banded=True))
-    triangle = lambda v: jax.scipy.linalg.solve_triangular(jnp.triu(A), v)  # noqa: E731
+    triangle = lambda v: jax.scipy.linalg.solve_triangular(jnp.triu(A), v)
     plain = compiled(GMRES(restart=n))(A, jnp.ones(n))[0].stats["iterations"]
     steps = int(linear_solve(A, jnp.ones(n), GMRES(preconditioner=triangle)).stats["iterations"])
     assert steps < plain
@@ -290,7 +321,9 @@ def test_a_triangular_preconditioner_saves_steps_in_both_directions() -> None:
 
 
 def test_a_preconditioner_may_close_over_what_is_differentiated() -> None:
-    """Jacobi's diagonal of A(p): the solution does not depend on the preconditioner, nor does its derivative."""
+    """Jacobi's diagonal of A(p): the solution does not depend on the preconditioner, nor does its
+    derivative.
+    """
     A = jnp.asarray(matrix("definite", N))
 
     def ours(p: jax.Array) -> jax.Array:
@@ -298,10 +331,12 @@ def test_a_preconditioner_may_close_over_what_is_differentiated() -> None:
         solver = CG(rtol=1e-13, preconditioner=lambda v: v / jnp.diagonal(Ap))
         return jnp.sum(linear_solve(Ap, jnp.ones(N), solver).value ** 2)
 
-    reference = lambda p: jnp.sum(jnp.linalg.solve(A + p * jnp.diag(jnp.arange(float(N))), jnp.ones(N)) ** 2)  # noqa: E731
+    reference = lambda p: jnp.sum(
+        jnp.linalg.solve(A + p * jnp.diag(jnp.arange(float(N))), jnp.ones(N)) ** 2
+    )
     p = jnp.array(0.3)
     assert_close(jax.jit(jax.value_and_grad(ours))(p), jax.value_and_grad(reference)(p), 1e-9)
-    second = lambda f: jax.jit(jax.jvp, static_argnums=0)(jax.grad(f), (p,), (p,))[1]  # noqa: E731
+    second = lambda f: jax.jit(jax.jvp, static_argnums=0)(jax.grad(f), (p,), (p,))[1]
     assert_close(second(ours), second(reference), 1e-9)
 
 
@@ -309,9 +344,11 @@ def test_a_preconditioner_may_close_over_what_is_differentiated() -> None:
 def test_complex_hermitian_and_general_operators(method: Any) -> None:
     A = jnp.asarray(matrix(KINDS[method], N, np.complex128))
     b = jnp.arange(N) + 1j
-    f = lambda A, b: jnp.sum((linear_solve(A, b, method(rtol=1e-13)).value ** 2).imag)  # noqa: E731
-    g = lambda A, b: jnp.sum((jnp.linalg.solve(A, b) ** 2).imag)  # noqa: E731
-    assert_close(jax.jit(jax.value_and_grad(f, (0, 1)))(A, b), jax.value_and_grad(g, (0, 1))(A, b), 1e-9)
+    f = lambda A, b: jnp.sum((linear_solve(A, b, method(rtol=1e-13)).value ** 2).imag)
+    g = lambda A, b: jnp.sum((jnp.linalg.solve(A, b) ** 2).imag)
+    assert_close(
+        jax.jit(jax.value_and_grad(f, (0, 1)))(A, b), jax.value_and_grad(g, (0, 1))(A, b), 1e-9
+    )
 
 
 def test_singular_with_an_inconsistent_right_hand_side() -> None:

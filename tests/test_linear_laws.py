@@ -29,7 +29,7 @@ def dense(A: jax.Array, b: jax.Array) -> Any:
 
 @jax.jit
 def sparse(A: jax.Array, b: jax.Array) -> Any:
-    f = lambda v, b: linear_solve(PATTERN.matrix(v), b, SparseDirect("superlu")).value  # noqa: E731
+    f = lambda v, b: linear_solve(PATTERN.matrix(v), b, SparseDirect("superlu")).value
     return f(A.ravel(), b), jax.grad(lambda v, b: jnp.sum(jnp.sin(f(v, b))), (0, 1))(A.ravel(), b)
 
 
@@ -60,7 +60,9 @@ def test_permutation(seed: int, p: list[int], q: list[int]) -> None:
         x, (A_bar, b_bar) = solve(A, b)
         x_p, (A_bar_p, b_bar_p) = solve(A[np.ix_(p, q)], b[p])
         np.testing.assert_allclose(x_p, x[np.array(q)], rtol=1e-10, atol=1e-12)
-        np.testing.assert_allclose(A_bar_p.reshape(N, N), A_bar.reshape(N, N)[np.ix_(p, q)], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(
+            A_bar_p.reshape(N, N), A_bar.reshape(N, N)[np.ix_(p, q)], rtol=1e-9, atol=1e-12
+        )
         np.testing.assert_allclose(b_bar_p, b_bar[np.array(p)], rtol=1e-10, atol=1e-12)
 
 
@@ -70,8 +72,14 @@ def test_transposition(seed: int) -> None:
     """<A^-1 b, c> = <b, A^-T c>."""
     A, b = drawn(seed)
     c = np.random.default_rng(seed + 1).normal(size=N)
-    for factors in (factorize(jnp.asarray(A)), factorize(PATTERN.matrix(A.ravel()), SparseDirect("superlu"))):
-        left, right = factors.solve(jnp.asarray(b)).value @ c, b @ factors.solve_transpose(jnp.asarray(c)).value
+    for factors in (
+        factorize(jnp.asarray(A)),
+        factorize(PATTERN.matrix(A.ravel()), SparseDirect("superlu")),
+    ):
+        left, right = (
+            factors.solve(jnp.asarray(b)).value @ c,
+            b @ factors.solve_transpose(jnp.asarray(c)).value,
+        )
         np.testing.assert_allclose(left, right, rtol=1e-10, atol=1e-13)
 
 
@@ -84,7 +92,9 @@ def test_blocks_are_solved_apart(seed: int) -> None:
     whole[:2, :2], whole[2:, 2:] = A, C
     for solve in (dense, sparse):
         x, (whole_bar, _) = solve(whole, np.concatenate([b, d]))
-        np.testing.assert_allclose(x, np.concatenate([np.linalg.solve(A, b), np.linalg.solve(C, d)]), rtol=1e-10)
+        np.testing.assert_allclose(
+            x, np.concatenate([np.linalg.solve(A, b), np.linalg.solve(C, d)]), rtol=1e-10
+        )
         lam = np.linalg.solve(C.T, np.cos(np.linalg.solve(C, d)))
         expected = -np.outer(lam, np.linalg.solve(C, d))
         np.testing.assert_allclose(whole_bar.reshape(N, N)[2:, 2:], expected, rtol=1e-9, atol=1e-12)

@@ -38,10 +38,24 @@ def test_norms_and_products_scale_bit_by_bit(dtype: str) -> None:
 
     @jax.jit
     def found(x: Any, y: Any) -> Any:
-        return jnp.stack([norm(x), root_of_dot(x, x), length(x[0], x[1]), row_norms(x[None])[0], root_of_dot(x, y)])
+        return jnp.stack(
+            [
+                norm(x),
+                root_of_dot(x, x),
+                length(x[0], x[1]),
+                row_norms(x[None])[0],
+                root_of_dot(x, y),
+            ]
+        )
 
     v, w = np.asarray(x, float), np.asarray(y, float)
-    reference = [np.linalg.norm(v), np.linalg.norm(v), np.hypot(v[0], v[1]), np.linalg.norm(v), np.sqrt(v @ w)]
+    reference = [
+        np.linalg.norm(v),
+        np.linalg.norm(v),
+        np.hypot(v[0], v[1]),
+        np.linalg.norm(v),
+        np.sqrt(v @ w),
+    ]
     base = found(x, y)
     np.testing.assert_allclose(base, reference, rtol=4e-7 if dtype == "float32" else 1e-15)
     for k in (-far, -far + 1, far):
@@ -56,13 +70,17 @@ def test_norms_of_what_is_no_number_or_nothing() -> None:
     assert norm(jnp.zeros(0)) == 0
     assert jnp.isinf(norm(jnp.array([1.0, jnp.inf])))
     assert jnp.isnan(norm(jnp.array([1.0, jnp.nan])))
-    np.testing.assert_array_equal(power_of_two(jnp.array([0.0, 1.0, 3.9, jnp.inf, jnp.nan])), [1, 1, 2, 1, 1])
+    np.testing.assert_array_equal(
+        power_of_two(jnp.array([0.0, 1.0, 3.9, jnp.inf, jnp.nan])), [1, 1, 2, 1, 1]
+    )
     np.testing.assert_allclose(norm(jnp.array([3.0 + 4.0j, 12.0])), 13.0)
 
 
 @pytest.fixture(scope="module")
 def solve() -> Any:
-    """x, status, iterations and the gradient of sum(x) with respect to b, compiled once for each method and precision."""
+    """x, status, iterations and the gradient of sum(x) with respect to b, compiled once for each
+    method and precision.
+    """
     compiled: dict[Any, Any] = {}
 
     def run(name: str, A: Any, b: Any) -> Any:
@@ -82,7 +100,9 @@ def solve() -> Any:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", METHODS)
 def test_a_matrix_and_a_right_hand_side_in_other_units(solve: Any, name: str, dtype: str) -> None:
-    """(2^s A)^-1 2^t b = 2^(t - s) A^-1 b, bit by bit, with as many iterations; the gradient with respect to b: 2^-s of it."""
+    """(2^s A)^-1 2^t b = 2^(t - s) A^-1 b, bit by bit, with as many iterations; the gradient with
+    respect to b: 2^-s of it.
+    """
     A, b = jnp.asarray(METHODS[name][1], dtype), jnp.asarray(B, dtype)
     x, status, iterations, gradient = solve(name, A, b)
     np.testing.assert_allclose(x, np.linalg.solve(METHODS[name][1], B), rtol=3e-4)
@@ -126,7 +146,9 @@ def test_a_multigrid_has_the_whole_range() -> None:
 
     method = CG(1e-5, preconditioner=Multigrid((n, n)))
     one = linear_solve(laplace(jnp.float32(1)), jnp.ones(n * n, jnp.float32), method)
-    far = linear_solve(laplace(jnp.float32(2.0**70)), jnp.full(n * n, 2.0**-20, jnp.float32), method)
+    far = linear_solve(
+        laplace(jnp.float32(2.0**70)), jnp.full(n * n, 2.0**-20, jnp.float32), method
+    )
     # The same, or an honest refusal: coarse levels may leave the range of single precision.
     expected = one.value * 2.0**-90 if far.status.ok else jnp.full_like(one.value, jnp.nan)
     np.testing.assert_allclose(far.value, expected, rtol=1e-3)
@@ -134,14 +156,18 @@ def test_a_multigrid_has_the_whole_range() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_fixed_point_has_the_whole_range(dtype: str) -> None:
-    """x = 2^s (p + 0.3 tanh of x in other units): Anderson's steps, the examination and the derivative."""
+    """x = 2^s (p + 0.3 tanh of x in other units): Anderson's steps, the examination and the
+    derivative.
+    """
     mix = jnp.asarray(RNG.normal(size=(N, N)) / N, dtype)
 
     @jax.jit
     def found(unit: Any, p: Any) -> Any:
         def total(p: Any) -> Any:
-            step = lambda x, p: unit * (p + 0.3 * jnp.tanh(mix @ (x / unit)))  # noqa: E731
-            solution = find_fixed_point(step, jnp.zeros(N, dtype), p, Anderson(), linear_solver=GMRES(1e-6))
+            step = lambda x, p: unit * (p + 0.3 * jnp.tanh(mix @ (x / unit)))
+            solution = find_fixed_point(
+                step, jnp.zeros(N, dtype), p, Anderson(), linear_solver=GMRES(1e-6)
+            )
             return jnp.sum(solution.value / unit), solution
 
         return jax.grad(total, has_aux=True)(p)

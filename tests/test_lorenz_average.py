@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from problems.__main__ import main
-from problems.lorenz_average import PUBLISHED, SlopeVerdict, ensemble, midpoint_shadow, plain_gradient
+from problems.lorenz_average import (
+    PUBLISHED,
+    SlopeVerdict,
+    ensemble,
+    midpoint_shadow,
+    plain_gradient,
+)
 
 GOOD = SlopeVerdict(1.017, 0.002, 1.003, 0.001, 1.02)
 

@@ -1,7 +1,9 @@
-"""lotka_volterra_fit: the published posterior, conserved quantities, the gradient by another way, and how often intervals hold.
+"""lotka_volterra_fit: the published posterior, conserved quantities, the gradient by another way,
+and how often intervals hold.
 
-Published: reference posterior hudson_lynx_hare-lotka_volterra of posteriordb, means and deviations; estimates in B. Carpenter's
-Stan case study (2018): alpha 0.55, beta 0.028, gamma 0.80, delta 0.024, both noises 0.25.
+Published: reference posterior hudson_lynx_hare-lotka_volterra of posteriordb, means and deviations;
+estimates in B. Carpenter's Stan case study (2018): alpha 0.55, beta 0.028, gamma 0.80, delta 0.024,
+both noises 0.25.
 """
 
 import json
@@ -52,7 +54,7 @@ def fitted() -> Estimate:
 def other_misfit(q: np.ndarray) -> float:
     """By SciPy, in the populations themselves."""
     a, b, c, d = np.exp(q[:4])
-    rates = lambda _, y: [(a - b * y[1]) * y[0], (-c + d * y[0]) * y[1]]  # noqa: E731
+    rates = lambda _, y: [(a - b * y[1]) * y[0], (-c + d * y[0]) * y[1]]
     y = solve_ivp(rates, (0, 20), np.exp(q[4:]), "DOP853", t_eval=YEARS, rtol=1e-11, atol=1e-11).y.T
     return 21 / 2 * float(np.sum(np.log(np.mean((np.log(PELTS) - np.log(y)) ** 2, axis=0))))
 
@@ -69,7 +71,9 @@ def test_the_published_posterior_is_met() -> None:
         34.0352224770469,
         5.93589713368062,
     ]
-    np.testing.assert_allclose(PUBLISHED_DEVIATION, [0.0631, 0.00415, 0.0892, 0.00353, 2.92, 0.530], rtol=0.01)
+    np.testing.assert_allclose(
+        PUBLISHED_DEVIATION, [0.0631, 0.00415, 0.0892, 0.00353, 2.92, 0.530], rtol=0.01
+    )
     assert np.abs((values - mean) / PUBLISHED_DEVIATION).max() < 0.25
     # With flat priors, the noise known: no wider.
     assert np.abs(deviations / PUBLISHED_DEVIATION - 0.95).max() < 0.06
@@ -113,7 +117,10 @@ def test_at_rest_the_populations_stay() -> None:
     np.testing.assert_allclose(z, np.tile(rest, (21, 1)), rtol=1e-14)
     # V is smallest there.
     V = float(conserved(jnp.asarray(rest), jnp.asarray(p)))
-    assert all(conserved(jnp.asarray(rest + e), jnp.asarray(p)) > V for e in 0.1 * np.array([[1, 0], [0, 1], [-1, 1]]))
+    assert all(
+        conserved(jnp.asarray(rest + e), jnp.asarray(p)) > V
+        for e in 0.1 * np.array([[1, 0], [0, 1], [-1, 1]])
+    )
 
 
 def test_intervals_are_those_of_student() -> None:
@@ -164,9 +171,18 @@ def test_the_gradient_of_the_misfit_is_trusted() -> None:
 
 @pytest.mark.slow
 def test_a_run_meets_the_published_numbers_and_leaves_its_pictures(tmp_path: Path) -> None:
-    assert main(["run", "lotka_volterra_fit", "--set", "repetitions=40", "--out", str(tmp_path)]) == 0
+    assert (
+        main(["run", "lotka_volterra_fit", "--set", "repetitions=40", "--out", str(tmp_path)]) == 0
+    )
     pictures = {"fit.png", "intervals.png"}
-    names = {"command.txt", "result.json", "report.html", "history.csv", "estimates.csv", "run.json"} | pictures
+    names = {
+        "command.txt",
+        "result.json",
+        "report.html",
+        "history.csv",
+        "estimates.csv",
+        "run.json",
+    } | pictures
     assert {path.name for path in tmp_path.iterdir()} == names
     result = json.loads((tmp_path / "result.json").read_text())
     assert "means off, in deviations" in result["ending"]

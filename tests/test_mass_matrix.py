@@ -1,4 +1,6 @@
-"""M y' = f with a nonsymmetric M, and with a singular one: against exponentials, and Robertson's kinetics as an ODE."""
+"""M y' = f with a nonsymmetric M, and with a singular one: against exponentials, and Robertson's
+kinetics as an ODE.
+"""
 
 from typing import Any
 
@@ -49,7 +51,9 @@ SINGULAR = np.diag([1.0, 0.0])
 
 
 def algebraic(p: Array, times: Array, sensitivity: Any = None, mode: Any = "reverse") -> Array:
-    """Samples of the algebraic unknown, from a start that is not consistent, and an integral over it."""
+    """Samples of the algebraic unknown, from a start that is not consistent, and an integral over
+    it.
+    """
     samples, integral = ode_solve(
         decay,
         jnp.array([1.0, 7.0]),
@@ -87,7 +91,8 @@ def eliminated(p: Array, times: Array) -> Array:
 
 
 class TestAlgebraicEquations:
-    # The cubic interpolant of the stiff solver is what limits samples, to about 1e-6 at these tolerances.
+    # The cubic interpolant of the stiff solver is what limits samples, to about 1e-6 at these
+    # tolerances.
     def test_value_and_gradient(self) -> None:
         np.testing.assert_allclose(algebraic(P, TIMES), eliminated(P, TIMES), rtol=1e-6)
         found = jax.jit(jax.jacrev(algebraic, argnums=(0, 1)))(P, TIMES)
@@ -99,7 +104,8 @@ class TestAlgebraicEquations:
     def test_forward_and_reverse_agree(self) -> None:
         reverse = jax.jit(jax.jacrev(lambda p: algebraic(p, TIMES, adjoint.DiscreteAdjoint())))(P)
         forward = jax.jit(jax.jacfwd(lambda p: algebraic(p, TIMES, mode="both")))(P)
-        # Both are the exact derivative of the same steps, up to what is left of the stage iterations.
+        # Both are the exact derivative of the same steps, up to what is left of the stage
+        # iterations.
         np.testing.assert_allclose(forward, reverse, rtol=1e-8, atol=1e-10)
 
     @pytest.mark.slow
@@ -108,7 +114,9 @@ class TestAlgebraicEquations:
 
         def start(y0: Array, p: Array) -> Array:
             y = jnp.stack([y0, jnp.zeros_like(y0)])
-            samples = ode_solve(decay, y, p, 0.0, 1.0, ts=jnp.array([0.0]), mass_matrix=SINGULAR, **STIFF).value
+            samples = ode_solve(
+                decay, y, p, 0.0, 1.0, ts=jnp.array([0.0]), mass_matrix=SINGULAR, **STIFF
+            ).value
             return samples[0, 1]
 
         y0 = jnp.array(2.0)
@@ -122,7 +130,9 @@ class TestAlgebraicEquations:
             return jnp.stack([y[1], y[0] - p])
 
         def value(p: Array) -> tuple[Array, Status]:
-            solution = ode_solve(pendulum_like, jnp.ones(2), p, 0.0, 1.0, mass_matrix=SINGULAR, **STIFF)
+            solution = ode_solve(
+                pendulum_like, jnp.ones(2), p, 0.0, 1.0, mass_matrix=SINGULAR, **STIFF
+            )
             return solution.value[0], solution.status
 
         gradient, status = jax.grad(value, has_aux=True)(jnp.array(1.0))
@@ -137,7 +147,10 @@ class TestBadInput:
             ({"solver": diffrax.Tsit5()}, "an implicit solver"),
             ({"mass_matrix": np.ones((2, 2))}, r"mass_matrix of shape \(2, 2\)"),
             ({"mass_matrix": np.full((3, 3), np.nan)}, "with NaN or of zeros only"),
-            ({"sensitivity": adjoint.GaussAdjoint()}, r"DiscreteAdjoint\(\) or ForwardSensitivity\(\)"),
+            (
+                {"sensitivity": adjoint.GaussAdjoint()},
+                r"DiscreteAdjoint\(\) or ForwardSensitivity\(\)",
+            ),
             ({"certificate": True}, "a certificate"),
         ],
     )
@@ -147,4 +160,6 @@ class TestBadInput:
 
     def test_a_traced_matrix(self) -> None:
         with pytest.raises(ValueError, match="a constant array"):
-            jax.jit(lambda M: ode_solve(linear, jnp.ones(3), A, 0.0, 1.0, mass_matrix=M, **STIFF).value)(M)
+            jax.jit(
+                lambda M: ode_solve(linear, jnp.ones(3), A, 0.0, 1.0, mass_matrix=M, **STIFF).value
+            )(M)

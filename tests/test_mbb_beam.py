@@ -1,8 +1,9 @@
-"""The MBB beam: the published compliances, the derivative against its closed form, equilibrium, and failures.
+"""The MBB beam: the published compliances, the derivative against its closed form, equilibrium, and
+failures.
 
-Published figures: E. Andreassen, A. Clausen, M. Schevenels, B. S. Lazarov, O. Sigmund, Efficient topology optimization
-in MATLAB using 88 lines of code, Struct. Multidisc. Optim. 43 (2011) 1-16, at 60x20 elements, volume fraction 0.5,
-penalty 3 and filter radius 2.4.
+Published figures: E. Andreassen, A. Clausen, M. Schevenels, B. S. Lazarov, O. Sigmund, Efficient
+topology optimization in MATLAB using 88 lines of code, Struct. Multidisc. Optim. 43 (2011) 1-16, at
+60x20 elements, volume fraction 0.5, penalty 3 and filter radius 2.4.
 """
 
 import csv
@@ -32,11 +33,14 @@ SMALL = Settings(nelx=12, nely=4, filter_radius=1.5)
 
 
 def random_density(settings, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).uniform(0.2, 1.0, (settings.nelx, settings.nely)))
+    return jnp.asarray(
+        np.random.default_rng(seed).uniform(0.2, 1.0, (settings.nelx, settings.nely))
+    )
 
 
 @pytest.mark.parametrize(
-    ("filter", "published"), [("sensitivity", 216.81), pytest.param("density", 233.71, marks=pytest.mark.slow)]
+    ("filter", "published"),
+    [("sensitivity", 216.81), pytest.param("density", 233.71, marks=pytest.mark.slow)],
 )
 def test_published_compliance(filter, published):
     settings = Settings(filter=filter)
@@ -57,7 +61,8 @@ def test_published_compliance(filter, published):
 
 @pytest.mark.parametrize("filter", ["sensitivity", "density"])
 def test_the_derivative_is_the_closed_form(filter):
-    # dc/dx~_e = -p x~_e^(p-1) (1 - E_min) u_e' K_e u_e, equation (5), and the chain rule of the filter, equation (10).
+    # dc/dx~_e = -p x~_e^(p-1) (1 - E_min) u_e' K_e u_e, equation (5), and the chain rule of the
+    # filter, equation (10).
     settings = replace(SMALL, filter=filter, penalty=2.5)
     x = random_density(settings)
     value, derivative = jax.jit(jax.value_and_grad(compliance(settings)))(x)
@@ -66,7 +71,9 @@ def test_the_derivative_is_the_closed_form(filter):
     u = displacement(settings, density)
     u_e = u.ravel()[beam.grid.degrees_of_freedom]
     energy = np.einsum("ei,ij,ej->e", u_e, beam.element_stiffness, u_e).reshape(x.shape)
-    assert value == pytest.approx(np.sum(np.asarray(young_modulus(settings, density)) * energy), rel=1e-11)
+    assert value == pytest.approx(
+        np.sum(np.asarray(young_modulus(settings, density)) * energy), rel=1e-11
+    )
     expected = -2.5 * density**1.5 * (1 - 1e-9) * energy
     if filter == "density":
         expected = cone.weighted_sum(jnp.asarray(expected / cone.weight_sums))
@@ -76,7 +83,9 @@ def test_the_derivative_is_the_closed_form(filter):
 @pytest.mark.slow
 def test_value_and_derivative_take_one_factorization():
     with adjoint.count_solves() as count:
-        jax.block_until_ready(jax.jit(jax.value_and_grad(compliance(SMALL)))(random_density(SMALL, 1)))
+        jax.block_until_ready(
+            jax.jit(jax.value_and_grad(compliance(SMALL)))(random_density(SMALL, 1))
+        )
     assert (count.factorizations, count.solves, count.transpose_solves) == (1, 1, 1)
 
 
@@ -89,7 +98,8 @@ def test_the_displacement_is_in_equilibrium_with_the_load_and_the_supports():
     assert u[-1, 0, 1] == 0
     # The load is -1 in y at the upper left corner, so the compliance is how far it sinks.
     assert -u[0, -1, 1] == pytest.approx(float(compliance(settings)(density)), rel=1e-12)
-    # The support at the lower right carries the load, and the axial forces in the plane of symmetry cancel.
+    # The support at the lower right carries the load, and the axial forces in the plane of symmetry
+    # cancel.
     beam = elasticity(settings)
     forces = np.zeros(u.size)
     moduli = np.asarray(young_modulus(settings, density)).ravel()
@@ -98,7 +108,8 @@ def test_the_displacement_is_in_equilibrium_with_the_load_and_the_supports():
     forces = forces.reshape(9, 4, 2)
     assert forces[-1, 0, 1] == pytest.approx(1.0, rel=1e-9)
     assert forces[0, :, 0].sum() == pytest.approx(0.0, abs=1e-9)
-    # Their moment about the support balances the load at the distance of 8: M = sum of F_x (y - 0) = 8.
+    # Their moment about the support balances the load at the distance of 8: M = sum of F_x (y - 0)
+    # = 8.
     assert abs(forces[0, :, 0] @ np.arange(4.0)) == pytest.approx(8.0, rel=1e-9)
 
 
@@ -144,17 +155,22 @@ def test_an_unknown_filter_is_refused():
 
 
 def test_minimizing_with_a_filter_that_makes_no_gradient_is_refused():
-    with pytest.raises(ValueError, match=r"method=MMA needs filter=density: .*gradient of no function"):
+    with pytest.raises(
+        ValueError, match=r"method=MMA needs filter=density: .*gradient of no function"
+    ):
         Settings(method="MMA")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["MMA", "LBFGS"])
 def test_other_methods_end_at_the_compliance_of_the_published_one(method, tmp_path):
-    """A local minimizer each, of the published problem with the density filter, where OC's has 233.71."""
+    """A local minimizer each, of the published problem with the density filter, where OC's has
+    233.71.
+    """
     settings = ["--set", "filter=density", "--set", f"method={method}"]
     assert main(["run", "mbb_beam", *settings, "--out", str(tmp_path / "run")]) == 0
     last = list(csv.DictReader((tmp_path / "run" / "history.csv").open()))[-1]
-    # OC's is the coarser minimizer: it stops by the change of the design, with a volume that fits within 1e-3.
+    # OC's is the coarser minimizer: it stops by the change of the design, with a volume that fits
+    # within 1e-3.
     assert float(last["compliance"]) == pytest.approx(233.71, rel=0.01)
     assert float(last["volume"]) <= 0.5 * (1 + VOLUME_TOLERANCE)

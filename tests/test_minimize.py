@@ -1,4 +1,6 @@
-"""minimize with the descent methods: closed-form minimizers in every mode, laws of invariance, faults, and bad input."""
+"""minimize with the descent methods: closed-form minimizers in every mode, laws of invariance,
+faults, and bad input.
+"""
 
 import itertools
 from typing import Any
@@ -41,12 +43,17 @@ class TestMinimizers:
     def test_a_quadratic(self, method: Any) -> None:
         solution = minimize(quadratic, jnp.zeros(7), method, rtol=1e-10)
         # The derivative is 1e-10 of |b|: x is right to that times the condition number of A.
-        np.testing.assert_allclose(adjoint.require(solution), np.linalg.solve(A_7, B_7), rtol=0, atol=1e-7)
-        # With slopes of 1e-10 differences of f are rounding: methods that learn little may meet its floor before.
+        np.testing.assert_allclose(
+            adjoint.require(solution), np.linalg.solve(A_7, B_7), rtol=0, atol=1e-7
+        )
+        # With slopes of 1e-10 differences of f are rounding: methods that learn little may meet its
+        # floor before.
         assert solution.status == Status.SUCCESS or (
             method not in (BFGS(), LBFGS()) and solution.status == Status.NOISE_FLOOR
         )
-        assert float(solution.stats["value"]) == pytest.approx(float(quadratic(solution.value)), rel=1e-12)
+        assert float(solution.stats["value"]) == pytest.approx(
+            float(quadratic(solution.value)), rel=1e-12
+        )
 
     @pytest.mark.parametrize("method", QUASI_NEWTON, ids=repr)
     @pytest.mark.parametrize("n", [10])
@@ -56,15 +63,23 @@ class TestMinimizers:
         np.testing.assert_allclose(adjoint.require(solution), np.ones(n), rtol=0, atol=1e-5)
 
     def test_flat_directions_are_found_soon(self) -> None:
-        """Curvatures from 1 to 1e8: with the scale of the first, steepest step for all directions it takes 112 evaluations."""
-        w, Q = jnp.logspace(0, 8, 9), jnp.asarray(np.linalg.qr(np.random.default_rng(0).normal(size=(9, 9)))[0])
+        """Curvatures from 1 to 1e8: with the scale of the first, steepest step for all directions
+        it takes 112 evaluations.
+        """
+        w, Q = (
+            jnp.logspace(0, 8, 9),
+            jnp.asarray(np.linalg.qr(np.random.default_rng(0).normal(size=(9, 9)))[0]),
+        )
         solution = minimize(lambda x: jnp.sum(w * (Q @ x - 1) ** 2), jnp.full(9, 2.0), BFGS())
         np.testing.assert_allclose(adjoint.require(solution), Q.T @ np.ones(9), rtol=0, atol=1e-4)
         assert int(solution.stats["evaluations"]) <= 90
 
     @pytest.mark.slow
     def test_the_default_where_newton_crawls_and_bfgs_too(self) -> None:
-        """The dipole model of the heart (J. E. Dennis, D. M. Gay, P. A. Vu, Rice University TR 83-16, 1983); its minimum is 0."""
+        """The dipole model of the heart (J.
+
+        E. Dennis, D. M. Gay, P. A. Vu, Rice University TR 83-16, 1983); its minimum is 0.
+        """
         moments = jnp.array([-1.826 - 0.754j, -4.839 - 3.259j, -14.023 + 15.467j])
         orders = jnp.arange(1, 4)
 
@@ -87,14 +102,19 @@ class TestMinimizers:
         # 4 (b - c)^3 + 2 b = 0 has one real root: b = 1/2 for c = 1/2 + 4^(-1/3), b = 2 for c = 3.
         assert float(solution.value["a"]) == pytest.approx(2.0, abs=1e-9)
         np.testing.assert_allclose(solution.value["b"], [[0.5, 2.0]], rtol=0, atol=1e-9)
-        assert minimize(lambda x: (x[0] - 3.0) ** 2, jnp.zeros(1)).value[0] == pytest.approx(3.0, abs=1e-9)
+        assert minimize(lambda x: (x[0] - 3.0) ** 2, jnp.zeros(1)).value[0] == pytest.approx(
+            3.0, abs=1e-9
+        )
 
     @pytest.mark.parametrize("method", METHODS, ids=repr)
     def test_bounds(self, method: Any) -> None:
         lower, upper = jnp.full(7, -0.3), jnp.asarray(np.linspace(0.0, 0.6, 7))
-        solution = minimize(quadratic, jnp.full(7, 0.1), method, bounds=(lower, upper), rtol=1e-10, max_steps=3000)
+        solution = minimize(
+            quadratic, jnp.full(7, 0.1), method, bounds=(lower, upper), rtol=1e-10, max_steps=3000
+        )
         x, g = np.asarray(adjoint.require(solution)), A_7 @ np.asarray(solution.value) - B_7
-        # The conditions of optimality (Nocedal and Wright, equation 16.67), on a strictly convex problem sufficient.
+        # The conditions of optimality (Nocedal and Wright, equation 16.67), on a strictly convex
+        # problem sufficient.
         assert np.all((x >= lower) & (x <= upper))
         # A step that ends at a bound may do so short of it by the rounding of x + t d.
         at_lower, at_upper = x - lower <= 1e-16, upper - x <= 1e-16
@@ -107,7 +127,9 @@ class TestMinimizers:
         solution = minimize(rosenbrock, jnp.array([-1.2, 1.0], jnp.float32), BFGS())
         assert solution.value.dtype == jnp.float32
         assert bool(solution.status.ok)
-        np.testing.assert_allclose(solution.value, 1.0, atol=5e-3)  # sqrt of the precision, times the condition number
+        np.testing.assert_allclose(
+            solution.value, 1.0, atol=5e-3
+        )  # sqrt of the precision, times the condition number
 
     def test_the_gradient_of_the_user_on_the_host(self) -> None:
         calls: list[str] = []
@@ -127,14 +149,17 @@ class TestMinimizers:
 
 
 class TestLoops:
-    @pytest.mark.parametrize("method", [BFGS(), pytest.param(LBFGS(4), marks=pytest.mark.slow)], ids=repr)
+    @pytest.mark.parametrize(
+        "method", [BFGS(), pytest.param(LBFGS(4), marks=pytest.mark.slow)], ids=repr
+    )
     def test_the_compiled_loop_takes_the_same_steps(self, method: Any) -> None:
         start = jnp.array([-1.2, 1.0])
         on_host = minimize(rosenbrock, start, method)
         compiled = jax.jit(lambda x: minimize(rosenbrock, x, method))(start)
         for name in ("iterations", "evaluations"):
             assert int(on_host.stats[name]) == int(compiled.stats[name])
-        # Compiled as one, sums may be ordered otherwise; 32 steps of a quasi-Newton method amplify the last bit.
+        # Compiled as one, sums may be ordered otherwise; 32 steps of a quasi-Newton method amplify
+        # the last bit.
         np.testing.assert_allclose(on_host.value, compiled.value, rtol=1e-9)
 
     def test_many_starts(self) -> None:
@@ -142,12 +167,15 @@ class TestLoops:
         solutions = jax.jit(jax.vmap(lambda x: minimize(rosenbrock, x, BFGS())))(starts)
         assert bool(jnp.all(solutions.status.ok))
         values = jax.vmap(rosenbrock)(solutions.value)
-        # The only other stationary minimum for n = 4 to 7 is near (-0.776, 0.613, 0.382, 0.146) with f = 3.7014 for n = 4
-        # (Y.-W. Shang, Y.-H. Qiu, Evolutionary Computation 14, 2006, table 1).
+        # The only other stationary minimum for n = 4 to 7 is near (-0.776, 0.613, 0.382, 0.146)
+        # with f = 3.7014 for n = 4 (Y.-W. Shang, Y.-H. Qiu, Evolutionary Computation 14, 2006,
+        # table 1).
         assert np.all((values < 1e-8) | (np.abs(values - 3.7014) < 1e-3))
 
     def test_a_function_of_a_traced_value(self) -> None:
-        nearest = jax.jit(lambda c: minimize(lambda x: jnp.sum((x - c) ** 2), jnp.zeros(2), BFGS()).value)
+        nearest = jax.jit(
+            lambda c: minimize(lambda x: jnp.sum((x - c) ** 2), jnp.zeros(2), BFGS()).value
+        )
         np.testing.assert_allclose(nearest(jnp.array([3.0, 4.0])), [3.0, 4.0], atol=1e-8)
 
     def test_history_and_callback(self) -> None:
@@ -175,22 +203,35 @@ class TestLoops:
         assert len(calls) == int(solution.stats["evaluations"])
 
     def test_the_callback_ends_the_run(self) -> None:
-        solution = minimize(rosenbrock, jnp.array([-1.2, 1.0]), BFGS(), callback=lambda step: step.iteration == 3)
+        solution = minimize(
+            rosenbrock, jnp.array([-1.2, 1.0]), BFGS(), callback=lambda step: step.iteration == 3
+        )
         assert solution.status == Status.INTERRUPTED
         assert int(solution.stats["iterations"]) == 3
 
 
 class TestLaws:
-    """Iterates under changes of variables, for the first ten steps, before rounding is amplified."""
+    """Iterates under changes of variables, for the first ten steps, before rounding is
+    amplified.
+    """
 
     @staticmethod
     def iterates(f: Any, x0: Any, method: Any, **more: Any) -> np.ndarray:
         seen: list[np.ndarray] = []
-        minimize(f, jnp.asarray(x0), method, callback=lambda s: seen.append(np.asarray(s.x)), max_steps=10, **more)
+        minimize(
+            f,
+            jnp.asarray(x0),
+            method,
+            callback=lambda s: seen.append(np.asarray(s.x)),
+            max_steps=10,
+            **more,
+        )
         return np.stack(seen)
 
     @pytest.mark.parametrize(
-        "method", [BFGS(), *(pytest.param(m, marks=pytest.mark.slow) for m in (LBFGS(), SteepestDescent()))], ids=repr
+        "method",
+        [BFGS(), *(pytest.param(m, marks=pytest.mark.slow) for m in (LBFGS(), SteepestDescent()))],
+        ids=repr,
     )
     def test_units_with_the_matching_inner_product(self, method: Any) -> None:
         scale = np.array([1e-3, 1.0, 1e4])
@@ -204,11 +245,16 @@ class TestLaws:
         scaled = self.iterates(lambda z: f(z / scale), start * scale, method, inner_product=units)
         np.testing.assert_allclose(scaled / scale, plain, rtol=1e-6, atol=1e-8)
         other = self.iterates(
-            lambda z: f(z / scale), start * scale, method, inner_product=adjoint.Weighted(jnp.ones(3))
+            lambda z: f(z / scale),
+            start * scale,
+            method,
+            inner_product=adjoint.Weighted(jnp.ones(3)),
         )
         assert len(other) != len(plain) or not np.allclose(other / scale, plain, rtol=1e-3)
 
-    @pytest.mark.parametrize("method", [BFGS(), pytest.param(LBFGS(), marks=pytest.mark.slow)], ids=repr)
+    @pytest.mark.parametrize(
+        "method", [BFGS(), pytest.param(LBFGS(), marks=pytest.mark.slow)], ids=repr
+    )
     def test_units_do_not_matter_where_no_inner_product_is_given(self, method: Any) -> None:
         """To methods that learn second derivatives, from a start whose entries all matter to f."""
         scale, start = np.array([1e-3, 1.0, 1e4]), np.array([-0.5, 0.7, 0.3])
@@ -222,7 +268,9 @@ class TestLaws:
     def test_an_entry_that_is_next_to_zero_by_chance_sets_no_unit(self, tiny: float) -> None:
         """A well-conditioned quadratic takes some steps, whatever one entry starts from."""
         target = jnp.array([3.0, -2.0, 4.0])
-        solution = minimize(lambda x: jnp.arange(1.0, 4.0) @ (x - target) ** 2, jnp.array([1.0, tiny, 2.0]), BFGS())
+        solution = minimize(
+            lambda x: jnp.arange(1.0, 4.0) @ (x - target) ** 2, jnp.array([1.0, tiny, 2.0]), BFGS()
+        )
         np.testing.assert_allclose(adjoint.require(solution), target, atol=1e-7)
         assert int(solution.stats["evaluations"]) <= 20
 
@@ -237,13 +285,17 @@ class TestLaws:
         # x = T z: the inner product of x is u' T'T v in z.
         metric = adjoint.Weighted(jnp.asarray(T.T @ T))
         plain = self.iterates(f, start, BFGS(), inner_product=adjoint.Weighted(jnp.ones(3)))
-        changed = self.iterates(lambda z: f(T @ z + shift), np.linalg.solve(T, start), BFGS(), inner_product=metric)
+        changed = self.iterates(
+            lambda z: f(T @ z + shift), np.linalg.solve(T, start), BFGS(), inner_product=metric
+        )
         np.testing.assert_allclose(changed @ T.T, plain, rtol=1e-6, atol=1e-8)
 
     @pytest.mark.slow
     @settings(max_examples=5, deadline=None, derandomize=True)
     @given(scale=st.floats(1e-8, 1e8), order=st.permutations(range(3)))
-    def test_scale_of_the_objective_and_order_of_the_unknowns(self, scale: float, order: list[int]) -> None:
+    def test_scale_of_the_objective_and_order_of_the_unknowns(
+        self, scale: float, order: list[int]
+    ) -> None:
         coefficients = jnp.array([1.0, 5.0, 0.3])
 
         def f(x, c):
@@ -277,8 +329,12 @@ class TestFaults:
         np.testing.assert_allclose(adjoint.require(solution), 0.1, rtol=1e-7)
 
     @pytest.mark.parametrize("method", METHODS, ids=repr)
-    @pytest.mark.parametrize("factors", [(1.0, -1.0), (-1.0, -1.0), pytest.param((1.0, 1e3), marks=pytest.mark.slow)])
-    def test_a_wrong_gradient_is_no_success(self, method: Any, factors: tuple[float, float]) -> None:
+    @pytest.mark.parametrize(
+        "factors", [(1.0, -1.0), (-1.0, -1.0), pytest.param((1.0, 1e3), marks=pytest.mark.slow)]
+    )
+    def test_a_wrong_gradient_is_no_success(
+        self, method: Any, factors: tuple[float, float]
+    ) -> None:
         right = jax.jit(jax.grad(rosenbrock))
 
         def wrong(x):
@@ -306,17 +362,28 @@ class TestFaults:
 
     @pytest.mark.slow
     def test_a_kink_is_no_noise(self) -> None:
-        solution = minimize(lambda x: jnp.abs(x[0] - 0.3) + 2 * jnp.abs(x[1]), jnp.array([1.0, 1.0]), BFGS())
-        assert solution.status in (Status.STALLED, Status.UNTRUSTED_GRADIENT) or float(solution.stats["value"]) < 1e-9
+        solution = minimize(
+            lambda x: jnp.abs(x[0] - 0.3) + 2 * jnp.abs(x[1]), jnp.array([1.0, 1.0]), BFGS()
+        )
+        assert (
+            solution.status in (Status.STALLED, Status.UNTRUSTED_GRADIENT)
+            or float(solution.stats["value"]) < 1e-9
+        )
 
-    @pytest.mark.parametrize("f", [lambda x: -jnp.sum(x), lambda x: jnp.sum(x**3), lambda x: -jnp.sum(jnp.exp(x))])
+    @pytest.mark.parametrize(
+        "f", [lambda x: -jnp.sum(x), lambda x: jnp.sum(x**3), lambda x: -jnp.sum(jnp.exp(x))]
+    )
     def test_unbounded_below(self, f: Any) -> None:
         assert minimize(f, -0.5 * jnp.ones(2), BFGS()).status == Status.UNBOUNDED
 
     @pytest.mark.parametrize("method", [BFGS(), None])
     def test_a_steep_start_makes_no_slope_small(self, method: Any) -> None:
-        """f = e^x + e^(-x/9) from 40, where f' = 2e17: a share of 1e-8 of that is no small slope. f' = 0 at 10 x / 9 = -log 9."""
-        solution = minimize(lambda x: jnp.sum(jnp.exp(x) + jnp.exp(-x / 9)), jnp.array([40.0]), method)
+        """f = e^x + e^(-x/9) from 40, where f' = 2e17: a share of 1e-8 of that is no small slope.
+        f' = 0 at 10 x / 9 = -log 9.
+        """
+        solution = minimize(
+            lambda x: jnp.sum(jnp.exp(x) + jnp.exp(-x / 9)), jnp.array([40.0]), method
+        )
         np.testing.assert_allclose(adjoint.require(solution), [-0.9 * np.log(9)], rtol=1e-5)
 
     def test_a_constant_is_minimal_at_once(self) -> None:
@@ -367,9 +434,15 @@ class TestBadInput:
 
     def test_derivatives_are_refused_and_argmin_is_named(self) -> None:
         with pytest.raises(ValueError, match="argmin"):
-            jax.grad(lambda c: minimize(lambda x: jnp.sum((x - c) ** 2), jnp.zeros(2), BFGS()).stats["value"])(1.0)
+            jax.grad(
+                lambda c: minimize(lambda x: jnp.sum((x - c) ** 2), jnp.zeros(2), BFGS()).stats[
+                    "value"
+                ]
+            )(1.0)
 
     def test_a_start_outside_is_projected_and_said(self) -> None:
-        solution = minimize(lambda x: jnp.sum(x**2), jnp.array([5.0, 0.0]), BFGS(), bounds=(-1.0, 2.0))
+        solution = minimize(
+            lambda x: jnp.sum(x**2), jnp.array([5.0, 0.0]), BFGS(), bounds=(-1.0, 2.0)
+        )
         assert float(solution.stats["start_outside"]) == 3.0
         np.testing.assert_allclose(adjoint.require(solution), 0.0, atol=1e-7)

@@ -35,15 +35,27 @@ BEAM = jnp.array([61.0, 37.0, 19.0, 7.0, 1.0])
 def truss_stresses(x: Any) -> Any:
     """Of the two bars, less their limit; area x_0, half of the distance of the supports x_1."""
     length = 0.124 * jnp.sqrt(1 + x[1] ** 2)
-    return jnp.stack([length * (8 / x[0] + 1 / (x[0] * x[1])) - 1, length * (8 / x[0] - 1 / (x[0] * x[1])) - 1])
+    return jnp.stack(
+        [length * (8 / x[0] + 1 / (x[0] * x[1])) - 1, length * (8 / x[0] - 1 / (x[0] * x[1])) - 1]
+    )
 
 
 def hs35(x: Any) -> Any:
-    return 9 - 8 * x[0] - 6 * x[1] - 4 * x[2] + 2 * x[0] ** 2 + 2 * x[1] ** 2 + x[2] ** 2 + 2 * x[0] * (x[1] + x[2])
+    return (
+        9
+        - 8 * x[0]
+        - 6 * x[1]
+        - 4 * x[2]
+        + 2 * x[0] ** 2
+        + 2 * x[1] ** 2
+        + x[2] ** 2
+        + 2 * x[0] * (x[1] + x[2])
+    )
 
 
-# The beam and the truss: Svanberg (1987), sections 6.1 and 6.2. HS: W. Hock, K. Schittkowski, Test Examples for Nonlinear
-# Programming Codes (1981), at their starts; the bounds, where theirs are infinite, are far from the optimum.
+# The beam and the truss: Svanberg (1987), sections 6.1 and 6.2. HS: W. Hock, K. Schittkowski, Test
+# Examples for Nonlinear Programming Codes (1981), at their starts; the bounds, where theirs are
+# infinite, are far from the optimum.
 CASES = {
     "beam": Case(
         lambda x: 0.0624 * jnp.sum(x),
@@ -72,9 +84,27 @@ CASES = {
         [np.log(np.log(10)), np.log(10), 10.0],
         1e-6,
     ),
-    "HS35": Case(hs35, lambda x: x[0] + x[1] + 2 * x[2] - 3, [0.5] * 3, (0.0, 3.0), 1 / 9, [4 / 3, 7 / 9, 4 / 9], 1e-6),
-    "HS43": Case(rosen_suzuki, rosen_suzuki_limits, [0.0] * 4, (-5.0, 5.0), -44.0, [0.0, 1.0, 2.0, -1.0], 1e-6),
-    "HS76": Case(hs76, hs76_limits, [0.5] * 4, (0.0, 5.0), -4.681818181, [3 / 11, 23 / 11, 0.0, 6 / 11], 1e-6),
+    "HS35": Case(
+        hs35,
+        lambda x: x[0] + x[1] + 2 * x[2] - 3,
+        [0.5] * 3,
+        (0.0, 3.0),
+        1 / 9,
+        [4 / 3, 7 / 9, 4 / 9],
+        1e-6,
+    ),
+    "HS43": Case(
+        rosen_suzuki,
+        rosen_suzuki_limits,
+        [0.0] * 4,
+        (-5.0, 5.0),
+        -44.0,
+        [0.0, 1.0, 2.0, -1.0],
+        1e-6,
+    ),
+    "HS76": Case(
+        hs76, hs76_limits, [0.5] * 4, (0.0, 5.0), -4.681818181, [3 / 11, 23 / 11, 0.0, 6 / 11], 1e-6
+    ),
 }
 ACTIVE = {
     "beam": [True],
@@ -92,11 +122,15 @@ FAST = ("truss",)
 
 def solve(case: Case, method: Any = None, **options: Any) -> Any:
     start = jnp.asarray(case.start)
-    return minimize(case.f, start, method or MMA(), bounds=case.bounds, inequality=case.h, **options)
+    return minimize(
+        case.f, start, method or MMA(), bounds=case.bounds, inequality=case.h, **options
+    )
 
 
 def assert_optimal(case: Case, solution: Any, active: list[bool]) -> None:
-    """The published optimum, and the conditions of optimality with the multipliers (Nocedal and Wright, theorem 12.1)."""
+    """The published optimum, and the conditions of optimality with the multipliers (Nocedal and
+    Wright, theorem 12.1).
+    """
     x, multipliers = adjoint.require(solution), np.asarray(solution.stats["multipliers"])
     np.testing.assert_allclose(x, case.x, rtol=0, atol=case.digits)
     assert solution.status == Status.SUCCESS
@@ -112,7 +146,9 @@ def assert_optimal(case: Case, solution: Any, active: list[bool]) -> None:
 
 
 class TestPublishedOptima:
-    @pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
+    @pytest.mark.parametrize(
+        "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
+    )
     def test_optimum_and_multipliers(self, name: str) -> None:
         case = CASES[name]
         solution = solve(case)
@@ -123,13 +159,15 @@ class TestPublishedOptima:
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["truss", "HS34", "HS43"])
     def test_conservative(self, name: str) -> None:
-        """HS34 within (0, 100) learns second derivatives of 1e5 in spans, beside which its slopes are small."""
+        """HS34 within (0, 100) learns second derivatives of 1e5 in spans, beside which its slopes
+        are small.
+        """
         case = CASES[name]
         solution = solve(case, GCMMA())
         assert_optimal(case, solution, ACTIVE[name])
         history = solution.stats["history"]
-        # Once within the constraints all iterates are, and f falls, up to the tolerance of the subproblem:
-        # 1e-10 of a slope of 20 times asymptotes that are up to 30 away.
+        # Once within the constraints all iterates are, and f falls, up to the tolerance of the
+        # subproblem: 1e-10 of a slope of 20 times asymptotes that are up to 30 away.
         start = int(np.argmax(history["violation"] == 0))
         assert np.all(history["violation"][start:] <= 1e-12)
         assert np.all(np.diff(history["value"][start:]) <= 6e-8)
@@ -137,7 +175,7 @@ class TestPublishedOptima:
     @pytest.mark.slow
     def test_bounds_alone(self) -> None:
         target, lower = jnp.array([0.3, 0.7, -1.0]), jnp.array([0.0, 0.0, 0.25])
-        f = lambda x: jnp.sum((x - target) ** 2)  # noqa: E731
+        f = lambda x: jnp.sum((x - target) ** 2)
         solution = minimize(f, jnp.full(3, 0.5), GCMMA(), bounds=(lower, 1.0))
         np.testing.assert_allclose(adjoint.require(solution), [0.3, 0.7, 0.25], rtol=0, atol=1e-8)
 
@@ -156,12 +194,18 @@ class TestCurvature:
     POINTS = ([0.5, 0.5, 0.5], [0.6, 0.2, 0.5], [0.4, 0.3, 0.6], [0.45, 0.35, 0.5])
 
     def test_of_a_sum_of_functions_of_one_unknown_each(self) -> None:
-        """f = a . x^2 / 2: right after two steps, where the second has been foretold; x_2 has moved in the second only."""
+        """f = a . x^2 / 2: right after two steps, where the second has been foretold; x_2 has moved
+        in the second only.
+        """
         a = jnp.array([1.0, 20.0, 3.0])
-        np.testing.assert_allclose(learned(lambda x: a * x, list(self.POINTS)).better, [a], rtol=1e-12)
+        np.testing.assert_allclose(
+            learned(lambda x: a * x, list(self.POINTS)).better, [a], rtol=1e-12
+        )
 
     def test_of_a_coupled_function(self) -> None:
-        """f = x' A x / 2: s' D s = s' y for the latest step s, and the change from D before is least, along s^2."""
+        """f = x' A x / 2: s' D s = s' y for the latest step s, and the change from D before is
+        least, along s^2.
+        """
         A = jnp.array([[4.0, 3.5, -1.0], [3.5, 4.0, 0.5], [-1.0, 0.5, 2.0]])
         before, after = (learned(lambda x: A @ x, list(self.POINTS[:count])) for count in (3, 4))
         s = jnp.array(self.POINTS[3]) - jnp.array(self.POINTS[2])
@@ -177,7 +221,9 @@ class TestCurvature:
 
     @pytest.mark.slow
     def test_it_saves_steps(self) -> None:
-        """f and the constraints of HS43 are sums of functions of one x_j each: 10 evaluations, 16 where all is spread evenly."""
+        """f and the constraints of HS43 are sums of functions of one x_j each: 10 evaluations, 16
+        where all is spread evenly.
+        """
         assert int(solve(CASES["HS43"]).stats["evaluations"]) <= 12
 
 
@@ -204,9 +250,15 @@ class TestLaws:
         order, iterates = np.array([3, 0, 4, 2, 1]), []
         for weights in (BEAM, BEAM[order]):
             seen: list[Any] = []
-            bend = lambda x, weights=weights: jnp.sum(weights / x**3) - 1  # noqa: E731
+            bend = lambda x, weights=weights: jnp.sum(weights / x**3) - 1
             minimize(
-                jnp.sum, jnp.full(5, 5.0), MMA(), bounds=(1.0, 10.0), inequality=bend, callback=seen.append, max_steps=6
+                jnp.sum,
+                jnp.full(5, 5.0),
+                MMA(),
+                bounds=(1.0, 10.0),
+                inequality=bend,
+                callback=seen.append,
+                max_steps=6,
             )
             iterates.append(np.stack([step.x for step in seen]))
         np.testing.assert_allclose(iterates[1], iterates[0][:, order], rtol=1e-9)
@@ -214,11 +266,15 @@ class TestLaws:
 
 class TestFaults:
     def test_a_flipped_component_of_the_gradient(self) -> None:
-        # It leads to x_1 = 1, where the derivative that is told is zero within the bounds, and f larger than at the start.
+        # It leads to x_1 = 1, where the derivative that is told is zero within the bounds, and f
+        # larger than at the start.
         target, weights = np.array([0.7, 0.2]), np.array([1.0, 3.0])
-        f = lambda x: float(weights @ (x - target) ** 2)  # noqa: E731
-        wrong = lambda x: 2 * weights * (x - target) * np.array([1.0, -1.0])  # noqa: E731
-        limits = {"bounds": (-1.0, 1.0), "inequality": lambda x: jnp.stack([x[0] + x[1] - 1.5, x[0] - 2])}
+        f = lambda x: float(weights @ (x - target) ** 2)
+        wrong = lambda x: 2 * weights * (x - target) * np.array([1.0, -1.0])
+        limits = {
+            "bounds": (-1.0, 1.0),
+            "inequality": lambda x: jnp.stack([x[0] + x[1] - 1.5, x[0] - 2]),
+        }
         solution = minimize(f, jnp.array([-0.3, 0.4]), MMA(), gradient=wrong, **limits)
         assert solution.status == Status.UNTRUSTED_GRADIENT
         assert float(solution.stats["value"]) <= f(np.array([-0.3, 0.4]))
@@ -226,9 +282,12 @@ class TestFaults:
     def test_conservative_steps_on_a_flipped_gradient_end_soon(self) -> None:
         # No curvature makes approximations of the wrong slope conservative.
         target, weights = np.array([0.7, 0.2]), np.array([1.0, 3.0])
-        f = lambda x: float(weights @ (x - target) ** 2)  # noqa: E731
-        wrong = lambda x: 2 * weights * (x - target) * np.array([1.0, -1.0])  # noqa: E731
-        limits = {"bounds": (-1.0, 1.0), "inequality": lambda x: jnp.stack([x[0] + x[1] - 1.5, x[0] - 2])}
+        f = lambda x: float(weights @ (x - target) ** 2)
+        wrong = lambda x: 2 * weights * (x - target) * np.array([1.0, -1.0])
+        limits = {
+            "bounds": (-1.0, 1.0),
+            "inequality": lambda x: jnp.stack([x[0] + x[1] - 1.5, x[0] - 2]),
+        }
         solution = minimize(f, jnp.array([-0.3, 0.4]), GCMMA(), gradient=wrong, **limits)
         assert solution.status == Status.UNTRUSTED_GRADIENT
         assert int(solution.stats["evaluations"]) <= 40
@@ -236,26 +295,36 @@ class TestFaults:
     @pytest.mark.slow
     @pytest.mark.parametrize("method", [MMA(), GCMMA()])
     def test_bounds_where_the_constraint_is_thousands(self, method: Any) -> None:
-        # Twenty boxes: x_j = (sum c^(1/4) / d)^(1/3) c_j^(1/4), by Lagrange's condition. At the lower bounds the limit is used 8000
-        # times, and to there the first approximations from the uniform beam lead.
+        # Twenty boxes: x_j = (sum c^(1/4) / d)^(1/3) c_j^(1/4), by Lagrange's condition. At the
+        # lower bounds the limit is used 8000 times, and to there the first approximations from the
+        # uniform beam lead.
         k, d = np.arange(20, 0, -1.0), 2.0
         c = k**3 - (k - 1) ** 3
         uniform = 20 / d ** (1 / 3)
-        sag = lambda x: jnp.sum(c / x**3) / d - 1  # noqa: E731
-        solution = minimize(jnp.sum, jnp.full(20, uniform), method, bounds=(uniform / 20, 2 * uniform), inequality=sag)
+        sag = lambda x: jnp.sum(c / x**3) / d - 1
+        solution = minimize(
+            jnp.sum,
+            jnp.full(20, uniform),
+            method,
+            bounds=(uniform / 20, 2 * uniform),
+            inequality=sag,
+        )
         exact = (np.sum(c**0.25) / d) ** (1 / 3) * c**0.25
         np.testing.assert_allclose(adjoint.require(solution), exact, rtol=1e-5)
         np.testing.assert_allclose(solution.stats["value"], exact.sum(), rtol=1e-9)
 
     def test_a_stationary_violation_is_told_from_one_on_the_way(self) -> None:
         domain = Domain(jnp.zeros(2), jnp.full(2, 3.0), jnp.zeros(()), Euclidean(), lambda v: v)
-        h = lambda x: jnp.stack([x[0] - 1, 2 - x[0], x[1] - 5])  # noqa: E731
+        h = lambda x: jnp.stack([x[0] - 1, 2 - x[0], x[1] - 5])
 
         def found(x: list[float], multipliers: list[float]) -> bool:
             at = jnp.array(x)
-            return bool(trapped(at, Constraints(h(at), jax.jacrev(h)(at)), jnp.array(multipliers), domain))
+            return bool(
+                trapped(at, Constraints(h(at), jax.jacrev(h)(at)), jnp.array(multipliers), domain)
+            )
 
-        # (x - 1)^2 + (2 - x)^2 is stationary at 3/2 alone, |x - 1| + |2 - x| from 1 to 2; within the constraints nothing is.
+        # (x - 1)^2 + (2 - x)^2 is stationary at 3/2 alone, |x - 1| + |2 - x| from 1 to 2; within
+        # the constraints nothing is.
         assert found([1.5, 0.0], [0.0, 0.0, 0.0])
         assert not found([1.4, 0.0], [0.0, 0.0, 0.0])
         assert found([1.4, 0.0], [7.0, 7.0, 1.0])
@@ -264,32 +333,42 @@ class TestFaults:
 
     def test_infeasible_constraints(self) -> None:
         # x_0 <= 1 and x_0 >= 2: the least violation is 1/2, at 3/2.
-        impossible = lambda x: jnp.stack([x[0] - 1, 2 - x[0]])  # noqa: E731
-        solution = minimize(jnp.sum, jnp.full(2, 0.5), MMA(), bounds=(0.0, 3.0), inequality=impossible)
+        impossible = lambda x: jnp.stack([x[0] - 1, 2 - x[0]])
+        solution = minimize(
+            jnp.sum, jnp.full(2, 0.5), MMA(), bounds=(0.0, 3.0), inequality=impossible
+        )
         assert solution.status == Status.INFEASIBLE
         assert float(solution.stats["violation"]) == pytest.approx(0.5, abs=1e-5)
 
     @pytest.mark.slow
     def test_a_constraint_that_is_no_number(self) -> None:
-        nowhere = lambda x: jnp.sum(x) * jnp.nan  # noqa: E731
+        nowhere = lambda x: jnp.sum(x) * jnp.nan
         solution = minimize(jnp.sum, jnp.full(2, 0.5), MMA(), bounds=(0.0, 1.0), inequality=nowhere)
         assert solution.status == Status.NONFINITE_OBJECTIVE
-        # Not a number for x < 1/2 only: the minimizer of 1 + (x - 0.6)^2 is reached by shorter steps.
-        partly = lambda x: jnp.sqrt(x[0] - 0.5) - 2  # noqa: E731
-        f = lambda x: 1 + (x[0] - 0.6) ** 2  # noqa: E731
+        # Not a number for x < 1/2 only: the minimizer of 1 + (x - 0.6)^2 is reached by shorter
+        # steps.
+        partly = lambda x: jnp.sqrt(x[0] - 0.5) - 2
+        f = lambda x: 1 + (x[0] - 0.6) ** 2
         solution = minimize(f, jnp.full(1, 0.9), MMA(), bounds=(0.0, 1.0), inequality=partly)
         np.testing.assert_allclose(adjoint.require(solution), 0.6, rtol=0, atol=1e-7)
 
     def test_a_minimum_of_zero(self) -> None:
-        # In one unknown the approximations come down to the secant method, whose steps fall faster than linearly.
+        # In one unknown the approximations come down to the secant method, whose steps fall faster
+        # than linearly.
         solution = minimize(lambda x: (x[0] - 0.6) ** 2, jnp.full(1, 0.9), MMA(), bounds=(0.0, 1.0))
         np.testing.assert_allclose(adjoint.require(solution), 0.6, rtol=0, atol=1e-7)
         assert int(solution.stats["evaluations"]) <= 15
 
     def test_a_fixed_unknown_stays(self) -> None:
         lower, upper = jnp.array([0.5, 0.0]), jnp.array([0.5, 1.0])
-        limit = lambda x: 1 - x[0] - x[1]  # noqa: E731
-        solution = minimize(lambda x: x[0] + 2 * x[1], jnp.full(2, 0.9), MMA(), bounds=(lower, upper), inequality=limit)
+        limit = lambda x: 1 - x[0] - x[1]
+        solution = minimize(
+            lambda x: x[0] + 2 * x[1],
+            jnp.full(2, 0.9),
+            MMA(),
+            bounds=(lower, upper),
+            inequality=limit,
+        )
         np.testing.assert_allclose(adjoint.require(solution), [0.5, 0.5], rtol=0, atol=1e-8)
         np.testing.assert_allclose(solution.stats["multipliers"], [2.0], rtol=0, atol=1e-7)
 

@@ -1,4 +1,5 @@
-"""Multigrid: its levels are P' A P, M is symmetric for a symmetric A and transposed for any other, and the steps do not grow.
+"""Multigrid: its levels are P' A P, M is symmetric for a symmetric A and transposed for any other,
+and the steps do not grow.
 
 Expected: dense products in NumPy, and direct solves.
 """
@@ -12,7 +13,19 @@ import numpy as np
 import pytest
 from cases import assert_close
 
-from adjoint import CG, GMRES, LU, MINRES, MatrixFree, Multigrid, Newton, NewtonKrylov, Status, linear_solve, root
+from adjoint import (
+    CG,
+    GMRES,
+    LU,
+    MINRES,
+    MatrixFree,
+    Multigrid,
+    Newton,
+    NewtonKrylov,
+    Status,
+    linear_solve,
+    root,
+)
 from adjoint.implicit import newton
 from adjoint.linear import multigrid
 from adjoint.linear.iterative import Krylov, _transposed
@@ -30,7 +43,10 @@ GRIDS: list[tuple[tuple[int, ...], int]] = [
 SMALL_AND_LARGE = [
     (31, 33),
     (6, 6, 6),
-    *(pytest.param(grid, marks=pytest.mark.slow) for grid in [(16, 16), (64, 64), (100, 40), (128, 128), (13, 12, 14)]),
+    *(
+        pytest.param(grid, marks=pytest.mark.slow)
+        for grid in [(16, 16), (64, 64), (100, 40), (128, 128), (13, 12, 14)]
+    ),
 ]
 # The unit roundoff of float32, in which the levels are, times the terms of a sum.
 SINGLE = 3e-6
@@ -43,20 +59,32 @@ def _deep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def neighbors_matrix(grid: tuple[int, ...], components: int, seed: int = 0) -> np.ndarray:
-    """A random nonsymmetric matrix that couples each node with itself and its neighbors, diagonally dominant."""
+    """A random nonsymmetric matrix that couples each node with itself and its neighbors, diagonally
+    dominant.
+    """
     nodes = np.array(list(product(*(range(m) for m in grid))))
     near = np.max(np.abs(nodes[:, None] - nodes[None]), axis=2) <= 1
     pattern = np.kron(near, np.ones((components, components)))
-    A = np.random.default_rng([seed, *grid]).normal(size=pattern.shape) * np.triu(pattern * 3) + pattern * 0.2
+    A = (
+        np.random.default_rng([seed, *grid]).normal(size=pattern.shape) * np.triu(pattern * 3)
+        + pattern * 0.2
+    )
     return A + np.diag(1 + 1.2 * np.sum(np.abs(A), axis=1))
 
 
 def interpolation(grid: tuple[int, ...], components: int) -> np.ndarray:
-    """P as the Kronecker product of those of the axes: np.interp of the coarse nodes' unit vectors."""
+    """P as the Kronecker product of those of the axes: np.interp of the coarse nodes' unit
+    vectors.
+    """
     P = np.eye(1)
     for m in grid:
         coarse = np.arange(m) if m < multigrid.SHORTEST else np.unique([*range(0, m, 2), m - 1])
-        P = np.kron(P, np.stack([np.interp(np.arange(m), coarse, unit) for unit in np.eye(coarse.size)], axis=1))
+        P = np.kron(
+            P,
+            np.stack(
+                [np.interp(np.arange(m), coarse, unit) for unit in np.eye(coarse.size)], axis=1
+            ),
+        )
     return np.kron(P, np.eye(components))
 
 
@@ -76,7 +104,9 @@ def stencil(A: np.ndarray, grid: tuple[int, ...], components: int) -> Any:
 
 
 def coarse_matrix(S: Any, coupled: Any, grid: tuple[int, ...]) -> np.ndarray:
-    return dense(jax.jit(lambda S, c: multigrid._galerkin(S, c, grid))(S, coupled), multigrid._coarse(grid))
+    return dense(
+        jax.jit(lambda S, c: multigrid._galerkin(S, c, grid))(S, coupled), multigrid._coarse(grid)
+    )
 
 
 def laplacian(*grid: int) -> Any:
@@ -87,7 +117,9 @@ def laplacian(*grid: int) -> Any:
         around = jnp.pad(field, 1)
         total = 2 * len(grid) * field
         for axis, step in product(range(len(grid)), (0, 2)):
-            cut = tuple(slice(step, step + m) if a == axis else slice(1, 1 + m) for a, m in enumerate(grid))
+            cut = tuple(
+                slice(step, step + m) if a == axis else slice(1, 1 + m) for a, m in enumerate(grid)
+            )
             total = total - around[cut]
         return total.ravel()
 
@@ -125,11 +157,15 @@ def test_interpolation_and_restriction_are_transposes(grid: tuple[int, ...]) -> 
     u = np.random.default_rng(2).normal(size=coarse)
     ours = multigrid._interpolate(jnp.asarray(u)[None], grid)[0]
     np.testing.assert_allclose(ours.ravel(), P @ u.ravel(), atol=1e-15)
-    np.testing.assert_allclose(multigrid._restrict(jnp.asarray(r)[None], grid).ravel(), P.T @ r.ravel(), atol=1e-14)
+    np.testing.assert_allclose(
+        multigrid._restrict(jnp.asarray(r)[None], grid).ravel(), P.T @ r.ravel(), atol=1e-14
+    )
 
 
 def test_isolated_unknowns_are_left_out_of_the_coarse_levels() -> None:
-    """Some unknowns are held fixed: their rows and columns are zero beside the diagonal, which is of another size."""
+    """Some unknowns are held fixed: their rows and columns are zero beside the diagonal, which is
+    of another size.
+    """
     grid, components = (9, 8), 2
     A = neighbors_matrix(grid, components)
     held = np.random.default_rng(3).uniform(size=A.shape[0]) < 0.3
@@ -145,7 +181,9 @@ def test_isolated_unknowns_are_left_out_of_the_coarse_levels() -> None:
 
 
 def test_columns_of_isolated_unknowns_are_left_out_too() -> None:
-    """u = 0 as a row of the identity, with the column left as it was: nonsymmetric, and still no part of the coarse level."""
+    """u = 0 as a row of the identity, with the column left as it was: nonsymmetric, and still no
+    part of the coarse level.
+    """
     grid = (9, 8)
     A = neighbors_matrix(grid, 1)
     A[5] = np.eye(72)[5]
@@ -159,7 +197,9 @@ def test_columns_of_isolated_unknowns_are_left_out_too() -> None:
 # --- M -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("grid", [(1,), (2,), (7,), (50,), (12, 17), pytest.param((6, 7, 5), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "grid", [(1,), (2,), (7,), (50,), (12, 17), pytest.param((6, 7, 5), marks=pytest.mark.slow)]
+)
 def test_it_is_symmetric_definite_and_close_to_the_inverse(grid: tuple[int, ...]) -> None:
     n = int(np.prod(grid))
     A = MatrixFree(laplacian(*grid), n).bind(jnp.float64)
@@ -172,7 +212,9 @@ def test_it_is_symmetric_definite_and_close_to_the_inverse(grid: tuple[int, ...]
 
 @pytest.mark.parametrize(("grid", "components"), [((50,), 1), ((9, 8), 1), ((5, 6), 2)])
 def test_its_transpose_is_used_for_the_transpose(grid: tuple[int, ...], components: int) -> None:
-    """As matrices; far from symmetric, and M' is the multigrid of A' up to the order of its steps."""
+    """As matrices; far from symmetric, and M' is the multigrid of A' up to the order of its
+    steps.
+    """
     A = jnp.asarray(neighbors_matrix(grid, components))
     n = A.shape[0]
     hierarchy = jax.jit(lambda A: Multigrid(grid, components).of(Dense(A)))(A)
@@ -198,7 +240,9 @@ def test_steps_do_not_grow_with_the_grid(grid: tuple[int, ...]) -> None:
 def test_units_do_not_matter(scale: float) -> None:
     """The levels are scaled: no entry of A is too large or too small for float32."""
     A = MatrixFree(lambda u: scale * laplacian(16, 16)(u), 256, positive_definite=True)
-    solution = jax.jit(lambda b: linear_solve(A, b, CG(1e-8, preconditioner=Multigrid((16, 16)))))(jnp.ones(256))
+    solution = jax.jit(lambda b: linear_solve(A, b, CG(1e-8, preconditioner=Multigrid((16, 16)))))(
+        jnp.ones(256)
+    )
     assert solution.stats["iterations"] <= 9
     np.testing.assert_allclose(scale * laplacian(16, 16)(solution.value), np.ones(256), atol=1e-6)
 
@@ -207,12 +251,16 @@ def test_units_do_not_matter(scale: float) -> None:
 
 
 def convection(p: Any) -> Any:
-    """-div(p grad u) + w . grad u on 12 x 9 inner nodes, upwind: p of each node, nonsymmetric in p, too."""
+    """-div(p grad u) + w . grad u on 12 x 9 inner nodes, upwind: p of each node, nonsymmetric in p,
+    too.
+    """
 
     def apply(u: Any) -> Any:
         field = u.reshape(12, 9)
         around = jnp.pad(field, 1)
-        diffusion = 4 * field - around[:-2, 1:-1] - around[2:, 1:-1] - around[1:-1, :-2] - around[1:-1, 2:]
+        diffusion = (
+            4 * field - around[:-2, 1:-1] - around[2:, 1:-1] - around[1:-1, :-2] - around[1:-1, 2:]
+        )
         upwind = 0.7 * (field - around[:-2, 1:-1]) + 0.4 * (field - around[1:-1, :-2])
         return (p.reshape(12, 9) * diffusion + upwind).ravel()
 
@@ -221,10 +269,18 @@ def convection(p: Any) -> Any:
 
 @pytest.mark.parametrize(
     "transform",
-    ["jit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("eager", "hessian", "forward", "vmap"))],
+    [
+        "jit",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("eager", "hessian", "forward", "vmap")
+        ),
+    ],
 )
 def test_derivatives_of_every_order(transform: str) -> None:
-    """M depends on p and is not differentiated: values and derivatives are those of a dense solve."""
+    """M depends on p and is not differentiated: values and derivatives are those of a dense
+    solve.
+    """
     n = 108
     b, w = jnp.asarray(np.random.default_rng(5).normal(size=(2, n)))
     solver = GMRES(1e-13, preconditioner=Multigrid((12, 9)))
@@ -259,8 +315,10 @@ def test_complex_hermitian() -> None:
     A = A - phase * np.eye(30, k=5) - phase.conj() * np.eye(30, k=-5)
     b = jnp.asarray(np.random.default_rng(6).normal(size=(2, 30)).T @ np.array([1, 1j]))
     solver = CG(1e-12, max_steps=14, preconditioner=Multigrid((6, 5)))
-    loss = lambda solve: lambda A: jnp.sum(jnp.abs(solve(A)) ** 2)  # noqa: E731
-    ours = jax.jit(jax.value_and_grad(loss(lambda A: linear_solve(A, b, solver).value)))(jnp.asarray(A))
+    loss = lambda solve: lambda A: jnp.sum(jnp.abs(solve(A)) ** 2)
+    ours = jax.jit(jax.value_and_grad(loss(lambda A: linear_solve(A, b, solver).value)))(
+        jnp.asarray(A)
+    )
     expected = jax.value_and_grad(loss(lambda A: jnp.linalg.solve(A, b)))(jnp.asarray(A))
     assert_close(ours, expected, 1e-9)
 
@@ -269,7 +327,9 @@ def test_complex_hermitian() -> None:
 def test_float32_and_minres() -> None:
     b = jnp.ones(256, jnp.float32)
     A = MatrixFree(laplacian(16, 16), 256, symmetric=True)
-    solution = jax.jit(lambda b: linear_solve(A, b, MINRES(1e-5, preconditioner=Multigrid((16, 16)))))(b)
+    solution = jax.jit(
+        lambda b: linear_solve(A, b, MINRES(1e-5, preconditioner=Multigrid((16, 16))))
+    )(b)
     assert solution.value.dtype == jnp.float32
     assert int(solution.stats["iterations"]) <= 8
     np.testing.assert_allclose(
@@ -284,7 +344,9 @@ def test_an_operator_that_reaches_further_ends_in_the_truth_or_in_a_status() -> 
     A = A + 0.3 * np.random.default_rng(7).normal(size=A.shape) / 8
     for solver in (CG, GMRES):
         chosen = solver(preconditioner=Multigrid((8, 8)))
-        solution = jax.jit(lambda A, chosen=chosen: linear_solve(A, jnp.ones(64), chosen))(jnp.asarray(A))
+        solution = jax.jit(lambda A, chosen=chosen: linear_solve(A, jnp.ones(64), chosen))(
+            jnp.asarray(A)
+        )
         if solution.status == Status.SUCCESS:
             np.testing.assert_allclose(solution.value, np.linalg.solve(A, np.ones(64)), rtol=1e-6)
         else:
@@ -303,10 +365,13 @@ def test_a_singular_or_a_nan_operator_has_a_status() -> None:
 
 
 def diffusion(u: Any, p: Any) -> Any:
-    """-div((1 + u^2) grad u) - 60 p on 10 x 10 inner nodes: u reaches 3, so that F_x changes tenfold on the way from 0."""
+    """-div((1 + u^2) grad u) - 60 p on 10 x 10 inner nodes: u reaches 3, so that F_x changes
+    tenfold on the way from 0.
+    """
     field = jnp.pad(u.reshape(10, 10), 1)
     flux = [
-        (1 + (jnp.roll(field, -1, axis) / 2 + field / 2) ** 2) * (jnp.roll(field, -1, axis) - field) for axis in (0, 1)
+        (1 + (jnp.roll(field, -1, axis) / 2 + field / 2) ** 2) * (jnp.roll(field, -1, axis) - field)
+        for axis in (0, 1)
     ]
     divergence = sum(f - jnp.roll(f, 1, axis) for axis, f in enumerate(flux))
     return -121 * jnp.asarray(divergence)[1:-1, 1:-1].ravel() - 60 * p
@@ -319,9 +384,11 @@ def diffusion(u: Any, p: Any) -> Any:
 def test_root_and_its_gradient(solver: Any) -> None:
     p = jnp.asarray(np.random.default_rng(8).uniform(0.5, 1.5, 100))
     krylov = GMRES(1e-12, preconditioner=Multigrid((10, 10)))
-    value_and_gradient = lambda *solvers: jax.jit(  # noqa: E731
+    value_and_gradient = lambda *solvers: jax.jit(
         jax.value_and_grad(
-            lambda p: jnp.sum(root(diffusion, jnp.zeros(100), p, solvers[0], linear_solver=solvers[1]).value)
+            lambda p: jnp.sum(
+                root(diffusion, jnp.zeros(100), p, solvers[0], linear_solver=solvers[1]).value
+            )
         )
     )(p)
     expected = value_and_gradient(Newton(), LU())
@@ -332,11 +399,15 @@ def test_root_and_its_gradient(solver: Any) -> None:
 @pytest.mark.parametrize("method", [CG, MINRES])
 @pytest.mark.slow
 def test_newton_krylov_takes_its_steps_by_the_symmetric_method(method: Any) -> None:
-    """-lap(u) = 2 c exp(u), F_x symmetric: the root and gradient of a direct solver, also where CG alone could go."""
-    F = lambda u, c: 144 * laplacian(11, 11)(u) - 2 * c * jnp.exp(u)  # noqa: E731
+    """-lap(u) = 2 c exp(u), F_x symmetric: the root and gradient of a direct solver, also where CG
+    alone could go.
+    """
+    F = lambda u, c: 144 * laplacian(11, 11)(u) - 2 * c * jnp.exp(u)
     c = jnp.asarray(np.random.default_rng(9).uniform(0.8, 1.2, 121))
-    gradient = lambda solver, linear: jax.jit(  # noqa: E731
-        jax.value_and_grad(lambda c: jnp.max(root(F, jnp.zeros(121), c, solver, linear_solver=linear).value))
+    gradient = lambda solver, linear: jax.jit(
+        jax.value_and_grad(
+            lambda c: jnp.max(root(F, jnp.zeros(121), c, solver, linear_solver=linear).value)
+        )
     )(c)
     ours = gradient(NewtonKrylov(), method(1e-12, preconditioner=Multigrid((11, 11))))
     assert_close(ours, gradient(Newton(), LU()), 1e-8)
@@ -344,8 +415,10 @@ def test_newton_krylov_takes_its_steps_by_the_symmetric_method(method: Any) -> N
 
 @pytest.mark.slow
 def test_levels_are_built_again_when_they_are_outdated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """-lap(u) + 1e5 p (u^5 - 1) = 0: F_x at the start u = 0 is far from that at the root, where u is about 1."""
-    F = lambda u, p: 121 * laplacian(10, 10)(u) + 1e5 * p * (u**5 - 1)  # noqa: E731
+    """-lap(u) + 1e5 p (u^5 - 1) = 0: F_x at the start u = 0 is far from that at the root, where u
+    is about 1.
+    """
+    F = lambda u, p: 121 * laplacian(10, 10)(u) + 1e5 * p * (u**5 - 1)
     p = jnp.linspace(0.1, 1, 100)
     iterate = Krylov._iterate
     iterations = {}
@@ -360,7 +433,9 @@ def test_levels_are_built_again_when_they_are_outdated(monkeypatch: pytest.Monke
         monkeypatch.setattr(newton, "OUTDATED", outdated)
         monkeypatch.setattr(Krylov, "_iterate", counted)
         solver = NewtonKrylov(preconditioner=Multigrid((10, 10)))
-        found = jax.jit(lambda p, solver=solver: root(F, jnp.zeros(100), p, solver, linear_solver=CG()))(p)
+        found = jax.jit(
+            lambda p, solver=solver: root(F, jnp.zeros(100), p, solver, linear_solver=CG())
+        )(p)
         jax.effects_barrier()
         assert found.status == Status.SUCCESS
         iterations[outdated] = sum(taken)

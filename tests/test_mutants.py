@@ -1,8 +1,10 @@
-"""Every mutant of the linear rules is killed by the check it names, and the healthy library passes every check.
+"""Every mutant of the linear rules is killed by the check it names, and the healthy library passes
+every check.
 
-The checks compare with `jnp.linalg.solve` and NumPy on small nonsymmetric, non-normal systems, where a transpose that
-is missing shows. They run eagerly on a fresh copy of the library (see `mutants.library`); Krylov loops run step by step
-in Python (`jax.disable_jit`), which compiles nothing.
+The checks compare with `jnp.linalg.solve` and NumPy on small nonsymmetric, non-normal systems,
+where a transpose that is missing shows. They run eagerly on a fresh copy of the library (see
+`mutants.library`); Krylov loops run step by step in Python (`jax.disable_jit`), which compiles
+nothing.
 """
 
 import dataclasses
@@ -36,7 +38,8 @@ def _random(*shape: int) -> np.ndarray:
     return _rng.normal(size=shape)
 
 
-# Rows are cycled, so that the row order of LU is not its own inverse, as it is for a single exchange.
+# Rows are cycled, so that the row order of LU is not its own inverse, as it is for a single
+# exchange.
 REAL = np.roll(_random(N, N) + np.diag([9.0, 8.0, 7.0, 6.0, 5.0, 4.0]), 1, axis=0)
 COMPLEX = REAL + 1j * _random(N, N)
 _C = _random(N, N) + 1j * _random(N, N)
@@ -50,13 +53,17 @@ ONE_SIDED = np.triu(np.ones((N, N), bool)) | np.eye(N, k=-1, dtype=bool)
 
 
 def objective(solve: Solve, A: Any, b: Any) -> Any:
-    """Re sum w sin(x), real for real and complex systems, curved, and different in each component."""
+    """Re sum w sin(x), real for real and complex systems, curved, and different in each
+    component.
+    """
     weights = WEIGHTS.astype(A.dtype) if jnp.iscomplexobj(A) else WEIGHTS.real
     return jnp.sum(weights.reshape(N, *[1] * (b.ndim - 1)) * jnp.sin(solve(A, b))).real
 
 
 def derivatives(solve: Solve, A: Any, b: Any, order: int) -> Any:
-    """The gradient with respect to (A, b) and, for order 2, the Hessian times a direction, forward and in reverse."""
+    """The gradient with respect to (A, b) and, for order 2, the Hessian times a direction, forward
+    and in reverse.
+    """
     A, b = jnp.asarray(A), jnp.asarray(b, A.dtype)
     gradient = jax.grad(lambda p: objective(solve, *p))
     if order == 1:
@@ -88,7 +95,9 @@ def assert_exact(solve: Solve, name: str, order: int = 1) -> None:
 
 
 def assert_same(found: Any, expected: Any, rtol: float = 1e-9) -> None:
-    jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=rtol, atol=1e-11), found, expected)
+    jax.tree.map(
+        lambda f, e: np.testing.assert_allclose(f, e, rtol=rtol, atol=1e-11), found, expected
+    )
 
 
 def dense(lib: Library, solver: str = "LU", **mode: Any) -> Solve:
@@ -96,14 +105,18 @@ def dense(lib: Library, solver: str = "LU", **mode: Any) -> Solve:
 
 
 def superlu(lib: Library, mask: np.ndarray) -> Solve:
-    """Each entry is given twice, as 1/4 and 3/4, and the order of elimination is fixed, and not its own inverse."""
+    """Each entry is given twice, as 1/4 and 3/4, and the order of elimination is fixed, and not its
+    own inverse.
+    """
     lib.superlu.metis_order = lambda _rows, _cols, n: np.roll(np.arange(n), 2)
     rows, cols = np.nonzero(mask)
     pattern = lib.operators.SparsePattern(np.tile(rows, 2), np.tile(cols, 2), mask.shape)
 
     def solve(A: Any, b: Any) -> Any:
         values = jnp.concatenate([0.25 * A[rows, cols], 0.75 * A[rows, cols]])
-        return lib.solve.linear_solve(pattern.matrix(values), b, lib.sparse.SparseDirect("superlu")).value
+        return lib.solve.linear_solve(
+            pattern.matrix(values), b, lib.sparse.SparseDirect("superlu")
+        ).value
 
     return solve
 
@@ -126,7 +139,9 @@ def dense_tangent(lib: Library) -> None:
 @check
 def verified_gradient(lib: Library) -> None:
     """The library's own judge, which takes no other solver's word."""
-    assert adjoint.verify_gradient(lambda t: objective(dense(lib), REAL + jnp.diag(t), t + B), jnp.ones(N)).trusted
+    assert adjoint.verify_gradient(
+        lambda t: objective(dense(lib), REAL + jnp.diag(t), t + B), jnp.ones(N)
+    ).trusted
 
 
 @check
@@ -154,7 +169,9 @@ def transposed_second_order(lib: Library) -> None:
 
 @check
 def nan_in_b(lib: Library) -> None:
-    """NaN in value and in all the gradient, where the matrix itself is healthy and a zero cotangent would hide it."""
+    """NaN in value and in all the gradient, where the matrix itself is healthy and a zero cotangent
+    would hide it.
+    """
     b = np.where(np.arange(N) == 2, np.nan, B)
     assert lib.solve.linear_solve(REAL, b).status.name == "NONFINITE_INPUT"
     for leaf in jax.grad(lambda p: jnp.sum(dense(lib)(*p)))((jnp.asarray(REAL), b)):
@@ -164,7 +181,10 @@ def nan_in_b(lib: Library) -> None:
 @check
 def false_claim(lib: Library) -> None:
     nonsymmetric = np.diag(np.arange(1.0, 7.0)) + 0.5 * np.eye(N, k=1)
-    assert lib.solve.linear_solve(nonsymmetric, B, lib.dense.Cholesky()).status.name == "RESIDUAL_TOO_LARGE"
+    assert (
+        lib.solve.linear_solve(nonsymmetric, B, lib.dense.Cholesky()).status.name
+        == "RESIDUAL_TOO_LARGE"
+    )
     assert np.isnan(lib.solve.factorize(nonsymmetric, lib.dense.Cholesky()).logdet())
     own = lib.solve.factorize(nonsymmetric)
     stale = dataclasses.replace(own, A=lib.operators.Dense(jnp.asarray(2 * nonsymmetric)))
@@ -189,7 +209,9 @@ def _singular() -> np.ndarray:
 
 @check
 def lying_backend(lib: Library) -> None:
-    """Factors of another matrix, as of a broken backend: refinement cannot repair them, and the residual shows it."""
+    """Factors of another matrix, as of a broken backend: refinement cannot repair them, and the
+    residual shows it.
+    """
 
     class Lying(lib.superlu.SuperLUFactors):
         def solve(self, b: np.ndarray, transpose: bool) -> np.ndarray:
@@ -197,19 +219,26 @@ def lying_backend(lib: Library) -> None:
 
     lib.sparse.BACKENDS["lying"] = Lying
     A = full_pattern(lib).matrix(REAL.ravel())
-    assert lib.solve.linear_solve(A, B, lib.sparse.SparseDirect("lying")).status.name == "RESIDUAL_TOO_LARGE"
+    assert (
+        lib.solve.linear_solve(A, B, lib.sparse.SparseDirect("lying")).status.name
+        == "RESIDUAL_TOO_LARGE"
+    )
 
 
 @check
 def logdet(lib: Library) -> None:
-    """NumPy's slogdet, and d log|det A| = Re tr(A^-1 dA), so that JAX's gradient is A'^-1 (nowhere conjugated)."""
-    sparse = lambda A: full_pattern(lib).matrix(A.ravel())  # noqa: E731
+    """NumPy's slogdet, and d log|det A| = Re tr(A^-1 dA), so that JAX's gradient is A'^-1 (nowhere
+    conjugated).
+    """
+    sparse = lambda A: full_pattern(lib).matrix(A.ravel())
     for A, solver, operator in (
         (COMPLEX, lib.dense.LU(), jnp.asarray),
         (HERMITIAN, lib.dense.Cholesky(), jnp.asarray),
         (COMPLEX, lib.sparse.SparseDirect("superlu"), sparse),
     ):
-        value, gradient = jax.value_and_grad(lambda A, f=operator, s=solver: lib.solve.factorize(f(A), s).logdet())(A)
+        value, gradient = jax.value_and_grad(
+            lambda A, f=operator, s=solver: lib.solve.factorize(f(A), s).logdet()
+        )(A)
         np.testing.assert_allclose(value, np.linalg.slogdet(A)[1], rtol=1e-12)
         np.testing.assert_allclose(gradient, np.linalg.inv(A).T, rtol=1e-9)
 
@@ -230,7 +259,9 @@ def many_right_hand_sides(lib: Library) -> None:
     b = jnp.asarray(np.random.default_rng(5).normal(size=(N, 3)))
     A = REAL + 9 * np.eye(N)
     for solve, mask in ((dense(lib), True), (superlu(lib, CHAIN), CHAIN)):
-        expected = derivatives(lambda A, b, mask=mask: jnp.linalg.solve(jnp.where(mask, A, 0), b), A, b, 1)
+        expected = derivatives(
+            lambda A, b, mask=mask: jnp.linalg.solve(jnp.where(mask, A, 0), b), A, b, 1
+        )
         assert_same(derivatives(solve, A, b, 1), expected)
 
 
@@ -242,7 +273,9 @@ def sparse_lanes(lib: Library) -> None:
     pattern = full_pattern(lib)
 
     def solve(A: Any, b: Any) -> Any:
-        return lib.solve.linear_solve(pattern.matrix(A.ravel()), b, lib.sparse.SparseDirect("superlu")).value
+        return lib.solve.linear_solve(
+            pattern.matrix(A.ravel()), b, lib.sparse.SparseDirect("superlu")
+        ).value
 
     expected = np.array([[np.linalg.solve(A, b) for b in bs] for A in matrices])
     assert_same(jax.vmap(solve, (0, None))(matrices, bs[0]), expected[:, 0])
@@ -253,7 +286,10 @@ def sparse_lanes(lib: Library) -> None:
 
 @check
 def cache(lib: Library) -> None:
-    """Other values, one other value, another pattern, another backend: other factors. The same values again: the same."""
+    """Other values, one other value, another pattern, another backend: other factors.
+
+    The same values again: the same.
+    """
     SparseDirect = lib.sparse.SparseDirect
     values = jnp.asarray((REAL + 9 * np.eye(N))[ONE_SIDED])
     lib.sparse.BACKENDS["another"] = lib.superlu.SuperLUFactors
@@ -264,7 +300,9 @@ def cache(lib: Library) -> None:
                 A = np.zeros((N, N))
                 A[mask] = scale * values
                 for backend in ("superlu", "another"):
-                    x = lib.solve.linear_solve(pattern.matrix(scale * values), B, SparseDirect(backend)).value
+                    x = lib.solve.linear_solve(
+                        pattern.matrix(scale * values), B, SparseDirect(backend)
+                    ).value
                     assert_same(x, np.linalg.solve(A, B))
     assert count.factorizations == 2 * 2 * 2
 
@@ -281,7 +319,9 @@ def cache(lib: Library) -> None:
 
 
 def matrix_free(lib: Library, solver: Any) -> Solve:
-    return lambda A, b: lib.solve.linear_solve(lib.operators.MatrixFree(lambda x: A @ x, N), b, solver).value
+    return lambda A, b: (
+        lib.solve.linear_solve(lib.operators.MatrixFree(lambda x: A @ x, N), b, solver).value
+    )
 
 
 @check
@@ -302,7 +342,9 @@ def complex_krylov(lib: Library) -> None:
 
 @check
 def preconditioner(lib: Library) -> None:
-    """With M = A^-1 the solve takes one step; the adjoint solve does too if M is transposed with A."""
+    """With M = A^-1 the solve takes one step; the adjoint solve does too if M is transposed with
+    A.
+    """
     inverse = np.linalg.inv(REAL)
     solver = lib.iterative.GMRES(rtol=1e-11, max_steps=2, preconditioner=lambda v: inverse @ v)
     with jax.disable_jit():
@@ -312,7 +354,10 @@ def preconditioner(lib: Library) -> None:
 @check
 def step_limit(lib: Library) -> None:
     with jax.disable_jit():
-        assert lib.solve.linear_solve(REAL, B, lib.iterative.GMRES(max_steps=2)).status.name == "NOT_CONVERGED"
+        assert (
+            lib.solve.linear_solve(REAL, B, lib.iterative.GMRES(max_steps=2)).status.name
+            == "NOT_CONVERGED"
+        )
 
 
 @check
@@ -326,7 +371,9 @@ def absolute_tolerance(lib: Library) -> None:
 
 @check
 def sparse_counts(lib: Library) -> None:
-    """3 right-hand sides: a value takes 1 factorization and 3 solves; its gradient 3 more and 3 transpose solves."""
+    """3 right-hand sides: a value takes 1 factorization and 3 solves; its gradient 3 more and 3
+    transpose solves.
+    """
     solve, b = superlu(lib, CHAIN), jnp.asarray(np.random.default_rng(1).normal(size=(N, 3)))
     with lib.host_call.count_solves() as count:
         objective(solve, jnp.asarray(REAL) + 9 * jnp.eye(N), b)
@@ -337,7 +384,9 @@ def sparse_counts(lib: Library) -> None:
 
 @check
 def compiled_counts(lib: Library) -> None:
-    """What a compiled solver counts: as many solves as right-hand sides, in every lane, and it passes its number on."""
+    """What a compiled solver counts: as many solves as right-hand sides, in every lane, and it
+    passes its number on.
+    """
     x = jnp.arange(6.0).reshape(2, 3)
     with lib.host_call.count_solves() as count:
         passed = jax.vmap(lambda x: lib.host_call.tick("solves", x, 3))(x)
@@ -345,7 +394,8 @@ def compiled_counts(lib: Library) -> None:
     np.testing.assert_array_equal(passed, x)
 
 
-# Counting in compiled solvers drops what JAX has compiled, so that what comes after it compiles again: it comes last.
+# Counting in compiled solvers drops what JAX has compiled, so that what comes after it compiles
+# again: it comes last.
 CASES = sorted(
     [(name, None) for name in CHECKS] + [(mutant.killed_by, mutant) for mutant in MUTANTS],
     key=lambda case: case[0] == "compiled_counts",
@@ -354,11 +404,17 @@ CASES = sorted(
 
 @pytest.mark.parametrize(
     ("name", "mutant"),
-    # That the checks pass the healthy library takes as long as all mutants, and the other tests say so, too.
-    [pytest.param(*case, marks=[] if case[1] and case[1].name not in SLOW else pytest.mark.slow) for case in CASES],
+    # That the checks pass the healthy library takes as long as all mutants, and the other tests say
+    # so, too.
+    [
+        pytest.param(*case, marks=[] if case[1] and case[1].name not in SLOW else pytest.mark.slow)
+        for case in CASES
+    ],
     ids=[f"{m or 'healthy'}: {name}" for name, m in CASES],
 )
-def test_the_check_passes_the_healthy_library_and_kills_the_mutant(name: str, mutant: Mutant | None) -> None:
+def test_the_check_passes_the_healthy_library_and_kills_the_mutant(
+    name: str, mutant: Mutant | None
+) -> None:
     with library(mutant) as lib:
         if mutant is None:
             CHECKS[name](lib)
@@ -369,7 +425,11 @@ def test_the_check_passes_the_healthy_library_and_kills_the_mutant(name: str, mu
 
 def test_every_check_kills_and_no_two_mutants_are_the_same() -> None:
     assert {mutant.killed_by for mutant in MUTANTS} == set(CHECKS)
-    assert len({(m.file, m.original, m.wrong) for m in MUTANTS}) == len({m.name for m in MUTANTS}) == len(MUTANTS)
+    assert (
+        len({(m.file, m.original, m.wrong) for m in MUTANTS})
+        == len({m.name for m in MUTANTS})
+        == len(MUTANTS)
+    )
 
 
 def test_code_is_found_by_its_tokens() -> None:

@@ -1,4 +1,6 @@
-"""Newton's method: poor starts, singular Jacobians at the start, sparse and matrix-free systems against closed forms."""
+"""Newton's method: poor starts, singular Jacobians at the start, sparse and matrix-free systems
+against closed forms.
+"""
 
 import json
 import os
@@ -18,7 +20,9 @@ from adjoint.implicit.residual import jacobian, trace_residual
 @pytest.mark.parametrize("start", [0.1, -3.0, 1e3, -1e4])
 def test_damping_makes_poor_starts_converge(start):
     # The undamped method diverges on arctan beyond 1.39.
-    x = adjoint.require(adjoint.root(lambda x, p: jnp.arctan(x) - p, jnp.array([start]), jnp.array([0.5])))
+    x = adjoint.require(
+        adjoint.root(lambda x, p: jnp.arctan(x) - p, jnp.array([start]), jnp.array([0.5]))
+    )
     np.testing.assert_allclose(x, [np.tan(0.5)], rtol=1e-10)
 
 
@@ -26,7 +30,7 @@ def test_a_singular_jacobian_at_the_start_does_no_harm():
     x = adjoint.require(adjoint.root(lambda x, p: x**2 - p, jnp.array([0.0]), jnp.array([4.0])))
     np.testing.assert_allclose(np.abs(x), [2.0], rtol=1e-12)
     # Rank 1 at the start, and the residual in its range only in part.
-    F = lambda x, p: jnp.array([x[0] ** 2 + x[1] - p[0], x[0] + x[1] ** 2 - p[0]])  # noqa: E731
+    F = lambda x, p: jnp.array([x[0] ** 2 + x[1] - p[0], x[0] + x[1] ** 2 - p[0]])
     solution = adjoint.root(F, jnp.array([0.5, 0.5]), jnp.array([2.0]))
     np.testing.assert_allclose(F(adjoint.require(solution), jnp.array([2.0])), 0, atol=1e-12)
 
@@ -38,7 +42,9 @@ def test_convergence_is_quadratic():
 
 
 def bratu(n):
-    """-u'' = p exp(u) on (0, 1), u = 0 at the ends, by second-order differences on n inner points."""
+    """-u'' = p exp(u) on (0, 1), u = 0 at the ends, by second-order differences on n inner
+    points.
+    """
     h = 1 / (n + 1)
 
     def F(u, p):
@@ -53,16 +59,19 @@ def bratu(n):
 
 @pytest.mark.parametrize("form", ["dense", "sparse", "matrix-free"])
 def test_bratu_has_the_closed_form_solution_and_sensitivity(form):
-    # u(1/2) = 2 ln cosh(t) with lambda = 8 t^2 / cosh^2 t; at t = 0.5: lambda = 2 / cosh^2(0.5), and
-    # d u(1/2) / d lambda = 2 tanh t / (16 t (1 - t tanh t) / cosh^2 t)
-    # (Ascher, Mattheij and Russell, Numerical Solution of Boundary Value Problems, 1995, section 3.1).
-    # GMRES without preconditioner needs about as many vectors as there are points.
+    # u(1/2) = 2 ln cosh(t) with lambda = 8 t^2 / cosh^2 t; at t = 0.5: lambda = 2 / cosh^2(0.5),
+    # and d u(1/2) / d lambda = 2 tanh t / (16 t (1 - t tanh t) / cosh^2 t) (Ascher, Mattheij and
+    # Russell, Numerical Solution of Boundary Value Problems, 1995, section 3.1). GMRES without
+    # preconditioner needs about as many vectors as there are points.
     n, t = (63 if form == "matrix-free" else 255), 0.5
     F, pattern = bratu(n)
     method = {
         "dense": {},
         "sparse": {"jacobian_pattern": pattern},
-        "matrix-free": {"solver": adjoint.NewtonKrylov(restart=64), "linear_solver": adjoint.GMRES(restart=64)},
+        "matrix-free": {
+            "solver": adjoint.NewtonKrylov(restart=64),
+            "linear_solver": adjoint.GMRES(restart=64),
+        },
     }[form]
     p = jnp.asarray(8 * t**2 / np.cosh(t) ** 2)
 
@@ -72,7 +81,9 @@ def test_bratu_has_the_closed_form_solution_and_sensitivity(form):
     value, derivative = jax.jit(jax.value_and_grad(peak))(p)
     slope = 2 * np.tanh(t) / (16 * t * (1 - t * np.tanh(t)) / np.cosh(t) ** 2)
     # The differences are second order: a relative error of about h^2.
-    np.testing.assert_allclose([value, derivative], [2 * np.log(np.cosh(t)), slope], rtol=2 / (n + 1) ** 2)
+    np.testing.assert_allclose(
+        [value, derivative], [2 * np.log(np.cosh(t)), slope], rtol=2 / (n + 1) ** 2
+    )
 
 
 def test_the_colored_jacobian_equals_the_full_one():
@@ -80,7 +91,9 @@ def test_the_colored_jacobian_equals_the_full_one():
     u = jnp.linspace(0.0, 1.0, 20)
     residual, flat, _, _ = trace_residual("test", F, u, jnp.asarray(1.5))
     sparse = jacobian(residual, flat, jnp.asarray(1.5), adjoint.SparseDirect(), pattern)
-    np.testing.assert_allclose(sparse.todense(), jax.jacfwd(F)(u, jnp.asarray(1.5)), rtol=1e-14, atol=1e-12)
+    np.testing.assert_allclose(
+        sparse.todense(), jax.jacfwd(F)(u, jnp.asarray(1.5)), rtol=1e-14, atol=1e-12
+    )
 
 
 def test_parameters_out_of_range_are_refused():
@@ -92,13 +105,17 @@ def test_parameters_out_of_range_are_refused():
 
 def test_too_few_steps_are_not_convergence():
     solution = adjoint.root(
-        lambda x, p: x**3 + x - p, jnp.array([100.0]), jnp.array([10.0]), adjoint.Newton(max_steps=2)
+        lambda x, p: x**3 + x - p,
+        jnp.array([100.0]),
+        jnp.array([10.0]),
+        adjoint.Newton(max_steps=2),
     )
     assert solution.status.name == "NOT_CONVERGED"
     assert int(solution.stats["iterations"]) == 2
 
 
-# u - (u_xx + u_yy) / 10 + u^3 = p on 1000 x 1000 points of distance 1, u = 0 around them; u is chosen, p follows from it.
+# u - (u_xx + u_yy) / 10 + u^3 = p on 1000 x 1000 points of distance 1, u = 0 around them; u is
+# chosen, p follows from it.
 MILLION_UNKNOWNS = """
 import json, sys
 from pathlib import Path
@@ -114,7 +131,8 @@ def diffused(u):
 
 def loss(p):
     solver, linear_solver = adjoint.NewtonKrylov(restart=30), adjoint.GMRES(restart=30)
-    solution = adjoint.root(lambda u, p: diffused(u) + u**3 - p, jnp.zeros((m, m)), p, solver, linear_solver=linear_solver)
+    residual = lambda u, p: diffused(u) + u**3 - p
+    solution = adjoint.root(residual, jnp.zeros((m, m)), p, solver, linear_solver=linear_solver)
     return jnp.sum(solution.value**2) / 2, solution.value
 
 def status(name):
@@ -142,15 +160,20 @@ print(json.dumps({"vectors": vectors, "error": float(error)}))
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not Path("/proc/self/clear_refs").exists(), reason="needs the peak of resident memory, as Linux tells it"
+    not Path("/proc/self/clear_refs").exists(),
+    reason="needs the peak of resident memory, as Linux tells it",
 )
 @pytest.mark.parametrize("what", ["value", "gradient"])
 def test_a_million_unknowns_take_a_few_vectors_of_memory(what):
-    """The value against the chosen u; of the loss |u|^2 / 2, the gradient lam against F_u' lam = u, F_u being symmetric.
+    """The value against the chosen u; of the loss |u|^2 / 2, the gradient lam against F_u' lam = u,
+    F_u being symmetric.
 
-    The limit is 60 vectors: the 31 of a GMRES cycle of length 30 and 21 others. A second basis would exceed it.
+    The limit is 60 vectors: the 31 of a GMRES cycle of length 30 and 21 others. A second basis
+    would exceed it.
     """
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(
+        filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")])
+    )
     done = subprocess.run(
         [sys.executable, "-c", MILLION_UNKNOWNS, what],
         env={**os.environ, "PYTHONPATH": path},

@@ -1,5 +1,5 @@
-"""Every sensitivity, with an explicit and an implicit solver, on every kind of functional, against closed forms; and where each
-of them must say that it is not to be believed.
+"""Every sensitivity, with an explicit and an implicit solver, on every kind of functional, against
+closed forms; and where each of them must say that it is not to be believed.
 """
 
 import functools
@@ -34,17 +34,27 @@ def expected(kind, backwards=False):
 
 
 def found(kind, case, **options):
-    return jax.jit(jax.value_and_grad(functools.partial(solved, adjoint.ode_solve, kind, **options)))(case)
+    return jax.jit(
+        jax.value_and_grad(functools.partial(solved, adjoint.ode_solve, kind, **options))
+    )(case)
 
 
 FAST = [
     *(("Tsit5", name, "mixed") for name in SENSITIVITIES),
     ("Kvaerno5", "discrete", "mixed"),
 ]
-SLOW = [case for s in SOLVERS for name in SENSITIVITIES for kind in KINDS if (case := (s, name, kind)) not in FAST]
+SLOW = [
+    case
+    for s in SOLVERS
+    for name in SENSITIVITIES
+    for kind in KINDS
+    if (case := (s, name, kind)) not in FAST
+]
 
 
-@pytest.mark.parametrize(("solver", "name", "kind"), [*FAST, *(pytest.param(*c, marks=pytest.mark.slow) for c in SLOW)])
+@pytest.mark.parametrize(
+    ("solver", "name", "kind"), [*FAST, *(pytest.param(*c, marks=pytest.mark.slow) for c in SLOW)]
+)
 def test_the_gradient_is_that_of_the_closed_form(solver, name, kind):
     """With respect to y0, each leaf of p, what f closes over, t0, t1 and ts."""
     options = {"sensitivity": SENSITIVITIES[name], "solver": SOLVERS[solver], **TIGHT}
@@ -56,7 +66,10 @@ def test_the_gradient_is_that_of_the_closed_form(solver, name, kind):
 @pytest.mark.parametrize("name", SENSITIVITIES)
 def test_time_may_run_backwards(name, solver):
     options = {"sensitivity": SENSITIVITIES[name], "solver": SOLVERS[solver], **TIGHT}
-    assert error(found("mixed", coupled(backwards=True), **options), expected("mixed", True)) < GRADIENT_ERROR[solver]
+    assert (
+        error(found("mixed", coupled(backwards=True), **options), expected("mixed", True))
+        < GRADIENT_ERROR[solver]
+    )
 
 
 @pytest.mark.slow
@@ -66,18 +79,25 @@ def test_time_may_run_backwards(name, solver):
 def test_checkpoints_change_nothing(solver, name, checkpoints):
     """200 hold two levels of the at most 4096 steps."""
     full, few = SENSITIVITIES[name], type(SENSITIVITIES[name])(checkpoints=checkpoints)
-    results = [found("mixed", coupled(), sensitivity=s, solver=SOLVERS[solver], **TIGHT) for s in (full, few)]
+    results = [
+        found("mixed", coupled(), sensitivity=s, solver=SOLVERS[solver], **TIGHT)
+        for s in (full, few)
+    ]
     assert error(*results) < 1e-13
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["Gauss", "interpolating"])
 def test_a_small_cotangent_has_as_good_a_gradient(name):
-    """Tolerances of the adjoint are relative to its size, or one of 1e-13 would be below atol and left to chance."""
+    """Tolerances of the adjoint are relative to its size, or one of 1e-13 would be below atol and
+    left to chance.
+    """
 
     @jax.jit
     def gradient(case, scale):
-        g = functools.partial(solved, adjoint.ode_solve, "mixed", sensitivity=SENSITIVITIES[name], **TIGHT)
+        g = functools.partial(
+            solved, adjoint.ode_solve, "mixed", sensitivity=SENSITIVITIES[name], **TIGHT
+        )
         return jax.grad(lambda case: scale * g(case))(case)
 
     small = gradient(coupled(), 1e-13)
@@ -95,11 +115,18 @@ def stiff(_, y, p):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["discrete", "forward", "interpolating", "Gauss"])
 def test_stiff_kinetics(name):
-    """The solution at t = 40 and its sensitivities to the rates, as printed for SUNDIALS' example program cvsRoberts_FSA_dns."""
+    """The solution at t = 40 and its sensitivities to the rates, as printed for SUNDIALS' example
+    program cvsRoberts_FSA_dns.
+    """
     y0 = jnp.array([1.0, 0.0, 0.0])
 
     def end(p):
-        options = {"solver": diffrax.Kvaerno5(), "rtol": 1e-8, "atol": 1e-12, "sensitivity": SENSITIVITIES[name]}
+        options = {
+            "solver": diffrax.Kvaerno5(),
+            "rtol": 1e-8,
+            "atol": 1e-12,
+            "sensitivity": SENSITIVITIES[name],
+        }
         return adjoint.ode_solve(stiff, y0, p, 0.0, 40.0, **options).value
 
     y, J = jax.jit(lambda p: (end(p), jax.jacrev(end)(p)))(jnp.ones(3))
@@ -115,7 +142,9 @@ def test_stiff_kinetics(name):
 @pytest.mark.slow
 @pytest.mark.parametrize(("K", "size"), [(1e7, 1e5), (1e4, 1e8), (1e12, 1.0)])
 def test_stiffness_that_ends_within_a_step(K, size, monkeypatch):
-    """Half of 70 states rest at size p, held there until t = 1/2: the matrix at the start of a step tells nothing of its stages."""
+    """Half of 70 states rest at size p, held there until t = 1/2: the matrix at the start of a step
+    tells nothing of its stages.
+    """
     monkeypatch.setattr(runge_kutta, "MANY", 1)
     n = 35
 
@@ -134,7 +163,9 @@ def test_stiffness_that_ends_within_a_step(K, size, monkeypatch):
 class TestTrust:
     def test_a_harmless_gradient_is_certified(self):
         case = coupled()
-        solution = adjoint.ode_solve(_pull, case.y0, case.p["own"], 0.0, 1.0, certificate=True, rtol=1e-8, atol=1e-10)
+        solution = adjoint.ode_solve(
+            _pull, case.y0, case.p["own"], 0.0, 1.0, certificate=True, rtol=1e-8, atol=1e-10
+        )
         assert solution.status.name == "SUCCESS"
         assert solution.stats["gradient_digits"] > 5
         # Disturbances of a decay do not grow.
@@ -143,10 +174,14 @@ class TestTrust:
 
     @pytest.mark.slow
     def test_a_chaotic_gradient_is_untrusted(self):
-        """A double pendulum of two unit masses and lengths, released with both arms raised: no digit of a gradient at T = 20."""
+        """A double pendulum of two unit masses and lengths, released with both arms raised: no
+        digit of a gradient at T = 20.
+        """
 
         def end(y0, T):
-            return adjoint.ode_solve(double_pendulum, y0, 9.81, 0.0, T, rtol=1e-8, atol=1e-8, certificate=True)
+            return adjoint.ode_solve(
+                double_pendulum, y0, 9.81, 0.0, T, rtol=1e-8, atol=1e-8, certificate=True
+            )
 
         y0 = jnp.array([3 * np.pi / 4, np.pi, 0.0, 0.0])
         long, short = end(y0, 20.0), end(y0, 1.0)
@@ -163,7 +198,10 @@ class TestTrust:
 
     @pytest.mark.slow
     def test_at_the_stability_limit_the_default_is_right_and_says_so(self):
-        """The Brusselator on 16 x 16 points. Reference: the exact gradient of equal steps well inside stability."""
+        """The Brusselator on 16 x 16 points.
+
+        Reference: the exact gradient of equal steps well inside stability.
+        """
         f, y0, p = brusselator(16)
 
         def gradient(**options):
@@ -175,7 +213,10 @@ class TestTrust:
             return np.asarray(bar), solution
 
         reference, _ = gradient(steps=20_000, sensitivity=adjoint.DiscreteAdjoint())
-        (default, solution), (discrete, other) = gradient(), gradient(sensitivity=adjoint.DiscreteAdjoint())
+        (default, solution), (discrete, other) = (
+            gradient(),
+            gradient(sensitivity=adjoint.DiscreteAdjoint()),
+        )
         norm = np.linalg.norm(reference)
         assert np.linalg.norm(default - reference) < 1e-3 * norm
         # Its estimate tells it, and it takes other steps.
@@ -193,15 +234,22 @@ def double_pendulum(_, y, g):
     a, b, u, v = y
     d = a - b
     bottom = 3 - jnp.cos(2 * d)
-    u_dot = (-3 * g * jnp.sin(a) - g * jnp.sin(a - 2 * b) - 2 * jnp.sin(d) * (v**2 + u**2 * jnp.cos(d))) / bottom
+    u_dot = (
+        -3 * g * jnp.sin(a) - g * jnp.sin(a - 2 * b) - 2 * jnp.sin(d) * (v**2 + u**2 * jnp.cos(d))
+    ) / bottom
     v_dot = 2 * jnp.sin(d) * (2 * u**2 + 2 * g * jnp.cos(a) + v**2 * jnp.cos(d)) / bottom
     return jnp.stack([u, v, u_dot, v_dot])
 
 
 def brusselator(n):
-    """u' = 10 (Laplacian of u) + 1 + u^2 v - 4.4 u and v' = 10 (Laplacian of v) + 3.4 u - u^2 v on the periodic unit square."""
+    """u' = 10 (Laplacian of u) + 1 + u^2 v - 4.4 u and v' = 10 (Laplacian of v) + 3.4 u - u^2 v on
+    the periodic unit square.
+    """
     x = np.linspace(0, 1, n)
-    u0, v0 = 22 * (x * (1 - x))[None, :] ** 1.5 * np.ones((n, 1)), 27 * (x * (1 - x))[:, None] ** 1.5 * np.ones((1, n))
+    u0, v0 = (
+        22 * (x * (1 - x))[None, :] ** 1.5 * np.ones((n, 1)),
+        27 * (x * (1 - x))[:, None] ** 1.5 * np.ones((1, n)),
+    )
 
     def laplacian(z):
         neighbours = sum(jnp.roll(z, shift, axis) for shift in (1, -1) for axis in (0, 1))

@@ -1,7 +1,9 @@
-"""Promise 3 for ode_solve: what fails is NaN in the value and in every leaf of the gradient, with a status that says why.
+"""Promise 3 for ode_solve: what fails is NaN in the value and in every leaf of the gradient, with a
+status that says why.
 
-All faults of adaptive solves are data of one field, so that each sensitivity is compiled once for a batch of all of them and
-once for single ones; lanes of the batch that are healthy must not notice the others.
+All faults of adaptive solves are data of one field, so that each sensitivity is compiled once for a
+batch of all of them and once for single ones; lanes of the batch that are healthy must not notice
+the others.
 """
 
 import functools
@@ -30,7 +32,9 @@ class Data(NamedTuple):
 
 def field(t, y, p):
     """A pole where p_0 y_0 grows faster than p_1 y_0 falls; no real number after t = p_2."""
-    return jnp.stack([p["square"] * y[0] ** 2 + p["rate"] * y[0], y[0] - y[1] + 1e-3 * jnp.sqrt(p["hole"] - t)])
+    return jnp.stack(
+        [p["square"] * y[0] ** 2 + p["rate"] * y[0], y[0] - y[1] + 1e-3 * jnp.sqrt(p["hole"] - t)]
+    )
 
 
 def cost(_, y, p):
@@ -128,13 +132,17 @@ REST = [name for name in METHODS if name not in FAST]
 class TestEveryFault:
     @pytest.mark.parametrize("name", FAULTS)
     def test_in_a_batch(self, method, name):
-        assert_as_expected(method, name, *jax.tree.map(lambda leaf: leaf[list(FAULTS).index(name)], batch(method)))
+        assert_as_expected(
+            method, name, *jax.tree.map(lambda leaf: leaf[list(FAULTS).index(name)], batch(method))
+        )
 
     def test_the_healthy_lanes_are_those_of_single_solves(self, method):
         for lane, name in enumerate(("healthy", "also healthy")):
             single = compiled(method)(FAULTS[name][0])
             lanes = jax.tree.map(lambda leaf: leaf[lane], batch(method))  # noqa: B023
-            jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-13), lanes, single)
+            jax.tree.map(
+                functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-13), lanes, single
+            )
 
     @pytest.mark.parametrize("name", FAULTS)
     def test_alone(self, method, name):
@@ -174,7 +182,7 @@ def _tangents():
 
 @functools.cache
 def _products():
-    gradient = lambda d: evaluate("discrete", d)[2]  # noqa: E731
+    gradient = lambda d: evaluate("discrete", d)[2]
     return jax.jit(lambda d, dots: jax.jvp(gradient, (d,), (dots,)))
 
 
@@ -183,11 +191,16 @@ def pole(_, y, p):
 
 
 @pytest.mark.parametrize(
-    "name", ["Gauss", *slow(*(name for name in METHODS if name != "Gauss" and "Kvaerno5" not in name))]
+    "name",
+    ["Gauss", *slow(*(name for name in METHODS if name != "Gauss" and "Kvaerno5" not in name))],
 )
-@pytest.mark.parametrize("solver", [diffrax.Tsit5(), pytest.param(diffrax.Kvaerno3(), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "solver", [diffrax.Tsit5(), pytest.param(diffrax.Kvaerno3(), marks=pytest.mark.slow)]
+)
 def test_fixed_steps_over_a_pole_diverge(name, solver):
-    """y' = y^2 from 1 is infinite at t = 1, and an implicit step beyond it has no real root; y(0.5) = 2 in the second lane."""
+    """y' = y^2 from 1 is infinite at t = 1, and an implicit step beyond it has no real root; y(0.5)
+    = 2 in the second lane.
+    """
 
     def end(y0, p, t1):
         options = {**METHODS[name], "solver": solver, "steps": 40}
@@ -195,9 +208,9 @@ def test_fixed_steps_over_a_pole_diverge(name, solver):
         return solution.value[0], solution
 
     t1 = jnp.array([2.0, 0.5])
-    (value, solution), gradient = jax.jit(jax.vmap(jax.value_and_grad(end, (0, 1, 2), has_aux=True), (None, None, 0)))(
-        jnp.ones(1), jnp.ones(()), t1
-    )
+    (value, solution), gradient = jax.jit(
+        jax.vmap(jax.value_and_grad(end, (0, 1, 2), has_aux=True), (None, None, 0))
+    )(jnp.ones(1), jnp.ones(()), t1)
     assert [adjoint.Status(code).name for code in solution.status.code] == ["DIVERGED", "SUCCESS"]
     assert np.isnan(value[0])
     assert value[1] == pytest.approx(2.0, rel=1e-5)
@@ -208,9 +221,13 @@ def test_fixed_steps_over_a_pole_diverge(name, solver):
 
 
 def test_an_implicit_stage_that_does_not_converge_is_a_failure():
-    """y' = 1000 (cos 20 y - y) stays in [-1, 1]; with two steps its stages have many roots and the iteration finds none."""
-    wild = lambda _, y, p: p * (jnp.cos(20 * y) - y)  # noqa: E731
-    solution = adjoint.ode_solve(wild, jnp.ones(1), jnp.asarray(1e3), 0.0, 1.0, steps=2, solver=diffrax.Kvaerno3())
+    """y' = 1000 (cos 20 y - y) stays in [-1, 1]; with two steps its stages have many roots and the
+    iteration finds none.
+    """
+    wild = lambda _, y, p: p * (jnp.cos(20 * y) - y)
+    solution = adjoint.ode_solve(
+        wild, jnp.ones(1), jnp.asarray(1e3), 0.0, 1.0, steps=2, solver=diffrax.Kvaerno3()
+    )
     assert not bool(solution.status.ok) or abs(solution.value[0]) <= 1
 
 
@@ -225,7 +242,9 @@ def test_chattering_ends_at_the_step_limit(solver):
         solution = adjoint.ode_solve(relay, y0, p, 0.0, 2.0, solver=solver, max_steps=500)
         return solution.value[0], solution.status
 
-    (value, status), gradient = jax.value_and_grad(end, (0, 1), has_aux=True)(jnp.ones(1), jnp.ones(()))
+    (value, status), gradient = jax.value_and_grad(end, (0, 1), has_aux=True)(
+        jnp.ones(1), jnp.ones(())
+    )
     assert status.name in ("MAX_STEPS", "STEP_UNDERFLOW")
     assert np.isnan(value)
     assert all(np.all(np.isnan(bar)) for bar in gradient)
@@ -235,8 +254,8 @@ def test_chattering_ends_at_the_step_limit(solver):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_single_jump_of_the_field_is_integrated_across(name):
     """y' = y until t = 0.7, then -y: y(2) = exp(0.7 - 1.3), and dy(2)/dy0 the same."""
-    flip = lambda t, y, p: jnp.where(t < 0.7, p, -p) * y  # noqa: E731
-    end = lambda y0, p: adjoint.ode_solve(flip, y0, p, 0.0, 2.0, **METHODS[name]).value[0]  # noqa: E731
+    flip = lambda t, y, p: jnp.where(t < 0.7, p, -p) * y
+    end = lambda y0, p: adjoint.ode_solve(flip, y0, p, 0.0, 2.0, **METHODS[name]).value[0]
     value, bars = jax.value_and_grad(end, (0, 1))(jnp.ones(1), jnp.ones(()))
     np.testing.assert_allclose(value, np.exp(-0.6), rtol=1e-3)
     np.testing.assert_allclose(bars[0], [np.exp(-0.6)], rtol=1e-3)
@@ -248,10 +267,14 @@ def test_backsolve_of_a_decay_finds_that_it_does_not_come_back():
 
     def end(y0, p):
         options = {"sensitivity": adjoint.BacksolveAdjoint(), "solver": diffrax.Kvaerno5()}
-        solution = adjoint.ode_solve(lambda t, y, p: -p * (y - jnp.cos(t)), y0, p, 0.0, 1.0, **options)
+        solution = adjoint.ode_solve(
+            lambda t, y, p: -p * (y - jnp.cos(t)), y0, p, 0.0, 1.0, **options
+        )
         return solution.value[0], solution.status
 
-    (value, status), gradient = jax.value_and_grad(end, (0, 1), has_aux=True)(jnp.ones(1), jnp.asarray(100.0))
+    (value, status), gradient = jax.value_and_grad(end, (0, 1), has_aux=True)(
+        jnp.ones(1), jnp.asarray(100.0)
+    )
     assert status.name == "SUCCESS"
     # The solution follows (p^2 cos t + p sin t) / (p^2 + 1).
     assert value == pytest.approx((1e4 * np.cos(1) + 100 * np.sin(1)) / 10001, rel=1e-5)
@@ -260,7 +283,10 @@ def test_backsolve_of_a_decay_finds_that_it_does_not_come_back():
 
 class NoErrorEstimate(diffrax.Heun):
     tableau = diffrax.ButcherTableau(
-        c=np.array([1.0]), b_sol=np.array([0.5, 0.5]), b_error=np.zeros(2), a_lower=(np.array([1.0]),)
+        c=np.array([1.0]),
+        b_sol=np.array([0.5, 0.5]),
+        b_error=np.zeros(2),
+        a_lower=(np.array([1.0]),),
     )
 
 
@@ -279,20 +305,46 @@ class NoErrorEstimate(diffrax.Heun):
         ({"t1": jnp.ones(2)}, ValueError, r"t1 of shape \(2,\), expected one number"),
         ({"ts": 0.5}, ValueError, r"ts of shape \(\), expected a list of times"),
         ({"ts": jnp.zeros(0)}, ValueError, r"ts of shape \(0,\), expected a list of times"),
-        ({"y0": jnp.array([1, 2])}, TypeError, "y0 with int64, expected real floating-point arrays"),
+        (
+            {"y0": jnp.array([1, 2])},
+            TypeError,
+            "y0 with int64, expected real floating-point arrays",
+        ),
         ({"y0": jnp.array([1j, 2])}, TypeError, "y0 with complex128.*real and imaginary parts"),
         ({"y0": (jnp.ones(1), jnp.ones(1, jnp.float32))}, TypeError, "y0 with float32 and float64"),
         ({"y0": ()}, TypeError, "y0 with no arrays"),
-        ({"f": lambda _t, y, _p: y[:1]}, ValueError, r"f that returns \(1,\), expected \(2,\), as y0"),
+        (
+            {"f": lambda _t, y, _p: y[:1]},
+            ValueError,
+            r"f that returns \(1,\), expected \(2,\), as y0",
+        ),
         ({"f": lambda _t, y, _p: (y,)}, ValueError, r"f that returns \(\(2,\),\), expected \(2,\)"),
-        ({"solver": diffrax.Euler()}, TypeError, "expected an explicit Runge-Kutta solver of diffrax"),
-        ({"solver": diffrax.KenCarp4()}, TypeError, "expected an explicit Runge-Kutta solver of diffrax"),
+        (
+            {"solver": diffrax.Euler()},
+            TypeError,
+            "expected an explicit Runge-Kutta solver of diffrax",
+        ),
+        (
+            {"solver": diffrax.KenCarp4()},
+            TypeError,
+            "expected an explicit Runge-Kutta solver of diffrax",
+        ),
         ({"solver": "Tsit5"}, TypeError, "solver = 'Tsit5', expected"),
-        ({"solver": NoErrorEstimate()}, ValueError, "expected one with an error estimate. Or give steps"),
+        (
+            {"solver": NoErrorEstimate()},
+            ValueError,
+            "expected one with an error estimate. Or give steps",
+        ),
     ],
 )
 def test_what_is_no_problem_is_refused(change, error, message):
-    given = {"f": lambda _, y, p: -p * y, "y0": jnp.ones(2), "p": 1.0, "t0": 0.0, "t1": 1.0} | change
+    given = {
+        "f": lambda _, y, p: -p * y,
+        "y0": jnp.ones(2),
+        "p": 1.0,
+        "t0": 0.0,
+        "t1": 1.0,
+    } | change
     with pytest.raises(error, match="ode_solve: .*" + message):
         adjoint.ode_solve(**given)
 
@@ -307,12 +359,16 @@ def test_a_field_that_holds_arrays_is_taken():
         def __call__(self, t, y, p):
             return -self.rate * p * y
 
-    found = jax.grad(lambda p: adjoint.ode_solve(Decay(jnp.array(2.0)), 1.0, p, 0.0, 1.0, rtol=1e-9).value)(0.5)
+    found = jax.grad(
+        lambda p: adjoint.ode_solve(Decay(jnp.array(2.0)), 1.0, p, 0.0, 1.0, rtol=1e-9).value
+    )(0.5)
     np.testing.assert_allclose(found, -2 * np.exp(-1.0), rtol=1e-7)
 
 
 def test_checkpoints_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="DiscreteAdjoint: got checkpoints = 0, expected at least 1, or None"):
+    with pytest.raises(
+        ValueError, match="DiscreteAdjoint: got checkpoints = 0, expected at least 1, or None"
+    ):
         adjoint.DiscreteAdjoint(checkpoints=0)
     for kind in (adjoint.InterpolatingAdjoint, adjoint.GaussAdjoint):
         with pytest.raises(ValueError, match="checkpoints = 0, expected at least 1"):

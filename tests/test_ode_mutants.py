@@ -1,6 +1,8 @@
-"""Every mutant of the rules for differential equations and recurrences is killed, and the healthy library passes all checks.
+"""Every mutant of the rules for differential equations and recurrences is killed, and the healthy
+library passes all checks.
 
-Gradients are compared with closed forms (`ode_cases.py`), to what a few steps are worth: a mutant's error is a thousandth at least.
+Gradients are compared with closed forms (`ode_cases.py`), to what a few steps are worth: a mutant's
+error is a thousandth at least.
 """
 
 import functools
@@ -36,7 +38,9 @@ def expected(kind: str) -> Any:
 
 
 def compare(kind: str, sensitivity: Any, tolerance: float = 2e-4, **options: Any) -> None:
-    g = functools.partial(solved, module("solve").ode_solve, kind, sensitivity=sensitivity, **options)
+    g = functools.partial(
+        solved, module("solve").ode_solve, kind, sensitivity=sensitivity, **options
+    )
     assert error(jax.jit(jax.value_and_grad(g))(coupled()), expected(kind)) < tolerance
 
 
@@ -56,13 +60,19 @@ def tangents() -> None:
 
 
 def forward_mode(sensitivity: Any) -> None:
-    """The tangent along p, y0 and the sample times together, against the cotangents of the closed form."""
+    """The tangent along p, y0 and the sample times together, against the cotangents of the closed
+    form.
+    """
     case = coupled()
     g = functools.partial(solved, module("solve").ode_solve, "samples", sensitivity=sensitivity)
-    dots = jax.tree.map(lambda leaf: 1 + jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape), case)
+    dots = jax.tree.map(
+        lambda leaf: 1 + jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape), case
+    )
     dots = dots._replace(ts=jnp.array([0.0, 1.0, 2.0, 0.0]))
     _, bars = expected("samples")
-    wanted = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(bars), jax.tree.leaves(dots), strict=True))
+    wanted = sum(
+        jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(bars), jax.tree.leaves(dots), strict=True)
+    )
     assert error(jax.jit(lambda case: jax.jvp(g, (case,), (dots,))[1])(case), wanted) < 1e-4
 
 
@@ -83,9 +93,11 @@ def variational_tangent() -> None:
 
 @check
 def tangent_at_rest() -> None:
-    """A pendulum at rest: y_dot = (cos(w t), -w sin(w t)) after it is moved by (1, 0), linearized."""
+    """A pendulum at rest: y_dot = (cos(w t), -w sin(w t)) after it is moved by (1, 0),
+    linearized.
+    """
     w = 3.0
-    f = lambda t, y, p: jnp.stack([y[1], -(w**2) * jnp.sin(y[0])])  # noqa: E731
+    f = lambda t, y, p: jnp.stack([y[1], -(w**2) * jnp.sin(y[0])])
     discrete = module("discrete").DiscreteAdjoint()
 
     def end(y: Any) -> Any:
@@ -99,8 +111,10 @@ def tangent_at_rest() -> None:
 def recurrence_tangent() -> None:
     """x[3] = q^3 x0 + (q^2 + q + 1) w."""
     recur = module("recurrence").recurrence
-    x = lambda q, w: recur(lambda k, x, p: p[0] * x + p[1], 2.0, (q, w), 3).value  # noqa: E731
-    np.testing.assert_allclose(jax.jvp(x, (0.5, 1.0), (1.0, 3.0))[1], 3 * 0.25 * 2 + 2 + 3 * 1.75, rtol=1e-12)
+    x = lambda q, w: recur(lambda k, x, p: p[0] * x + p[1], 2.0, (q, w), 3).value
+    np.testing.assert_allclose(
+        jax.jvp(x, (0.5, 1.0), (1.0, 3.0))[1], 3 * 0.25 * 2 + 2 + 3 * 1.75, rtol=1e-12
+    )
 
 
 @check
@@ -123,7 +137,7 @@ def many_states() -> None:
 def far_factors() -> None:
     """(x_0, 4 x_0 + 2 x_1) = (1, 2) by the factors of the identity."""
     A, factors = jnp.array([[1.0, 4.0], [0.0, 2.0]]), jax.scipy.linalg.lu_factor(jnp.eye(2))
-    solve = lambda b: module("refinement").solve_by_nearby_factors(A, b, factors)  # noqa: E731
+    solve = lambda b: module("refinement").solve_by_nearby_factors(A, b, factors)
     (found,) = jax.linear_transpose(solve, jnp.ones(2))(jnp.array([1.0, 2.0]))
     assert error(found, jnp.array([1.0, -1.0])) < 1e-12
 
@@ -151,12 +165,16 @@ def continuous_hessian() -> None:
 @check
 def second_at_start() -> None:
     """y' = p y from 1: of the sample at s = 0 the derivative by its time and p is 1."""
-    grow = lambda _, y, p: p * y  # noqa: E731
+    grow = lambda _, y, p: p * y
     ts = jnp.array([0.0, 1.0])
     discrete = module("discrete").DiscreteAdjoint()
 
     def first(p: Any, ts: Any) -> Any:
-        return module("solve").ode_solve(grow, jnp.ones(1), p, 0.0, 1.0, ts=ts, sensitivity=discrete).value[0, 0]
+        return (
+            module("solve")
+            .ode_solve(grow, jnp.ones(1), p, 0.0, 1.0, ts=ts, sensitivity=discrete)
+            .value[0, 0]
+        )
 
     found = jax.jit(jax.jacfwd(jax.grad(first), argnums=1))(jnp.asarray(2.0), ts)
     assert error(found, jnp.array([1.0, 0.0])) < 1e-6
@@ -169,7 +187,9 @@ def interpolating() -> None:
 
 @check
 def interpolating_implicit() -> None:
-    compare("terminal", module("continuous").InterpolatingAdjoint(), solver=diffrax.Kvaerno5(), steps=4)
+    compare(
+        "terminal", module("continuous").InterpolatingAdjoint(), solver=diffrax.Kvaerno5(), steps=4
+    )
 
 
 @check
@@ -179,9 +199,9 @@ def backsolve() -> None:
 
 def rest(sensitivity: Any) -> None:
     """y'' = -25 y at rest: dy(3)/dy0 = (cos 15, sin 15 / 5)."""
-    swing = lambda _, y, p: jnp.stack([y[1], -p * y[0]])  # noqa: E731
+    swing = lambda _, y, p: jnp.stack([y[1], -p * y[0]])
     solve = module("solve").ode_solve
-    end = lambda y: solve(swing, y, 25.0, 0.0, 3.0, sensitivity=sensitivity).value[0]  # noqa: E731
+    end = lambda y: solve(swing, y, 25.0, 0.0, 3.0, sensitivity=sensitivity).value[0]
     assert error(jax.grad(end)(jnp.zeros(2)), np.array([np.cos(15.0), np.sin(15.0) / 5])) < 1e-3
 
 
@@ -198,9 +218,9 @@ def forward_at_rest() -> None:
 @check
 def switch() -> None:
     """y' = 1 until p, then 0: y(2) = p."""
-    flow = lambda t, y, p: jnp.where(t < p, 1.0, 0.0) * jnp.ones(1)  # noqa: E731
+    flow = lambda t, y, p: jnp.where(t < p, 1.0, 0.0) * jnp.ones(1)
     solve = module("solve").ode_solve
-    end = lambda p: solve(flow, jnp.zeros(1), p, 0.0, 2.0, jumps=[p]).value[0]  # noqa: E731
+    end = lambda p: solve(flow, jnp.zeros(1), p, 0.0, 2.0, jumps=[p]).value[0]
     found = jax.value_and_grad(end)(jnp.asarray(0.98))
     assert error(found, (np.asarray(0.98), np.asarray(1.0))) < 1e-9
 
@@ -214,23 +234,31 @@ def decay() -> None:
         "rtol": 1e-3,
         "atol": 1e-6,
     }
-    fall = lambda _, y, p: -p * (y - 1)  # noqa: E731
-    end = lambda p: module("solve").ode_solve(fall, jnp.zeros(1), p, 0.0, 1.0, **options).value[0]  # noqa: E731
+    fall = lambda _, y, p: -p * (y - 1)
+    end = lambda p: module("solve").ode_solve(fall, jnp.zeros(1), p, 0.0, 1.0, **options).value[0]
     assert np.isnan(jax.grad(end)(jnp.asarray(100.0)))
 
 
 @check
 def unstable() -> None:
-    """An upside-down pendulum on its way to the top: what disturbs it grows by exp(6) in every unit of time."""
-    fall = lambda _, y, p: jnp.stack([y[1], p * y[0]])  # noqa: E731
-    solution = module("solve").ode_solve(fall, jnp.array([1.0, -3.0]), jnp.asarray(9.0), 0.0, 2.6, certificate=True)
+    """An upside-down pendulum on its way to the top: what disturbs it grows by exp(6) in every unit
+    of time.
+    """
+    fall = lambda _, y, p: jnp.stack([y[1], p * y[0]])
+    solution = module("solve").ode_solve(
+        fall, jnp.array([1.0, -3.0]), jnp.asarray(9.0), 0.0, 2.6, certificate=True
+    )
     assert solution.status.name == "UNTRUSTED"
 
 
 @check
 def failures() -> None:
-    """y' = y^2 and x[k+1] = x[k]^2 leave the numbers; a solve that ran out of steps is finite, and not to be shown."""
-    solution = module("solve").ode_solve(lambda _, y, p: p * y, jnp.ones(1), 1.0, 0.0, 50.0, max_steps=3)
+    """y' = y^2 and x[k+1] = x[k]^2 leave the numbers; a solve that ran out of steps is finite, and
+    not to be shown.
+    """
+    solution = module("solve").ode_solve(
+        lambda _, y, p: p * y, jnp.ones(1), 1.0, 0.0, 50.0, max_steps=3
+    )
     assert np.all(np.isnan(solution.value))
     recurrence, infinite = module("recurrence").recurrence, jnp.asarray(np.inf)
     assert np.isnan(recurrence(lambda _, x, p: p * jnp.ones_like(x), infinite, 1.0, 2).value)
@@ -238,7 +266,9 @@ def failures() -> None:
 
 @check
 def stages() -> None:
-    """Two steps of Kvaerno3 on y' = -10 y^3, the roots of its stages by bisection; iterations leave a thousandth of 1e-3."""
+    """Two steps of Kvaerno3 on y' = -10 y^3, the roots of its stages by bisection; iterations leave
+    a thousandth of 1e-3.
+    """
     tableau, h, y = diffrax.Kvaerno3.tableau, 0.02, 1.0
     for _ in range(2):
         slopes = [-10 * y**3]
@@ -247,17 +277,25 @@ def stages() -> None:
             low, high = 0.0, 2.0
             for _ in range(60):
                 middle = (low + high) / 2
-                low, high = (middle, high) if middle + 10 * h * a * middle**3 < known else (low, middle)
+                low, high = (
+                    (middle, high) if middle + 10 * h * a * middle**3 < known else (low, middle)
+                )
             slopes.append(-10 * low**3)
         y = low
     options = {"solver": diffrax.Kvaerno3(), "steps": 2, "rtol": 1e-3, "atol": 1e-3}
-    found = module("solve").ode_solve(lambda _, y, p: -p * y**3, jnp.ones(1), 10.0, 0.0, 0.04, **options).value[0]
+    found = (
+        module("solve")
+        .ode_solve(lambda _, y, p: -p * y**3, jnp.ones(1), 10.0, 0.0, 0.04, **options)
+        .value[0]
+    )
     assert abs(found - y) < 1e-5
 
 
 @check
 def chains() -> None:
-    """x[k+1] = x[k] + k + 1, so that step k starts from k (k + 1) / 2; all steps are pulled back once, from last to first."""
+    """x[k+1] = x[k] + k + 1, so that step k starts from k (k + 1) / 2; all steps are pulled back
+    once, from last to first.
+    """
     schedules, pulled = module("checkpoints"), []
 
     def pull(k: Any, x: Any, adjoint: Any) -> Any:
@@ -268,7 +306,14 @@ def chains() -> None:
     for schedule in (schedules.Schedule(1), schedules.Schedule(3), schedules.Schedule(8, 2)):
         starts = jnp.arange(0, 8, schedule.spacing)
         with jax.disable_jit():
-            schedules.sweep_back(schedule, lambda k, x: x + k + 1, pull, starts * (starts + 1) // 2, 8, jnp.asarray(0))
+            schedules.sweep_back(
+                schedule,
+                lambda k, x: x + k + 1,
+                pull,
+                starts * (starts + 1) // 2,
+                8,
+                jnp.asarray(0),
+            )
         assert pulled == list(range(8))[::-1]
         pulled.clear()
 
@@ -276,13 +321,15 @@ def chains() -> None:
 @check
 def recurrences() -> None:
     """x[k+1] = p x[k] + k from 1: x[5] = p^5 + p^3 + 2 p^2 + 3 p + 4."""
-    step = lambda k, x, p: p * x + k  # noqa: E731
-    end = lambda x0, p: module("recurrence").recurrence(step, x0, p, 5, checkpoints=3).value  # noqa: E731
+    step = lambda k, x, p: p * x + k
+    end = lambda x0, p: module("recurrence").recurrence(step, x0, p, 5, checkpoints=3).value
     found = jax.value_and_grad(lambda z: end(z[0], z[1]))(jnp.array([1.0, 2.0]))
     np.testing.assert_allclose(found[0], 32 + 8 + 8 + 6 + 4, rtol=1e-12)
     np.testing.assert_allclose(found[1], [32, 80 + 12 + 8 + 3], rtol=1e-12)
-    many = lambda x0, p: module("recurrence").recurrence(step, x0, p, 9, checkpoints=6).value  # noqa: E731
-    np.testing.assert_allclose(jax.grad(many)(jnp.asarray(1.0), jnp.asarray(2.0)), 2.0**9, rtol=1e-12)
+    many = lambda x0, p: module("recurrence").recurrence(step, x0, p, 9, checkpoints=6).value
+    np.testing.assert_allclose(
+        jax.grad(many)(jnp.asarray(1.0), jnp.asarray(2.0)), 2.0**9, rtol=1e-12
+    )
 
 
 @check
@@ -290,7 +337,14 @@ def shadow() -> None:
     def average(p: jax.Array) -> jax.Array:
         find = module("shadowing").shadowing_sensitivity
         return find(
-            lambda t, y, p: -p * y, 1.0, p, 0.0, 2.0, running_cost=lambda t, y, p: y, transient=1.0, segments=64
+            lambda t, y, p: -p * y,
+            1.0,
+            p,
+            0.0,
+            2.0,
+            running_cost=lambda t, y, p: y,
+            transient=1.0,
+            segments=64,
         ).value[0]
 
     try:
@@ -324,7 +378,9 @@ def test_the_healthy_library_passes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "mutant", [m if m.name in FAST else pytest.param(m, marks=pytest.mark.slow) for m in ODE_MUTANTS], ids=str
+    "mutant",
+    [m if m.name in FAST else pytest.param(m, marks=pytest.mark.slow) for m in ODE_MUTANTS],
+    ids=str,
 )
 def test_the_mutant_is_killed(mutant: Mutant) -> None:
     with library(mutant), pytest.raises(AssertionError):

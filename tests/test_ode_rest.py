@@ -1,4 +1,7 @@
-"""Gradients where the solution limits no step: at rest, from zero, beside what moves. Right answers are closed forms."""
+"""Gradients where the solution limits no step: at rest, from zero, beside what moves.
+
+Right answers are closed forms.
+"""
 
 from typing import Any
 
@@ -12,7 +15,9 @@ import adjoint
 
 # A thousand times rtol.
 ENOUGH = 1e-3
-SOLVERS: dict[str, Any] = {name: getattr(diffrax, name)() for name in ("Tsit5", "Dopri8", "Kvaerno5", "Kvaerno3")}
+SOLVERS: dict[str, Any] = {
+    name: getattr(diffrax, name)() for name in ("Tsit5", "Dopri8", "Kvaerno5", "Kvaerno3")
+}
 SENSITIVITIES: dict[str, Any] = {
     "discrete": adjoint.DiscreteAdjoint(),
     "few checkpoints": adjoint.DiscreteAdjoint(checkpoints=3),
@@ -23,7 +28,9 @@ OMEGA = 7.0
 
 
 def oscillators(_, y, p):
-    """x'' = -x, which may swing, beside z'' = -OMEGA^2 z + p_0 b, which may rest; p_1 is the unit b."""
+    """x'' = -x, which may swing, beside z'' = -OMEGA^2 z + p_0 b, which may rest; p_1 is the unit
+    b.
+    """
     return jnp.stack([y[1], -y[0], y[3], -(OMEGA**2) * jnp.sin(y[2]) + p])
 
 
@@ -40,7 +47,9 @@ def integral(x, **options):
     return adjoint.ode_solve(quadrature, x[:1], x[1], 0.0, 5.0, **options).value[0]
 
 
-OF_REST = np.array([0, 0, np.cos(3 * OMEGA), np.sin(3 * OMEGA) / OMEGA, (1 - np.cos(3 * OMEGA)) / OMEGA**2])
+OF_REST = np.array(
+    [0, 0, np.cos(3 * OMEGA), np.sin(3 * OMEGA) / OMEGA, (1 - np.cos(3 * OMEGA)) / OMEGA**2]
+)
 CASES: dict[str, Any] = {
     "all rests": (rest, jnp.zeros(5), OF_REST),
     "one swings": (rest, jnp.array([1.0, 0, 0, 0, 0]), OF_REST),
@@ -57,7 +66,8 @@ SLOW = [
 
 
 @pytest.mark.parametrize(
-    ("solver", "name", "case"), [*FAST, *(pytest.param(*given, marks=pytest.mark.slow) for given in SLOW)]
+    ("solver", "name", "case"),
+    [*FAST, *(pytest.param(*given, marks=pytest.mark.slow) for given in SLOW)],
 )
 def test_the_gradient_is_right(solver, name, case):
     g, x, expected = CASES[case]
@@ -70,7 +80,7 @@ def test_the_gradient_is_right(solver, name, case):
 @pytest.mark.slow
 def test_lanes_that_rest_and_move():
     """The one that moves has the gradient that it has alone."""
-    g = lambda x: rest(x, sensitivity=adjoint.DiscreteAdjoint())  # noqa: E731
+    g = lambda x: rest(x, sensitivity=adjoint.DiscreteAdjoint())
     lanes = jnp.stack([jnp.zeros(5), jnp.array([1.0, 0.3, 0.5, -1.0, 0.2])])
     found = jax.jit(jax.vmap(jax.grad(g)))(lanes)
     np.testing.assert_allclose(found[0], OF_REST, rtol=ENOUGH, atol=ENOUGH)
@@ -79,18 +89,22 @@ def test_lanes_that_rest_and_move():
 
 @pytest.mark.slow
 def test_too_few_steps_are_no_number():
-    g = lambda x: rest(x, sensitivity=adjoint.DiscreteAdjoint(), max_steps=20)  # noqa: E731
+    g = lambda x: rest(x, sensitivity=adjoint.DiscreteAdjoint(), max_steps=20)
     assert np.all(np.isnan(jax.grad(g)(jnp.zeros(5))))
 
 
 @pytest.mark.slow
 def test_a_datum_that_rests_between_two():
-    """y'' = -49 y + p for t > 1, sampled at 0.9 and 3: from rest the derivatives by y0 are those of the free swing."""
+    """y'' = -49 y + p for t > 1, sampled at 0.9 and 3: from rest the derivatives by y0 are those of
+    the free swing.
+    """
 
     def g(y):
         options = {"ts": jnp.array([0.9, 3.0]), "sensitivity": adjoint.DiscreteAdjoint()}
         return (
-            adjoint.ode_solve(lambda t, y, p: jnp.stack([y[1], -49.0 * y[0]]), y, None, 0.0, 4.0, **options)
+            adjoint.ode_solve(
+                lambda t, y, p: jnp.stack([y[1], -49.0 * y[0]]), y, None, 0.0, 4.0, **options
+            )
             .value[:, 0]
             .sum()
         )
@@ -109,12 +123,19 @@ class TestJumps:
         ],
     )
     def test_a_pulse_between_two_times(self, solver, name):
-        """y' = -y + k from a to b, -y elsewhere: y(6) = exp(-6) + k (exp(b - 6) - exp(a - 6)); times not sorted."""
+        """y' = -y + k from a to b, -y elsewhere: y(6) = exp(-6) + k (exp(b - 6) - exp(a - 6));
+        times not sorted.
+        """
 
         def end(q):
             a, b, _ = q
-            f = lambda t, y, p: -y + p[2] * jnp.where((t > p[0]) & (t < p[1]), 1.0, 0.0)  # noqa: E731
-            options = {"solver": SOLVERS[solver], "sensitivity": SENSITIVITIES[name], "rtol": 1e-8, "atol": 1e-10}
+            f = lambda t, y, p: -y + p[2] * jnp.where((t > p[0]) & (t < p[1]), 1.0, 0.0)
+            options = {
+                "solver": SOLVERS[solver],
+                "sensitivity": SENSITIVITIES[name],
+                "rtol": 1e-8,
+                "atol": 1e-10,
+            }
             return adjoint.ode_solve(f, jnp.array(1.0), q, 0.0, 6.0, jumps=[b, a], **options).value
 
         q = jnp.array([5.0, 5.05, 10.0])
@@ -135,24 +156,51 @@ class TestJumps:
 
     @pytest.mark.slow
     def test_a_largest_step_finds_a_pulse(self):
-        f = lambda t, y, p: -y + p * jnp.where((t > 5) & (t < 5.05), 10.0, 0.0)  # noqa: E731
+        f = lambda t, y, p: -y + p * jnp.where((t > 5) & (t < 5.05), 10.0, 0.0)
         found = adjoint.ode_solve(f, jnp.array(1.0), 1.0, 0.0, 6.05, max_step=0.025).value
-        np.testing.assert_allclose(found, np.exp(-6.05) + 10 * (np.exp(-1.0) - np.exp(-1.05)), rtol=1e-4)
+        np.testing.assert_allclose(
+            found, np.exp(-6.05) + 10 * (np.exp(-1.0) - np.exp(-1.05)), rtol=1e-4
+        )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("f", "y0", "p", "t1", "solver", "name"),
     [
-        (lambda t, y, p: jnp.where(t < p, 1.0, 0.0) * jnp.ones_like(y), 0.0, 0.98, 2.0, "Tsit5", "UNTRUSTED"),
+        (
+            lambda t, y, p: jnp.where(t < p, 1.0, 0.0) * jnp.ones_like(y),
+            0.0,
+            0.98,
+            2.0,
+            "Tsit5",
+            "UNTRUSTED",
+        ),
         (lambda t, y, p: jnp.where(y < p, 2.0, 1.0), 0.0, 0.7, 1.0, "Tsit5", "UNTRUSTED"),
-        (lambda t, y, p: -y + p * jnp.where((t > 5) & (t < 5.05), 10.0, 0.0), 1.0, 1.0, 6.05, "Tsit5", "UNTRUSTED"),
-        (lambda t, y, p: -y + p * jnp.where((t > 5) & (t < 5.05), 10.0, 0.0), 1.0, 1.0, 6.05, "Dopri8", "UNTRUSTED"),
+        (
+            lambda t, y, p: -y + p * jnp.where((t > 5) & (t < 5.05), 10.0, 0.0),
+            1.0,
+            1.0,
+            6.05,
+            "Tsit5",
+            "UNTRUSTED",
+        ),
+        (
+            lambda t, y, p: -y + p * jnp.where((t > 5) & (t < 5.05), 10.0, 0.0),
+            1.0,
+            1.0,
+            6.05,
+            "Dopri8",
+            "UNTRUSTED",
+        ),
         (lambda t, y, p: -p * y + jnp.where(t > 1.3, 1.0, 0.0), 1.0, 0.5, 2.0, "Tsit5", "SUCCESS"),
         (lambda t, y, p: p * jnp.sin(y), 0.0, 2.0, 2.0, "Kvaerno5", "SUCCESS"),
     ],
 )
 def test_the_certificate(f, y0, p, t1, solver, name):
-    """Switches at p in time and in y, a pulse that steps pass by; a switch at a fixed time, and rest, whose gradients are right."""
-    found = adjoint.ode_solve(f, jnp.array([y0]), p, 0.0, t1, solver=SOLVERS[solver], certificate=True)
+    """Switches at p in time and in y, a pulse that steps pass by; a switch at a fixed time, and
+    rest, whose gradients are right.
+    """
+    found = adjoint.ode_solve(
+        f, jnp.array([y0]), p, 0.0, t1, solver=SOLVERS[solver], certificate=True
+    )
     assert found.status.name == name

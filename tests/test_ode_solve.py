@@ -1,6 +1,8 @@
-"""ode_solve: values and derivatives of the default sensitivity in every mode, the solvers at their orders, and its warnings.
+"""ode_solve: values and derivatives of the default sensitivity in every mode, the solvers at their
+orders, and its warnings.
 
-Linear equations against their closed forms (`ode_cases.py`); steps of fixed size against plain JAX through a loop in Python.
+Linear equations against their closed forms (`ode_cases.py`); steps of fixed size against plain JAX
+through a loop in Python.
 """
 
 import functools
@@ -13,7 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from ode_cases import by_hand, coupled, coupling, error, exact, exact_states, exponential, nonnormal, solved
+from ode_cases import (
+    by_hand,
+    coupled,
+    coupling,
+    error,
+    exact,
+    exact_states,
+    exponential,
+    nonnormal,
+    solved,
+)
 
 import adjoint
 from adjoint.ode.integrate import Integrator, State
@@ -32,7 +44,10 @@ SENSITIVITIES: dict[str, Any] = {
 
 
 def slow(*cases):
-    return [pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow) for case in cases]
+    return [
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
+        for case in cases
+    ]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +69,7 @@ def test_a_linear_functional_has_the_gradient_of_the_exponential(n, name):
     @jax.jit
     @jax.value_and_grad
     def found(q):
-        f = lambda t, y, _: q["A"] @ y + q["b"] + t * q["c"]  # noqa: E731
+        f = lambda t, y, _: q["A"] @ y + q["b"] + t * q["c"]
         options = {"sensitivity": SENSITIVITIES[name], **TIGHT}
         return w @ adjoint.ode_solve(f, q["y0"], None, q["t0"], q["t1"], **options).value
 
@@ -68,9 +83,11 @@ def flat_case():
 
 @functools.cache
 def exact_derivatives(kind):
-    """The closed form with its gradient and Hessian with respect to y0, p, what is closed over, t0, t1 and ts, as one vector."""
+    """The closed form with its gradient and Hessian with respect to y0, p, what is closed over, t0,
+    t1 and ts, as one vector.
+    """
     z, unravel = flat_case()
-    g = lambda z: exact(kind, unravel(z))  # noqa: E731
+    g = lambda z: exact(kind, unravel(z))
     return jax.jit(lambda z: (g(z), jax.grad(g)(z), jax.hessian(g)(z)))(z)
 
 
@@ -84,7 +101,10 @@ V = jnp.asarray(np.random.default_rng(1).normal(size=12))
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("discrete", "terminal"), *slow(*((name, kind) for name in SENSITIVITIES for kind in ("cost", "mixed")))],
+    [
+        ("discrete", "terminal"),
+        *slow(*((name, kind) for name in SENSITIVITIES for kind in ("cost", "mixed"))),
+    ],
 )
 def test_hessians(name, kind):
     """jacfwd of the gradient."""
@@ -127,7 +147,9 @@ def test_second_derivatives_in_both_modes():
         jax.grad(lambda z: jax.grad(g)(z) @ V)(z)
 
 
-@pytest.mark.parametrize("name", ["chosen", *slow("discrete", "Gauss", "interpolating", "backsolve")])
+@pytest.mark.parametrize(
+    "name", ["chosen", *slow("discrete", "Gauss", "interpolating", "backsolve")]
+)
 def test_lanes_of_a_batch(name):
     """Initial states, parameters and ends all differ, so that lanes take different steps."""
     z, unravel = flat_case()
@@ -139,7 +161,9 @@ def test_lanes_of_a_batch(name):
 
 
 def test_states_may_be_pytrees_and_parameters_hold_integers():
-    """Two decays with rates picked by index: y_i(t) = y_i(0) exp(-a_[k_i] t), so that d y_0/d a_[k_0] = -t y_0."""
+    """Two decays with rates picked by index: y_i(t) = y_i(0) exp(-a_[k_i] t), so that d y_0/d
+    a_[k_0] = -t y_0.
+    """
 
     def decay(t, y, p):
         rate = p["a"][p["k"]]
@@ -151,7 +175,9 @@ def test_states_may_be_pytrees_and_parameters_hold_integers():
 
     y0 = {"u": jnp.array([3.0, 1.0]), "v": (jnp.ones((1, 1)),)}
     p = {"a": jnp.array([0.4, 0.2, 0.7]), "k": jnp.array([2, 0])}
-    (value, states), (y0_bar, p_bar) = jax.value_and_grad(end, (0, 1), has_aux=True, allow_int=True)(y0, p)
+    (value, states), (y0_bar, p_bar) = jax.value_and_grad(
+        end, (0, 1), has_aux=True, allow_int=True
+    )(y0, p)
     assert value == pytest.approx(3 * np.exp(-1.4), rel=1e-8)
     np.testing.assert_allclose(states["u"][0], [3 * np.exp(-0.35), np.exp(-0.2)], rtol=1e-7)
     np.testing.assert_allclose(states["v"][0][:, 0, 0], np.exp(1 - np.exp([-0.5, -2.0])), rtol=1e-7)
@@ -184,13 +210,24 @@ def gradient_by_hand(solver):
     "name",
     [
         *("Tsit5, discrete", "Tsit5, forward", "Kvaerno3, discrete"),
-        *slow("Tsit5, discrete, 2 checkpoints", "Heun, discrete", "Kvaerno3, forward", "Kvaerno5, discrete"),
+        *slow(
+            "Tsit5, discrete, 2 checkpoints",
+            "Heun, discrete",
+            "Kvaerno3, forward",
+            "Kvaerno5, discrete",
+        ),
     ],
 )
 def test_the_gradient_of_fixed_steps_is_that_of_the_loop_written_out(name):
     solver, sensitivity = FIXED[name]
     # The tolerances are those of the iterations of implicit stages.
-    options = {"steps": FIXED_STEPS, "solver": solver(), "rtol": 1e-11, "atol": 1e-13, "sensitivity": sensitivity}
+    options = {
+        "steps": FIXED_STEPS,
+        "solver": solver(),
+        "rtol": 1e-11,
+        "atol": 1e-13,
+        "sensitivity": sensitivity,
+    }
     g = functools.partial(solved, adjoint.ode_solve, "cost", **options)
     assert error(jax.jit(jax.value_and_grad(g))(coupled()), gradient_by_hand(solver)) < 1e-12
 
@@ -217,9 +254,19 @@ def pendulum(solver, sensitivity=None, mode="reverse"):
 
     @jax.jit
     def g(p):
-        options = {"ts": p["ts"], "steps": 12, "rtol": 1e-12, "atol": 1e-14, "sensitivity": sensitivity, "mode": mode}
+        options = {
+            "ts": p["ts"],
+            "steps": 12,
+            "rtol": 1e-12,
+            "atol": 1e-14,
+            "sensitivity": sensitivity,
+            "mode": mode,
+        }
         return jnp.sum(
-            adjoint.ode_solve(swing, jnp.array([1.2, 0.3]), p, 0.0, p["t1"], solver=solver(), **options).value ** 3
+            adjoint.ode_solve(
+                swing, jnp.array([1.2, 0.3]), p, 0.0, p["t1"], solver=solver(), **options
+            ).value
+            ** 3
         )
 
     return g, {"g": jnp.asarray(2.0), "t1": jnp.asarray(2.0), "ts": jnp.array([0.21, 1.97])}
@@ -236,7 +283,12 @@ ORDERS = {
 
 @pytest.mark.parametrize(
     "name",
-    ["Heun", "Dopri5", "Kvaerno4", *slow("Midpoint", "Ralston", "Bosh3", "Tsit5", "Dopri8", "Kvaerno3", "Kvaerno5")],
+    [
+        "Heun",
+        "Dopri5",
+        "Kvaerno4",
+        *slow("Midpoint", "Ralston", "Bosh3", "Tsit5", "Dopri8", "Kvaerno3", "Kvaerno5"),
+    ],
 )
 def test_halving_the_steps_divides_the_error_by_two_to_the_order(name):
     """Up to one power more, where the leading error is small."""
@@ -246,7 +298,9 @@ def test_halving_the_steps_divides_the_error_by_two_to_the_order(name):
 
     def distance(steps):
         options = {"solver": solver, "steps": steps, "rtol": 1e-13, "atol": 1e-14}
-        return np.linalg.norm(adjoint.ode_solve(coupling(0.4), case.y0, case.p, 0.3, 4.3, **options).value - exact_end)
+        return np.linalg.norm(
+            adjoint.ode_solve(coupling(0.4), case.y0, case.p, 0.3, 4.3, **options).value - exact_end
+        )
 
     assert order - 0.25 < np.log2(distance(steps) / distance(2 * steps)) < order + 1
 
@@ -255,7 +309,9 @@ def test_halving_the_steps_divides_the_error_by_two_to_the_order(name):
 def test_float32():
     case, options = coupled(), {"rtol": 1e-5, "atol": 1e-6}
     single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), case)
-    found = jax.jit(jax.value_and_grad(lambda case: solved(adjoint.ode_solve, "mixed", case, **options)))(single)
+    found = jax.jit(
+        jax.value_and_grad(lambda case: solved(adjoint.ode_solve, "mixed", case, **options))
+    )(single)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(found)} == {"float32"}
     assert error(found, jax.value_and_grad(lambda case: exact("mixed", case))(case)) < 1e-3
 
@@ -277,7 +333,9 @@ def test_one_compilation_for_each_f():
 
 
 def test_samples_of_a_stiff_solver_are_as_accurate_as_its_end():
-    """y' = -k (y - sin t) + cos t from y(0) = 1: y = sin t + exp(-k t), k = 1e3; cubics miss it by 1e-5."""
+    """y' = -k (y - sin t) + cos t from y(0) = 1: y = sin t + exp(-k t), k = 1e3; cubics miss it by
+    1e-5.
+    """
     k, ts = 1e3, jnp.concatenate([jnp.geomspace(1e-4, 1e-2, 10), jnp.linspace(0.1, 3, 10)])
 
     def relax(t, y, k):
@@ -291,7 +349,8 @@ def test_samples_of_a_stiff_solver_are_as_accurate_as_its_end():
 @pytest.mark.parametrize("solver", [diffrax.Tsit5, diffrax.Dopri8, diffrax.Midpoint])
 @pytest.mark.parametrize("has_product", [False, True])
 def test_a_step_to_transpose_is_the_step(solver, has_product):
-    # First same as last, and not; a field without a matrix product, whose stages are a loop, and one with.
+    # First same as last, and not; a field without a matrix product, whose stages are a loop, and
+    # one with.
     p: Any = jnp.array([0.7, -1.3])
     y = jnp.array([0.4, 1.1])
 
@@ -302,22 +361,34 @@ def test_a_step_to_transpose_is_the_step(solver, has_product):
     integrator = Integrator(field, RungeKutta(solver), Tolerances(1e-6, 1e-9), max_steps=1)
     s = (jnp.asarray(0.2), jnp.asarray(0.5))
     state = State(y, field(s[0], y, p))
-    in_a_loop = "scan" in str(jax.make_jaxpr(lambda state: integrator.step_to_transpose(s, state, p))(state))
+    in_a_loop = "scan" in str(
+        jax.make_jaxpr(lambda state: integrator.step_to_transpose(s, state, p))(state)
+    )
     assert in_a_loop is not has_product
     expected, found = integrator.step(s, state, p), integrator.step_to_transpose(s, state, p)
     for name in ("y", "slope", "error", "stages"):
-        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-13, atol=1e-15)
+        np.testing.assert_allclose(
+            getattr(found, name), getattr(expected, name), rtol=1e-13, atol=1e-15
+        )
 
 
 @pytest.mark.parametrize("dtypes", [(jnp.float64, jnp.float32), (jnp.float32, jnp.float64)])
-@pytest.mark.parametrize("name", ["interpolating", *slow("chosen", "discrete", "Gauss", "backsolve")])
+@pytest.mark.parametrize(
+    "name", ["interpolating", *slow("chosen", "discrete", "Gauss", "backsolve")]
+)
 def test_parameters_may_be_of_another_precision(name, dtypes):
-    """y' = -p y with p = 1/2, exact in both; the gradient by p, -y0 t exp(-p t), is in the precision of p."""
+    """y' = -p y with p = 1/2, exact in both; the gradient by p, -y0 t exp(-p t), is in the
+    precision of p.
+    """
     of_y, of_p = dtypes
 
     def end(p):
-        field = lambda t, y, p: (-p * y).astype(of_y)  # noqa: E731
-        options = {"sensitivity": SENSITIVITIES[name], "rtol": 1e-5, "ts": jnp.array([0.5, 2.0], of_y)}
+        field = lambda t, y, p: (-p * y).astype(of_y)
+        options = {
+            "sensitivity": SENSITIVITIES[name],
+            "rtol": 1e-5,
+            "ts": jnp.array([0.5, 2.0], of_y),
+        }
         return jnp.sum(adjoint.ode_solve(field, jnp.ones(20, of_y), p, 0.0, 2.0, **options).value)
 
     p = jnp.full(20, 0.5, of_p)
@@ -332,7 +403,12 @@ def test_second_derivatives_by_sample_times_of_a_stiff_solver(name):
     """y' = -p y^2: y = 1 / (1/y0 + p t), so that d2y/dy0 dt = -2 p y^3 / y0^2."""
 
     def sample(y0, ts):
-        options = {"sensitivity": SENSITIVITIES[name], "solver": diffrax.Kvaerno5(), "ts": ts, **TIGHT}
+        options = {
+            "sensitivity": SENSITIVITIES[name],
+            "solver": diffrax.Kvaerno5(),
+            "ts": ts,
+            **TIGHT,
+        }
         return adjoint.ode_solve(lambda t, y, p: -p * y**2, y0, 2.0, 0.0, 1.0, **options).value[0]
 
     y0, ts = jnp.asarray(1.5), jnp.array([0.3])
@@ -349,18 +425,24 @@ def test_a_slope_with_an_infinite_derivative_in_time_at_the_start(name):
     def total(q):
         y0, p, ts = q
         options = {"ts": ts, "sensitivity": sensitivities[name], **TIGHT}
-        return jnp.sum(adjoint.ode_solve(lambda t, y, p: p * jnp.sqrt(t) * y, y0, p, 0.0, 1.0, **options).value)
+        return jnp.sum(
+            adjoint.ode_solve(lambda t, y, p: p * jnp.sqrt(t) * y, y0, p, 0.0, 1.0, **options).value
+        )
 
     def closed(q):
         y0, p, ts = q
         return y0 * (1 + jnp.sum(jnp.exp(2 / 3 * p * ts[1:] ** 1.5)))
 
     q = (jnp.asarray(1.3), jnp.asarray(0.7), jnp.array([0.0, 0.5, 1.0]))
-    assert error(jax.jit(jax.value_and_grad(total))(q), jax.value_and_grad(closed)(q)) < GRADIENT_ERROR
+    assert (
+        error(jax.jit(jax.value_and_grad(total))(q), jax.value_and_grad(closed)(q)) < GRADIENT_ERROR
+    )
 
 
 def test_a_sample_at_the_start_moves_with_its_slope():
-    """y' = p y: of y0 exp(p s) at s = 0 the derivatives by s are p y0 and p^2 y0, the mixed ones p (with y0) and y0 (with p)."""
+    """y' = p y: of y0 exp(p s) at s = 0 the derivatives by s are p y0 and p^2 y0, the mixed ones p
+    (with y0) and y0 (with p).
+    """
 
     def sample(q):
         y0, p, ts = q
@@ -368,26 +450,40 @@ def test_a_sample_at_the_start_moves_with_its_slope():
         return adjoint.ode_solve(lambda t, y, p: p * y, y0, p, 0.0, 1.0, **options).value[0]
 
     q = jnp.array([1.3, 0.7, 0.0, 1.0])
-    g = lambda q: sample((q[0], q[1], q[2:]))  # noqa: E731
+    g = lambda q: sample((q[0], q[1], q[2:]))
     gradient, hessian = jax.jit(lambda q: (jax.grad(g)(q), jax.jacfwd(jax.grad(g))(q)))(q)
     np.testing.assert_allclose(gradient, [1, 0, 0.7 * 1.3, 0], atol=1e-14)
-    np.testing.assert_allclose(hessian[:3, :3], [[0, 0, 0.7], [0, 0, 1.3], [0.7, 1.3, 0.7**2 * 1.3]], atol=1e-14)
+    np.testing.assert_allclose(
+        hessian[:3, :3], [[0, 0, 0.7], [0, 0, 1.3], [0.7, 1.3, 0.7**2 * 1.3]], atol=1e-14
+    )
 
 
-@pytest.mark.parametrize(("differentiate", "most"), [(lambda g: g, 1), (jax.grad, 2)], ids=["value", "gradient"])
+@pytest.mark.parametrize(
+    ("differentiate", "most"), [(lambda g: g, 1), (jax.grad, 2)], ids=["value", "gradient"]
+)
 def test_a_single_sample_costs_no_step_of_its_own_in_every_step(differentiate, most):
-    """XLA computes ahead of a loop what is the same in all its turns: for a single sample the step to it, wanted or not.
+    """XLA computes ahead of a loop what is the same in all its turns: for a single sample the step
+    to it, wanted or not.
 
     A step factorizes one matrix, its transpose one more for the stages.
     """
-    relax = lambda t, y, k: -k * (y - jnp.sin(t))  # noqa: E731
-    options: dict[str, Any] = {"solver": diffrax.Kvaerno5(), "sensitivity": adjoint.DiscreteAdjoint()}
+    relax = lambda t, y, k: -k * (y - jnp.sin(t))
+    options: dict[str, Any] = {
+        "solver": diffrax.Kvaerno5(),
+        "sensitivity": adjoint.DiscreteAdjoint(),
+    }
 
     def g(k):
-        return adjoint.ode_solve(relax, jnp.ones(3), k, 0.0, 1.0, ts=jnp.array([1.0]), **options).value.sum()
+        return adjoint.ode_solve(
+            relax, jnp.ones(3), k, 0.0, 1.0, ts=jnp.array([1.0]), **options
+        ).value.sum()
 
     text = jax.jit(differentiate(g)).lower(1e3).compile().as_text()
     assert "getrf" in text
     assert (
-        max(part.count('custom_call_target="lapack_dgetrf_ffi"') for part in re.split(r"\n(?=%|ENTRY)", text)) == most
+        max(
+            part.count('custom_call_target="lapack_dgetrf_ffi"')
+            for part in re.split(r"\n(?=%|ENTRY)", text)
+        )
+        == most
     )

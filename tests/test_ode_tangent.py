@@ -1,4 +1,6 @@
-"""Forward mode of ode_solve, with every sensitivity: closed forms, and the transpose of reverse mode."""
+"""Forward mode of ode_solve, with every sensitivity: closed forms, and the transpose of reverse
+mode.
+"""
 
 from typing import Any
 
@@ -26,7 +28,10 @@ TIMES = jnp.array([0.0, 0.3, 1.0])
 
 def nonnormal(n: int) -> Any:
     rng = np.random.default_rng(n)
-    return jnp.asarray((np.triu(rng.normal(size=(n, n)), 1) + 0.3 * rng.normal(size=(n, n)) - np.eye(n)) / np.sqrt(n))
+    return jnp.asarray(
+        (np.triu(rng.normal(size=(n, n)), 1) + 0.3 * rng.normal(size=(n, n)) - np.eye(n))
+        / np.sqrt(n)
+    )
 
 
 def of_sizes(names: Any, sizes: Any) -> Any:
@@ -39,7 +44,9 @@ def of_sizes(names: Any, sizes: Any) -> Any:
 
 @pytest.mark.parametrize(("name", "n"), of_sizes(SENSITIVITIES, (1, 2, 7, 50)))
 def test_a_linear_equation_moves_as_its_exponential(name: str, n: int) -> None:
-    """y(t) = expm(t A) y0 along directions of A, y0, the sample times and the end, by JAX's own derivative of expm."""
+    """y(t) = expm(t A) y0 along directions of A, y0, the sample times and the end, by JAX's own
+    derivative of expm.
+    """
     A, y0 = nonnormal(n), jnp.arange(1.0, n + 1) / n
 
     def ours(A: Any, y0: Any, ts: Any) -> Any:
@@ -63,8 +70,15 @@ def test_forward_mode_is_the_transpose_of_reverse_mode(name: str, solver: Any) -
         return jnp.array([y[1], -p[0] * jnp.sin(y[0]) - p[1] * y[1]])
 
     def samples(p: Any) -> Any:
-        options = {"solver": solver, "rtol": 1e-10, "atol": 1e-12, "sensitivity": SENSITIVITIES[name]}
-        return adjoint.ode_solve(swing, jnp.array([0.7, 0.1]), p, 0.0, 1.0, ts=TIMES, **options).value
+        options = {
+            "solver": solver,
+            "rtol": 1e-10,
+            "atol": 1e-12,
+            "sensitivity": SENSITIVITIES[name],
+        }
+        return adjoint.ode_solve(
+            swing, jnp.array([0.7, 0.1]), p, 0.0, 1.0, ts=TIMES, **options
+        ).value
 
     p = jnp.array([2.0, 0.3])
     forward, reverse = (jax.jit(of(samples))(p) for of in (jax.jacfwd, jax.jacrev))
@@ -73,28 +87,34 @@ def test_forward_mode_is_the_transpose_of_reverse_mode(name: str, solver: Any) -
 
 @pytest.mark.slow
 def test_the_stability_limit_takes_the_variational_equation() -> None:
-    """y' = -1000 (y - cos t): the explicit steps are at their limit, and dy/dk of the slow solution is tiny."""
+    """y' = -1000 (y - cos t): the explicit steps are at their limit, and dy/dk of the slow solution
+    is tiny.
+    """
 
     def g(k: Any) -> Any:
         many = jnp.zeros(40)
-        f = lambda t, y, p: -p[0] * (y - jnp.cos(t)) + jnp.sum(p[1])  # noqa: E731
-        return adjoint.ode_solve(f, jnp.array([1.0]), (k, many), 0.0, 1.0, max_steps=20_000).value[0]
+        f = lambda t, y, p: -p[0] * (y - jnp.cos(t)) + jnp.sum(p[1])
+        return adjoint.ode_solve(f, jnp.array([1.0]), (k, many), 0.0, 1.0, max_steps=20_000).value[
+            0
+        ]
 
     k = 1000.0
     # y = (k^2 cos t + k sin t) / (1 + k^2) once the start is forgotten.
-    slow = lambda k: (k**2 * jnp.cos(1.0) + k * jnp.sin(1.0)) / (1 + k**2)  # noqa: E731
+    slow = lambda k: (k**2 * jnp.cos(1.0) + k * jnp.sin(1.0)) / (1 + k**2)
     np.testing.assert_allclose(jax.jvp(g, (k,), (1.0,))[1], jax.grad(slow)(k), rtol=1e-2)
 
 
 def test_a_failed_solve_has_a_tangent_of_nan() -> None:
     """y' = y^2 from 1 blows up at t = 1."""
-    y = lambda p: adjoint.ode_solve(lambda t, y, p: p * y**2, jnp.array(1.0), p, 0.0, 2.0, max_steps=99).value  # noqa: E731
+    y = lambda p: (
+        adjoint.ode_solve(lambda t, y, p: p * y**2, jnp.array(1.0), p, 0.0, 2.0, max_steps=99).value
+    )
     assert np.all(np.isnan(jax.jvp(y, (1.0,), (1.0,))))
 
 
 @pytest.mark.slow
 def test_reverse_over_reverse_is_refused_in_our_words() -> None:
-    g = lambda p: adjoint.ode_solve(lambda t, y, p: -p * y, jnp.array(1.0), p, 0.0, 1.0).value  # noqa: E731
+    g = lambda p: adjoint.ode_solve(lambda t, y, p: -p * y, jnp.array(1.0), p, 0.0, 1.0).value
     for derivative in (jax.grad(jax.grad(g)), jax.grad(jax.jacfwd(g))):
         with pytest.raises(NotImplementedError, match=r"ode_solve: got reverse mode.*adjoint\.hvp"):
             derivative(1.0)

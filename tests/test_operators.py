@@ -94,8 +94,12 @@ def test_bcoo_with_duplicates_and_padding() -> None:
     """JAX marks padding by indices out of range; duplicates count twice."""
     dense = matrix("general", 5, banded=True)
     A = BCOO.fromdense(jnp.asarray(dense), nse=40)
-    np.testing.assert_allclose(as_operator(A, np.float64).matvec(jnp.ones(5)), dense @ np.ones(5), rtol=1e-14)
-    twice = BCOO((jnp.concatenate([A.data, A.data]), jnp.concatenate([A.indices, A.indices])), shape=A.shape)
+    np.testing.assert_allclose(
+        as_operator(A, np.float64).matvec(jnp.ones(5)), dense @ np.ones(5), rtol=1e-14
+    )
+    twice = BCOO(
+        (jnp.concatenate([A.data, A.data]), jnp.concatenate([A.indices, A.indices])), shape=A.shape
+    )
     np.testing.assert_allclose(
         linear_solve(twice, jnp.ones(5)).value, np.linalg.solve(2 * dense, np.ones(5)), rtol=1e-12
     )
@@ -104,17 +108,21 @@ def test_bcoo_with_duplicates_and_padding() -> None:
 def test_bcoo_of_one_structure_share_a_pattern() -> None:
     A = BCOO.fromdense(jnp.asarray(matrix("general", 5, banded=True)))
     first = as_operator(A, np.float64)
-    again = as_operator(BCOO((2 * A.data, jnp.array(np.array(A.indices))), shape=A.shape), np.float64)
-    assert first.pattern is again.pattern  # pyright: ignore[reportAttributeAccessIssue]
+    again = as_operator(
+        BCOO((2 * A.data, jnp.array(np.array(A.indices))), shape=A.shape), np.float64
+    )
+    assert first.pattern is again.pattern
     other = BCOO.fromdense(jnp.asarray(matrix("definite", 5, banded=True)))
-    assert as_operator(other, np.float64).pattern is not first.pattern  # pyright: ignore[reportAttributeAccessIssue]
+    assert as_operator(other, np.float64).pattern is not first.pattern
 
 
 def test_bcoo_data_may_be_traced() -> None:
     dense = matrix("general", 5, banded=True)
     rows, cols = np.nonzero(dense)
     indices = jnp.asarray(np.stack([rows, cols], axis=1))
-    x = jax.jit(lambda data: linear_solve(BCOO((data, indices), shape=(5, 5)), jnp.ones(5)).value)(dense[rows, cols])
+    x = jax.jit(lambda data: linear_solve(BCOO((data, indices), shape=(5, 5)), jnp.ones(5)).value)(
+        dense[rows, cols]
+    )
     np.testing.assert_allclose(x, np.linalg.solve(dense, np.ones(5)), rtol=1e-12)
 
 

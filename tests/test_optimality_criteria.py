@@ -1,4 +1,6 @@
-"""The optimality criteria update against closed-form optima, the published bisection, and its bounds."""
+"""The optimality criteria update against closed-form optima, the published bisection, and its
+bounds.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +13,23 @@ EXACT = OC(move=1.0, bisection_tolerance=1e-13)
 
 
 def bars(seed, shape=(40,)):
-    """c = sum a_e/x_e with a volume sum v_e x_e: a statically determinate truss; c is least at x ~ sqrt(a/v)."""
+    """c = sum a_e/x_e with a volume sum v_e x_e: a statically determinate truss; c is least at x ~
+    sqrt(a/v).
+    """
     rng = np.random.default_rng(seed)
     return rng.uniform(0.5, 2.0, shape), rng.uniform(0.5, 2.0, shape), rng.uniform(0.3, 0.6, shape)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e20, 1e-20])
 def test_a_determinate_truss_is_optimal_after_one_step(scale):
-    # Lagrange: a/x^2 = lambda v, so x = sqrt(a/(lambda v)), where the volume gives lambda; for every unit of c.
+    # Lagrange: a/x^2 = lambda v, so x = sqrt(a/(lambda v)), where the volume gives lambda; for
+    # every unit of c.
     a, v, x = bars(0)
     limit = 0.4 * v.sum()
     root = np.sum(np.sqrt(a * v)) / limit
-    state = jax.jit(EXACT.step)(EXACT.init(x), jnp.asarray(-scale * a / x**2), jnp.asarray(v), limit)
+    state = jax.jit(EXACT.step)(
+        EXACT.init(x), jnp.asarray(-scale * a / x**2), jnp.asarray(v), limit
+    )
     np.testing.assert_allclose(state.x, np.sqrt(a / v) / root, rtol=1e-12)
     np.testing.assert_allclose(state.multiplier, scale * root**2, rtol=1e-12)
     np.testing.assert_allclose(state.change, np.abs(np.sqrt(a / v) / root - x).max(), rtol=1e-11)
@@ -30,8 +37,8 @@ def test_a_determinate_truss_is_optimal_after_one_step(scale):
 
 
 def test_a_step_is_the_one_of_the_published_code():
-    # The update that Andreassen et al. (2011) describe: bisect [0, 1e9] to a relative width of 1e-3, and
-    # take the design at the last midpoint.
+    # The update that Andreassen et al. (2011) describe: bisect [0, 1e9] to a relative width of
+    # 1e-3, and take the design at the last midpoint.
     a, v, x = bars(1, (6, 5))
     dc, limit = -a / x**2, 0.4 * v.sum()
     low, high, new = 0.0, 1e9, x
@@ -42,18 +49,22 @@ def test_a_step_is_the_one_of_the_published_code():
     state = OC().step(OC().init(x), jnp.asarray(dc), jnp.asarray(v), limit)
     np.testing.assert_allclose(state.x, new, rtol=1e-13)
     assert float(state.multiplier) == middle
-    # Coarse as it is, the tolerance leaves less than 1e-3 in the volume: x varies like the root of the multiplier.
+    # Coarse as it is, the tolerance leaves less than 1e-3 in the volume: x varies like the root of
+    # the multiplier.
     assert np.sum(v * state.x) == pytest.approx(limit, rel=1e-3)
 
 
 def test_repeated_steps_find_the_optimum_within_bounds():
-    # With x <= 1 active for some entries: x = min(1, sqrt(a/(lambda v))), lambda found here by an independent root finder.
+    # With x <= 1 active for some entries: x = min(1, sqrt(a/(lambda v))), lambda found here by an
+    # independent root finder.
     from scipy.optimize import brentq
 
     a, v, x = bars(2)
     a[:5] *= 100
     limit = float(0.5 * v.sum())
-    lam = brentq(lambda lam: np.sum(v * np.minimum(1, np.sqrt(a / (lam * v)))) - limit, 1e-3, 1e3, xtol=1e-14)
+    lam = brentq(
+        lambda lam: np.sum(v * np.minimum(1, np.sqrt(a / (lam * v)))) - limit, 1e-3, 1e3, xtol=1e-14
+    )
     method = OC(bisection_tolerance=1e-13)
     state, step = method.init(jnp.full(x.shape, 0.45)), jax.jit(method.step)
     for _ in range(12):
@@ -99,7 +110,9 @@ def test_nan_is_not_repaired():
 def test_float32_stays_float32_and_ends():
     a, v, x = (array.astype(np.float32) for array in bars(7))
     method = OC(move=1.0, bisection_tolerance=1e-13)
-    state = method.step(method.init(x), jnp.asarray(-a / x**2), jnp.asarray(v), np.float32(0.4) * v.sum())
+    state = method.step(
+        method.init(x), jnp.asarray(-a / x**2), jnp.asarray(v), np.float32(0.4) * v.sum()
+    )
     assert {leaf.dtype for leaf in state} == {np.dtype(np.float32)}
     root = np.sum(np.sqrt(a * v)) / (0.4 * v.sum())
     np.testing.assert_allclose(state.x, np.sqrt(a / v) / root, rtol=1e-5)
@@ -107,7 +120,13 @@ def test_float32_stays_float32_and_ends():
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"move": 0.0}, {"move": 1.5}, {"damping": -0.5}, {"damping": float("nan")}, {"bisection_tolerance": 0.0}],
+    [
+        {"move": 0.0},
+        {"move": 1.5},
+        {"damping": -0.5},
+        {"damping": float("nan")},
+        {"bisection_tolerance": 0.0},
+    ],
     ids=str,
 )
 def test_parameters_out_of_range_are_refused(parameters):

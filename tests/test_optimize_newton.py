@@ -1,4 +1,6 @@
-"""Newton's methods of minimize: the exact subproblem, minimizers, bounds, both loops, and independence of the mesh."""
+"""Newton's methods of minimize: the exact subproblem, minimizers, bounds, both loops, and
+independence of the mesh.
+"""
 
 from typing import Any
 
@@ -41,18 +43,24 @@ def rosenbrock(x: Array) -> Array:
 
 
 def unconstrained(metric: Any = None) -> Domain:
-    return Domain(None, None, jnp.zeros(()), metric if metric is not None else Euclidean(), lambda x: x)
+    return Domain(
+        None, None, jnp.zeros(()), metric if metric is not None else Euclidean(), lambda x: x
+    )
 
 
 def assert_optimal(H: np.ndarray, g: np.ndarray, M: np.ndarray, radius: float) -> None:
-    """(H + lam M) s = -g, H + lam M semidefinite, lam (radius - |s|) = 0: Nocedal and Wright, theorem 4.1."""
+    """(H + lam M) s = -g, H + lam M semidefinite, lam (radius - |s|) = 0: Nocedal and Wright,
+    theorem 4.1.
+    """
     n = g.size
     basis = eigenbasis(jnp.asarray(H), jnp.ones(n, bool), unconstrained(Weighted(jnp.asarray(M))))
     y, lam = minimize_in_ball(basis.values, basis.vectors.T @ g, jnp.asarray(radius))
     s, lam = np.asarray(basis.vectors @ y), float(lam)
     length, size = float(np.sqrt(s @ M @ s)), np.linalg.norm(H) + lam * np.linalg.norm(M)
     # Backward errors: those of an eigendecomposition, a few n units of rounding.
-    assert np.linalg.norm((H + lam * M) @ s + g) <= 1e-12 * (size * np.linalg.norm(s) + np.linalg.norm(g))
+    assert np.linalg.norm((H + lam * M) @ s + g) <= 1e-12 * (
+        size * np.linalg.norm(s) + np.linalg.norm(g)
+    )
     assert np.linalg.eigvalsh(H + lam * M)[0] >= -1e-12 * size
     assert lam >= 0
     assert length <= radius * (1 + 1e-12)
@@ -73,7 +81,9 @@ class TestTheSubproblem:
     @pytest.mark.parametrize("n", [1, 2, 7, 50])
     @pytest.mark.parametrize("part", [0.0, 1e-18, 1e-12, 1e-6])
     def test_is_solved_in_the_hard_case(self, n: int, part: float) -> None:
-        """g has no part, or nearly none, along the lowest eigenvector, and the others do not fill the ball."""
+        """g has no part, or nearly none, along the lowest eigenvector, and the others do not fill
+        the ball.
+        """
         rng = np.random.default_rng(n)
         Q = np.linalg.qr(rng.normal(size=(n, n)))[0]
         w = np.concatenate([[-2.0], np.linspace(-1.0, 3.0, n - 1)])
@@ -88,7 +98,9 @@ class TestTheSubproblem:
         """Of a singular H the shortest minimizer: H^+ g, not one at the end of the ball."""
         J = np.array([[1.0, 2.0, 3.0]])
         basis = eigenbasis(jnp.asarray(J.T @ J), jnp.ones(3, bool), unconstrained())
-        y, _ = minimize_in_ball(basis.values, basis.vectors.T @ jnp.asarray(J[0]), jnp.asarray(10.0))
+        y, _ = minimize_in_ball(
+            basis.values, basis.vectors.T @ jnp.asarray(J[0]), jnp.asarray(10.0)
+        )
         np.testing.assert_allclose(basis.vectors @ y, -np.linalg.pinv(J)[:, 0], rtol=1e-12)
 
 
@@ -99,12 +111,21 @@ class TestJudging:
         at = Iterate(jnp.ones(1), jnp.asarray(0.5 + level), jnp.ones(1))
         answer = adjoint.optimize.problem.Answer(jnp.asarray(value + level), jnp.full(1, slope))
         before = jnp.asarray(1, jnp.int32)
-        return judge(at, answer, -jnp.ones(1), jnp.asarray(0.5), jnp.asarray(1.0), before, unconstrained())
+        return judge(
+            at, answer, -jnp.ones(1), jnp.asarray(0.5), jnp.asarray(1.0), before, unconstrained()
+        )
 
     @pytest.mark.parametrize(
         ("value", "accepted", "radius"),
-        # Beyond 3/4 of the promise the radius grows by 3; through 1.5 the parabola 0.5 - t + 2 t^2 has its minimum at 1/4.
-        [(0.0, True, 3.0), (0.3, True, 1.0), (1.5, False, 0.25), (np.nan, False, 0.1), (np.inf, False, 0.1)],
+        # Beyond 3/4 of the promise the radius grows by 3; through 1.5 the parabola 0.5 - t + 2 t^2
+        # has its minimum at 1/4.
+        [
+            (0.0, True, 3.0),
+            (0.3, True, 1.0),
+            (1.5, False, 0.25),
+            (np.nan, False, 0.1),
+            (np.inf, False, 0.1),
+        ],
     )
     def test_by_values(self, value: float, accepted: bool, radius: float) -> None:
         verdict = self.judged(value, 0.0)
@@ -112,22 +133,30 @@ class TestJudging:
 
     @pytest.mark.parametrize(("slope", "accepted"), [(0.0, True), (-2.0, False)])
     def test_by_slopes_where_values_are_blurred(self, slope: float, accepted: bool) -> None:
-        """At f = 1e16 a decrease of 1/2 is rounding: the mean slope, -1/2 or 1/2 along the step, decides."""
+        """At f = 1e16 a decrease of 1/2 is rounding: the mean slope, -1/2 or 1/2 along the step,
+        decides.
+        """
         assert bool(self.judged(0.0, slope, 1e16).accepted) == accepted
 
     @pytest.mark.parametrize(
         ("value", "slope", "contradicted_by"),
-        # From 1/2 to 3/2 between slopes of -1 and -1/2 along the step, which say -3/4; a slope of 2 at the end says another curve.
+        # From 1/2 to 3/2 between slopes of -1 and -1/2 along the step, which say -3/4; a slope of 2
+        # at the end says another curve.
         [(1.5, 0.5, 1.75), (1.5, -2.0, 0.0), (0.0, 0.5, 0.0), (np.nan, 0.5, 0.0)],
     )
-    def test_what_values_contradict(self, value: float, slope: float, contradicted_by: float) -> None:
+    def test_what_values_contradict(
+        self, value: float, slope: float, contradicted_by: float
+    ) -> None:
         assert float(self.judged(value, slope).contradicted_by) == contradicted_by
 
     @pytest.mark.parametrize(
-        ("value", "slope", "count"), [(2.0, 1.0, 2), (0.49999, 1.0, 0), (2.0, 0.0, 0), (np.nan, 1.0, 0)]
+        ("value", "slope", "count"),
+        [(2.0, 1.0, 2), (0.49999, 1.0, 0), (2.0, 0.0, 0), (np.nan, 1.0, 0)],
     )
     def test_contradictions_are_counted(self, value: float, slope: float, count: int) -> None:
-        """Slopes of -1 at both ends of the step promise a change by -1, which one by 1.5 contradicts; one by 0 may be curvature."""
+        """Slopes of -1 at both ends of the step promise a change by -1, which one by 1.5
+        contradicts; one by 0 may be curvature.
+        """
         assert int(self.judged(value, slope).contradictions) == count
 
 
@@ -140,11 +169,15 @@ class TestMinimizers:
         assert int(solution.stats["evaluations"]) <= 35
 
     def test_noise_is_noticed_soon(self) -> None:
-        """Without noise it takes 8 evaluations; three that contradict the slopes and eight to examine them end it."""
+        """Without noise it takes 8 evaluations; three that contradict the slopes and eight to
+        examine them end it.
+        """
         direction = 1e9 * jnp.array([0.7, -1.3])
 
         def f(x):
-            beale = jnp.sum((jnp.array([1.5, 2.25, 2.625]) - x[0] * (1 - x[1] ** jnp.arange(1, 4))) ** 2)
+            beale = jnp.sum(
+                (jnp.array([1.5, 2.25, 2.625]) - x[0] * (1 - x[1] ** jnp.arange(1, 4))) ** 2
+            )
             return beale + 1e-6 * jnp.sin(jax.lax.stop_gradient(direction @ x))
 
         solution = minimize(f, jnp.ones(2), Newton())
@@ -155,31 +188,43 @@ class TestMinimizers:
 
     def test_beyond_a_saddle(self) -> None:
         """x^4 - x^2 + y^2 from x = 0, where f' has no part along x: minima at x = +-1/sqrt 2."""
-        x = require(minimize(lambda x: x[0] ** 4 - x[0] ** 2 + x[1] ** 2, jnp.array([0.0, 1.0]), Newton()))
+        x = require(
+            minimize(lambda x: x[0] ** 4 - x[0] ** 2 + x[1] ** 2, jnp.array([0.0, 1.0]), Newton())
+        )
         np.testing.assert_allclose(jnp.abs(x), [np.sqrt(0.5), 0.0], atol=1e-8)
 
     @pytest.mark.parametrize("method", METHODS)
     def test_to_the_last_digits_where_values_are_blurred(self, method: Newton) -> None:
         """f = 1e8 + cosh: within 1e-4 of the minimizer f is constant but for rounding."""
-        solution = minimize(lambda x: 1e8 + jnp.sum(jnp.cosh(x - 1)), jnp.zeros(3), method, rtol=1e-12)
+        solution = minimize(
+            lambda x: 1e8 + jnp.sum(jnp.cosh(x - 1)), jnp.zeros(3), method, rtol=1e-12
+        )
         np.testing.assert_allclose(require(solution), np.ones(3), atol=1e-11)
         assert int(solution.stats["evaluations"]) <= 8
 
     @pytest.mark.parametrize("method", METHODS)
     def test_what_second_derivatives_promise_is_asked_for(self, method: Newton) -> None:
-        """A slope along y of 5e-12 of the one at the start, with 2.5e-4 to gain: the minimum of 1 + 1e6 (x - 1)^2 is at y = 50."""
+        """A slope along y of 5e-12 of the one at the start, with 2.5e-4 to gain: the minimum of 1 +
+        1e6 (x - 1)^2 is at y = 50.
+        """
         solution = minimize(
-            lambda x: 1 + 1e6 * (x[0] - 1) ** 2 + 1e-7 * (x[1] - 50) ** 2, jnp.array([0.0, 0.1]), method
+            lambda x: 1 + 1e6 * (x[0] - 1) ** 2 + 1e-7 * (x[1] - 50) ** 2,
+            jnp.array([0.0, 0.1]),
+            method,
         )
         assert solution.status == adjoint.Status.SUCCESS
         np.testing.assert_allclose(solution.value, [1.0, 50.0], rtol=1e-6)
 
     def test_of_a_quadratic_in_one_step(self) -> None:
-        """min sum k (x_k - k)^2 / 2 is at x_k = k; the first radius, |x|, contains the step, and the last f'' proves it."""
+        """min sum k (x_k - k)^2 / 2 is at x_k = k; the first radius, |x|, contains the step, and
+        the last f'' proves it.
+        """
         k = jnp.arange(1.0, 6.0)
         solution = minimize(lambda x: jnp.sum(k * (x - k) ** 2) / 2, 10 * jnp.ones(5), Newton())
         np.testing.assert_allclose(require(solution), k, rtol=1e-14)
-        assert [int(solution.stats[name]) for name in ("iterations", "evaluations", "hessians")] == [1, 2, 2]
+        assert [
+            int(solution.stats[name]) for name in ("iterations", "evaluations", "hessians")
+        ] == [1, 2, 2]
 
     def test_in_one_unknown(self) -> None:
         x = require(minimize(lambda x: x[0] - jnp.log(x[0]), jnp.array([3.0]), Newton()))
@@ -189,16 +234,24 @@ class TestMinimizers:
     def test_do_not_depend_on_units(self, metric: Any) -> None:
         """x = D u: the same steps in other units, by themselves, or with <u, v>_u = <D u, D v>."""
         D, start = jnp.array([1e3, 1e-2]), jnp.array([-1.2, 1.0])
-        metrics = [None, None] if metric is None else [Weighted(jnp.asarray(metric)), Weighted(metric * D**2)]
+        metrics = (
+            [None, None]
+            if metric is None
+            else [Weighted(jnp.asarray(metric)), Weighted(metric * D**2)]
+        )
         plain = minimize(rosenbrock, start, Newton(), inner_product=metrics[0])
-        scaled = minimize(lambda u: rosenbrock(D * u), start / D, Newton(), inner_product=metrics[1])
+        scaled = minimize(
+            lambda u: rosenbrock(D * u), start / D, Newton(), inner_product=metrics[1]
+        )
         np.testing.assert_allclose(D * require(scaled), require(plain), rtol=1e-9)
         assert int(scaled.stats["evaluations"]) == int(plain.stats["evaluations"])
 
     @pytest.mark.slow
     @settings(max_examples=10, deadline=None, derandomize=True)
     @given(entries=st.lists(st.floats(-2, 2), min_size=9, max_size=9))
-    def test_do_not_depend_on_an_affine_change_with_the_matching_inner_product(self, entries: list[float]) -> None:
+    def test_do_not_depend_on_an_affine_change_with_the_matching_inner_product(
+        self, entries: list[float]
+    ) -> None:
         """x = T z + t: the inner product of x is u' T' T v in z."""
         T = np.reshape(entries, (3, 3)) + 8 * np.eye(3)  # diagonally dominant, so regular
         t, start = np.array([0.3, -1.0, 2.0]), np.array([-0.5, 0.7, 0.4])
@@ -209,17 +262,25 @@ class TestMinimizers:
         def iterates(f: Any, x0: Any, metric: Any) -> np.ndarray:
             seen: list[np.ndarray] = []
             minimize(
-                f, jnp.asarray(x0), Newton(), callback=lambda s: seen.append(np.asarray(s.x)), inner_product=metric
+                f,
+                jnp.asarray(x0),
+                Newton(),
+                callback=lambda s: seen.append(np.asarray(s.x)),
+                inner_product=metric,
             )
             return np.stack(seen)
 
         # The first radius is |x0|, which t changes: so t is part of both.
         plain = iterates(lambda y: f(y + t), start, Weighted(jnp.eye(3)))
-        changed = iterates(lambda z: f(T @ z + t), np.linalg.solve(T, start), Weighted(jnp.asarray(T.T @ T)))
+        changed = iterates(
+            lambda z: f(T @ z + t), np.linalg.solve(T, start), Weighted(jnp.asarray(T.T @ T))
+        )
         np.testing.assert_allclose(changed[:8] @ T.T, plain[:8], rtol=1e-6, atol=1e-8)
 
     def test_no_saddle_is_a_success(self) -> None:
-        """From where f' vanishes: f = x^2 y^2 - y^2 + y^4 / 2 + x^2 has a saddle at zero and its minima at y = +-1."""
+        """From where f' vanishes: f = x^2 y^2 - y^2 + y^4 / 2 + x^2 has a saddle at zero and its
+        minima at y = +-1.
+        """
 
         def f(x: Array) -> Array:
             return x[0] ** 2 * x[1] ** 2 - x[1] ** 2 + x[1] ** 4 / 2 + x[0] ** 2
@@ -230,11 +291,15 @@ class TestMinimizers:
 
     @pytest.mark.parametrize("method", [None, Newton()])
     def test_of_rat43(self, method: Any) -> None:
-        """NIST Statistical Reference Datasets, Rat43 (D. Ratkowsky, 1983), from its first start: certified to 11 digits.
+        """NIST Statistical Reference Datasets, Rat43 (D. Ratkowsky, 1983), from its first start:
+        certified to 11 digits.
 
         In plain units the first step leaves for a plateau with f = 1.08e6, 122 times the minimum.
         """
-        y = "16.08 33.83 65.80 97.20 191.55 326.20 386.87 520.53 590.03 651.92 724.93 699.56 689.96 637.56 717.41"
+        y = (
+            "16.08 33.83 65.80 97.20 191.55 326.20 386.87 520.53 590.03 651.92 724.93 699.56 "
+            "689.96 637.56 717.41"
+        )
         x, data = jnp.arange(1.0, 16.0), jnp.array([float(v) for v in y.split()])
 
         def f(b: Array) -> Array:
@@ -256,11 +321,15 @@ class TestBounds:
 
     @pytest.mark.parametrize("method", METHODS)
     def test_meet_the_conditions_of_karush_kuhn_tucker(self, method: Newton) -> None:
-        """f' = 0 between the bounds, f' >= 0 at the lower and f' <= 0 at the upper ones; convex, so this is the minimum."""
+        """f' = 0 between the bounds, f' >= 0 at the lower and f' <= 0 at the upper ones; convex, so
+        this is the minimum.
+        """
         rng = np.random.default_rng(0)
         A, b = rng.normal(size=(20, 20)), jnp.asarray(rng.normal(size=20))
         Q = jnp.asarray(A @ A.T / 20 + 0.01 * np.eye(20))
-        x = require(minimize(lambda x: x @ Q @ x / 2 - b @ x, jnp.zeros(20), method, bounds=(-0.3, 0.4)))
+        x = require(
+            minimize(lambda x: x @ Q @ x / 2 - b @ x, jnp.zeros(20), method, bounds=(-0.3, 0.4))
+        )
         g, lower, upper = np.asarray(Q @ x - b), np.asarray(x) == -0.3, np.asarray(x) == 0.4
         assert lower.sum() >= 3
         assert upper.sum() >= 3
@@ -301,7 +370,11 @@ class TestMeshes:
 
     @pytest.mark.slow
     def test_do_not_add_products_in_the_metric(self) -> None:
-        coarse, fine, euclidean = self.membrane(50, True), self.membrane(200, True), self.membrane(200, False)
+        coarse, fine, euclidean = (
+            self.membrane(50, True),
+            self.membrane(200, True),
+            self.membrane(200, False),
+        )
         counts = [int(solution.stats["products"]) for solution in (coarse, fine, euclidean)]
         assert abs(counts[1] - counts[0]) <= 1
         assert 10 * counts[1] < counts[2]
@@ -318,11 +391,23 @@ class TestTheChoice:
             assert as_method(method) is method
 
     def test_for_a_problem(self) -> None:
-        assert choose(100, True, False, False, True)[0] == (TrustRegionNewton(), BFGS(), TrustRegionNewton())
-        assert choose(100, False, False, False, False)[0] == choose(1000, False, False, False, True)[0] == (BFGS(),)
+        assert choose(100, True, False, False, True)[0] == (
+            TrustRegionNewton(),
+            BFGS(),
+            TrustRegionNewton(),
+        )
+        assert (
+            choose(100, False, False, False, False)[0]
+            == choose(1000, False, False, False, True)[0]
+            == (BFGS(),)
+        )
         assert choose(1001, False, False, False, True)[0] == (LBFGS(),)
         with_constraints = (SQP(), AugmentedLagrangian())
-        assert choose(2, True, True, False, True)[0] == choose(300, False, False, True, True)[0] == with_constraints
+        assert (
+            choose(2, True, True, False, True)[0]
+            == choose(300, False, False, True, True)[0]
+            == with_constraints
+        )
         assert choose(2, True, False, True, True)[0] == (SQP(), MMA(), AugmentedLagrangian())
         assert choose(301, True, False, True, True)[0] == (MMA(), AugmentedLagrangian())
         assert choose(1001, False, True, True, True)[0] == (AugmentedLagrangian(LBFGS()),)
@@ -332,7 +417,9 @@ class TestTheChoice:
         with pytest.raises(TypeError, match="expected SteepestDescent"):
             as_method(method)
 
-    @pytest.mark.parametrize("method", [Newton(rtol=1e-3), NewtonKrylov(rtol=1e-3), NewtonKrylov(restart=5)])
+    @pytest.mark.parametrize(
+        "method", [Newton(rtol=1e-3), NewtonKrylov(rtol=1e-3), NewtonKrylov(restart=5)]
+    )
     def test_refuses_what_only_roots_have(self, method: Newton) -> None:
         with pytest.raises(ValueError, match="its default"):
             as_method(method)

@@ -1,4 +1,6 @@
-"""Laws of units: the same run whatever units the entries of x, f and the constraints have; and contradicting constraints."""
+"""Laws of units: the same run whatever units the entries of x, f and the constraints have; and
+contradicting constraints.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +14,17 @@ from hypothesis import strategies as st
 from jaxtyping import Array
 
 import adjoint
-from adjoint import BFGS, GCMMA, LBFGS, MMA, AugmentedLagrangian, GaussNewton, Newton, Status, minimize
+from adjoint import (
+    BFGS,
+    GCMMA,
+    LBFGS,
+    MMA,
+    AugmentedLagrangian,
+    GaussNewton,
+    Newton,
+    Status,
+    minimize,
+)
 
 START = jnp.array([-1.2, 1.0, 0.7])
 LOWER, UPPER = jnp.full(3, -2.0), jnp.full(3, 0.9)
@@ -35,7 +47,8 @@ def limits(x: Array) -> Array:
     return jnp.stack([x @ x - 2.0, 1.0 - x[0] - x[1] - x[2]])
 
 
-# Method, objective, the power of it that f is in (residuals are in units of the root of f), bounds and inequality.
+# Method, objective, the power of it that f is in (residuals are in units of the root of f), bounds
+# and inequality.
 CASES: dict[str, tuple[Any, Callable[[Array], Array], float, bool, bool]] = {
     "BFGS": (BFGS(), valley, 1.0, False, False),
     "BFGS within bounds": (BFGS(), valley, 1.0, True, False),
@@ -48,7 +61,8 @@ CASES: dict[str, tuple[Any, Callable[[Array], Array], float, bool, bool]] = {
     "default": (None, valley, 1.0, False, False),
     "default within constraints": (None, growth, 1.0, True, True),
 }
-# By their docstrings the sizes of entries are their units only where these count for f, so that one factor for all is safe.
+# By their docstrings the sizes of entries are their units only where these count for f, so that one
+# factor for all is safe.
 ONE_FOR_ALL = ("BFGS", "BFGS within bounds", "LBFGS")
 SLOW = {
     "LBFGS",
@@ -63,7 +77,9 @@ SLOW = {
 
 
 def run_in_units(name: str) -> Callable[..., tuple[Array, Array, Array]]:
-    """x in the first units, evaluations and status of a run in any; compiled once, so that rounding is the same."""
+    """x in the first units, evaluations and status of a run in any; compiled once, so that rounding
+    is the same.
+    """
     method, function, power, bounded, constrained = CASES[name]
 
     @jax.jit
@@ -74,7 +90,9 @@ def run_in_units(name: str) -> Callable[..., tuple[Array, Array, Array]]:
         if constrained:
             options["inequality"] = lambda x: unit_of_c * limits(x / unit)
             options["constraint_tolerance"] = 1e-8 * unit_of_c
-        solution = minimize(lambda x: unit_of_f**power * function(x / unit), START * unit, method, **options)
+        solution = minimize(
+            lambda x: unit_of_f**power * function(x / unit), START * unit, method, **options
+        )
         return solution.value / unit, solution.stats["evaluations"], solution.status.code
 
     return run
@@ -83,7 +101,9 @@ def run_in_units(name: str) -> Callable[..., tuple[Array, Array, Array]]:
 powers = st.integers(-20, 20)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES]
+)
 def test_the_same_run_in_any_units(name: str) -> None:
     """Powers of two change no rounding: the same iterates, bit by bit, and so the same end."""
     run = run_in_units(name)
@@ -94,7 +114,9 @@ def test_the_same_run_in_any_units(name: str) -> None:
     @given(st.tuples(powers, powers, powers), powers, powers)
     def law(units: tuple[int, int, int], of_f: int, of_c: int) -> None:
         shared = (units[0],) * 3 if name in ONE_FOR_ALL else units
-        scaled = run(jnp.exp2(jnp.array(shared, float)), jnp.exp2(2.0 * (of_f // 2)), jnp.exp2(float(of_c)))
+        scaled = run(
+            jnp.exp2(jnp.array(shared, float)), jnp.exp2(2.0 * (of_f // 2)), jnp.exp2(float(of_c))
+        )
         np.testing.assert_allclose(scaled[0], x, rtol=1e-12)
         assert scaled[1:] == (evaluations, code)
 
@@ -104,7 +126,11 @@ def test_the_same_run_in_any_units(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("unit", [1e1, 1e3, 1e5])
 def test_the_cantilever_of_svanberg_in_other_lengths(unit: float) -> None:
-    """K. Svanberg, Int. J. Numer. Methods Eng. 24 (1987), section 6.1: weight 1.339956, in as many evaluations."""
+    """K.
+
+    Svanberg, Int. J. Numer. Methods Eng. 24 (1987), section 6.1: weight 1.339956, in as many
+    evaluations.
+    """
     weights = jnp.array([61.0, 37, 19, 7, 1])
 
     def solve(unit: float) -> Any:
@@ -143,24 +169,39 @@ class TestContradictions:
             pytest.param(AugmentedLagrangian(), disc_and_plane, marks=pytest.mark.slow),
         ],
     )
-    def test_inequalities_with_no_common_point(self, method: Any, limits: Callable[[Array], Array]) -> None:
+    def test_inequalities_with_no_common_point(
+        self, method: Any, limits: Callable[[Array], Array]
+    ) -> None:
         start = jnp.array([1.0, 5.0])
-        solution = minimize(lambda x: -x[0] + 4 * x[1], start, method, bounds=(-5.0, 5.0), inequality=limits)
+        solution = minimize(
+            lambda x: -x[0] + 4 * x[1], start, method, bounds=(-5.0, 5.0), inequality=limits
+        )
         assert solution.status == Status.INFEASIBLE
         assert int(solution.stats["evaluations"]) <= 100
 
     @pytest.mark.slow
     @pytest.mark.parametrize("scale", [1.0, 100.0])
     def test_equations_with_no_common_point(self, scale: float) -> None:
-        equations = lambda x: jnp.stack([x[0] + x[1] - 1, scale * (x[0] + x[1] - 2)])  # noqa: E731
-        solution = minimize(lambda x: jnp.sum(x**2), jnp.array([0.2, 0.3]), AugmentedLagrangian(), equality=equations)
+        equations = lambda x: jnp.stack([x[0] + x[1] - 1, scale * (x[0] + x[1] - 2)])
+        solution = minimize(
+            lambda x: jnp.sum(x**2),
+            jnp.array([0.2, 0.3]),
+            AugmentedLagrangian(),
+            equality=equations,
+        )
         assert solution.status == Status.INFEASIBLE
         assert int(solution.stats["evaluations"]) <= 200
 
     @pytest.mark.slow
     @pytest.mark.parametrize("method", [MMA(), AugmentedLagrangian()])
     def test_a_long_way_to_the_constraints_is_no_contradiction(self, method: Any) -> None:
-        """Along a curved valley of the violation, from far away: x_1 = 1e2 from x_1 = 0 with x_0 = x_1^2 / 100."""
-        limits = lambda x: jnp.stack([100 - x[1], x[0] - x[1] ** 2 / 100 - 1, x[1] ** 2 / 100 - x[0] - 1])  # noqa: E731
-        solution = minimize(jnp.sum, jnp.zeros(2), method, bounds=(-500.0, 500.0), inequality=limits)
+        """Along a curved valley of the violation, from far away: x_1 = 1e2 from x_1 = 0 with x_0 =
+        x_1^2 / 100.
+        """
+        limits = lambda x: jnp.stack(
+            [100 - x[1], x[0] - x[1] ** 2 / 100 - 1, x[1] ** 2 / 100 - x[0] - 1]
+        )
+        solution = minimize(
+            jnp.sum, jnp.zeros(2), method, bounds=(-500.0, 500.0), inequality=limits
+        )
         np.testing.assert_allclose(adjoint.require(solution), [99.0, 100.0], rtol=1e-5)

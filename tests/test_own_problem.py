@@ -1,4 +1,6 @@
-"""Anyone's own file as a problem: what it may be, what is said where it is none, its flags, and its checks."""
+"""Anyone's own file as a problem: what it may be, what is said where it is none, its flags, and its
+checks.
+"""
 
 import json
 import subprocess
@@ -47,7 +49,12 @@ def test_it_gets_what_the_gallery_has(own, capsys):
     assert "its gradient is not checked" in said
     result = json.loads(Path("done/result.json").read_text())
     assert result["settings"] == {"size": 6, "loud": False, "error_in_half": 0.0}
-    assert {path.name for path in Path("done").iterdir()} >= {"report.html", "history.csv", "command.txt", "run.json"}
+    assert {path.name for path in Path("done").iterdir()} >= {
+        "report.html",
+        "history.csv",
+        "command.txt",
+        "run.json",
+    }
     # The command that repeats it does, and a run that is done has nothing to go on with.
     words = Path("done/command.txt").read_text().split()
     assert ADJOINT.main([*words[1:], "--out", "again"]) == 0
@@ -76,7 +83,9 @@ def test_a_check_that_fails_is_3_and_is_named(own, capsys):
 def test_settings_come_from_a_toml_file_then_assignments_then_flags(own, arguments, settings):
     Path("case.toml").write_text('problem = "half.py"\n[settings]\nsize = 8\nloud = true\n')
     assert ADJOINT.main(["run", *arguments, "--out", "done"]) == 0
-    assert json.loads(Path("done/result.json").read_text())["settings"] == settings | {"error_in_half": 0.0}
+    assert json.loads(Path("done/result.json").read_text())["settings"] == settings | {
+        "error_in_half": 0.0
+    }
 
 
 @pytest.mark.parametrize(
@@ -85,10 +94,15 @@ def test_settings_come_from_a_toml_file_then_assignments_then_flags(own, argumen
         ("x = 1", "it has no dataclass Settings and no function run(settings, record)"),
         (OWN.partition("def run")[0], "it has no function run(settings, record)"),
         (OWN.replace("class Settings", "class Sizes"), "it has no dataclass Settings"),
-        ("class Settings:\n    pass\ndef run(settings, record): ...", "it has no dataclass Settings"),
+        (
+            "class Settings:\n    pass\ndef run(settings, record): ...",
+            "it has no dataclass Settings",
+        ),
     ],
 )
-def test_a_file_that_is_no_problem_is_told_what_is_missing_with_the_smallest_that_works(own, capsys, text, sentence):
+def test_a_file_that_is_no_problem_is_told_what_is_missing_with_the_smallest_that_works(
+    own, capsys, text, sentence
+):
     own.write_text(text)
     assert ADJOINT.main(["run", "half.py"]) == 2
     error = capsys.readouterr().err
@@ -103,10 +117,18 @@ def test_a_file_that_is_no_problem_is_told_what_is_missing_with_the_smallest_tha
         ("absent.py", None, "there is no file absent.py"),
         ("absent.toml", None, "there is no file absent.toml"),
         ("half", None, "there is no problem 'half' and no gallery here; run a file of your own"),
-        ("case.toml", "size = 3", "case.toml has size, expected problem = ... and a table [settings] only"),
+        (
+            "case.toml",
+            "size = 3",
+            "case.toml has size, expected problem = ... and a table [settings] only",
+        ),
         ("case.toml", "[settings]\nsize = 3", "case.toml names no problem"),
         ("case.toml", "size =", "case.toml is no TOML"),
-        ("case.toml", 'problem = "half.py"\n[settings]\nsise = 3', "no setting 'sise' (did you mean size?)"),
+        (
+            "case.toml",
+            'problem = "half.py"\n[settings]\nsise = 3',
+            "no setting 'sise' (did you mean size?)",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_a_sentence(own, capsys, name, content, sentence):
@@ -159,7 +181,10 @@ def test_a_check_is_the_distance_from_its_reference():
 
 
 def test_the_table_lines_up():
-    rows = [Check("a", 1.0, 0.1, "theory"), Check("a longer name in m", 2.5e-7, 1e-6, "a table", reference=2e-7)]
+    rows = [
+        Check("a", 1.0, 0.1, "theory"),
+        Check("a longer name in m", 2.5e-7, 1e-6, "a table", reference=2e-7),
+    ]
     lines = checks_table(rows).splitlines()
     assert len({line.index("theory" if "theory" in line else "a table") for line in lines[1:]}) == 1
     assert "FAILS" in lines[1]

@@ -1,4 +1,6 @@
-"""What an installation brings: the package `adjoint` and no other name that a user's own files may have."""
+"""What an installation brings: the package `adjoint` and no other name that a user's own files may
+have.
+"""
 
 import tomllib
 from fnmatch import fnmatch
@@ -21,7 +23,9 @@ def test_the_wheel_takes_no_name_but_its_own():
     assert set(settings["package-data"]) == {"adjoint"}
 
 
-def test_results_lie_below_the_current_folder_and_not_beside_the_code(tmp_path, monkeypatch, capsys):
+def test_results_lie_below_the_current_folder_and_not_beside_the_code(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     before = sorted((ROOT / "benchmarks").rglob("*.md"))
     assert main(["report", "linear"]) == 2

@@ -1,4 +1,6 @@
-"""PARDISO behind the same protocol: symmetric and nonsymmetric, its handles recycled and given back."""
+"""PARDISO behind the same protocol: symmetric and nonsymmetric, its handles recycled and given
+back.
+"""
 
 import gc
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,11 @@ from cases import grid_laplacian, matrix, pattern_of
 pytest.importorskip("pypardiso")
 
 from adjoint.linear import pardiso
-from adjoint.linear.pardiso import STRUCTURALLY_SYMMETRIC, SYMMETRIC_POSITIVE_DEFINITE, PardisoFactors
+from adjoint.linear.pardiso import (
+    STRUCTURALLY_SYMMETRIC,
+    SYMMETRIC_POSITIVE_DEFINITE,
+    PardisoFactors,
+)
 
 
 @pytest.fixture
@@ -29,26 +35,37 @@ def matrix_types(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("n", [1, 2, 7, 50])
 @pytest.mark.parametrize(
-    ("kind", "tried"), [("general", [11]), ("definite", [2]), ("indefinite", [1]), ("negative", [1])]
+    ("kind", "tried"),
+    [("general", [11]), ("definite", [2]), ("indefinite", [1]), ("negative", [1])],
 )
-def test_solves_and_transposes(kind: str, tried: list[int], n: int, matrix_types: list[int]) -> None:
-    dense = -matrix("definite", n, banded=True) if kind == "negative" else matrix(kind, n, banded=True)
+def test_solves_and_transposes(
+    kind: str, tried: list[int], n: int, matrix_types: list[int]
+) -> None:
+    dense = (
+        -matrix("definite", n, banded=True) if kind == "negative" else matrix(kind, n, banded=True)
+    )
     pattern, values = pattern_of(dense)
     factors = PardisoFactors(pattern, values)
     b = np.random.default_rng(0).normal(size=n)
     np.testing.assert_allclose(factors.solve(b, False), np.linalg.solve(dense, b), rtol=1e-9)
     np.testing.assert_allclose(factors.solve(b, True), np.linalg.solve(dense.T, b), rtol=1e-9)
-    assert factors.log_determinant() == pytest.approx(np.linalg.slogdet(dense)[1], rel=1e-12, abs=1e-12)
+    assert factors.log_determinant() == pytest.approx(
+        np.linalg.slogdet(dense)[1], rel=1e-12, abs=1e-12
+    )
     assert n < 50 or factors.nbytes >= 8 * values.size
     if n > 2:  # the pattern of a general matrix of size 2 is full, hence symmetric
         assert matrix_types == tried
 
 
-def test_symmetric_with_a_positive_diagonal_but_indefinite_falls_back(matrix_types: list[int]) -> None:
+def test_symmetric_with_a_positive_diagonal_but_indefinite_falls_back(
+    matrix_types: list[int],
+) -> None:
     dense = np.eye(6) + 2.0 * (np.eye(6, k=1) + np.eye(6, k=-1))
     pattern, values = pattern_of(dense)
     factors = PardisoFactors(pattern, values)
-    np.testing.assert_allclose(factors.solve(np.ones(6), False), np.linalg.solve(dense, np.ones(6)), rtol=1e-10)
+    np.testing.assert_allclose(
+        factors.solve(np.ones(6), False), np.linalg.solve(dense, np.ones(6)), rtol=1e-10
+    )
     assert matrix_types == [2, 1]
 
 
@@ -64,7 +81,9 @@ def test_the_vector_given_is_left_alone_and_needs_no_order() -> None:
 
 
 def test_live_factors_do_not_disturb_one_another() -> None:
-    """Ten live factorizations of one pattern, half of them dropped on the way: handles are recycled, results are not."""
+    """Ten live factorizations of one pattern, half of them dropped on the way: handles are
+    recycled, results are not.
+    """
     pattern, values = pattern_of(grid_laplacian(12))
     live = {k: PardisoFactors(pattern, (1.0 + k) * values) for k in range(10)}
     for k in range(0, 10, 2):
@@ -73,7 +92,9 @@ def test_live_factors_do_not_disturb_one_another() -> None:
     live |= {k: PardisoFactors(pattern, (1.0 + k) * values) for k in range(10, 14)}
     expected = np.linalg.solve(grid_laplacian(12).toarray(), np.ones(144))
     for k, factors in live.items():
-        np.testing.assert_allclose(factors.solve(np.ones(144), False), expected / (1 + k), rtol=1e-11)
+        np.testing.assert_allclose(
+            factors.solve(np.ones(144), False), expected / (1 + k), rtol=1e-11
+        )
 
 
 def _resident_megabytes() -> float:
@@ -127,7 +148,9 @@ def test_the_one_idle_handle_goes_to_one_thread_only() -> None:
         made = list(executor.map(lambda k: PardisoFactors(pattern, (1.0 + k) * values), range(8)))
     expected = np.linalg.solve(grid_laplacian(8).toarray(), np.ones(64))
     for k, factors in enumerate(made):
-        np.testing.assert_allclose(factors.solve(np.ones(64), False), expected / (1 + k), rtol=1e-11)
+        np.testing.assert_allclose(
+            factors.solve(np.ones(64), False), expected / (1 + k), rtol=1e-11
+        )
 
 
 def test_symmetry_is_judged_by_the_values() -> None:

@@ -54,7 +54,14 @@ def test_a_copied_matrix_keeps_its_pattern(way: Any) -> None:
 def test_solvers_solutions_factors_and_statuses_travel() -> None:
     host = adjoint.HostSolver(host_root)
     solution = adjoint.root(lambda x, p: x - p, jnp.zeros(2), jnp.ones(2), host)
-    for held in (host, adjoint.GMRES(1e-8), adjoint.SparseDirect(), adjoint.Newton(), adjoint.BFGS(), adjoint.LU()):
+    for held in (
+        host,
+        adjoint.GMRES(1e-8),
+        adjoint.SparseDirect(),
+        adjoint.Newton(),
+        adjoint.BFGS(),
+        adjoint.LU(),
+    ):
         for way in (lambda v: pickle.loads(pickle.dumps(v)), copy.copy, copy.deepcopy):
             assert type(way(held)) is type(held)
     arrived = pickle.loads(pickle.dumps(host))
@@ -68,7 +75,12 @@ def test_solvers_solutions_factors_and_statuses_travel() -> None:
     assert there.stats["method"] == found.stats["method"]
     np.testing.assert_array_equal(there.stats["history"]["value"], found.stats["history"]["value"])
     b = jnp.array([2.0, 5.0])
-    for factors in (adjoint.factorize(jnp.array([[2.0, 0.0], [1.0, 4.0]])), adjoint.factorize(PATTERN.matrix(VALUES))):
+    for factors in (
+        adjoint.factorize(jnp.array([[2.0, 0.0], [1.0, 4.0]])),
+        adjoint.factorize(PATTERN.matrix(VALUES)),
+    ):
         assert factors.solve(b).status.ok
-        np.testing.assert_allclose(pickle.loads(pickle.dumps(factors)).solve(b).value, factors.solve(b).value)
+        np.testing.assert_allclose(
+            pickle.loads(pickle.dumps(factors)).solve(b).value, factors.solve(b).value
+        )
     assert copy.deepcopy(Status.SINGULAR) == Status.SINGULAR

@@ -1,4 +1,6 @@
-"""Double precision cut to single: one warning for each line of the user's, and a remedy in every failure in float32."""
+"""Double precision cut to single: one warning for each line of the user's, and a remedy in every
+failure in float32.
+"""
 
 import subprocess
 import sys
@@ -38,6 +40,7 @@ def until_warned(f):
 decay = until_warned(lambda t, y, p: -p * y)
 residual = until_warned(lambda x, p: x - p)
 square = until_warned(lambda x, p: jnp.sum((x - p) ** 2))
+times = np.linspace(0.0, 1.0, 3)
 doors = {
     "linear_solve": lambda: adjoint.linear_solve(A, jnp.ones(3)),
     "factorize": lambda: adjoint.factorize(A),
@@ -46,7 +49,7 @@ doors = {
     "fixed_point": lambda: adjoint.fixed_point(residual, jnp.ones(()), one),
     "argmin": lambda: adjoint.argmin(square, jnp.ones(()), one),
     "minimize": lambda: adjoint.minimize(until_warned(jnp.sum), b),
-    "ode_solve": lambda: adjoint.ode_solve(decay, jnp.ones(3), 1.0, 0.0, 1.0, ts=np.linspace(0.0, 1.0, 3)),
+    "ode_solve": lambda: adjoint.ode_solve(decay, jnp.ones(3), 1.0, 0.0, 1.0, ts=times),
     "hybrid_solve": lambda: adjoint.hybrid_solve(decay, b, 1.0, 0.0, 1.0, jump, max_events=1),
     "steady_state": lambda: adjoint.steady_state(decay, one, 1.0, 30.0),
     "recurrence": lambda: adjoint.recurrence(until_warned(lambda k, x, p: p * x), b, 1.0, 2),
@@ -60,13 +63,15 @@ for name, door in doors.items():
             except Warned:
                 pass
     ours = [w for w in caught if issubclass(w.category, adjoint.PrecisionWarning)]
-    print(name, len(ours), {w.filename for w in ours} == {__file__}, name in str(ours[0].message) if ours else "")
+    message = str(ours[0].message) if ours else ""
+    print(name, len(ours), {w.filename for w in ours} == {__file__}, name in message)
 with warnings.catch_warnings():
     warnings.simplefilter("error")
     adjoint.linear_solve(jnp.asarray(A), jnp.asarray(b))
     adjoint.root(lambda x, p: x - p, np.ones(3, np.float32), 1.0)
 beam = np.diag(np.full(200, 2.0)) - np.diag(np.ones(199), 1) - np.diag(np.ones(199), -1)
-for solution in (adjoint.linear_solve(beam @ beam, np.ones(200)), adjoint.root(lambda x, p: x**2 - p, jnp.ones(1), -1.0)):
+bent = adjoint.linear_solve(beam @ beam, np.ones(200))
+for solution in (bent, adjoint.root(lambda x, p: x**2 - p, jnp.ones(1), -1.0)):
     try:
         adjoint.require(solution)
     except adjoint.SolveError as error:
@@ -100,7 +105,9 @@ def test_with_double_precision_nobody_is_warned_and_float32_is_told_of_float64(
     adjoint.linear_solve(np.eye(2), np.ones(2))
     assert not [w for w in recwarn if issubclass(w.category, adjoint.PrecisionWarning)]
     with pytest.raises(adjoint.SolveError, match=r"float32, about 7 digits.*Pass float64 arrays"):
-        adjoint.require(adjoint.linear_solve(jnp.zeros((2, 2), jnp.float32), jnp.ones(2, jnp.float32)))
+        adjoint.require(
+            adjoint.linear_solve(jnp.zeros((2, 2), jnp.float32), jnp.ones(2, jnp.float32))
+        )
     with pytest.raises(adjoint.SolveError) as caught:
         adjoint.require(adjoint.linear_solve(jnp.zeros((2, 2)), jnp.ones(2)))
     assert "float32" not in str(caught.value)

@@ -1,4 +1,6 @@
-"""pressure_vessel: costs and volumes by publication, the vertex that is the minimizer, and searches that find it."""
+"""pressure_vessel: costs and volumes by publication, the vertex that is the minimizer, and searches
+that find it.
+"""
 
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from problems.pressure_vessel import DESIGN, Settings, cost, limits, vertex, vol
 
 
 def test_the_published_vessel_of_plates_that_are_sold_costs_what_is_published() -> None:
-    """6059.714335 at (0.8125, 0.4375, 42.0984456, 176.6365958): X.-S. Yang et al., Int. J. Bio-Inspired Comput. 5 (2013) 329."""
+    """6059.714335 at (0.8125, 0.4375, 42.0984456, 176.6365958): X.-S. Yang et al., Int. J.
+    Bio-Inspired Comput. 5 (2013) 329.
+    """
     x = np.array([0.8125, 0.4375, 42.0984455958549, 176.6365958424394])
     np.testing.assert_allclose(cost(x), 6059.714335048436, rtol=1e-12)
     np.testing.assert_allclose([limits(x)[0], limits(x)[2]], 0.0, atol=1e-13)
@@ -58,4 +62,6 @@ def test_every_method_finds_the_vertex(method: str) -> None:
 @pytest.mark.slow
 def test_a_run_leaves_its_pictures(tmp_path: Path) -> None:
     assert main(["run", "pressure_vessel", "--out", str(tmp_path / "run")]) == 0
-    assert {"history.png", "design.png", "limits.csv", "report.html"} <= {f.name for f in (tmp_path / "run").iterdir()}
+    assert {"history.png", "design.png", "limits.csv", "report.html"} <= {
+        f.name for f in (tmp_path / "run").iterdir()
+    }

@@ -1,4 +1,6 @@
-"""Solvers outside of `jax.jit`: compiled once, found again by what is computed, and by nothing less."""
+"""Solvers outside of `jax.jit`: compiled once, found again by what is computed, and by nothing
+less.
+"""
 
 import gc
 from collections.abc import Callable
@@ -18,17 +20,27 @@ ONE = jnp.ones(1)
 # Each solves for something of (a, p), where the user's function closes over a.
 SOLVERS: dict[str, Callable[[Any, Any], Any]] = {
     "root": lambda a, p: adjoint.root(lambda x, p: a * x + x**3 - p, ONE, p).value[0],
-    "linear_solve": lambda a, p: adjoint.linear_solve(adjoint.MatrixFree(lambda x: a * x, 1), p).value[0],
+    "linear_solve": lambda a, p: adjoint.linear_solve(
+        adjoint.MatrixFree(lambda x: a * x, 1), p
+    ).value[0],
     "recurrence": lambda a, p: adjoint.recurrence(lambda k, x, p: a * x + p, ONE, p, 3).value[0],
 }
 SLOW_SOLVERS: dict[str, Callable[[Any, Any], Any]] = {
-    "fixed_point": lambda a, p: adjoint.fixed_point(lambda x, p: jnp.cos(a * x) * p / 9, ONE, p).value[0],
-    "argmin": lambda a, p: adjoint.argmin(lambda x, p: jnp.sum((a * x - p) ** 2 + x**2), ONE, p).value[0],
+    "fixed_point": lambda a, p: adjoint.fixed_point(
+        lambda x, p: jnp.cos(a * x) * p / 9, ONE, p
+    ).value[0],
+    "argmin": lambda a, p: adjoint.argmin(
+        lambda x, p: jnp.sum((a * x - p) ** 2 + x**2), ONE, p
+    ).value[0],
     "argmin with constraints": lambda a, p: adjoint.argmin(
         lambda x, p: jnp.sum((a * x - p) ** 2), 0 * ONE, p, inequality=lambda x, p: x - 2
     ).value[0],
-    "steady_state": lambda a, p: adjoint.steady_state(lambda t, y, p: p - a * y, ONE, p, 9.0).value[0],
-    "ode_solve": lambda a, p: adjoint.ode_solve(lambda t, y, p: -a * y * p, ONE, p, 0.0, 1.0).value[0],
+    "steady_state": lambda a, p: adjoint.steady_state(lambda t, y, p: p - a * y, ONE, p, 9.0).value[
+        0
+    ],
+    "ode_solve": lambda a, p: adjoint.ode_solve(lambda t, y, p: -a * y * p, ONE, p, 0.0, 1.0).value[
+        0
+    ],
     "hybrid_solve": lambda a, p: adjoint.hybrid_solve(
         lambda t, y, p: a * p,
         ONE,
@@ -61,7 +73,9 @@ class Compilations:
 
 
 @pytest.mark.parametrize("solve", ALL)
-def test_what_changed_is_seen_and_what_did_not_is_not_compiled_again(solve: Callable[[Any, Any], Any]) -> None:
+def test_what_changed_is_seen_and_what_did_not_is_not_compiled_again(
+    solve: Callable[[Any, Any], Any],
+) -> None:
     p = jnp.array([3.0])
     settings = {"a": jnp.array(2.0)}
 
@@ -116,7 +130,9 @@ def test_numbers_of_python_arrays_of_numpy_and_attributes_are_seen_as_they_are()
 def test_a_preconditioner_may_be_made_anew_and_hold_what_is_traced() -> None:
     def solve(a: Any) -> Any:
         solver = adjoint.GMRES(preconditioner=lambda v: v / a)
-        return adjoint.linear_solve(adjoint.MatrixFree(lambda x: a * x, 3), jnp.ones(3), solver).value[0]
+        return adjoint.linear_solve(
+            adjoint.MatrixFree(lambda x: a * x, 3), jnp.ones(3), solver
+        ).value[0]
 
     jax.grad(solve)(2.0)
     with Compilations() as compilations:
@@ -134,7 +150,7 @@ def test_a_solver_that_can_change_belongs_to_no_program_that_is_kept() -> None:
             return jnp.full_like(x0, self.upper / 2), jnp.zeros((), jnp.int32)
 
     solver = Bisection()
-    of = lambda: adjoint.root(lambda x, p: x - p, jnp.array(1.0), 2.0, solver)  # noqa: E731
+    of = lambda: adjoint.root(lambda x, p: x - p, jnp.array(1.0), 2.0, solver)
     assert of().status.ok
     solver.upper = 6.0
     assert not of().status.ok
@@ -156,7 +172,14 @@ def test_the_cache_keeps_the_programs_used_last() -> None:
 
 def test_programs_differ_in_types_and_in_what_is_static() -> None:
     programs.clear()
-    for operand in (jnp.ones(2), jnp.ones(3), jnp.ones(2, np.float32), jnp.asarray(2.0), jnp.ones(()), [jnp.ones(2)]):
+    for operand in (
+        jnp.ones(2),
+        jnp.ones(3),
+        jnp.ones(2, np.float32),
+        jnp.asarray(2.0),
+        jnp.ones(()),
+        [jnp.ones(2)],
+    ):
         compiled(_double, operand)
     assert len(programs) == 6
     compiled(_double, jnp.zeros(2))
@@ -175,7 +198,7 @@ def test_a_thousand_calls_leave_nothing_behind() -> None:
         gc.collect()
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
-    call = lambda k: adjoint.root(lambda x, p: x**3 + x - p, ONE, ONE * k)  # noqa: E731
+    call = lambda k: adjoint.root(lambda x, p: x**3 + x - p, ONE, ONE * k)
     call(1.0)
     before = megabytes()
     for k in range(1000):

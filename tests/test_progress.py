@@ -73,7 +73,14 @@ def test_a_run_that_ends_before_its_first_iteration_prints_nothing():
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(12, "12"), (216.8056, "216.81"), (0.5, "0.50000"), (1e-12, "1.0000e-12"), (math.nan, "nan"), (-math.inf, "-inf")],
+    [
+        (12, "12"),
+        (216.8056, "216.81"),
+        (0.5, "0.50000"),
+        (1e-12, "1.0000e-12"),
+        (math.nan, "nan"),
+        (-math.inf, "-inf"),
+    ],
 )
 def test_format_number(number, text):
     assert format_number(number) == text
@@ -153,5 +160,7 @@ def test_a_name_is_broken_between_its_words(monkeypatch):
     with TerminalProgress(stream) as progress:
         progress.show({"stationarity_of_the_lagrangian": 1.0, "volume fraction": 0.5})
     last = last_table(stream)
-    header = [[cell.strip() for cell in line.strip("┃").split("┃")] for line in last.splitlines()[1:]]
+    header = [
+        [cell.strip() for cell in line.strip("┃").split("┃")] for line in last.splitlines()[1:]
+    ]
     assert [line[0] for line in header[:3]] == ["stationarity_", "of_the_", "lagrangian"]

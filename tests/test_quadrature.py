@@ -1,7 +1,8 @@
-"""One step of the adjoint with its quadrature, on lam' = -2 s M' lam and F_p' lam = 2 s C lam with constant matrices.
+"""One step of the adjoint with its quadrature, on lam' = -2 s M' lam and F_p' lam = 2 s C lam with
+constant matrices.
 
-Back from s_1 to s_0, with the exponential E of (s_1^2 - s_0^2) M': lam_0 = E lam_1, and the integral of F_p' lam over the step is
-C M'^-1 (E - 1) lam_1.
+Back from s_1 to s_0, with the exponential E of (s_1^2 - s_0^2) M': lam_0 = E lam_1, and the
+integral of F_p' lam over the step is C M'^-1 (E - 1) lam_1.
 """
 
 from typing import Any
@@ -43,8 +44,9 @@ def adjoint_step(rule: Any, solver: Any) -> Any:
     return rule(backward, (jnp.asarray(START), jnp.asarray(END)), jnp.asarray(LAM), None)
 
 
-# Of lam and of the integral by stages an error of size h^(order + 1) is left, with h = 0.05; that of the integral of the
-# interpolant depends on its degree: 3 for Midpoint and Kvaerno5, 4 for Tsit5, 6 for Dopri8.
+# Of lam and of the integral by stages an error of size h^(order + 1) is left, with h = 0.05; that
+# of the integral of the interpolant depends on its degree: 3 for Midpoint and Kvaerno5, 4 for
+# Tsit5, 6 for Dopri8.
 SOLVERS = {
     diffrax.Midpoint: (1e-3, 1e-3),
     diffrax.Tsit5: (1e-10, 1e-9),
@@ -86,11 +88,15 @@ def test_an_explicit_step_is_that_of_the_solver(solver):
 @pytest.mark.parametrize("few", [quadrature.FEW, 1])
 @pytest.mark.parametrize("solver", [diffrax.Tsit5, diffrax.Kvaerno5])
 def test_the_error_of_the_integral_is_that_of_the_embedded_rule(solver, few, monkeypatch):
-    """The sum of h (b_i - b^_i) F_p' lam_i with the stages of plain NumPy; by Gauss the difference to the stages."""
+    """The sum of h (b_i - b^_i) F_p' lam_i with the stages of plain NumPy; by Gauss the difference
+    to the stages.
+    """
     monkeypatch.setattr(quadrature, "FEW", few)
     by_stages, by_gauss = (adjoint_step(rule, solver) for rule in (rule_of_stages, rule_of_gauss))
     tableau, h = solver.tableau, END - START
-    diagonal = np.zeros(1 + len(tableau.a_lower)) if tableau.a_diagonal is None else tableau.a_diagonal
+    diagonal = (
+        np.zeros(1 + len(tableau.a_lower)) if tableau.a_diagonal is None else tableau.a_diagonal
+    )
     k, terms = [], []
     for i, c in enumerate([tableau.c1, *tableau.c]):
         s, known = START + c * h, LAM + (np.dot(tableau.a_lower[i - 1], k) if i else 0)
@@ -100,5 +106,7 @@ def test_the_error_of_the_integral_is_that_of_the_embedded_rule(solver, few, mon
     # What the iteration of a stage may leave, and rounding.
     np.testing.assert_allclose(by_stages.integral_error[0], sum(terms), rtol=1e-4, atol=1e-14)
     assert np.all(np.abs(by_stages.integral_error[0]) > 1e-12)
-    for error, new, old in zip(by_gauss.integral_error, by_gauss.integral, by_stages.integral, strict=True):
+    for error, new, old in zip(
+        by_gauss.integral_error, by_gauss.integral, by_stages.integral, strict=True
+    ):
         np.testing.assert_allclose(error, new - old, rtol=1e-12)

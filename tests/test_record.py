@@ -1,4 +1,6 @@
-"""The record of a run: what it keeps up to date while the run goes on, and what it writes at the end."""
+"""The record of a run: what it keeps up to date while the run goes on, and what it writes at the
+end.
+"""
 
 import io
 import json
@@ -13,7 +15,13 @@ from adjoint.run.interruption import Interruption
 from adjoint.run.record import Record
 from adjoint.run.run_folder import RunFolder
 
-TASK = Task("beam", "A beam.", {"nelx": 60}, {"nelx": "elements along x"}, "python -m problems run beam --set nelx=60")
+TASK = Task(
+    "beam",
+    "A beam.",
+    {"nelx": 60},
+    {"nelx": "elements along x"},
+    "python -m problems run beam --set nelx=60",
+)
 
 
 @pytest.fixture
@@ -68,7 +76,14 @@ def test_pictures_and_files_are_written_at_once_and_named_in_the_report(record, 
     assert (tmp_path / "state.vti").read_text() == "<VTKFile/>"
     record.close(Ending(Outcome.DONE, "done"))
     report = (tmp_path / "report.html").read_text()
-    for text in ("command.txt", "density.png", "The density.", "state.vti", "the final state", "elements along x"):
+    for text in (
+        "command.txt",
+        "density.png",
+        "The density.",
+        "state.vti",
+        "the final state",
+        "elements along x",
+    ):
         assert text in report
 
 
@@ -80,7 +95,9 @@ def test_frames_go_into_the_film(record):
 
 def iterate(record, numbers):
     for k in record.follow(numbers):
-        record.iteration({"iteration": k, "x": 0.1 * k, "bad": math.nan}, np.full((2, 1), 0.01 * k), f"frame {k}")
+        record.iteration(
+            {"iteration": k, "x": 0.1 * k, "bad": math.nan}, np.full((2, 1), 0.01 * k), f"frame {k}"
+        )
         record.keep([np.array(0.1 * k), np.arange(k)])
 
 
@@ -99,7 +116,9 @@ def test_a_record_goes_on_in_its_folder(tmp_path, stream):
     assert second.film.gif() == whole.film.gif()
 
 
-def test_what_is_kept_is_saved_now_and_then_and_what_is_saved_at_once(record, tmp_path, monkeypatch):
+def test_what_is_kept_is_saved_now_and_then_and_what_is_saved_at_once(
+    record, tmp_path, monkeypatch
+):
     record.iteration({"iteration": 1})
     record.keep([np.zeros(1)])
     assert not (tmp_path / "checkpoint").exists()
@@ -134,7 +153,10 @@ def test_the_checkpoints_are_removed_unless_the_run_goes_on(record, tmp_path):
 
 def test_steps_that_the_record_has_lost_are_refused(record, tmp_path):
     record.iteration({"iteration": 1})
-    with pytest.raises(ValueError, match=r"up to 1 of the record and to 2 of minimize.*Delete the folder .*checkpoint"):
+    with pytest.raises(
+        ValueError,
+        match=r"up to 1 of the record and to 2 of minimize.*Delete the folder .*checkpoint",
+    ):
         record.reported(3)
 
 

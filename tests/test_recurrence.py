@@ -1,4 +1,6 @@
-"""recurrence: the gradient of plain JAX with every number of checkpoints, in every mode; what it refuses, and what diverges."""
+"""recurrence: the gradient of plain JAX with every number of checkpoints, in every mode; what it
+refuses, and what diverges.
+"""
 
 import functools
 import subprocess
@@ -19,7 +21,10 @@ CHECKPOINTS = (None, 1, 2, 3, 7, 70)
 def step(k, x, p):
     """A nonlinear map that mixes its states, uses k, and gathers by an integer parameter."""
     u, v = x["u"], x["v"]
-    return {"u": jnp.sin(u[p["shift"]]) * p["a"] + 0.1 * v, "v": jnp.cos(v * u[0]) + p["b"] * k / (k + 1.0)}
+    return {
+        "u": jnp.sin(u[p["shift"]]) * p["a"] + 0.1 * v,
+        "v": jnp.cos(v * u[0]) + p["b"] * k / (k + 1.0),
+    }
 
 
 def cost(k, x, p):
@@ -32,13 +37,15 @@ def objective(x, integral):
 
 def by_recurrence(checkpoints, steps, x0, varying, **options):
     p = {**varying, "shift": P["shift"]}
-    solution = adjoint.recurrence(step, x0, p, steps, running_cost=cost, checkpoints=checkpoints, **options)
+    solution = adjoint.recurrence(
+        step, x0, p, steps, running_cost=cost, checkpoints=checkpoints, **options
+    )
     return objective(*solution.value)
 
 
 def by_scan(steps, x0, varying):
     p = {**varying, "shift": P["shift"]}
-    body = lambda x, k: (step(k, x, p), cost(k, x, p))  # noqa: E731
+    body = lambda x, k: (step(k, x, p), cost(k, x, p))
     x, costs = jax.lax.scan(body, x0, jnp.arange(steps))
     return objective(x, jnp.sum(costs))
 
@@ -48,7 +55,9 @@ VARYING = {"a": P["a"], "b": P["b"]}
 
 @functools.cache
 def gradient(checkpoints, steps):
-    return jax.jit(jax.value_and_grad(functools.partial(by_recurrence, checkpoints, steps), (0, 1)))(X0, VARYING)
+    return jax.jit(
+        jax.value_and_grad(functools.partial(by_recurrence, checkpoints, steps), (0, 1))
+    )(X0, VARYING)
 
 
 @functools.cache
@@ -57,17 +66,23 @@ def expected(steps):
 
 
 def assert_close(found, expected, rtol=1e-12):
-    jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=rtol, atol=1e-14), found, expected)
+    jax.tree.map(
+        lambda f, e: np.testing.assert_allclose(f, e, rtol=rtol, atol=1e-14), found, expected
+    )
 
 
 FAST = [(c, 50) for c in (None, 3, 15)] + [(None, 0), (2, 1)]
 SLOW = [(c, n) for c in CHECKPOINTS for n in (0, 1, 2, 7, 50, 1000) if (c, n) not in FAST]
 
 
-@pytest.mark.parametrize(("checkpoints", "steps"), [*FAST, *(pytest.param(*c, marks=pytest.mark.slow) for c in SLOW)])
+@pytest.mark.parametrize(
+    ("checkpoints", "steps"), [*FAST, *(pytest.param(*c, marks=pytest.mark.slow) for c in SLOW)]
+)
 def test_every_schedule_equals_plain_jax_and_gives_the_same_bits(checkpoints, steps):
     assert_close(gradient(checkpoints, steps), expected(steps))
-    jax.tree.map(np.testing.assert_array_equal, gradient(checkpoints, steps)[1], gradient(None, steps)[1])
+    jax.tree.map(
+        np.testing.assert_array_equal, gradient(checkpoints, steps)[1], gradient(None, steps)[1]
+    )
 
 
 @pytest.mark.parametrize("checkpoints", [3, pytest.param(None, marks=pytest.mark.slow)])
@@ -81,26 +96,37 @@ def test_second_derivatives(checkpoints):
         return g
 
     z = jnp.concatenate([X0["u"], X0["v"][None], P["a"], P["b"][None]])
-    found = jax.jit(jax.jacfwd(jax.grad(flat(functools.partial(by_recurrence, checkpoints, 12)))))(z)
+    found = jax.jit(jax.jacfwd(jax.grad(flat(functools.partial(by_recurrence, checkpoints, 12)))))(
+        z
+    )
     assert_close(found, jax.jit(jax.hessian(flat(functools.partial(by_scan, 12))))(z), rtol=1e-11)
     both = functools.partial(by_recurrence, checkpoints, 12, mode="both")
-    assert_close(jax.jit(jax.jacfwd(flat(both)))(z), jax.jit(jax.grad(flat(functools.partial(by_scan, 12))))(z))
+    assert_close(
+        jax.jit(jax.jacfwd(flat(both)))(z),
+        jax.jit(jax.grad(flat(functools.partial(by_scan, 12))))(z),
+    )
 
 
 def test_lanes_of_a_batch():
     """Batched gradients are the single ones."""
     scales = jnp.array([1.0, 0.7, -0.4])
     lanes = jax.tree.map(lambda leaf: jnp.stack([s * leaf for s in scales]), X0)
-    found = jax.jit(jax.vmap(jax.grad(functools.partial(by_recurrence, 3, 50)), (0, None)))(lanes, VARYING)
+    found = jax.jit(jax.vmap(jax.grad(functools.partial(by_recurrence, 3, 50)), (0, None)))(
+        lanes, VARYING
+    )
     wanted = jax.jit(jax.vmap(jax.grad(functools.partial(by_scan, 50)), (0, None)))(lanes, VARYING)
     assert_close(found, wanted)
 
 
 def test_closures_integers_and_float32():
-    """x[k+1] = q x[k] + w[k], with q and w closed over: x[3] = q^3 x0 + q^2 w[0] + q w[1] + w[2]."""
+    """x[k+1] = q x[k] + w[k], with q and w closed over: x[3] = q^3 x0 + q^2 w[0] + q w[1] +
+    w[2].
+    """
 
     def end(q, w, x0):
-        return adjoint.recurrence(lambda k, x, p: q * x + w[k * p], x0, jnp.asarray(1), 3, checkpoints=2).value
+        return adjoint.recurrence(
+            lambda k, x, p: q * x + w[k * p], x0, jnp.asarray(1), 3, checkpoints=2
+        ).value
 
     q, w, x0 = (jnp.asarray(v, jnp.float32) for v in (0.5, [1.0, 2.0, 4.0], 8.0))
     value, bars = jax.value_and_grad(end, (0, 1, 2))(q, w, x0)
@@ -113,7 +139,9 @@ def test_closures_integers_and_float32():
 
 @pytest.mark.parametrize("checkpoints", [None, 2])
 def test_what_diverges_or_is_not_finite_is_nan_in_value_and_gradient(checkpoints):
-    """x[k+1] = p x[k]^2 leaves the numbers within twenty steps from x0 > 1/p; the last lane is healthy."""
+    """x[k+1] = p x[k]^2 leaves the numbers within twenty steps from x0 > 1/p; the last lane is
+    healthy.
+    """
 
     def evaluate(x0, p):
         def run(x0, p):
@@ -152,14 +180,22 @@ def test_no_steps_return_the_start():
         ({"checkpoints": 0}, ValueError, "checkpoints = 0, expected at least 1"),
         ({"mode": "forward"}, ValueError, 'mode = \'forward\', expected "reverse" or "both"'),
         ({"x0": jnp.array([1, 2])}, TypeError, "x0 with int64, expected floating-point"),
-        ({"x0": {"a": jnp.ones(2), "b": jnp.ones(2, jnp.float32)}}, TypeError, "x0 with float32 and float64, expected"),
+        (
+            {"x0": {"a": jnp.ones(2), "b": jnp.ones(2, jnp.float32)}},
+            TypeError,
+            "x0 with float32 and float64, expected",
+        ),
         ({"x0": {}}, TypeError, "x0 with no arrays, expected floating-point"),
         (
             {"f": lambda _, x, __: x[:1]},
             ValueError,
             r"f that returns \(\(1,\), 'float64'\), expected \(\(2,\), 'float64'\)",
         ),
-        ({"f": lambda _, x, __: x.astype(jnp.float32)}, ValueError, "f that returns .*float32.*, expected .*float64"),
+        (
+            {"f": lambda _, x, __: x.astype(jnp.float32)},
+            ValueError,
+            "f that returns .*float32.*, expected .*float64",
+        ),
         ({"f": lambda _, x, __: {"x": x}}, ValueError, "f that returns {'x': .*expected .*as x0"),
     ],
 )
@@ -196,8 +232,12 @@ print((after - before) / 1024, float(p_bar))
 
 @pytest.mark.slow
 def test_a_million_steps_of_a_thousand_states_fit_into_200_megabytes():
-    """The fixed point x (1 + x^2) = 1.1 p x of every state has x = sqrt(1.1 p - 1), so that d(sum x)/dp = 550 / x."""
-    run = subprocess.run([sys.executable, "-c", MILLION_STEPS], capture_output=True, text=True, check=True)
+    """The fixed point x (1 + x^2) = 1.1 p x of every state has x = sqrt(1.1 p - 1), so that d(sum
+    x)/dp = 550 / x.
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", MILLION_STEPS], capture_output=True, text=True, check=True
+    )
     megabytes, p_bar = (float(word) for word in run.stdout.split())
     assert megabytes < 200
     assert p_bar == pytest.approx(550 / np.sqrt(0.43), rel=1e-9)

@@ -1,6 +1,8 @@
-"""Solves by the factors of a nearby matrix, on nonsymmetric, non-normal ones; and what the stages of stiff steps make of them.
+"""Solves by the factors of a nearby matrix, on nonsymmetric, non-normal ones; and what the stages
+of stiff steps make of them.
 
-Expected are NumPy's solutions, and the exponential for the linear equation of 70 states (`ode_cases.py`).
+Expected are NumPy's solutions, and the exponential for the linear equation of 70 states
+(`ode_cases.py`).
 """
 
 from typing import Any
@@ -22,13 +24,19 @@ SIZES = (1, 2, 7, 50)
 def matrices(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A, one close to it, and two vectors."""
     rng = np.random.default_rng(n)
-    A = np.eye(n) + np.triu(rng.normal(size=(n, n)), 1) / np.sqrt(n) + 0.3 * rng.normal(size=(n, n)) / np.sqrt(n)
+    A = (
+        np.eye(n)
+        + np.triu(rng.normal(size=(n, n)), 1) / np.sqrt(n)
+        + 0.3 * rng.normal(size=(n, n)) / np.sqrt(n)
+    )
     return A, A * rng.uniform(0.97, 1.03, (n, n)), *rng.normal(size=(2, n))
 
 
 def transposed(A: Any, w: Any, factors: Any) -> Any:
     """A'^-1 w, as reverse mode asks for it."""
-    solve = jax.linear_transpose(lambda b: solve_by_nearby_factors(jnp.asarray(A), b, factors), jnp.asarray(w))
+    solve = jax.linear_transpose(
+        lambda b: solve_by_nearby_factors(jnp.asarray(A), b, factors), jnp.asarray(w)
+    )
     return jax.jit(solve)(jnp.asarray(w))[0]
 
 
@@ -38,7 +46,9 @@ def factorizations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     count: list[int] = []
     by_its_own = refinement._by_its_own
     monkeypatch.setattr(
-        refinement, "_by_its_own", lambda *a: (jax.debug.callback(lambda: count.append(1)), by_its_own(*a))[1]
+        refinement,
+        "_by_its_own",
+        lambda *a: (jax.debug.callback(lambda: count.append(1)), by_its_own(*a))[1],
     )
     return count
 
@@ -47,7 +57,9 @@ def factorizations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_forward_and_backward(n, factorizations):
     A, nearby, b, w = matrices(n)
     factors = jax.scipy.linalg.lu_factor(nearby)
-    x, pull = jax.vjp(lambda A, b: solve_by_nearby_factors(A, b, factors), jnp.asarray(A), jnp.asarray(b))
+    x, pull = jax.vjp(
+        lambda A, b: solve_by_nearby_factors(A, b, factors), jnp.asarray(A), jnp.asarray(b)
+    )
     np.testing.assert_allclose(x, np.linalg.solve(A, b), rtol=0, atol=1e-13 * np.linalg.norm(b))
     A_bar, b_bar = pull(jnp.asarray(w))
     lam = np.linalg.solve(A.T, w)
@@ -74,7 +86,9 @@ def test_under_vmap(n, batched):
     found = jax.jit(jax.vmap(pull, (*axes, along_factors)))(*given, lu)
     for k in range(2):
         expected = np.linalg.solve((As[k] if axes[0] == 0 else A).T, ws[k] if axes[1] == 0 else w)
-        np.testing.assert_allclose(found[k], expected, rtol=0, atol=1e-12 * np.max(np.abs(expected)))
+        np.testing.assert_allclose(
+            found[k], expected, rtol=0, atol=1e-12 * np.max(np.abs(expected))
+        )
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -83,7 +97,7 @@ def test_second_derivatives(n):
     A, nearby, b, _ = matrices(n)
     E = np.random.default_rng(5).normal(size=(n, n)) / n
     factors = jax.scipy.linalg.lu_factor(nearby)
-    g = lambda t: b @ solve_by_nearby_factors(A + t * E, jnp.asarray(b), factors)  # noqa: E731
+    g = lambda t: b @ solve_by_nearby_factors(A + t * E, jnp.asarray(b), factors)
     step = np.linalg.solve(A, E)
     expected = 2 * b @ step @ step @ np.linalg.solve(A, b)
     for second in (jax.jacfwd(jax.grad(g)), jax.grad(jax.grad(g)), jax.jacfwd(jax.jacfwd(g))):
@@ -95,7 +109,9 @@ def test_factors_that_are_too_far_away_are_not_believed(far, factorizations):
     """Those of 1e12 I change x by less than rounding, and have done nothing."""
     A, _, _, w = matrices(7)
     factors = jax.scipy.linalg.lu_factor(far * jnp.diag(jnp.arange(1.0, 8.0)))
-    np.testing.assert_allclose(transposed(A, w, factors), np.linalg.solve(A.T, w), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        transposed(A, w, factors), np.linalg.solve(A.T, w), rtol=0, atol=1e-12
+    )
     jax.effects_barrier()
     assert len(factorizations) == 1
 
@@ -123,7 +139,10 @@ def test_nan_singular_zero_and_single_precision():
     assert np.all(np.isnan(transposed(A, jnp.full(7, jnp.nan), factors)))
     assert not np.all(np.isfinite(transposed(np.zeros((7, 7)), b, factors)))
     assert np.all(transposed(A, np.zeros(7), factors) == 0)
-    single = transposed(*(jnp.asarray(v, jnp.float32) for v in (A, b)), jax.scipy.linalg.lu_factor(jnp.float32(nearby)))
+    single = transposed(
+        *(jnp.asarray(v, jnp.float32) for v in (A, b)),
+        jax.scipy.linalg.lu_factor(jnp.float32(nearby)),
+    )
     assert single.dtype == jnp.float32
     np.testing.assert_allclose(single, np.linalg.solve(A.T, b), rtol=0, atol=1e-5)
 
@@ -131,7 +150,9 @@ def test_nan_singular_zero_and_single_precision():
 TIGHT = {"rtol": 1e-9, "atol": 1e-11, "solver": diffrax.Kvaerno5()}
 
 
-@pytest.mark.xfail(reason="the error estimate of DiscreteAdjoint leads to a repair, whose tangents factorize")
+@pytest.mark.xfail(
+    reason="the error estimate of DiscreteAdjoint leads to a repair, whose tangents factorize"
+)
 @pytest.mark.parametrize("name", ["discrete", pytest.param("both", marks=pytest.mark.slow)])
 def test_seventy_states(name, factorizations, monkeypatch):
     monkeypatch.setattr(runge_kutta, "MANY", 70)
@@ -147,8 +168,10 @@ def test_seventy_states(name, factorizations, monkeypatch):
     @jax.jit
     @jax.value_and_grad
     def found(q):
-        f = lambda t, y, _: q.get("A", A) @ y + q["b"] + t * q["c"]  # noqa: E731
-        return w @ adjoint.ode_solve(f, q["y0"], None, q["t0"], q["t1"], **kinds[name], **TIGHT).value
+        f = lambda t, y, _: q.get("A", A) @ y + q["b"] + t * q["c"]
+        return (
+            w @ adjoint.ode_solve(f, q["y0"], None, q["t0"], q["t1"], **kinds[name], **TIGHT).value
+        )
 
     value, bars = exponential(A, b, c, y0, w, 0.3, 1.4)
     assert error(found(given), (value, {k: bars[k] for k in given})) < 1e2 * TIGHT["rtol"]
@@ -160,9 +183,16 @@ def test_seventy_states(name, factorizations, monkeypatch):
 def test_gradient_and_hessian_when_all_stages_are_so_solved(kind, monkeypatch):
     monkeypatch.setattr(runge_kutta, "MANY", 1)
     case = coupled()
-    g = lambda case: solved(adjoint.ode_solve, kind, case, sensitivity=adjoint.DiscreteAdjoint(), **TIGHT)  # noqa: E731
-    e = lambda case: exact(kind, case)  # noqa: E731
-    assert error(jax.jit(jax.value_and_grad(g))(case), jax.value_and_grad(e)(case)) < 1e2 * TIGHT["rtol"]
+    g = lambda case: solved(
+        adjoint.ode_solve, kind, case, sensitivity=adjoint.DiscreteAdjoint(), **TIGHT
+    )
+    e = lambda case: exact(kind, case)
+    assert (
+        error(jax.jit(jax.value_and_grad(g))(case), jax.value_and_grad(e)(case))
+        < 1e2 * TIGHT["rtol"]
+    )
     along = jax.tree.map(jnp.ones_like, case)._replace(ts=jnp.array([0.0, 1.0, 2.0, 0.0]))
-    found, expected = (jax.jit(lambda c, f=f: jax.jvp(jax.grad(f), (c,), (along,))[1])(case) for f in (g, e))
+    found, expected = (
+        jax.jit(lambda c, f=f: jax.jvp(jax.grad(f), (c,), (along,))[1])(case) for f in (g, e)
+    )
     assert error(found, expected) < 1e3 * TIGHT["rtol"]

@@ -1,4 +1,6 @@
-"""The report: a page that parses, holds every text escaped and every picture, and needs nothing else."""
+"""The report: a page that parses, holds every text escaped and every picture, and needs nothing
+else.
+"""
 
 import base64
 from html.parser import HTMLParser
@@ -54,9 +56,25 @@ def report(**changes):
 
 def test_everything_is_on_the_page():
     texts = Page(report_page(report())).texts
-    for text in ("beam", "A beam.", "Converged.", "compliance", "216.81", "trusted", "nelx", "60", "elements along x"):
+    for text in (
+        "beam",
+        "A beam.",
+        "Converged.",
+        "compliance",
+        "216.81",
+        "trusted",
+        "nelx",
+        "60",
+        "elements along x",
+    ):
         assert text in texts
-    for text in ("python -m problems run beam --set 'a=b c'", "state.vti", "the final state", "jax", "0.10.2"):
+    for text in (
+        "python -m problems run beam --set 'a=b c'",
+        "state.vti",
+        "the final state",
+        "jax",
+        "0.10.2",
+    ):
         assert text in texts
 
 
@@ -86,7 +104,11 @@ def test_tables_and_captions_are_escaped():
 
 def test_pictures_are_inside_the_page():
     content = density_png([[0.0, 1.0]])
-    page = Page(report_page(report(pictures=[Picture("a.png", content, "one"), Picture("b.gif", b"GIF89a", "two")])))
+    page = Page(
+        report_page(
+            report(pictures=[Picture("a.png", content, "one"), Picture("b.gif", b"GIF89a", "two")])
+        )
+    )
     first, second = page.addresses
     assert first.startswith("data:image/png;base64,")
     assert base64.b64decode(first.partition(",")[2]) == content

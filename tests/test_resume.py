@@ -1,4 +1,6 @@
-"""``python -m problems resume``: a stopped run ends in the same bits, and every folder is answered with a sentence."""
+"""``python -m problems resume``: a stopped run ends in the same bits, and every folder is answered
+with a sentence.
+"""
 
 import csv
 import errno
@@ -24,7 +26,9 @@ from adjoint.run.run_folder import RunFolder
 from problems.__main__ import PROGRAM, main
 
 ROOT = Path(__file__).parents[1]
-ALIKE = {"JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(jax.config.read("jax_disable_most_optimizations")))}
+ALIKE = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(jax.config.read("jax_disable_most_optimizations")))
+}
 PARABOLA = ("run", "parabola", "--set", "steps=30")
 BEAM = ("run", "mbb_beam", "--set", "max_iterations=6", "--set", "filter=density")
 MMA = (*BEAM, "--set", "method=MMA", "--set", "nelx=12", "--set", "nely=4")
@@ -34,7 +38,9 @@ DESCENTS = ("run", "brachistochrone", "--set", "segments=12", "--set", "grids=2"
 @pytest.fixture(autouse=True)
 def example(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gallery with one more problem, which is part of these tests."""
-    monkeypatch.setattr(problems, "__path__", [*problems.__path__, str(ROOT / "tests" / "gallery_example")])
+    monkeypatch.setattr(
+        problems, "__path__", [*problems.__path__, str(ROOT / "tests" / "gallery_example")]
+    )
 
 
 def process(line: int, arguments: Sequence[str]) -> "subprocess.Popen[str]":
@@ -45,16 +51,22 @@ def process(line: int, arguments: Sequence[str]) -> "subprocess.Popen[str]":
 
 
 def numbers(folder: Path) -> dict[str, Any]:
-    """What has to be the same: the history without times, the pictures and states, the numbers of the result."""
+    """What has to be the same: the history without times, the pictures and states, the numbers of
+    the result.
+    """
     found: dict[str, Any] = {"names": sorted(path.name for path in folder.iterdir())}
     for path in folder.iterdir():
         if path.suffix in {".png", ".gif", ".vti"}:
             found[path.name] = path.read_bytes()
     rows = csv.DictReader((folder / "history.csv").open())
-    found["history"] = [{name: text for name, text in row.items() if name != "seconds"} for row in rows]
+    found["history"] = [
+        {name: text for name, text in row.items() if name != "seconds"} for row in rows
+    ]
     result = json.loads((folder / "result.json").read_text())
     result["last_iteration"].pop("seconds", None)
-    return found | {name: value for name, value in result.items() if name not in ("total_seconds", "made_with")}
+    return found | {
+        name: value for name, value in result.items() if name not in ("total_seconds", "made_with")
+    }
 
 
 class Killed:
@@ -62,15 +74,22 @@ class Killed:
 
     def __init__(self, arguments: Sequence[str], folder: Path):
         self.arguments = arguments
-        with pytest.MonkeyPatch.context() as patch, Lines(0, lambda: None, problem_run.WATCHED) as lines:
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            Lines(0, lambda: None, problem_run.WATCHED) as lines,
+        ):
             patch.setattr(record_module, "PAUSE", -1.0)
-            patch.setattr(problems, "__path__", [*problems.__path__, str(ROOT / "tests" / "gallery_example")])
+            patch.setattr(
+                problems, "__path__", [*problems.__path__, str(ROOT / "tests" / "gallery_example")]
+            )
             self.code = main([*arguments, "--out", str(folder)])
         self.lines = lines.count
         self.expected = numbers(folder)
 
     def check(self, seed: int, folder: Path) -> None:
-        """Killed at a line; in every second case killed again on its way from there; and resumed."""
+        """Killed at a line; in every second case killed again on its way from there; and
+        resumed.
+        """
         generator = random.Random(seed)
         self.kill(generator.randrange(1, self.lines), [*self.arguments, "--out", str(folder)])
         if not (folder / "run.json").exists() or not (folder / "run.json").read_text():
@@ -89,7 +108,10 @@ class Killed:
         child = process(line, arguments)
         _, errors = child.communicate(timeout=600)
         # What goes on may be done before it gets there.
-        assert child.returncode in (-signal.SIGKILL, *([self.code] if arguments[0] == "resume" else [])), errors
+        assert child.returncode in (
+            -signal.SIGKILL,
+            *([self.code] if arguments[0] == "resume" else []),
+        ), errors
 
 
 def killed(arguments: Sequence[str]) -> Any:
@@ -112,7 +134,9 @@ class TestKilled:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("seed", range(1, 13))
-    def test_the_example_wherever_it_is_killed(self, parabola: Killed, tmp_path: Path, seed: int) -> None:
+    def test_the_example_wherever_it_is_killed(
+        self, parabola: Killed, tmp_path: Path, seed: int
+    ) -> None:
         parabola.check(seed, tmp_path / "run")
 
     @pytest.mark.slow
@@ -144,8 +168,12 @@ class TestSignals:
         with monkeypatch.context() as patch:
             self.interrupt_at(patch, 3, number)
             assert main([*PARABOLA, "--out", str(tmp_path / "run")]) == 130
-        assert f"to go on: python -m problems resume {tmp_path / 'run'}\n" in capsys.readouterr().out
-        assert json.loads((tmp_path / "run" / "result.json").read_text())["outcome"] == "INTERRUPTED"
+        assert (
+            f"to go on: python -m problems resume {tmp_path / 'run'}\n" in capsys.readouterr().out
+        )
+        assert (
+            json.loads((tmp_path / "run" / "result.json").read_text())["outcome"] == "INTERRUPTED"
+        )
         assert main(["resume", str(tmp_path / "run")]) == 0
         said = capsys.readouterr().out
         assert "iteration            x\n        4" in said
@@ -202,7 +230,11 @@ class TestNothingCanBeWritten:
         assert numbers(tmp_path / "run") == parabola.expected
 
     def test_at_the_end_it_is_5_and_goes_on_when_there_is_room(
-        self, parabola: Killed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self,
+        parabola: Killed,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         folder = tmp_path / "run"
         written = RunFolder.write
@@ -216,22 +248,34 @@ class TestNothingCanBeWritten:
             patch.setattr(RunFolder, "write", full)
             assert main([*PARABOLA, "--out", str(folder)]) == 5
         mended = f"once that is mended: python -m problems resume {folder}"
-        assert capsys.readouterr().err == f"error: {folder / 'report.html'}: No space left on device; {mended}\n"
+        assert (
+            capsys.readouterr().err
+            == f"error: {folder / 'report.html'}: No space left on device; {mended}\n"
+        )
         # Everything has been saved.
-        monkeypatch.setattr(PROGRAM.gallery.find("parabola").module, "_descent", lambda *_: iter(()))
+        monkeypatch.setattr(
+            PROGRAM.gallery.find("parabola").module, "_descent", lambda *_: iter(())
+        )
         assert main(["resume", str(folder)]) == 0
         assert numbers(folder) == parabola.expected
 
 
 class TestFolders:
-    def test_a_run_that_is_done_stays_as_it_is(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_run_that_is_done_stays_as_it_is(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         folder = tmp_path / "run"
         assert main([*PARABOLA, "--set", "steps=5", "--out", str(folder)]) == 3
         before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
         capsys.readouterr()
         assert main(["resume", str(folder)]) == 0
-        assert "nothing to go on with: the run is done. Not converged: |x| = 3.1e-02" in capsys.readouterr().out
-        assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+        assert (
+            "nothing to go on with: the run is done. Not converged: |x| = 3.1e-02"
+            in capsys.readouterr().out
+        )
+        assert before == {
+            path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()
+        }
 
     @pytest.mark.parametrize(
         ("content", "sentence"),
@@ -241,9 +285,18 @@ class TestFolders:
             ("{", "run.json is damaged; run again what"),
             ("[]", "run.json is damaged; run again what"),
             ('{"format": 1, "problem": "parabola"}', "run.json is damaged; run again what"),
-            ('{"format": 2, "problem": "", "settings": {}, "made_with": {}}', "has format 2, expected 1"),
-            ('{"format": 1, "problem": "parabula", "settings": {}, "made_with": {}}', "did you mean parabola?"),
-            ('{"format": 1, "problem": "parabola", "settings": {"step": 1}, "made_with": {}}', "did you mean steps?"),
+            (
+                '{"format": 2, "problem": "", "settings": {}, "made_with": {}}',
+                "has format 2, expected 1",
+            ),
+            (
+                '{"format": 1, "problem": "parabula", "settings": {}, "made_with": {}}',
+                "did you mean parabola?",
+            ),
+            (
+                '{"format": 1, "problem": "parabola", "settings": {"step": 1}, "made_with": {}}',
+                "did you mean steps?",
+            ),
         ],
     )
     def test_a_folder_that_holds_no_run_of_this_version(
@@ -268,7 +321,10 @@ class TestFolders:
         content = json.loads((folder / "run.json").read_text())
         content["made_with"]["jax"] = "0.0.1"
         (folder / "run.json").write_text(json.dumps(content))
-        with pytest.warns(UserWarning, match=rf"last bits may differ .*: jax 0\.0\.1 then and {jax.__version__} now"):
+        with pytest.warns(
+            UserWarning,
+            match=rf"last bits may differ .*: jax 0\.0\.1 then and {jax.__version__} now",
+        ):
             assert main(["resume", str(folder)]) == 0
 
     def test_a_damaged_state(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -300,7 +356,13 @@ class TestFolders:
 def test_help_tells_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["resume", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    for text in ("Usage: python -m problems resume", "FOLDER", "SIGKILL", "same bits", "exit codes:"):
+    for text in (
+        "Usage: python -m problems resume",
+        "FOLDER",
+        "SIGKILL",
+        "same bits",
+        "exit codes:",
+    ):
         assert text in said
     assert main(["resume"]) == 2
     assert "requires an argument" in capsys.readouterr().err

@@ -1,4 +1,6 @@
-"""ridge_bilevel: NIST's certified coefficients, Allen's closed form of the errors and of their gradient, and a run."""
+"""ridge_bilevel: NIST's certified coefficients, Allen's closed form of the errors and of their
+gradient, and a run.
+"""
 
 from pathlib import Path
 
@@ -10,29 +12,49 @@ import pytest
 import adjoint
 from problems import ridge_bilevel
 from problems.__main__ import main
-from problems.ridge_bilevel import DEVIATION, MEAN, closed_form_errors, fit, left_out_errors, log_error
+from problems.ridge_bilevel import (
+    DEVIATION,
+    MEAN,
+    closed_form_errors,
+    fit,
+    left_out_errors,
+    log_error,
+)
 
-# https://www.itl.nist.gov/div898/strd/lls/data/LINKS/DATA/Longley.dat, certified values: intercept, then the six regressors.
-CERTIFIED = np.array([
-    -3482258.63459582, 15.0618722713733, -0.358191792925910e-1, -2.02022980381683, -1.03322686717359,
-    -0.511041056535807e-1, 1829.15146461355,
-])  # fmt: skip
+# https://www.itl.nist.gov/div898/strd/lls/data/LINKS/DATA/Longley.dat, certified values: intercept,
+# then the six regressors.
+CERTIFIED = np.array(
+    [
+        -3482258.63459582,
+        15.0618722713733,
+        -0.358191792925910e-1,
+        -2.02022980381683,
+        -1.03322686717359,
+        -0.511041056535807e-1,
+        1829.15146461355,
+    ]
+)
 
 
 def test_without_penalties_the_coefficients_are_the_certified_ones() -> None:
     w = adjoint.require(jax.jit(fit)(jnp.zeros(6), jnp.ones(16)))
     effects = np.asarray(w.effects) / DEVIATION
-    # The normal equations of these standardized data have a condition number of 1e4, which the intercept feels most.
+    # The normal equations of these standardized data have a condition number of 1e4, which the
+    # intercept feels most.
     np.testing.assert_allclose(effects, CERTIFIED[1:], rtol=1e-9)
     np.testing.assert_allclose(float(w.intercept) - MEAN @ effects, CERTIFIED[0], rtol=1e-9)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "p", [np.linspace(-6.0, 3.0, 6), pytest.param(np.zeros(6), marks=pytest.mark.slow)], ids=["spread", "equal"]
+    "p",
+    [np.linspace(-6.0, 3.0, 6), pytest.param(np.zeros(6), marks=pytest.mark.slow)],
+    ids=["spread", "equal"],
 )
 def test_the_errors_and_their_derivatives_have_the_closed_form(p: np.ndarray) -> None:
-    np.testing.assert_allclose(jax.jit(left_out_errors)(jnp.asarray(p)), closed_form_errors(p), rtol=1e-9)
+    np.testing.assert_allclose(
+        jax.jit(left_out_errors)(jnp.asarray(p)), closed_form_errors(p), rtol=1e-9
+    )
 
     def closed_form(p: jax.Array) -> jax.Array:
         X = jnp.column_stack([jnp.ones(16), ridge_bilevel.STANDARDIZED])
@@ -42,8 +64,12 @@ def test_the_errors_and_their_derivatives_have_the_closed_form(p: np.ndarray) ->
         return jnp.log(jnp.mean(errors**2))
 
     p = jnp.asarray(p)
-    np.testing.assert_allclose(jax.jit(jax.grad(log_error))(p), jax.grad(closed_form)(p), rtol=1e-8, atol=1e-9)
-    np.testing.assert_allclose(jax.jit(jax.hessian(log_error))(p), jax.hessian(closed_form)(p), rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(
+        jax.jit(jax.grad(log_error))(p), jax.grad(closed_form)(p), rtol=1e-8, atol=1e-9
+    )
+    np.testing.assert_allclose(
+        jax.jit(jax.hessian(log_error))(p), jax.hessian(closed_form)(p), rtol=1e-7, atol=1e-8
+    )
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
-"""robertson: species and sensitivities against published numbers, exact laws and an independent solver, and a run."""
+"""robertson: species and sensitivities against published numbers, exact laws and an independent
+solver, and a run.
+"""
 
 from pathlib import Path
 
@@ -31,12 +33,17 @@ Q = log_k(Settings())
 RTOL = 1e-8
 TIMES = np.append(PUBLISHED_TIMES, [4e10, 1e11])
 SAMPLES = jax.jit(
-    lambda q: (species(q, jnp.asarray(TIMES), RTOL), jax.jacfwd(lambda q: species(q, jnp.asarray(TIMES), RTOL))(q))
+    lambda q: (
+        species(q, jnp.asarray(TIMES), RTOL),
+        jax.jacfwd(lambda q: species(q, jnp.asarray(TIMES), RTOL))(q),
+    )
 )
 
 
 def reference(ts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """y and k dy/dk by SciPy's Radau on the variational equations, their Jacobians written by hand."""
+    """y and k dy/dk by SciPy's Radau on the variational equations, their Jacobians written by
+    hand.
+    """
 
     def rates(t: float, z: np.ndarray) -> np.ndarray:
         y, S = z[:3], z[3:].reshape(3, 3)
@@ -50,7 +57,9 @@ def reference(ts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.concatenate([[ba - ab, ab - ba - bc, bc], (by_y @ S + by_log_k).ravel()])
 
     start = np.concatenate([[1.0], np.zeros(11)])
-    found = scipy.integrate.solve_ivp(rates, (0, ts[-1]), start, method="Radau", rtol=1e-9, atol=1e-13, t_eval=ts)
+    found = scipy.integrate.solve_ivp(
+        rates, (0, ts[-1]), start, method="Radau", rtol=1e-9, atol=1e-13, t_eval=ts
+    )
     assert found.success
     return found.y[:3].T, found.y[3:].T.reshape(-1, 3, 3)
 
@@ -115,4 +124,6 @@ def test_the_dae_is_the_ode() -> None:
 @pytest.mark.slow
 def test_a_run_leaves_its_picture(tmp_path: Path) -> None:
     assert main(["run", "robertson", "--out", str(tmp_path / "run")]) == 0
-    assert {"species.png", "history.csv", "report.html"} <= {f.name for f in (tmp_path / "run").iterdir()}
+    assert {"species.png", "history.csv", "report.html"} <= {
+        f.name for f in (tmp_path / "run").iterdir()
+    }

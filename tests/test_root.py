@@ -1,7 +1,8 @@
 """root: derivatives against closed forms in every mode, what is not a root, and what is refused.
 
-The two-equation example with its gradient and Hessian in closed form: S. G. Johnson, Notes on Adjoint Methods for 18.335; at
-p = (1, 2, 1) the root is (1, 1), and g = |x| has the gradient and Hessian below, by implicit differentiation by hand.
+The two-equation example with its gradient and Hessian in closed form: S. G. Johnson, Notes on
+Adjoint Methods for 18.335; at p = (1, 2, 1) the root is (1, 1), and g = |x| has the gradient and
+Hessian below, by implicit differentiation by hand.
 """
 
 import jax
@@ -50,19 +51,27 @@ def test_derivatives_equal_the_closed_forms(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["LU", pytest.param("sparse", marks=pytest.mark.slow), pytest.param("GMRES", marks=pytest.mark.slow)]
+    "name",
+    [
+        "LU",
+        pytest.param("sparse", marks=pytest.mark.slow),
+        pytest.param("GMRES", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.slow
 def test_second_derivatives_inside_scan_and_vmap(name):
     def g(p):
         def step(total, scale):
-            # Scaling all of p by s turns the root (1, 1) elsewhere; s = 1 twice, so that the closed form serves.
+            # Scaling all of p by s turns the root (1, 1) elsewhere; s = 1 twice, so that the closed
+            # form serves.
             return total + norm_of_root(scale * p, **METHODS[name]), None
 
         return jax.lax.scan(step, 0.0, jnp.ones(2))[0]
 
     def h(p):
-        return jnp.sum(jax.vmap(lambda scale: norm_of_root(scale * p, **METHODS[name]))(jnp.ones(2)))
+        return jnp.sum(
+            jax.vmap(lambda scale: norm_of_root(scale * p, **METHODS[name]))(jnp.ones(2))
+        )
 
     for f in (g, h):
         np.testing.assert_allclose(jax.jit(jax.grad(f))(P), 2 * GRADIENT, rtol=1e-8)
@@ -75,14 +84,20 @@ def test_second_derivatives_inside_scan_and_vmap(name):
 @pytest.mark.slow
 def test_forward_mode():
     direction = jnp.array([1.0, -1.0, 2.0])
-    np.testing.assert_allclose(jax.jvp(norm_of_root, (P,), (direction,))[1], GRADIENT @ direction, rtol=1e-10)
+    np.testing.assert_allclose(
+        jax.jvp(norm_of_root, (P,), (direction,))[1], GRADIENT @ direction, rtol=1e-10
+    )
     np.testing.assert_allclose(jax.jit(jax.jacfwd(norm_of_root))(P), GRADIENT, rtol=1e-10)
     np.testing.assert_allclose(jax.jit(jax.jacfwd(jax.jacfwd(norm_of_root)))(P), HESSIAN, rtol=1e-9)
 
 
 def nonnormal(n, seed=0):
     rng = np.random.default_rng(seed)
-    return np.eye(n) * 3 + np.triu(rng.normal(size=(n, n)), 1) / np.sqrt(n) + 0.3 * rng.normal(size=(n, n)) / np.sqrt(n)
+    return (
+        np.eye(n) * 3
+        + np.triu(rng.normal(size=(n, n)), 1) / np.sqrt(n)
+        + 0.3 * rng.normal(size=(n, n)) / np.sqrt(n)
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 50])
@@ -104,7 +119,9 @@ def test_the_gradient_of_a_nonlinear_system_is_verified():
     A = jnp.asarray(nonnormal(7))
 
     def g(p):
-        x = adjoint.root(lambda x, p: A @ x + 0.1 * p["scale"] * jnp.roll(x, 1) ** 3 - p["load"], jnp.zeros(7), p).value
+        x = adjoint.root(
+            lambda x, p: A @ x + 0.1 * p["scale"] * jnp.roll(x, 1) ** 3 - p["load"], jnp.zeros(7), p
+        ).value
         return jnp.sum(jnp.sin(x))
 
     p = {"scale": jnp.asarray(1.3), "load": jnp.linspace(-1.0, 2.0, 7)}
@@ -141,8 +158,10 @@ def test_the_derivative_takes_one_transpose_solve_and_no_further_factorization()
 @pytest.mark.slow
 def test_the_root_and_its_derivative_do_not_depend_on_the_start_or_on_the_scale_of_F():
     def derivative(start, scale):
-        F = lambda x, p: scale * (x**3 + x - p)  # noqa: E731
-        return jax.grad(lambda p: adjoint.root(F, jnp.array([start]), p).value[0])(jnp.array([10.0]))
+        F = lambda x, p: scale * (x**3 + x - p)
+        return jax.grad(lambda p: adjoint.root(F, jnp.array([start]), p).value[0])(
+            jnp.array([10.0])
+        )
 
     for start, scale in [(0.0, 1.0), (-50.0, 1e-12), (300.0, 1e12)]:
         np.testing.assert_allclose(derivative(start, scale), [1 / 13], rtol=1e-9)
@@ -201,7 +220,9 @@ def test_what_is_not_a_regular_root_is_nan_in_value_and_gradient(F, start, p, st
 
 def test_a_root_close_to_a_fold_but_regular_is_right():
     # x = sqrt(p), dx/dp = 1 / (2 sqrt(p))
-    gradient = jax.grad(lambda p: adjoint.root(lambda x, p: x**2 - p, jnp.array([1.0]), p).value[0])(jnp.array([1e-8]))
+    gradient = jax.grad(
+        lambda p: adjoint.root(lambda x, p: x**2 - p, jnp.array([1.0]), p).value[0]
+    )(jnp.array([1e-8]))
     np.testing.assert_allclose(gradient, [5000.0], rtol=1e-7)
 
 
@@ -211,7 +232,9 @@ def test_only_the_bad_lane_of_a_batch_fails():
     solution = jax.jit(solve)(jnp.array([[4.0], [-1.0], [9.0]]))
     np.testing.assert_array_equal(np.isnan(solution.value[:, 0]), [False, True, False])
     np.testing.assert_allclose(solution.value[[0, 2], 0], [2.0, 3.0], rtol=1e-12)
-    gradient = jax.vmap(jax.grad(lambda p: adjoint.root(lambda x, p: x**2 - p, jnp.array([1.0]), p).value[0]))
+    gradient = jax.vmap(
+        jax.grad(lambda p: adjoint.root(lambda x, p: x**2 - p, jnp.array([1.0]), p).value[0])
+    )
     bars = gradient(jnp.array([[4.0], [-1.0], [9.0]]))
     np.testing.assert_allclose(bars[[0, 2], 0], [0.25, 1 / 6], rtol=1e-10)
     assert np.isnan(bars[1, 0])
@@ -219,7 +242,9 @@ def test_only_the_bad_lane_of_a_batch_fails():
 
 def test_what_the_residual_closes_over_is_differentiated():
     def closes_over(p):
-        return adjoint.root(lambda x, q: x**3 + p * x - q, jnp.array([1.0]), jnp.array([10.0])).value[0]
+        return adjoint.root(
+            lambda x, q: x**3 + p * x - q, jnp.array([1.0]), jnp.array([10.0])
+        ).value[0]
 
     np.testing.assert_allclose(closes_over(1.0), 2.0, rtol=1e-12)
     # dx/dp = -x / (3 x^2 + p).
@@ -231,10 +256,22 @@ def test_what_the_residual_closes_over_is_differentiated():
     ("F", "x0", "p", "error", "match"),
     [
         (lambda x, p: x[:1] - p, jnp.ones(2), jnp.ones(1), ValueError, "1 entries for 2 unknowns"),
-        (lambda x, p: x - p * 1j, jnp.ones(2), jnp.ones(2), TypeError, "complex128 for unknowns in float64"),
+        (
+            lambda x, p: x - p * 1j,
+            jnp.ones(2),
+            jnp.ones(2),
+            TypeError,
+            "complex128 for unknowns in float64",
+        ),
         (lambda x, _: x, jnp.ones(2), {}, TypeError, "at least one array"),
         (lambda x, p: x - p, jnp.arange(2), jnp.ones(2), TypeError, "floating-point"),
-        (lambda x, p: x - p, jnp.ones(2, jnp.float32), jnp.ones(2), TypeError, "float64 for unknowns in float32"),
+        (
+            lambda x, p: x - p,
+            jnp.ones(2, jnp.float32),
+            jnp.ones(2),
+            TypeError,
+            "float64 for unknowns in float32",
+        ),
     ],
 )
 def test_what_is_no_root_problem_is_refused(F, x0, p, error, match):

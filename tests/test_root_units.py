@@ -1,4 +1,6 @@
-"""No verdict on a root, and no step towards it, depends on the units of the equations and of the unknowns."""
+"""No verdict on a root, and no step towards it, depends on the units of the equations and of the
+unknowns.
+"""
 
 from typing import Any
 
@@ -40,12 +42,14 @@ FAR = 4.0 * RNG.normal(size=N)
 
 @pytest.fixture(scope="module")
 def solve() -> Any:
-    """The root of r_i (A (x / c) + (x / c)^3 - p)_i in units of c, its status, iterations and gradient; compiled once each."""
+    """The root of r_i (A (x / c) + (x / c)^3 - p)_i in units of c, its status, iterations and
+    gradient; compiled once each.
+    """
     compiled: dict[str, Any] = {}
 
     def make(name: str) -> Any:
         def first(p: Any, r: Any, c: Any, start: Any) -> Any:
-            F = lambda x, p: r * (jnp.asarray(A) @ (x / c) + (x / c) ** 3 - p)  # noqa: E731
+            F = lambda x, p: r * (jnp.asarray(A) @ (x / c) + (x / c) ** 3 - p)
             solution = root(F, c * start, p, **SOLVERS[name])
             return solution.value[0] / c[0], solution
 
@@ -53,7 +57,9 @@ def solve() -> Any:
 
     def run(name: str, r: Any, c: Any, start: Any) -> Any:
         compiled.setdefault(name, make(name))
-        gradient, solution = compiled[name](jnp.asarray(P), *(jnp.asarray(v, float) for v in (r, c, start)))
+        gradient, solution = compiled[name](
+            jnp.asarray(P), *(jnp.asarray(v, float) for v in (r, c, start))
+        )
         return solution.value / c, int(solution.status), int(solution.stats["iterations"]), gradient
 
     return run
@@ -73,7 +79,8 @@ def assert_no_units(solve: Any, name: str, base: float, largest: int) -> None:
         found = solve(name, base ** np.array(rows, float), base ** np.array(columns, float), start)
         assert expected[1] == int(Status.SUCCESS)
         assert found[1] == expected[1]
-        # Steps that are solved to a tenth of the residual are others where a scale is rounded otherwise.
+        # Steps that are solved to a tenth of the residual are others where a scale is rounded
+        # otherwise.
         slack = 8 if name == "NewtonKrylov" else 0
         assert where == "root" or abs(found[2] - expected[2]) <= slack
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-9)
@@ -90,18 +97,22 @@ def test_direct_solvers_know_no_units(solve: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["GMRES", "NewtonKrylov"])
 def test_iterative_solvers_know_no_units(solve: Any, name: str) -> None:
-    """Their tolerance holds for rows within 1e3 of each other; in steps of that they are brought together."""
+    """Their tolerance holds for rows within 1e3 of each other; in steps of that they are brought
+    together.
+    """
     assert_no_units(solve, name, 1024.0, 3)
 
 
 @pytest.mark.parametrize("solver", [CG(), MINRES()])
 def test_symmetric_solvers_know_no_units_of_a_gradient(solver: Any) -> None:
-    """The gradient of f(x / c) is 1/c times that of f: its Jacobian stays symmetric, and is scaled from both sides."""
+    """The gradient of f(x / c) is 1/c times that of f: its Jacobian stays symmetric, and is scaled
+    from both sides.
+    """
     S = jnp.asarray((A + A.T) / 2 + 2 * np.eye(N))
 
     @jax.jit
     def found(c: Any) -> Any:
-        F = lambda x, p: (S @ (x / c) + (x / c) ** 3 - p) / c  # noqa: E731
+        F = lambda x, p: (S @ (x / c) + (x / c) ** 3 - p) / c
         solution = root(F, jnp.zeros(N), jnp.asarray(P), linear_solver=solver)
         return solution.value / c, solution.status, solution.stats["correction"]
 
@@ -115,11 +126,15 @@ def test_symmetric_solvers_know_no_units_of_a_gradient(solver: Any) -> None:
 
 @pytest.mark.parametrize("unit", [1.0, 1e-9, 1e9])
 def test_folds_are_folds_in_any_unit(unit: float) -> None:
-    """x^2 = 0, the turning point of a limb, and an equation beside it that is regular and in other units."""
+    """x^2 = 0, the turning point of a limb, and an equation beside it that is regular and in other
+    units.
+    """
 
     @jax.jit
     def statuses(row: Any, column: Any) -> Any:
-        double = root(lambda x, p: row * ((x / column) ** 2 - p), column * jnp.ones(1), jnp.zeros(1)).status
+        double = root(
+            lambda x, p: row * ((x / column) ** 2 - p), column * jnp.ones(1), jnp.zeros(1)
+        ).status
 
         def limb(x: Any, p: Any) -> Any:
             """The load p = x - x^3 / 3 has its largest value, 2/3, at x = 1."""
@@ -139,7 +154,7 @@ def test_folds_are_folds_in_any_unit(unit: float) -> None:
 
 def test_a_small_unknown_beside_a_large_one_is_found_to_its_own_digits() -> None:
     """A pressure of 1e5 and a width of 1e-9, coupled: w^3 = k / p, p = a + b w."""
-    F = lambda x, q: jnp.array([x[1] ** 3 * x[0] - q, x[0] - 1e5 - 1e12 * x[1]])  # noqa: E731
+    F = lambda x, q: jnp.array([x[1] ** 3 * x[0] - q, x[0] - 1e5 - 1e12 * x[1]])
     solution = root(F, jnp.array([3e5, 2e-8]), jnp.array(1e-22))
     w = float(solution.value[1])
     assert solution.status.ok
@@ -147,8 +162,10 @@ def test_a_small_unknown_beside_a_large_one_is_found_to_its_own_digits() -> None
 
 
 def test_an_unknown_that_is_zero_needs_no_size_of_its_own() -> None:
-    """x_1 = x_0 - p and x_0 = p: the second is zero but for rounding, and Newton's method ends all the same."""
-    F = lambda x, p: jnp.array([1e8 * (x[0] ** 2 - p**2), 1e-3 * (x[1] - (x[0] - p))])  # noqa: E731
+    """x_1 = x_0 - p and x_0 = p: the second is zero but for rounding, and Newton's method ends all
+    the same.
+    """
+    F = lambda x, p: jnp.array([1e8 * (x[0] ** 2 - p**2), 1e-3 * (x[1] - (x[0] - p))])
     solution = root(F, jnp.array([0.3, 0.0]), jnp.array(0.1), Newton(max_steps=15))
     assert solution.status.ok
     np.testing.assert_allclose(solution.value, [0.1, 0.0], atol=1e-15)
@@ -163,7 +180,13 @@ def test_an_algebraic_equation_of_a_dae_may_have_any_unit(unit: float) -> None:
 
     def end(p: Any) -> Any:
         solution = ode_solve(
-            f, jnp.array([0.5, 0.75]), p, 0.0, 1.0, solver=diffrax.Kvaerno5(), mass_matrix=np.diag([1.0, 0.0])
+            f,
+            jnp.array([0.5, 0.75]),
+            p,
+            0.0,
+            1.0,
+            solver=diffrax.Kvaerno5(),
+            mass_matrix=np.diag([1.0, 0.0]),
         )
         return solution.value[0], solution.status
 
@@ -177,7 +200,9 @@ def test_an_algebraic_equation_of_a_dae_may_have_any_unit(unit: float) -> None:
 
 
 def test_a_steady_state_of_reactions_may_have_any_units() -> None:
-    """a' = p - k1 a, b' = k1 a - k2 b^2 in mol, with b counted in molecules per second and its rate 1e9 times as fast."""
+    """a' = p - k1 a, b' = k1 a - k2 b^2 in mol, with b counted in molecules per second and its rate
+    1e9 times as fast.
+    """
 
     @jax.jit
     def rest(count: Any, rate: Any) -> Any:
@@ -199,7 +224,11 @@ def test_a_steady_state_of_reactions_may_have_any_units() -> None:
 
 
 def test_a_minimizer_in_other_units() -> None:
-    found = jax.jit(lambda c: argmin(lambda x, p: jnp.sum((x / c - p) ** 2 + (x / c) ** 4), jnp.zeros(2), jnp.ones(2)))
+    found = jax.jit(
+        lambda c: argmin(
+            lambda x, p: jnp.sum((x / c - p) ** 2 + (x / c) ** 4), jnp.zeros(2), jnp.ones(2)
+        )
+    )
     expected = found(jnp.ones(2))
     for c in ([1e6, 1e6], [1e-5, 1e-5]):
         solution = found(jnp.asarray(c))

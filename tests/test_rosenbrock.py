@@ -1,4 +1,6 @@
-"""rosenbrock: the published value at the published start, the minimum, and steps that the valley leaves where it is flat."""
+"""rosenbrock: the published value at the published start, the minimum, and steps that the valley
+leaves where it is flat.
+"""
 
 from pathlib import Path
 
@@ -14,7 +16,9 @@ VALLEY = Settings(max_steps=100)
 
 
 def test_the_value_at_the_published_start_is_the_published_one() -> None:
-    """24.2 at (-1.2, 1): Rosenbrock (1960), and J. J. More et al., ACM Trans. Math. Softw. 7 (1981) 17-41, problem 1."""
+    """24.2 at (-1.2, 1): Rosenbrock (1960), and J. J. More et al., ACM Trans. Math. Softw. 7 (1981)
+    17-41, problem 1.
+    """
     np.testing.assert_allclose(valley(VALLEY, jnp.array([-1.2, 1.0])), 24.2, rtol=1e-14)
     np.testing.assert_allclose(valley(VALLEY, jnp.ones(2)), 0.0, atol=0)
 
@@ -25,7 +29,9 @@ def test_a_path_leads_from_the_start_down_to_the_minimum(method: str) -> None:
     assert path.solution.status == adjoint.Status.SUCCESS
     assert distance(path) < 1e-8
     np.testing.assert_allclose(path.x[0], (-1.2, 1.0), rtol=0)
-    np.testing.assert_allclose(path.value, [valley(VALLEY, jnp.asarray(x)) for x in path.x], atol=1e-13)
+    np.testing.assert_allclose(
+        path.value, [valley(VALLEY, jnp.asarray(x)) for x in path.x], atol=1e-13
+    )
     assert np.all(np.diff(path.value) <= 0)
 
 
@@ -39,10 +45,16 @@ def test_every_method_but_steepest_descent_is_through_in_a_hundred_steps(method:
 def test_a_run_leaves_its_pictures(tmp_path: Path) -> None:
     """A valley that is hardly curved, so that steepest descent does not take long."""
     assert main(["run", "rosenbrock", "--set", "steepness=1", "--out", str(tmp_path / "run")]) == 0
-    assert {"paths.png", "values.png", "history.csv", "report.html"} <= {f.name for f in (tmp_path / "run").iterdir()}
+    assert {"paths.png", "values.png", "history.csv", "report.html"} <= {
+        f.name for f in (tmp_path / "run").iterdir()
+    }
 
 
 @pytest.mark.slow
-def test_a_run_that_is_cut_short_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "rosenbrock", "--set", "max_steps=100", "--out", str(tmp_path / "run")]) == 3
+def test_a_run_that_is_cut_short_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["run", "rosenbrock", "--set", "max_steps=100", "--out", str(tmp_path / "run")]) == 3
+    )
     assert "Not all methods end at (1, 1)" in capsys.readouterr().out

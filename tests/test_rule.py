@@ -1,4 +1,6 @@
-"""A value with a derivative of its own, against JAX's derivatives of the formula that the value comes from, in every mode."""
+"""A value with a derivative of its own, against JAX's derivatives of the formula that the value
+comes from, in every mode.
+"""
 
 import itertools
 from typing import Any
@@ -19,7 +21,9 @@ def formula(p: Any, q: Any, k: Any) -> Any:
 
 
 def rule(y: Any, operands: Any, tangents: Any, fixed: Any) -> Any:
-    """Written with y, as implicit derivatives are, so that a y taken for a constant shows at the second order."""
+    """Written with y, as implicit derivatives are, so that a y taken for a constant shows at the
+    second order.
+    """
     _, q, k = operands
     p_dot, q_dot, k_dot = tangents
     assert k_dot.dtype == jax.dtypes.float0
@@ -44,22 +48,41 @@ MODES = {
 }
 PLACES = {
     "plain": lambda f: lambda p, q: jnp.sum(jnp.sin(f(p, q))),
-    "scan": lambda f: lambda p, q: jax.lax.scan(lambda s, _: (s + f(p + s, q), None), p, length=2)[0].sum(),
-    "map": lambda f: lambda p, q: jnp.sum(jax.lax.map(lambda s: f(p, s * q), jnp.array([0.5, 2.0])) ** 2),
-    "vmap over p": lambda f: lambda p, q: jnp.sum(jax.vmap(lambda s: f(s * p, q))(jnp.array([0.5, 2.0])) ** 2),
-    "vmap over q": lambda f: lambda p, q: jnp.sum(jax.vmap(lambda s: f(p, s * q))(jnp.array([0.5, 2.0])) ** 2),
+    "scan": lambda f: (
+        lambda p, q: jax.lax.scan(lambda s, _: (s + f(p + s, q), None), p, length=2)[0].sum()
+    ),
+    "map": lambda f: (
+        lambda p, q: jnp.sum(jax.lax.map(lambda s: f(p, s * q), jnp.array([0.5, 2.0])) ** 2)
+    ),
+    "vmap over p": lambda f: (
+        lambda p, q: jnp.sum(jax.vmap(lambda s: f(s * p, q))(jnp.array([0.5, 2.0])) ** 2)
+    ),
+    "vmap over q": lambda f: (
+        lambda p, q: jnp.sum(jax.vmap(lambda s: f(p, s * q))(jnp.array([0.5, 2.0])) ** 2)
+    ),
     "vmap of vmap": lambda f: (
         lambda p, q: jnp.sum(
-            jax.vmap(jax.vmap(f, (None, 0)), (0, None))(jnp.stack([p, 2 * p]), jnp.stack([q, q + 1, q**2])) ** 2
+            jax.vmap(jax.vmap(f, (None, 0)), (0, None))(
+                jnp.stack([p, 2 * p]), jnp.stack([q, q + 1, q**2])
+            )
+            ** 2
         )
     ),
     "checkpoint": lambda f: lambda p, q: jnp.sum(jax.checkpoint(f)(p, q) ** 2),
 }
 
 
-FAST = [(mode, place) for mode in ("grad", "hessian", "reverse over reverse") for place in ("scan", "vmap of vmap")]
+FAST = [
+    (mode, place)
+    for mode in ("grad", "hessian", "reverse over reverse")
+    for place in ("scan", "vmap of vmap")
+]
 FAST += [("jacfwd", "vmap over p")]
-SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in itertools.product(MODES, PLACES) if case not in FAST]
+SLOW = [
+    pytest.param(*case, marks=pytest.mark.slow)
+    for case in itertools.product(MODES, PLACES)
+    if case not in FAST
+]
 
 
 @pytest.mark.parametrize(("mode", "place"), [*FAST, *SLOW])
@@ -81,6 +104,6 @@ def test_eager_and_vmap_of_derivatives() -> None:
 
 def test_the_value_is_kept_bit_by_bit_and_what_is_fixed_has_no_derivative() -> None:
     y = jnp.array([1.0, np.nextafter(2.0, 3.0)])
-    only_fixed = lambda q: attach_derivative(lambda _y, _p, p_dot, q: q * p_dot, y, jnp.ones(2), q)  # noqa: E731
+    only_fixed = lambda q: attach_derivative(lambda _y, _p, p_dot, q: q * p_dot, y, jnp.ones(2), q)
     np.testing.assert_array_equal(only_fixed(3.0), y)
     np.testing.assert_array_equal(jax.jacfwd(only_fixed)(3.0), 0)

@@ -1,4 +1,6 @@
-"""The output folder: claimed once, written whole files at a time, and a sentence where it cannot be."""
+"""The output folder: claimed once, written whole files at a time, and a sentence where it cannot
+be.
+"""
 
 import errno
 import os
@@ -57,7 +59,9 @@ def test_of_two_runs_that_claim_an_empty_folder_together_one_is_refused(tmp_path
 
 
 def test_claim_new_counts_on_when_the_name_is_taken(tmp_path):
-    paths = [RunFolder.claim_new(tmp_path / "runs", "beam", "command.txt", "").path for _ in range(3)]
+    paths = [
+        RunFolder.claim_new(tmp_path / "runs", "beam", "command.txt", "").path for _ in range(3)
+    ]
     assert [p.name for p in paths] == ["beam", "beam-2", "beam-3"]
 
 
@@ -69,7 +73,9 @@ def test_a_folder_under_or_at_a_regular_file_is_an_os_error(tmp_path, below):
     assert (tmp_path / "file").read_text() == "content"
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a file system that refuses everybody")
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason="needs a file system that refuses everybody"
+)
 def test_an_unwritable_folder_is_an_os_error():
     with pytest.raises(OSError, match="/proc/"):
         RunFolder.claim(Path("/proc/run"), "command.txt", "")
@@ -102,7 +108,10 @@ def test_a_write_that_fails_keeps_the_old_version_and_names_the_file(tmp_path):
 def test_a_folder_belongs_to_one_process_until_it_is_closed(tmp_path):
     pytest.importorskip("fcntl")
     with RunFolder.claim(tmp_path, "command.txt", ""):
-        for claim in (lambda: RunFolder.take_over(tmp_path), lambda: RunFolder.claim(tmp_path, "command.txt", "")):
+        for claim in (
+            lambda: RunFolder.take_over(tmp_path),
+            lambda: RunFolder.claim(tmp_path, "command.txt", ""),
+        ):
             with pytest.raises(FolderInUseError, match="another process works in the folder"):
                 claim()
     with RunFolder.take_over(tmp_path) as folder:
@@ -111,9 +120,17 @@ def test_a_folder_belongs_to_one_process_until_it_is_closed(tmp_path):
 
 def test_a_lock_ends_with_its_process(tmp_path):
     pytest.importorskip("fcntl")
-    code = "import sys; from pathlib import Path; from adjoint.run.run_folder import RunFolder; import os, signal\n"
-    code += "folder = RunFolder.claim(Path(sys.argv[1]), 'command.txt', ''); os.kill(os.getpid(), signal.SIGKILL)"
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, cwd=Path(__file__).parents[1])
+    code = (
+        "import sys; from pathlib import Path; from adjoint.run.run_folder import RunFolder; "
+        "import os, signal\n"
+    )
+    code += (
+        "folder = RunFolder.claim(Path(sys.argv[1]), 'command.txt', ''); os.kill(os.getpid(), "
+        "signal.SIGKILL)"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], check=False, cwd=Path(__file__).parents[1]
+    )
     assert killed.returncode == -signal.SIGKILL
     RunFolder.take_over(tmp_path).close()
 

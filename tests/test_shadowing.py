@@ -1,4 +1,6 @@
-"""shadowing_sensitivity: closed-form averages, exact relations on the Lorenz attractor, failures."""
+"""shadowing_sensitivity: closed-form averages, exact relations on the Lorenz attractor,
+failures.
+"""
 
 from functools import partial
 
@@ -59,13 +61,22 @@ def average_square(p):
 
 
 LORENZ = {
-    name: jnp.array(v) for name, v in {"sigma": 10.0, "rho": 28.0, "beta": 8 / 3, "rate": 1.0, "unit": 1.0}.items()
+    name: jnp.array(v)
+    for name, v in {"sigma": 10.0, "rho": 28.0, "beta": 8 / 3, "rate": 1.0, "unit": 1.0}.items()
 }
-ROTOR = {name: jnp.array(v) for name, v in {"omega": 6.0, "a": 3.6, "R": 1.5, "factor": 0.7}.items()}
+ROTOR = {
+    name: jnp.array(v) for name, v in {"omega": 6.0, "a": 3.6, "R": 1.5, "factor": 0.7}.items()
+}
 FORCED = (jnp.array(1.7), jnp.array(0.9), jnp.array(6.3))
 
 solve_lorenz = partial(
-    adjoint.shadowing_sensitivity, lorenz, jnp.ones(3), t0=0.0, running_cost=height, transient=30.0, segments=512
+    adjoint.shadowing_sensitivity,
+    lorenz,
+    jnp.ones(3),
+    t0=0.0,
+    running_cost=height,
+    transient=30.0,
+    segments=512,
 )
 solve_rotor = partial(
     adjoint.shadowing_sensitivity,
@@ -128,7 +139,9 @@ class TestLorenz:
         # A slower clock changes no average; a unit of length changes it by itself.
         assert abs(gradient["rate"]) < 1e-3
         np.testing.assert_allclose(gradient["unit"], average, rtol=5e-4)
-        assert solution.stats["gradient_error"][3] < 0.02  # of rho, the fourth in the order of names
+        assert (
+            solution.stats["gradient_error"][3] < 0.02
+        )  # of rho, the fourth in the order of names
         assert abs(average - 23.55) < 4 * solution.stats["average_error"]
 
     @pytest.mark.parametrize(
@@ -147,14 +160,24 @@ class TestLorenz:
         solution = solve_lorenz(p, t1=t1)
         assert solution.status.name == status
         assert all(np.isnan(leaf) for leaf in jax.tree.leaves(solution.value))
-        with pytest.raises(adjoint.SolveError, match=r"shadowing_sensitivity \(3 states, 512 segments"):
+        with pytest.raises(
+            adjoint.SolveError, match=r"shadowing_sensitivity \(3 states, 512 segments"
+        ):
             adjoint.require(solution)
 
     @pytest.mark.slow
     def test_the_errors_are_no_smaller_than_the_spread(self):
-        starts = jnp.asarray(np.random.default_rng(0).normal(size=(24, 3)) * 5 + np.array([0, 0, 25]))
+        starts = jnp.asarray(
+            np.random.default_rng(0).normal(size=(24, 3)) * 5 + np.array([0, 0, 25])
+        )
         function = partial(
-            adjoint.shadowing_sensitivity, lorenz, t0=0.0, t1=130.0, running_cost=height, transient=30.0, segments=512
+            adjoint.shadowing_sensitivity,
+            lorenz,
+            t0=0.0,
+            t1=130.0,
+            running_cost=height,
+            transient=30.0,
+            segments=512,
         )
         solution = jax.vmap(lambda start: function(start, LORENZ))(starts)
         average, gradient = adjoint.require(solution)
@@ -171,7 +194,14 @@ class TestLorenz:
             return lorenz(t, state, p)[2]
 
         solution = adjoint.shadowing_sensitivity(
-            lorenz, jnp.ones(3), LORENZ, 0.0, 230.0, running_cost=rate_of_height, transient=30.0, segments=1024
+            lorenz,
+            jnp.ones(3),
+            LORENZ,
+            0.0,
+            230.0,
+            running_cost=rate_of_height,
+            transient=30.0,
+            segments=1024,
         )
         average, gradient = adjoint.require(solution)
         assert abs(average) < 1e-3
@@ -191,7 +221,14 @@ def test_at_rest_the_gradient_is_that_of_the_equilibrium():
     p = jnp.array([1.3, 0.8])
     average, gradient = adjoint.require(
         adjoint.shadowing_sensitivity(
-            decay, jnp.array([5.0, 1.0]), p, 0.0, 300.0, running_cost=first, transient=100.0, segments=256
+            decay,
+            jnp.array([5.0, 1.0]),
+            p,
+            0.0,
+            300.0,
+            running_cost=first,
+            transient=100.0,
+            segments=256,
         )
     )
     expected, derivative = jax.value_and_grad(lambda p: p[1] / (p[0] - 0.5 / 3))(p)
@@ -209,7 +246,14 @@ def test_derivatives_of_the_result_are_refused():
             return forced(t, y, (k, *p))
 
         return adjoint.shadowing_sensitivity(
-            f, {"y": jnp.array(0.2)}, FORCED[1:], 0.0, 9.0, running_cost=square, transient=1.0, segments=64
+            f,
+            {"y": jnp.array(0.2)},
+            FORCED[1:],
+            0.0,
+            9.0,
+            running_cost=square,
+            transient=1.0,
+            segments=64,
         ).value[0]
 
     with pytest.raises(TypeError, match="The gradient is part of the result"):
@@ -239,7 +283,14 @@ def test_parameters_must_be_numbers_with_derivatives():
         solve_forced((1, 2.0, 3.0))
     with pytest.raises(TypeError, match="p with no arrays"):
         adjoint.shadowing_sensitivity(
-            lambda t, y, p: -y, jnp.ones(1), {}, 0.0, 9.0, running_cost=lambda t, y, p: y[0], transient=1.0, segments=64
+            lambda t, y, p: -y,
+            jnp.ones(1),
+            {},
+            0.0,
+            9.0,
+            running_cost=lambda t, y, p: y[0],
+            transient=1.0,
+            segments=64,
         )
 
 
@@ -251,7 +302,11 @@ def test_a_cost_that_depends_on_time_needs_a_flow_that_does():
 class TestParts:
     def test_block_tridiagonal_against_numpy(self):
         rng = np.random.default_rng(0)
-        diagonal, lower, b = rng.normal(size=(5, 3, 3)), rng.normal(size=(4, 3, 3)), rng.normal(size=(5, 3))
+        diagonal, lower, b = (
+            rng.normal(size=(5, 3, 3)),
+            rng.normal(size=(4, 3, 3)),
+            rng.normal(size=(5, 3)),
+        )
         diagonal = diagonal @ np.swapaxes(diagonal, 1, 2) + 10 * np.eye(3)[None]
         S = np.zeros((15, 15))
         for k in range(5):
@@ -262,7 +317,9 @@ class TestParts:
         x = np.linalg.solve(S, b.ravel()).reshape(5, 3)
         blocks = (jnp.asarray(diagonal), jnp.asarray(lower))
         np.testing.assert_allclose(block_tridiagonal.solve(*blocks, jnp.asarray(b)), x, rtol=1e-12)
-        np.testing.assert_allclose(block_tridiagonal.multiply(*blocks, jnp.asarray(x)), b, rtol=1e-12)
+        np.testing.assert_allclose(
+            block_tridiagonal.multiply(*blocks, jnp.asarray(x)), b, rtol=1e-12
+        )
 
     def test_weights_average_a_wave_away(self):
         h = jnp.array(0.1)

@@ -1,4 +1,6 @@
-"""Every solver inside `jax.shard_map` with its default check of types, on two devices, against the loop over them."""
+"""Every solver inside `jax.shard_map` with its default check of types, on two devices, against the
+loop over them.
+"""
 
 import os
 import subprocess
@@ -15,10 +17,15 @@ FEW = ["LU", "recurrence"]
 
 def run(names: list[str]) -> dict[str, str]:
     here = Path(__file__).parent
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_PLATFORMS": "cpu",
+    }
     environment["PYTHONPATH"] = str(here.parent)
     command = [sys.executable, str(here / "shard_map_run.py"), *names]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=3000)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=3000
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return dict(line.split(": ", 1) for line in done.stdout.splitlines())
 
@@ -33,7 +40,11 @@ def test_gradients_with_respect_to_sharded_and_replicated_arguments() -> None:
 def test_gradients_of_every_solver() -> None:
     names = [name for name in CASES if name not in (*FEW, "argmin")]
     found = run(names)
-    assert {name: error for name, error in found.items() if not (error[0].isdigit() and float(error) < ROUNDING)} == {}
+    assert {
+        name: error
+        for name, error in found.items()
+        if not (error[0].isdigit() and float(error) < ROUNDING)
+    } == {}
     assert list(found) == names
 
 

@@ -92,7 +92,13 @@ def test_require_names_solver_numbers_and_remedy() -> None:
     with pytest.raises(SolveError) as caught:
         require(linear_solve(SINGULAR, B))
     message = str(caught.value)
-    for part in ("linear_solve with LU", "n = 2", "SINGULAR", "reciprocal_condition", "boundary condition"):
+    for part in (
+        "linear_solve with LU",
+        "n = 2",
+        "SINGULAR",
+        "reciprocal_condition",
+        "boundary condition",
+    ):
         assert part in message
     assert caught.value.status == Status.SINGULAR
     assert caught.value.stats["reciprocal_condition"] < 1e-16
@@ -115,11 +121,11 @@ def test_require_accepts_a_batch_that_succeeded() -> None:
 def test_require_on_a_traced_status_says_what_to_do(transform: object) -> None:
     argument = jnp.stack([FINE, FINE]) if transform is jax.vmap else FINE
     with pytest.raises(TypeError, match=r"traced.*solution\.status"):
-        transform(lambda A: require(linear_solve(A, B)))(argument)  # pyright: ignore[reportCallIssue]
+        transform(lambda A: require(linear_solve(A, B)))(argument)
 
 
 def test_poison_reaches_value_and_every_derivative() -> None:
-    f = lambda x, ok: jnp.sum(poison({"a": x, "b": x**2}, ok)["b"])  # noqa: E731
+    f = lambda x, ok: jnp.sum(poison({"a": x, "b": x**2}, ok)["b"])
     x = jnp.array([1.0, 2.0])
     assert all_nan(jax.value_and_grad(f)(x, jnp.array(False)))
     assert all_nan(jax.hessian(f)(x, jnp.array(False)))
@@ -128,7 +134,11 @@ def test_poison_reaches_value_and_every_derivative() -> None:
 
 
 def test_poison_leaves_integers_and_types_alone() -> None:
-    tree = {"count": jnp.array(3), "half": jnp.ones(2, jnp.float32), "complex": jnp.ones(2, jnp.complex64)}
+    tree = {
+        "count": jnp.array(3),
+        "half": jnp.ones(2, jnp.float32),
+        "complex": jnp.ones(2, jnp.complex64),
+    }
     spoiled = poison(tree, jnp.array(False))
     assert spoiled["count"] == 3
     assert spoiled["half"].dtype == jnp.float32
@@ -149,6 +159,6 @@ def test_first_failure_keeps_the_order() -> None:
 
 def test_a_zero_cotangent_does_not_hide_a_failure() -> None:
     """The loss masks every entry of the failed solution: its gradient is NaN all the same."""
-    loss = lambda A, b: jnp.sum(jnp.where(jnp.zeros(2, bool), linear_solve(A, b).value, 0.0))  # noqa: E731
+    loss = lambda A, b: jnp.sum(jnp.where(jnp.zeros(2, bool), linear_solve(A, b).value, 0.0))
     assert all_nan(jax.grad(loss, (0, 1))(SINGULAR, B))
     assert all_nan(adjoint.hvp(lambda b: jnp.sum(linear_solve(SINGULAR, b).value ** 2), B, B))

@@ -1,7 +1,9 @@
-"""linear_solve and factorize: every mode of differentiation, for every solver and form, against dense jnp.linalg.solve.
+"""linear_solve and factorize: every mode of differentiation, for every solver and form, against
+dense jnp.linalg.solve.
 
-A quick sweep takes every mode for one form of every solver at n = 7; sizes, precisions, complex numbers and many right-hand sides
-are swept over value and gradient; the full product is marked slow.
+A quick sweep takes every mode for one form of every solver at n = 7; sizes, precisions, complex
+numbers and many right-hand sides are swept over value and gradient; the full product is marked
+slow.
 """
 
 from typing import Any
@@ -37,7 +39,8 @@ except ImportError:
     PARDISO = False
 
 RTOL = {np.float64: 1e-9, np.complex128: 1e-9, np.float32: 2e-4, np.complex64: 2e-4}
-# The largest relative residual that leaves the gradients exact to RTOL, and that the precision can reach.
+# The largest relative residual that leaves the gradients exact to RTOL, and that the precision can
+# reach.
 KRYLOV_RTOL = {np.float64: 1e-13, np.complex128: 1e-13, np.float32: 1e-6, np.complex64: 1e-6}
 
 
@@ -90,7 +93,8 @@ PAIRS = [
     *(("GMRES", "general", form) for form in FORMS),
     *(("preconditioned GMRES", "general", form) for form in FORMS),
 ]
-# Compiling a Krylov solver takes seconds: the quick sweep keeps the modes that the others do not contain.
+# Compiling a Krylov solver takes seconds: the quick sweep keeps the modes that the others do not
+# contain.
 QUICK_MODES = {
     "LU": tuple(MODES),
     "SuperLU": tuple(MODES),
@@ -98,12 +102,19 @@ QUICK_MODES = {
     "PARDISO": ("value and grad", "hessian", "vmap of grad"),
     "CG": ("value and grad", "jvp"),
     "MINRES": ("value and grad",),
-    "preconditioned GMRES": ("value and grad", "jvp of grad", "reverse over reverse of scan", "jvp"),
+    "preconditioned GMRES": (
+        "value and grad",
+        "jvp of grad",
+        "reverse over reverse of scan",
+        "jvp",
+    ),
 }
 QUICK = [(*pair, name) for pair in SWEPT for name in QUICK_MODES[pair[0]]]
 
 
-def check(solver: str, kind: str, form: str, name: str, n: int, dtype: Any, columns: int | None) -> None:
+def check(
+    solver: str, kind: str, form: str, name: str, n: int, dtype: Any, columns: int | None
+) -> None:
     case = system(kind, n, form, dtype, columns)
     f = case.objective(make_solver(solver, case, dtype))
     assert_close(run_mode(f, name, case), reference_of(name, case), RTOL[dtype])
@@ -115,7 +126,8 @@ def test_every_mode_is_exact(solver: str, kind: str, form: str, name: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("solver", "kind", "form", "n"), [(*c, n) for c in SWEPT for n in ((1, 2, 50) if c[2] != "free" else (50,))]
+    ("solver", "kind", "form", "n"),
+    [(*c, n) for c in SWEPT for n in ((1, 2, 50) if c[2] != "free" else (50,))],
 )
 def test_every_size(solver: str, kind: str, form: str, n: int) -> None:
     check(solver, kind, form, "value and grad", n, np.float64, None)
@@ -129,7 +141,9 @@ def test_many_right_hand_sides(solver: str, kind: str, form: str) -> None:
         check(solver, kind, form, "jvp of grad", 7, np.float64, 3)
 
 
-@pytest.mark.parametrize(("solver", "kind", "form"), [case for case in SWEPT if case[0] != "PARDISO"])
+@pytest.mark.parametrize(
+    ("solver", "kind", "form"), [case for case in SWEPT if case[0] != "PARDISO"]
+)
 def test_complex(solver: str, kind: str, form: str) -> None:
     check(solver, kind, form, "value and grad", 7, np.complex128, None)
     if form != "free":
@@ -149,12 +163,14 @@ def test_eager_is_as_exact_as_compiled(solver: str, kind: str, form: str) -> Non
     assert_close(actual, reference_of("value and grad", case), 1e-9)
 
 
-@pytest.mark.parametrize(("solver", "kind", "form"), [c for c in SWEPT if c[0] in ("LU", "SuperLU")])
+@pytest.mark.parametrize(
+    ("solver", "kind", "form"), [c for c in SWEPT if c[0] in ("LU", "SuperLU")]
+)
 def test_third_derivative(solver: str, kind: str, form: str) -> None:
     case = system(kind, 7, form)
 
     def third(f: Any) -> jax.Array:
-        line = lambda t: along(f, case.arguments, case.step)(jnp.stack([t, t]))  # noqa: E731
+        line = lambda t: along(f, case.arguments, case.step)(jnp.stack([t, t]))
         return jax.jit(jax.grad(jax.grad(jax.grad(line))))(0.1)
 
     assert_close(third(case.objective(make_solver(solver, case))), third(case.reference), 1e-9)
@@ -165,7 +181,9 @@ def test_third_derivative(solver: str, kind: str, form: str) -> None:
 @pytest.mark.parametrize("turn", range(3))
 @pytest.mark.parametrize(("solver", "kind", "form"), PAIRS)
 def test_every_mode(solver: str, kind: str, form: str, turn: int) -> None:
-    """Every mode of every pair in every dtype; sizes and numbers of columns take turns, since their product takes hours."""
+    """Every mode of every pair in every dtype; sizes and numbers of columns take turns, since their
+    product takes hours.
+    """
     place = PAIRS.index((solver, kind, form)) + turn
     dtype = (np.float64, np.complex128, np.float32)[turn]
     n, columns = SIZES[place % len(SIZES)], (None, 3)[place % 2]
@@ -175,9 +193,13 @@ def test_every_mode(solver: str, kind: str, form: str, turn: int) -> None:
         check(solver, kind, form, name, n, dtype, columns)
 
 
-@pytest.mark.parametrize(("solver", "kind", "form"), [c for c in SWEPT if c[0] in ("LU", "SuperLU")])
+@pytest.mark.parametrize(
+    ("solver", "kind", "form"), [c for c in SWEPT if c[0] in ("LU", "SuperLU")]
+)
 def test_complex_gradient_against_differences(solver: str, kind: str, form: str) -> None:
-    """df = Re sum(grad * dz), JAX's convention, along the real and the imaginary axis; NumPy solves, fourth order."""
+    """df = Re sum(grad * dz), JAX's convention, along the real and the imaginary axis; NumPy
+    solves, fourth order.
+    """
     case = system(kind, 7, form, np.complex128)
     gradient = jax.grad(case.objective(make_solver(solver, case)))(case.arguments)
     at, direction = case.arguments, case.direction
@@ -189,8 +211,12 @@ def test_complex_gradient_against_differences(solver: str, kind: str, form: str)
 
     for axis in (1.0, 1j):
         h = 1e-3
-        difference = (8 * (f(h, axis) - f(-h, axis)) - (f(2 * h, axis) - f(-2 * h, axis))) / (12 * h)
-        terms = jax.tree.map(lambda g, d, axis=axis: jnp.sum(g * axis * d).real, gradient, direction)
+        difference = (8 * (f(h, axis) - f(-h, axis)) - (f(2 * h, axis) - f(-2 * h, axis))) / (
+            12 * h
+        )
+        terms = jax.tree.map(
+            lambda g, d, axis=axis: jnp.sum(g * axis * d).real, gradient, direction
+        )
         assert sum(map(float, jax.tree.leaves(terms))) == pytest.approx(difference, rel=1e-8)
 
 
@@ -204,19 +230,23 @@ def test_a_real_matrix_meets_a_complex_right_hand_side(form: str) -> None:
     def loss(x: jax.Array) -> jax.Array:
         return jnp.sum((x**3).real + jnp.abs(x) ** 2)
 
-    f = lambda theta, b: loss(linear_solve(case.operator(theta), b, solver).value)  # noqa: E731
-    r = lambda theta, b: loss(jnp.linalg.solve(case.dense(theta).astype(b.dtype), b))  # noqa: E731
+    f = lambda theta, b: loss(linear_solve(case.operator(theta), b, solver).value)
+    r = lambda theta, b: loss(jnp.linalg.solve(case.dense(theta).astype(b.dtype), b))
     for argument in (0, 1):
-        assert_close(jax.grad(f, argument)(case.theta, b), jax.grad(r, argument)(case.theta, b), 1e-9)
+        assert_close(
+            jax.grad(f, argument)(case.theta, b), jax.grad(r, argument)(case.theta, b), 1e-9
+        )
 
 
 def test_a_complex_matrix_meets_a_real_right_hand_side() -> None:
     case = system("general", 7, "sparse", np.complex128)
     b = case.b.real
-    f = lambda theta, b: jnp.sum(jnp.abs(linear_solve(case.operator(theta), b).value) ** 2)  # noqa: E731
-    r = lambda theta, b: jnp.sum(jnp.abs(jnp.linalg.solve(case.dense(theta), b + 0j)) ** 2)  # noqa: E731
+    f = lambda theta, b: jnp.sum(jnp.abs(linear_solve(case.operator(theta), b).value) ** 2)
+    r = lambda theta, b: jnp.sum(jnp.abs(jnp.linalg.solve(case.dense(theta), b + 0j)) ** 2)
     for argument in (0, 1):
-        assert_close(jax.grad(f, argument)(case.theta, b), jax.grad(r, argument)(case.theta, b), 1e-9)
+        assert_close(
+            jax.grad(f, argument)(case.theta, b), jax.grad(r, argument)(case.theta, b), 1e-9
+        )
 
 
 # --- the three oracles ---------------------------------------------------------------------------
@@ -224,7 +254,10 @@ def test_a_complex_matrix_meets_a_real_right_hand_side() -> None:
 
 @pytest.mark.parametrize(
     ("solver", "kind", "form"),
-    [pytest.param(*c, marks=pytest.mark.slow) if c[0] in ("CG", "preconditioned GMRES") else c for c in SWEPT],
+    [
+        pytest.param(*c, marks=pytest.mark.slow) if c[0] in ("CG", "preconditioned GMRES") else c
+        for c in SWEPT
+    ],
 )
 def test_three_oracles(solver: str, kind: str, form: str) -> None:
     case = system(kind, 7, form)
@@ -236,11 +269,15 @@ def test_three_oracles(solver: str, kind: str, form: str) -> None:
 
 @pytest.mark.parametrize(("solver", "kind", "form"), [c for c in SWEPT if c[2] != "free"])
 def test_dot_product_and_taylor(solver: str, kind: str, form: str) -> None:
-    """All entries of A and b at once; the tangent map and its transpose come from different rules."""
+    """All entries of A and b at once; the tangent map and its transpose come from different
+    rules.
+    """
     case = system(kind, 7, form)
 
     def x(arguments: Any) -> jax.Array:
-        return linear_solve(case.operator(arguments[0]), arguments[1], make_solver(solver, case)).value
+        return linear_solve(
+            case.operator(arguments[0]), arguments[1], make_solver(solver, case)
+        ).value
 
     jvp = jax.jit(lambda v: jax.jvp(x, (case.arguments,), (v,))[1])
     vjp = jax.jit(lambda w: jax.vjp(x, case.arguments)[1](w)[0])
@@ -253,7 +290,8 @@ def test_dot_product_and_taylor(solver: str, kind: str, form: str) -> None:
 
 
 @pytest.mark.xfail(
-    reason="JAX cannot transpose the status of the inner solve; it raises, nothing is wrong", strict=True
+    reason="JAX cannot transpose the status of the inner solve; it raises, nothing is wrong",
+    strict=True,
 )
 def test_a_solve_inside_a_matrix_free_operator() -> None:
     """The Schur complement A - q B D^-1 C, applied through an inner solve."""
@@ -281,7 +319,10 @@ def test_factors_as_a_preconditioner(form: str) -> None:
 
     def ours(q: jax.Array) -> jax.Array:
         A = case.dense(case.theta) + q * jnp.ones((7, 7))
-        return jnp.sum(linear_solve(A, b, GMRES(1e-13, preconditioner=lambda v: factors.solve(v).value)).value ** 2)
+        return jnp.sum(
+            linear_solve(A, b, GMRES(1e-13, preconditioner=lambda v: factors.solve(v).value)).value
+            ** 2
+        )
 
     def dense(q: jax.Array) -> jax.Array:
         return jnp.sum(jnp.linalg.solve(case.dense(case.theta) + q * jnp.ones((7, 7)), b) ** 2)
@@ -303,11 +344,15 @@ def test_the_word_mode_has_no_effect(word: Any) -> None:
 def test_defaults_by_form() -> None:
     b = jnp.ones(7)
     definite = jnp.asarray(matrix("definite", 7))
-    free = lambda **claims: adjoint.MatrixFree(lambda x: definite @ x, 7, **claims)  # noqa: E731
+    free = lambda **claims: adjoint.MatrixFree(lambda x: definite @ x, 7, **claims)
     assert "with LU (Dense" in linear_solve(definite, b).origin
     sparse = system("general", 7, "sparse")
     assert "with SparseDirect (Sparse" in linear_solve(sparse.operator(sparse.theta), b).origin
-    for claims, name in (({"positive_definite": True}, "CG"), ({"symmetric": True}, "MINRES"), ({}, "GMRES")):
+    for claims, name in (
+        ({"positive_definite": True}, "CG"),
+        ({"symmetric": True}, "MINRES"),
+        ({}, "GMRES"),
+    ):
         solution = linear_solve(free(**claims), b)
         assert f"with {name} (BoundFunction" in solution.origin
         np.testing.assert_allclose(solution.value, np.linalg.solve(definite, b), rtol=1e-8)

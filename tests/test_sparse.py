@@ -1,4 +1,6 @@
-"""SparseDirect: statuses, float32, batches, and the matrices of practice, the sound and the singular ones."""
+"""SparseDirect: statuses, float32, batches, and the matrices of practice, the sound and the
+singular ones.
+"""
 
 import importlib.util
 import os
@@ -19,7 +21,10 @@ from adjoint import SparseDirect, SparsePattern, Status, factor_cache, linear_so
 BACKENDS = [
     "superlu",
     pytest.param(
-        "pardiso", marks=pytest.mark.skipif(importlib.util.find_spec("pypardiso") is None, reason="not installed")
+        "pardiso",
+        marks=pytest.mark.skipif(
+            importlib.util.find_spec("pypardiso") is None, reason="not installed"
+        ),
     ),
 ]
 
@@ -32,7 +37,7 @@ def pattern_of(A: Any) -> tuple[SparsePattern, jax.Array]:
 def solve(A: Any, b: Any, backend: Any) -> Any:
     """The solution and the gradients of its sum with respect to values and b."""
     pattern, values = pattern_of(A)
-    f = lambda v, b: linear_solve(pattern.matrix(v), b, SparseDirect(backend))  # noqa: E731
+    f = lambda v, b: linear_solve(pattern.matrix(v), b, SparseDirect(backend))
     gradient = jax.grad(lambda v, b: jnp.sum(f(v, b).value), (0, 1))
     return f(values, jnp.asarray(b)), gradient(values, jnp.asarray(b))
 
@@ -40,7 +45,9 @@ def solve(A: Any, b: Any, backend: Any) -> Any:
 def laplacian(n: int, neumann: bool) -> Any:
     ends = [1.0] if neumann else [2.0]
     diagonal = np.concatenate([ends, np.full(n - 2, 2.0), ends])
-    return scipy.sparse.diags_array([diagonal, -np.ones(n - 1), -np.ones(n - 1)], offsets=[0, 1, -1])
+    return scipy.sparse.diags_array(
+        [diagonal, -np.ones(n - 1), -np.ones(n - 1)], offsets=[0, 1, -1]
+    )
 
 
 def grid(n: int, neumann: bool) -> Any:
@@ -49,9 +56,16 @@ def grid(n: int, neumann: bool) -> Any:
 
 
 def truss(n: int, supported: bool, contrast: float = 1.0) -> Any:
-    """Plane elasticity in miniature: an n x n grid of joints and braced bars, stiffness `contrast` on one half."""
+    """Plane elasticity in miniature: an n x n grid of joints and braced bars, stiffness `contrast`
+    on one half.
+    """
     joints = np.stack(np.meshgrid(np.arange(n), np.arange(n), indexing="ij"), -1).reshape(-1, 2)
-    bars = [(i, j) for i, p in enumerate(joints) for j, q in enumerate(joints[:i]) if np.abs(p - q).max() == 1]
+    bars = [
+        (i, j)
+        for i, p in enumerate(joints)
+        for j, q in enumerate(joints[:i])
+        if np.abs(p - q).max() == 1
+    ]
     K = np.zeros((2 * n * n, 2 * n * n))
     for i, j in bars:
         e = (joints[i] - joints[j]) / np.linalg.norm(joints[i] - joints[j])
@@ -62,7 +76,9 @@ def truss(n: int, supported: bool, contrast: float = 1.0) -> Any:
 
 
 def graph(seed: int) -> Any:
-    """A Laplacian of a random weighted grid without supports, weights over six orders of magnitude."""
+    """A Laplacian of a random weighted grid without supports, weights over six orders of
+    magnitude.
+    """
     rng, index = np.random.default_rng(seed), np.arange(400).reshape(20, 20)
     A = scipy.sparse.lil_matrix((400, 400))
     for i, j in ((index[:, :-1], index[:, 1:]), (index[:-1], index[1:])):
@@ -81,14 +97,20 @@ SINGULAR = {
     "weighted graph": graph(0),
     "floating truss": truss(8, False),
     "dependent rows": np.vstack([matrix("general", 20)[:-1], matrix("general", 20)[:1]]),
-    "rank deficient": np.random.default_rng(0).normal(size=(20, 19)) @ np.random.default_rng(1).normal(size=(19, 20)),
-    "a value of zero throughout a row": np.where(np.arange(9)[:, None] == 2, 0.0, matrix("general", 9)) + 0.0,
+    "rank deficient": np.random.default_rng(0).normal(size=(20, 19))
+    @ np.random.default_rng(1).normal(size=(19, 20)),
+    "a value of zero throughout a row": np.where(
+        np.arange(9)[:, None] == 2, 0.0, matrix("general", 9)
+    )
+    + 0.0,
 }
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", SINGULAR)
-def test_singular_is_refused_also_with_a_consistent_right_hand_side(name: str, backend: Any) -> None:
+def test_singular_is_refused_also_with_a_consistent_right_hand_side(
+    name: str, backend: Any
+) -> None:
     A = SINGULAR[name]
     consistent = A @ np.random.default_rng(0).normal(size=A.shape[0])
     solution, gradient = solve(A, consistent, backend)
@@ -100,7 +122,9 @@ def test_singular_is_refused_also_with_a_consistent_right_hand_side(name: str, b
 def test_structurally_singular(backend: Any) -> None:
     for rows, cols in (([0, 1], [0, 0]), ([0, 0], [0, 1]), ([0], [0]), ([], [])):
         pattern = SparsePattern(np.array(rows, int), np.array(cols, int), (2, 2))
-        solution = linear_solve(pattern.matrix(jnp.ones(len(rows))), jnp.ones(2), SparseDirect(backend))
+        solution = linear_solve(
+            pattern.matrix(jnp.ones(len(rows))), jnp.ones(2), SparseDirect(backend)
+        )
         assert solution.status == Status.SINGULAR
         assert all_nan(solution.value)
 
@@ -115,8 +139,10 @@ SOUND = {
     "truss": truss(8, True),
     "truss with void, contrast 1e-9": truss(8, True, 1e-9),
     "convection-diffusion": convection(20, 1e4),
-    "rows in other units": scipy.sparse.diags_array(np.where(np.arange(400) % 2, 1e12, 1.0)) @ convection(20, 10),
-    "columns in other units": convection(20, 10) @ scipy.sparse.diags_array(np.where(np.arange(400) % 3, 1e-12, 1.0)),
+    "rows in other units": scipy.sparse.diags_array(np.where(np.arange(400) % 2, 1e12, 1.0))
+    @ convection(20, 10),
+    "columns in other units": convection(20, 10)
+    @ scipy.sparse.diags_array(np.where(np.arange(400) % 3, 1e-12, 1.0)),
     "a permutation": np.eye(9)[np.random.default_rng(0).permutation(9)],
 }
 
@@ -131,9 +157,13 @@ def test_sound_matrices_are_solved(name: str, backend: Any) -> None:
     assert solution.stats["residual"] < 1e-13
     conditioned = 1e-15 * (1e9 if "contrast" in name else 1e6)
     units = np.abs(A).max(axis=0).toarray().ravel()
-    np.testing.assert_allclose(units * solution.value, units * x, atol=conditioned * np.abs(units * x).max())
+    np.testing.assert_allclose(
+        units * solution.value, units * x, atol=conditioned * np.abs(units * x).max()
+    )
     residual = A.T @ np.asarray(b_bar) - 1
-    assert np.abs(residual).max() <= 1e-11 * max(1.0, np.abs(A).sum(axis=0).max() * np.abs(b_bar).max())
+    assert np.abs(residual).max() <= 1e-11 * max(
+        1.0, np.abs(A).sum(axis=0).max() * np.abs(b_bar).max()
+    )
 
 
 SADDLE_POINT = """
@@ -142,7 +172,8 @@ jax.config.update("jax_enable_x64", True)
 A = np.block([[4 * np.eye(6) + np.ones((6, 6)), np.eye(6, 3)], [np.eye(3, 6), np.zeros((3, 3))]])
 rows, cols = np.nonzero(A)
 pattern = adjoint.SparsePattern(rows, cols, (9, 9))
-x = adjoint.require(adjoint.linear_solve(pattern.matrix(A[rows, cols]), jnp.ones(9), adjoint.SparseDirect("BACKEND")))
+solver = adjoint.SparseDirect("BACKEND")
+x = adjoint.require(adjoint.linear_solve(pattern.matrix(A[rows, cols]), jnp.ones(9), solver))
 assert np.allclose(x, np.linalg.solve(A, np.ones(9)), rtol=1e-10)
 """
 
@@ -151,9 +182,18 @@ assert np.allclose(x, np.linalg.solve(A, np.ones(9)), rtol=1e-10)
 def test_a_saddle_point_without_entries_on_part_of_the_diagonal(backend: Any) -> None:
     """In a process of its own: MKL reads beyond a symmetric matrix whose diagonal is not stored."""
     script = SADDLE_POINT.replace("BACKEND", backend)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "JAX_PLATFORMS": "cpu"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "JAX_PLATFORMS": "cpu",
+    }
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=environment, check=False
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        check=False,
     )
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stderr}"
 
@@ -165,14 +205,18 @@ def test_nonfinite_input(place: str, bad: float, backend: Any) -> None:
     pattern, values = pattern_of(grid(4, False))
     b = jnp.ones(16)
     values, b = (values.at[5].set(bad), b) if place == "A" else (values, b.at[5].set(bad))
-    f = lambda v, b: linear_solve(pattern.matrix(v), b, SparseDirect(backend))  # noqa: E731
+    f = lambda v, b: linear_solve(pattern.matrix(v), b, SparseDirect(backend))
     assert f(values, b).status == Status.NONFINITE_INPUT
     assert all_nan(jax.value_and_grad(lambda v, b: jnp.sum(f(v, b).value), (0, 1))(values, b))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("dtype", "small", "large"), [(np.float64, 1e-300, 1e300), (np.float32, 1e-30, 1e30)])
-def test_a_solution_that_overflows_is_no_success(dtype: Any, small: float, large: float, backend: Any) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "small", "large"), [(np.float64, 1e-300, 1e300), (np.float32, 1e-30, 1e30)]
+)
+def test_a_solution_that_overflows_is_no_success(
+    dtype: Any, small: float, large: float, backend: Any
+) -> None:
     pattern = SparsePattern(np.arange(1), np.arange(1), (1, 1))
     A, b = pattern.matrix(jnp.full(1, small, dtype)), jnp.full(1, large, dtype)
     solution = linear_solve(A, b, SparseDirect(backend))
@@ -200,7 +244,7 @@ def test_batches_of_matrices_right_hand_sides_and_both(backend: Any) -> None:
     pattern, values = pattern_of(matrix("general", 9, banded=True))
     V = jnp.stack([values, 2 * values, 0 * values])
     B = jnp.asarray(np.random.default_rng(0).normal(size=(3, 9, 2)))
-    f = lambda v, b: linear_solve(pattern.matrix(v), b, SparseDirect(backend))  # noqa: E731
+    f = lambda v, b: linear_solve(pattern.matrix(v), b, SparseDirect(backend))
     dense = np.asarray(pattern.matrix(values).todense())
     expected = np.linalg.solve(dense, B)
     np.testing.assert_allclose(jax.vmap(f, (None, 0))(values, B).value, expected, rtol=1e-11)
@@ -222,7 +266,10 @@ def test_one_bad_column_fails_the_block() -> None:
 
 def test_complex_matrices_go_to_superlu_and_pardiso_says_so() -> None:
     case = system("general", 7, "sparse", np.complex128)
-    assert linear_solve(case.operator(case.theta), case.b, SparseDirect("auto")).status == Status.SUCCESS
+    assert (
+        linear_solve(case.operator(case.theta), case.b, SparseDirect("auto")).status
+        == Status.SUCCESS
+    )
     if importlib.util.find_spec("pypardiso"):
         with pytest.raises(TypeError, match=r"complex128.*backend=\"superlu\""):
             linear_solve(case.operator(case.theta), case.b, SparseDirect("pardiso"))
@@ -242,4 +289,6 @@ def test_logdet_in_a_batch_with_a_singular_and_a_nonfinite_lane() -> None:
     logdet = jax.vmap(lambda v: factorize(pattern.matrix(v)).logdet())
     result = logdet(jnp.stack([values, 0 * values, values * jnp.nan, -2 * values]))
     expected = np.linalg.slogdet(np.asarray(pattern.matrix(values).todense()))[1]
-    np.testing.assert_allclose(result, [expected, np.nan, np.nan, expected + 9 * np.log(2)], rtol=1e-12)
+    np.testing.assert_allclose(
+        result, [expected, np.nan, np.nan, expected + 9 * np.log(2)], rtol=1e-12
+    )

@@ -24,7 +24,9 @@ def solve(case: Case, **options: Any) -> Any:
     return minimize(case.f, jnp.asarray(case.start), SQP(), **given, **options)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES]
+)
 def test_optimum_and_multipliers(name: str) -> None:
     seen: list[Any] = []
     solution = solve(CASES[name], callback=seen.append)
@@ -48,21 +50,26 @@ def test_limits_and_the_callback_end_it() -> None:
 class TestFaults:
     def test_a_flipped_component_of_the_gradient(self) -> None:
         right = jax.jit(jax.grad(CASES["HS7"].f))
-        wrong = lambda x: np.asarray(right(jnp.asarray(x))) * np.array([1.0, -1.0])  # noqa: E731
-        f = lambda x: float(np.log(1 + x[0] ** 2) - x[1])  # noqa: E731
-        solution = minimize(f, jnp.array([2.0, 2.0]), SQP(), equality=CASES["HS7"].equality, gradient=wrong)
+        wrong = lambda x: np.asarray(right(jnp.asarray(x))) * np.array([1.0, -1.0])
+        f = lambda x: float(np.log(1 + x[0] ** 2) - x[1])
+        solution = minimize(
+            f, jnp.array([2.0, 2.0]), SQP(), equality=CASES["HS7"].equality, gradient=wrong
+        )
         assert solution.status == Status.UNTRUSTED_GRADIENT
         assert int(solution.stats["evaluations"]) <= 120
 
     def test_a_flipped_component_at_a_limit_of_steps(self) -> None:
         right = jax.jit(jax.grad(CASES["HS7"].f))
-        wrong = lambda x: np.asarray(right(jnp.asarray(x))) * np.array([1.0, -1.0])  # noqa: E731
-        f = lambda x: float(np.log(1 + x[0] ** 2) - x[1])  # noqa: E731
+        wrong = lambda x: np.asarray(right(jnp.asarray(x))) * np.array([1.0, -1.0])
+        f = lambda x: float(np.log(1 + x[0] ** 2) - x[1])
         given = {"equality": CASES["HS7"].equality, "gradient": wrong, "max_steps": 5}
-        assert minimize(f, jnp.array([2.0, 2.0]), SQP(), **given).status == Status.UNTRUSTED_GRADIENT
+        assert (
+            minimize(f, jnp.array([2.0, 2.0]), SQP(), **given).status == Status.UNTRUSTED_GRADIENT
+        )
 
     @pytest.mark.parametrize(
-        ("known", "code", "reason"), [(0.0, RUNNING, "STALLED"), (1.0, Status.INFEASIBLE.code, None)]
+        ("known", "code", "reason"),
+        [(0.0, RUNNING, "STALLED"), (1.0, Status.INFEASIBLE.code, None)],
     )
     def test_stuck_outside_is_infeasible_only_where_nothing_within_is_known(
         self, known: float, code: int, reason: str | None
@@ -74,7 +81,11 @@ class TestFaults:
         here = Measure(stationarity=one, violation=one, merit=one, derivative=x, scale=one)
         stuck = run.state._replace(stuck=~no, at=run.state.at._replace(value=one))
         run = run._replace(
-            state=stuck, measure=here, scaled=here, first_measure=here, best=run.best._replace(violation=known * one)
+            state=stuck,
+            measure=here,
+            scaled=here,
+            first_measure=here,
+            best=run.best._replace(violation=known * one),
         )
         limits = Limits(*(jnp.asarray(v) for v in (1e-8, 0.0, 1e-8, 100, 100)))
         answer = Answer(one, x, jnp.ones(1), jnp.ones((1, 2)))
@@ -84,13 +95,16 @@ class TestFaults:
 
     def test_infeasible_constraints(self) -> None:
         # x_0 <= 1 and x_0 >= 2.
-        impossible = lambda x: jnp.stack([x[0] - 1, 2 - x[0]])  # noqa: E731
+        impossible = lambda x: jnp.stack([x[0] - 1, 2 - x[0]])
         solution = minimize(lambda x: jnp.sum(x**2), jnp.full(2, 0.5), SQP(), inequality=impossible)
         assert solution.status == Status.INFEASIBLE
 
     def test_not_a_number(self) -> None:
-        nowhere = lambda x: jnp.sum(x) * jnp.nan  # noqa: E731
-        assert minimize(jnp.sum, jnp.ones(2), SQP(), equality=nowhere).status == Status.NONFINITE_OBJECTIVE
+        nowhere = lambda x: jnp.sum(x) * jnp.nan
+        assert (
+            minimize(jnp.sum, jnp.ones(2), SQP(), equality=nowhere).status
+            == Status.NONFINITE_OBJECTIVE
+        )
         # Beyond x = 1/10 only: the minimum of -log x + 10 x, which the first step from 5 passes.
         solution = minimize(lambda x: jnp.sum(10 * x - jnp.log(x)), jnp.array([5.0, 0.02]), SQP())
         np.testing.assert_allclose(adjoint.require(solution), 0.1, rtol=1e-7)
@@ -99,7 +113,9 @@ class TestFaults:
 def test_inside_jit_it_takes_the_same_steps() -> None:
     case = CASES["HS7"]
     on_host = solve(case)
-    compiled = jax.jit(lambda x: minimize(case.f, x, SQP(), equality=case.equality))(jnp.asarray(case.start))
+    compiled = jax.jit(lambda x: minimize(case.f, x, SQP(), equality=case.equality))(
+        jnp.asarray(case.start)
+    )
     assert compiled.status == Status.SUCCESS
     assert int(on_host.stats["evaluations"]) == int(compiled.stats["evaluations"])
     np.testing.assert_allclose(on_host.value, compiled.value, rtol=1e-9, atol=1e-12)
@@ -107,10 +123,18 @@ def test_inside_jit_it_takes_the_same_steps() -> None:
 
 @pytest.mark.slow
 def test_four_constraints_of_different_sizes() -> None:
-    """HS100 (Hock and Schittkowski): SciPy's SLSQP ends outside of the constraints by 1e-8 to 1e-7."""
+    """HS100 (Hock and Schittkowski): SciPy's SLSQP ends outside of the constraints by 1e-8 to
+    1e-7.
+    """
 
     def f(x):
-        first = (x[0] - 10) ** 2 + 5 * (x[1] - 12) ** 2 + x[2] ** 4 + 3 * (x[3] - 11) ** 2 + 10 * x[4] ** 6
+        first = (
+            (x[0] - 10) ** 2
+            + 5 * (x[1] - 12) ** 2
+            + x[2] ** 4
+            + 3 * (x[3] - 11) ** 2
+            + 10 * x[4] ** 6
+        )
         return first + 7 * x[5] ** 2 + x[6] ** 4 - 4 * x[5] * x[6] - 10 * x[5] - 8 * x[6]
 
     def limits(x):

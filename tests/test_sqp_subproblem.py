@@ -1,4 +1,6 @@
-"""The default with constraints: quadratic programs against SciPy, published optima, design problems, noise, laws."""
+"""The default with constraints: quadratic programs against SciPy, published optima, design
+problems, noise, laws.
+"""
 
 from typing import Any
 
@@ -42,11 +44,16 @@ class TestQuadraticPrograms:
             found = jax.jit(quadratic_program.solve)(p)
             given = [
                 {"type": "eq", "fun": lambda d, p=p: np.asarray(p.rows @ d + p.values)[:equations]},
-                {"type": "ineq", "fun": lambda d, p=p: -np.asarray(p.rows @ d + p.values)[equations:]},
+                {
+                    "type": "ineq",
+                    "fun": lambda d, p=p: -np.asarray(p.rows @ d + p.values)[equations:],
+                },
             ]
-            f = lambda d, p=p: float(p.derivative @ d + d @ p.hessian @ d / 2)  # noqa: E731
+            f = lambda d, p=p: float(p.derivative @ d + d @ p.hessian @ d / 2)
             bounds = list(zip(p.lower, p.upper, strict=True))
-            theirs = scipy.optimize.minimize(f, np.zeros(n), bounds=bounds, constraints=given, options={"ftol": 1e-12})
+            theirs = scipy.optimize.minimize(
+                f, np.zeros(n), bounds=bounds, constraints=given, options={"ftol": 1e-12}
+            )
             assert theirs.success
             np.testing.assert_allclose(found.d, theirs.x, atol=1e-5)
             left = p.rows @ found.d + p.values
@@ -54,10 +61,15 @@ class TestQuadraticPrograms:
             assert np.all(left[equations:] <= 1e-10)
 
     def test_repeated_rows_share_a_multiplier_and_contradictions_have_a_price(self) -> None:
-        """d^2 / 2 with d = 1 twice: the multipliers add up to -1. With d = 1 and d = -1: the price of 10 is paid."""
+        """d^2 / 2 with d = 1 twice: the multipliers add up to -1.
+
+        With d = 1 and d = -1: the price of 10 is paid.
+        """
         one, infinite = jnp.ones((1, 1)), jnp.full(1, jnp.inf)
         price = jnp.full(2, 10.0)
-        twice = QuadraticProgram(one, jnp.zeros(1), jnp.ones((2, 1)), -jnp.ones(2), -price, price, -infinite, infinite)
+        twice = QuadraticProgram(
+            one, jnp.zeros(1), jnp.ones((2, 1)), -jnp.ones(2), -price, price, -infinite, infinite
+        )
         solve = jax.jit(quadratic_program.solve)
         found = solve(twice)
         np.testing.assert_allclose(found.d, [1.0], atol=1e-9)
@@ -67,7 +79,9 @@ class TestQuadraticPrograms:
         np.testing.assert_allclose(found.d, [0.0], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
+)
 def test_published_optima_and_multipliers(name: str) -> None:
     case: Case = CASES[name]
     given = {"bounds": case.bounds, "equality": case.equality, "inequality": case.inequality}
@@ -90,7 +104,9 @@ def bend(x: Any) -> Any:
 
 def jitter(x: Any, level: float) -> Any:
     """What a solver adds that stops at a tolerance: values jitter, derivatives do not."""
-    return level * jnp.sin(1e9 * jnp.sum(jax.lax.stop_gradient(x)) / jnp.max(jax.lax.stop_gradient(x)))
+    return level * jnp.sin(
+        1e9 * jnp.sum(jax.lax.stop_gradient(x)) / jnp.max(jax.lax.stop_gradient(x))
+    )
 
 
 class TestDesigns:
@@ -110,7 +126,9 @@ class TestDesigns:
         assert float(solution.stats["noise"]) <= 1e-12 * np.sum(EDGES) * unit
 
     @pytest.mark.parametrize("level", [1e-10, pytest.param(1e-9, marks=pytest.mark.slow)])
-    def test_a_noisy_limit_is_met_as_far_as_can_be_seen_and_its_noise_told(self, level: float) -> None:
+    def test_a_noisy_limit_is_met_as_far_as_can_be_seen_and_its_noise_told(
+        self, level: float
+    ) -> None:
         solution = minimize(
             lambda x: jnp.sum(x),
             jnp.full(20, 50.0),
@@ -126,7 +144,9 @@ class TestDesigns:
 
     @pytest.mark.slow
     def test_a_nonlinear_chain_of_springs_by_root(self) -> None:
-        """Springs of stiffness s under a load at the end each stretch by e with s (e + 30 e^3) = 1; all stretches are equal."""
+        """Springs of stiffness s under a load at the end each stretch by e with s (e + 30 e^3) = 1;
+        all stretches are equal.
+        """
         stretch = 0.2
         n = 12
 
@@ -138,8 +158,12 @@ class TestDesigns:
         def reach(s: Any) -> Any:
             return adjoint.root(forces, jnp.zeros(n), s).value[-1] - n * stretch
 
-        solution = minimize(lambda s: jnp.sum(s), jnp.linspace(1.0, 3.0, n), bounds=(1e-2, 1e2), inequality=reach)
-        np.testing.assert_allclose(adjoint.require(solution), 1 / (stretch + 30 * stretch**3), rtol=1e-5)
+        solution = minimize(
+            lambda s: jnp.sum(s), jnp.linspace(1.0, 3.0, n), bounds=(1e-2, 1e2), inequality=reach
+        )
+        np.testing.assert_allclose(
+            adjoint.require(solution), 1 / (stretch + 30 * stretch**3), rtol=1e-5
+        )
         assert int(solution.stats["evaluations"]) <= 200
 
 
@@ -149,6 +173,8 @@ def test_a_wrong_derivative_of_a_constraint_is_no_success() -> None:
         return jnp.sum(x**2) - 2
 
     radius.defjvp(lambda x, t: (radius(x[0]), -2 * x[0] @ t[0]))
-    solution = minimize(lambda x: x[0] + 2 * x[1], jnp.array([-1.0, -0.5]), inequality=radius, max_evaluations=400)
+    solution = minimize(
+        lambda x: x[0] + 2 * x[1], jnp.array([-1.0, -0.5]), inequality=radius, max_evaluations=400
+    )
     assert not bool(solution.status.ok)
     assert solution.status != Status.NOISE_FLOOR

@@ -13,7 +13,9 @@ from adjoint import Status, steady_state
 
 
 def reactor(t: Array, y: Array, p: Array) -> Array:
-    """A stirred tank with the reaction A -> B of second order: nonsymmetric, and stiff with its fast third state."""
+    """A stirred tank with the reaction A -> B of second order: nonsymmetric, and stiff with its
+    fast third state.
+    """
     feed, rate, fast = p
     a, b, c = y
     return jnp.stack([feed - a - rate * a**2, rate * a**2 - b, fast * (b - c)])
@@ -35,7 +37,9 @@ def solve(p: Array, mode: Any = "reverse") -> adjoint.Solution[Array]:
 
 def test_value_and_derivatives() -> None:
     np.testing.assert_allclose(solve(P).value, limit(P), rtol=1e-12)
-    np.testing.assert_allclose(jax.jacrev(lambda p: solve(p).value)(P), jax.jacfwd(limit)(P), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        jax.jacrev(lambda p: solve(p).value)(P), jax.jacfwd(limit)(P), rtol=1e-9, atol=1e-12
+    )
 
 
 @pytest.mark.slow
@@ -52,7 +56,9 @@ def test_the_limit_is_the_one_that_the_start_comes_to() -> None:
     """y' = y (p - y^2) rests at 0 and at -sqrt(p), sqrt(p); 0 is where nothing stays."""
 
     def rest(start: float) -> Array:
-        return steady_state(lambda t, y, p: y * (p - y**2), jnp.array(start), jnp.array(2.0), 40.0).value
+        return steady_state(
+            lambda t, y, p: y * (p - y**2), jnp.array(start), jnp.array(2.0), 40.0
+        ).value
 
     np.testing.assert_allclose([rest(0.01), rest(-0.01)], [np.sqrt(2), -np.sqrt(2)], rtol=1e-12)
 
@@ -63,7 +69,11 @@ def test_the_limit_is_the_one_that_the_start_comes_to() -> None:
         # Still on its way; a blow-up; a conserved sum, so that the limit depends on the start.
         (lambda t, y, p: -1e-3 * y + p, 1.0, ("NOT_CONVERGED",)),
         (lambda t, y, p: y**2 + p, 10.0, ("NOT_CONVERGED",)),
-        (lambda t, y, p: p * jnp.stack([y[1] - y[0], y[0] - y[1]]), 50.0, ("SINGULAR", "ILL_CONDITIONED")),
+        (
+            lambda t, y, p: p * jnp.stack([y[1] - y[0], y[0] - y[1]]),
+            50.0,
+            ("SINGULAR", "ILL_CONDITIONED"),
+        ),
     ],
 )
 @pytest.mark.slow
@@ -89,5 +99,7 @@ def test_bad_input(change: dict[str, Any], message: str) -> None:
     arguments: dict[str, Any] = {"f": reactor, "y0": jnp.ones(3), "p": P, "time": 1.0}
     with pytest.raises(ValueError, match=message):
         steady_state(
-            **(arguments | change) if "y0" not in change else {**arguments, "f": lambda t, y, p: y[:1], **change}
+            **(arguments | change)
+            if "y0" not in change
+            else {**arguments, "f": lambda t, y, p: y[:1], **change}
         )

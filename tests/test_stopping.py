@@ -1,4 +1,6 @@
-"""When a run may stop: what a success promises, from starts where f is huge, and the conditions by themselves."""
+"""When a run may stop: what a success promises, from starts where f is huge, and the conditions by
+themselves.
+"""
 
 from typing import Any
 
@@ -15,8 +17,14 @@ from adjoint.optimize.stopping import RUNNING, STOPPING, Evidence, first_that_ho
 
 def evidence(**known: Any) -> Evidence:
     """Of f = 1 with nothing left to gain, but for what is given."""
-    nothing = dict.fromkeys(Evidence._fields, 0.0) | {"value": 1.0, "rounding": 1e-15, "newton_share": np.inf}
-    return Evidence(**{name: jnp.asarray(value) for name, value in (nothing | {"faded": False} | known).items()})
+    nothing = dict.fromkeys(Evidence._fields, 0.0) | {
+        "value": 1.0,
+        "rounding": 1e-15,
+        "newton_share": np.inf,
+    }
+    return Evidence(
+        **{name: jnp.asarray(value) for name, value in (nothing | {"faded": False} | known).items()}
+    )
 
 
 class TestConditions:
@@ -30,19 +38,25 @@ class TestConditions:
         assert bool(stopping.is_settled(evidence(predicted=1e-12), knows_curvature=True))
 
     def test_zero_beside_a_huge_start_is_not_enough(self) -> None:
-        """f = 1e18 after 1e38 is zero by rounding, and so is its slope; x may go as far again as it is large."""
+        """f = 1e18 after 1e38 is zero by rounding, and so is its slope; x may go as far again as it
+        is large.
+        """
         valley = {"value": 1e18, "total": 1e38, "recent": 1e38, "slope": 2e18, "slope_here": 2e18}
         assert bool(stopping.is_zero(jnp.asarray(1e18), jnp.asarray(1e38)))
         assert not bool(stopping.is_settled(evidence(**valley), knows_curvature=False))
 
     @pytest.mark.parametrize(
-        "known", [{"recent": 1.0, "slope_here": 1e-10}, {"newton_share": 1e-9}, {"faded": True}], ids=str
+        "known",
+        [{"recent": 1.0, "slope_here": 1e-10}, {"newton_share": 1e-9}, {"faded": True}],
+        ids=str,
     )
     def test_zero_is_a_minimum_when_x_is_close(self, known: dict[str, Any]) -> None:
         at = {"value": 1e-20, "total": 1.0, "slope": 1e-10, "slope_here": 1e-10} | known
         assert bool(stopping.is_settled(evidence(**at), knows_curvature=False))
         # The same where f is not zero beside what was gained.
-        assert not bool(stopping.is_settled(evidence(**at | {"total": 1e-6}), knows_curvature=False))
+        assert not bool(
+            stopping.is_settled(evidence(**at | {"total": 1e-6}), knows_curvature=False)
+        )
 
     @settings(max_examples=20, deadline=None, derandomize=True)
     @given(
@@ -51,8 +65,16 @@ class TestConditions:
         value=st.floats(1e-25, 1.0),
         recent=st.floats(1e-10, 1e3),
     )
-    def test_the_unit_of_f_does_not_matter(self, unit: float, slope: float, value: float, recent: float) -> None:
-        numbers = {"value": value, "total": 1e3, "recent": recent, "slope": slope, "slope_here": slope}
+    def test_the_unit_of_f_does_not_matter(
+        self, unit: float, slope: float, value: float, recent: float
+    ) -> None:
+        numbers = {
+            "value": value,
+            "total": 1e3,
+            "recent": recent,
+            "slope": slope,
+            "slope_here": slope,
+        }
         numbers |= {"rounding": 1e-15 * value, "predicted": slope**2}
         scaled = {name: unit * number for name, number in numbers.items()}
         for knows in (False, True):
@@ -63,8 +85,14 @@ class TestConditions:
 
     def test_the_first_row_that_holds_decides(self) -> None:
         yes, no = jnp.ones((), bool), jnp.zeros((), bool)
-        assert int(first_that_holds((Status.SUCCESS, no), (Status.STALLED, yes))) == Status.STALLED.code
-        assert int(first_that_holds((Status.INFEASIBLE, yes), (Status.STALLED, yes))) == Status.INFEASIBLE.code
+        assert (
+            int(first_that_holds((Status.SUCCESS, no), (Status.STALLED, yes)))
+            == Status.STALLED.code
+        )
+        assert (
+            int(first_that_holds((Status.INFEASIBLE, yes), (Status.STALLED, yes)))
+            == Status.INFEASIBLE.code
+        )
         assert int(first_that_holds((Status.STALLED, no))) == RUNNING
 
 
@@ -81,7 +109,10 @@ def decay(x: Any) -> Any:
 
 METHODS = [
     BFGS(),
-    *(pytest.param(m, marks=pytest.mark.slow) for m in (None, NewtonKrylov(), LBFGS(), SteepestDescent())),
+    *(
+        pytest.param(m, marks=pytest.mark.slow)
+        for m in (None, NewtonKrylov(), LBFGS(), SteepestDescent())
+    ),
 ]
 
 
@@ -92,7 +123,9 @@ METHODS = [
         pytest.param(
             rosenbrock,
             (1e9, 1e9),
-            marks=pytest.mark.xfail(reason="BFGS: NOISE_FLOOR at 1e9, one entry having kept its size"),
+            marks=pytest.mark.xfail(
+                reason="BFGS: NOISE_FLOOR at 1e9, one entry having kept its size"
+            ),
         ),
         (rosenbrock, (-1e5, 1e5)),
         (rosenbrock, (3e7, -1e3)),
@@ -100,7 +133,9 @@ METHODS = [
     ],
     ids=["1e38", "1e22", "1e32", "exponential"],
 )
-def test_a_success_from_a_huge_start_has_arrived(f: Any, start: tuple[float, ...], method: Any) -> None:
+def test_a_success_from_a_huge_start_has_arrived(
+    f: Any, start: tuple[float, ...], method: Any
+) -> None:
     """Both functions end at zero and are of order one around their minimizers."""
     solution = minimize(f, jnp.asarray(start), method, max_evaluations=1500)
     assert not bool(solution.status.ok) or float(solution.stats["value"]) < 1e-6
@@ -108,7 +143,9 @@ def test_a_success_from_a_huge_start_has_arrived(f: Any, start: tuple[float, ...
 
 @pytest.mark.parametrize("method", [BFGS(), pytest.param(None, marks=pytest.mark.slow)], ids=repr)
 def test_a_zero_that_is_reached_is_a_success(method: Any) -> None:
-    """Where x ends at zero, in one entry or in all of them, no size of x tells how close is close."""
+    """Where x ends at zero, in one entry or in all of them, no size of x tells how close is
+    close.
+    """
     for f in (lambda x: jnp.sum(x**2), lambda x: (x[0] - 1) ** 2 + x[1] ** 2 + (x[0] * x[1]) ** 2):
         solution = minimize(f, jnp.array([5.0, 3.0]), method)
         assert bool(solution.status.ok)

@@ -17,7 +17,9 @@ CASES = {
     "diagonal": np.diag(np.arange(1.0, 8.0)),
     "one by one": np.array([[3.0]]),
     "two by two": np.array([[0.0, 2.0], [3.0, 0.0]]),
-    "zero diagonal, symmetric": np.kron(np.eye(10), [[0.0, 1.0], [1.0, 0.0]]) + np.eye(20, k=2) + np.eye(20, k=-2),
+    "zero diagonal, symmetric": np.kron(np.eye(10), [[0.0, 1.0], [1.0, 0.0]])
+    + np.eye(20, k=2)
+    + np.eye(20, k=-2),
     "grid": grid_laplacian(12).toarray(),
 }
 
@@ -25,7 +27,9 @@ CASES = {
 @pytest.mark.parametrize("order", ["METIS", "none"])
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 @pytest.mark.parametrize("name", CASES)
-def test_solves_transposes_and_determinants(name: str, dtype: Any, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_solves_transposes_and_determinants(
+    name: str, dtype: Any, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if order == "none":
         monkeypatch.setattr(superlu, "metis_order", lambda *_: None)
     dense = CASES[name].astype(dtype)
@@ -35,7 +39,9 @@ def test_solves_transposes_and_determinants(name: str, dtype: Any, order: str, m
     b = np.random.default_rng(0).normal(size=dense.shape[0]).astype(dtype)
     np.testing.assert_allclose(factors.solve(b, False), np.linalg.solve(dense, b), rtol=1e-10)
     np.testing.assert_allclose(factors.solve(b, True), np.linalg.solve(dense.T, b), rtol=1e-10)
-    assert factors.log_determinant() == pytest.approx(np.linalg.slogdet(dense)[1], rel=1e-12, abs=1e-12)
+    assert factors.log_determinant() == pytest.approx(
+        np.linalg.slogdet(dense)[1], rel=1e-12, abs=1e-12
+    )
     assert factors.nbytes >= np.count_nonzero(dense) * dense.itemsize
 
 

@@ -48,14 +48,21 @@ def test_gradient_wrong_by_a_thousandth_fails_though_the_usual_rule_passes_it():
     assert result.orders[0].verdict == "wrong"
     assert 2e-4 < result.relative_error < 1e-3  # relative to the norm of the terms of gradient . v
     # The usual rule: one side, four halvings, rate above 1.9.
-    steps, remainders = np.array(result.steps[:4]), np.array([abs(plus) for plus, _ in result.remainders[:4]])
+    steps, remainders = (
+        np.array(result.steps[:4]),
+        np.array([abs(plus) for plus, _ in result.remainders[:4]]),
+    )
     assert np.all(np.diff(np.log(remainders)) / np.diff(np.log(steps)) > 1.9)
 
 
 @pytest.mark.parametrize("error", [1e-4, -1e-4, 1e-2, -1.0, -2.0])
 def test_wrong_scale_fails(error):
-    assert not taylor_test(smooth, P, gradient=lambda p: (1 + error) * smooth_gradient(p), seed=3).passed
-    assert taylor_test(smooth, P, gradient=lambda p: (1 + error * 1e-3) * smooth_gradient(p), rtol=1e-2).passed
+    assert not taylor_test(
+        smooth, P, gradient=lambda p: (1 + error) * smooth_gradient(p), seed=3
+    ).passed
+    assert taylor_test(
+        smooth, P, gradient=lambda p: (1 + error * 1e-3) * smooth_gradient(p), rtol=1e-2
+    ).passed
 
 
 @pytest.mark.parametrize("constant", [0.0, 1e8])
@@ -63,8 +70,14 @@ def test_exact_linear_functional_passes_though_its_remainder_is_noise(constant):
     result = taylor_test(lambda p: constant + 3.0 * jnp.sum(p), P, order=3)
     assert result.passed
     assert all(math.isnan(rate) for rate in result.rates)
-    assert [o.verdict for o in result.orders] == ["right", "zero within the noise", "zero within the noise"]
-    wrong = taylor_test(lambda p: constant + 3.0 * jnp.sum(p), P, gradient=lambda _: jnp.full(6, 3.003))
+    assert [o.verdict for o in result.orders] == [
+        "right",
+        "zero within the noise",
+        "zero within the noise",
+    ]
+    wrong = taylor_test(
+        lambda p: constant + 3.0 * jnp.sum(p), P, gradient=lambda _: jnp.full(6, 3.003)
+    )
     assert not wrong.passed
 
 
@@ -76,7 +89,8 @@ def test_wrong_second_derivative_fails_at_the_second_order_only():
     @exp.defjvp
     def exp_jvp(primals, tangents):
         (p,), (p_dot,) = primals, tangents
-        # Right at the point of the test, wrong next to it: the gradient is right and its derivative is not.
+        # Right at the point of the test, wrong next to it: the gradient is right and its derivative
+        # is not.
         return exp(p), (jnp.exp(P) + 1.01 * (jnp.exp(p) - jnp.exp(P))) * p_dot
 
     result = taylor_test(lambda p: jnp.sum(exp(p)), P, order=2)
@@ -92,7 +106,10 @@ def test_constant_function_passes_and_a_gradient_for_it_fails():
 
 def test_noise_that_hides_the_gradient_is_no_pass():
     def rough(p):
-        return float(np.sum(np.sin(p))) + 0.1 * np.random.default_rng(np.asarray(p).view(np.uint64)).random()
+        return (
+            float(np.sum(np.sin(p)))
+            + 0.1 * np.random.default_rng(np.asarray(p).view(np.uint64)).random()
+        )
 
     result = taylor_test(rough, np.asarray(P), gradient=np.cos)
     assert not result.passed
@@ -126,7 +143,9 @@ def test_units_do_not_matter(scale, factor):
         return factor * smooth(p / scale)
 
     assert taylor_test(f, scale * P).passed
-    assert not taylor_test(f, scale * P, gradient=lambda p: 1.001 * factor / scale * smooth_gradient(p / scale)).passed
+    assert not taylor_test(
+        f, scale * P, gradient=lambda p: 1.001 * factor / scale * smooth_gradient(p / scale)
+    ).passed
 
 
 def test_reverse_only_rules_are_tested_up_to_the_third_order():
@@ -139,7 +158,9 @@ def test_reverse_only_rules_are_tested_up_to_the_third_order():
 
 
 def test_nonfinite_gradient_never_passes():
-    assert not taylor_test(lambda p: jnp.sum(p**2), P, gradient=lambda _: jnp.full(6, jnp.nan)).passed
+    assert not taylor_test(
+        lambda p: jnp.sum(p**2), P, gradient=lambda _: jnp.full(6, jnp.nan)
+    ).passed
     assert not taylor_test(lambda p: jnp.sum(jnp.log(p)), P).passed
 
 

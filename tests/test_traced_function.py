@@ -1,4 +1,6 @@
-"""Two traces are one program exactly if they compute the same: a false "same" is a wrong number that nobody sees."""
+"""Two traces are one program exactly if they compute the same: a false "same" is a wrong number
+that nobody sees.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,13 +22,17 @@ def structure(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def doubled(rule_factor: float, nested: bool = True) -> Callable[[Any], Any]:
-    """2 x with a derivative that is `rule_factor`, whose rule calls the function itself, as JAX's documentation does."""
+    """2 x with a derivative that is `rule_factor`, whose rule calls the function itself, as JAX's
+    documentation does.
+    """
 
     @jax.custom_jvp
     def f(x: Any) -> Any:
         return 2 * x
 
-    f.defjvp(lambda primals, dots: (f(*primals) if nested else 2 * primals[0], rule_factor * dots[0]))
+    f.defjvp(
+        lambda primals, dots: (f(*primals) if nested else 2 * primals[0], rule_factor * dots[0])
+    )
     return f
 
 
@@ -78,10 +84,16 @@ DIFFERENT = {
         lambda x: jax.lax.cond(x[0] > 0, lambda: x, lambda: 2.0 * x),
         lambda x: jax.lax.cond(x[0] > 0, lambda: x, lambda: 3.0 * x),
     ),
-    "a static argument": (lambda x: jnp.sum(x, axis=0, keepdims=True), lambda x: jnp.sum(x, axis=0)[None] * 1),
+    "a static argument": (
+        lambda x: jnp.sum(x, axis=0, keepdims=True),
+        lambda x: jnp.sum(x, axis=0)[None] * 1,
+    ),
     "the direction of a scan": (jnp.cumsum, lambda x: jax.lax.cumsum(x, reverse=True)),
     "an index": (lambda x: x[0], lambda x: x[1]),
-    "numbers held by a jitted function": (jitted_with(np.arange(3.0)), jitted_with(np.arange(3.0) + 1)),
+    "numbers held by a jitted function": (
+        jitted_with(np.arange(3.0)),
+        jitted_with(np.arange(3.0) + 1),
+    ),
     "a rule of custom_jvp": (doubled(2.0), doubled(3.0)),
     "a rule of custom_jvp, not nested": (doubled(2.0, nested=False), doubled(3.0, nested=False)),
     "a rule of custom_vjp": (pulled(2.0), pulled(3.0)),
@@ -112,7 +124,9 @@ def test_what_computes_something_else_is_another_program(pair: Any) -> None:
 
 MAKERS = {
     "arithmetic": lambda: lambda x: 2.0 * x**3 + jnp.sin(x),
-    "jax.nn": lambda: lambda x: jax.nn.relu(x) + jax.nn.silu(x) + jax.nn.softmax(x) + jax.nn.gelu(x),
+    "jax.nn": lambda: (
+        lambda x: jax.nn.relu(x) + jax.nn.silu(x) + jax.nn.softmax(x) + jax.nn.gelu(x)
+    ),
     "a rule that calls itself": lambda: doubled(2.0),
     "a rule without end": lambda: jnp.sinc,
     "custom_vjp": lambda: pulled(2.0),
@@ -156,7 +170,7 @@ def test_what_is_read_from_outside_is_read_anew() -> None:
 
 def test_a_numpy_array_that_was_written_to_is_seen_as_it_is() -> None:
     table = np.ones(3)
-    inner = lambda x: jax.jit(lambda y: y * table)(x)  # noqa: E731
+    inner = lambda x: jax.jit(lambda y: y * table)(x)
     before = structure(inner)
     table[:] = 2.0
     assert structure(inner) != before

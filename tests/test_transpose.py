@@ -1,4 +1,7 @@
-"""<J v, w> = <v, J' w>: right pairs pass, each way of being wrong fails. The matrices are nonsymmetric throughout."""
+"""<J v, w> = <v, J' w>: right pairs pass, each way of being wrong fails.
+
+The matrices are nonsymmetric throughout.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +43,9 @@ def test_wrong_pairs_fail(name):
     assert not dot_product_test(jvp, vjp, V, W).passed
 
 
-@pytest.mark.parametrize("name", ["a constant added", "a constant added in reverse", "an absolute value", "a square"])
+@pytest.mark.parametrize(
+    "name", ["a constant added", "a constant added in reverse", "an absolute value", "a square"]
+)
 def test_the_report_tells_what_is_not_linear(name):
     jvp, vjp = WRONG_PAIRS[name]
     assert dot_product_test(jvp, vjp, V, W).nonlinearity > 1e-8
@@ -70,7 +75,10 @@ def test_complex_maps_pair_without_conjugation():
     ("f", "p"),
     [
         (lambda x: jnp.sin(A @ x), jnp.ones(7)),
-        (lambda x: {"a": x["u"] @ A.T, "b": jnp.outer(x["u"], x["s"])}, {"u": jnp.ones(7), "s": jnp.ones(2)}),
+        (
+            lambda x: {"a": x["u"] @ A.T, "b": jnp.outer(x["u"], x["s"])},
+            {"u": jnp.ones(7), "s": jnp.ones(2)},
+        ),
         (lambda x: jnp.exp(C @ x), jnp.ones(7, complex)),
         (lambda x: jnp.conj(C @ x) * x[0], jnp.ones(7, complex)),  # linear over the reals only
         (lambda x: jnp.sum(jnp.abs(C @ x) ** 2), jnp.ones(7, complex)),  # complex to real
@@ -79,7 +87,9 @@ def test_complex_maps_pair_without_conjugation():
 )
 def test_jax_pairs_pass(f, p):
     y, pullback = jax.vjp(f, p)
-    assert dot_product_test(lambda v: jax.jvp(f, (p,), (v,))[1], lambda w: pullback(w)[0], p, y).passed
+    assert dot_product_test(
+        lambda v: jax.jvp(f, (p,), (v,))[1], lambda w: pullback(w)[0], p, y
+    ).passed
 
 
 def test_float32_has_its_own_tolerance():
@@ -93,7 +103,9 @@ def test_float32_has_its_own_tolerance():
 @pytest.mark.parametrize("scale", [1e-12, 1e12])
 def test_units_do_not_matter(scale):
     assert dot_product_test(lambda v: scale * A @ v, lambda w: scale * A.T @ w, V, W).passed
-    assert not dot_product_test(lambda v: scale * A @ v, lambda w: 1.001 * scale * A.T @ w, V, W).passed
+    assert not dot_product_test(
+        lambda v: scale * A @ v, lambda w: 1.001 * scale * A.T @ w, V, W
+    ).passed
 
 
 def test_zero_map_passes():
@@ -108,7 +120,9 @@ def test_symmetry():
     assert not symmetry_test(lambda v: H @ v, jnp.zeros(5, complex)).passed
     assert symmetry_test(lambda v: (C @ C.T) @ v, jnp.zeros(5, complex)).passed
     tree = {"u": jnp.zeros(3), "w": jnp.zeros(3)}
-    assert symmetry_test(lambda v: {"u": S[:3, 3:] @ v["w"], "w": S[:3, 3:].T @ v["u"]}, tree).passed
+    assert symmetry_test(
+        lambda v: {"u": S[:3, 3:] @ v["w"], "w": S[:3, 3:].T @ v["u"]}, tree
+    ).passed
 
 
 def test_definiteness():

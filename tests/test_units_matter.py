@@ -1,4 +1,6 @@
-"""units_matter: the machine at rest in closed form, one energy in two systems, and descents that agree when units are known."""
+"""units_matter: the machine at rest in closed form, one energy in two systems, and descents that
+agree when units are known.
+"""
 
 from pathlib import Path
 
@@ -22,13 +24,17 @@ def test_the_closed_form_is_where_forces_and_moments_balance(system: str) -> Non
     d = heave + np.array([-1.0, 1.0]) * body.half_width * tilt
     forces = body.stiffness * d + body.hardening * d**3
     np.testing.assert_allclose(forces.sum(), body.load, rtol=1e-13)
-    np.testing.assert_allclose(body.half_width * (forces[1] - forces[0]), body.load * body.offset, rtol=1e-13)
+    np.testing.assert_allclose(
+        body.half_width * (forces[1] - forces[0]), body.load * body.offset, rtol=1e-13
+    )
     slope = jax.grad(body.energy)(jnp.asarray(body.at_rest())) * body.sizes()
     np.testing.assert_allclose(slope, 0.0, atol=1e-13 * body.load * body.sizes()[0])
 
 
 def test_without_hardening_the_machine_is_linear() -> None:
-    """z = F / 2k and p = F b / (2 k a^2) as c tends to 0; the next term is c d^2 / k, below 1e-7 here."""
+    """z = F / 2k and p = F b / (2 k a^2) as c tends to 0; the next term is c d^2 / k, below 1e-7
+    here.
+    """
     z, p = machine(Settings(hardening=1.0, load=2.0), "m").at_rest()
     np.testing.assert_allclose((z, p), (1e-5, 2 * 0.15 / (2e5 * 0.16)), rtol=1e-7)
 
@@ -38,8 +44,11 @@ def test_the_energy_in_joule_is_the_same_in_both_systems() -> None:
     metres, millimetres = (machine(LOADED, system) for system in SYSTEMS)
     same = millimetres.energy(jnp.asarray(x * np.array([1e3, 1.0])))
     np.testing.assert_allclose(same, metres.energy(jnp.asarray(x)), rtol=1e-14)
-    # By hand: d = 11 mm and -5 mm; k d^2 / 2 is 7.3 J in both, c d^4 / 4 1.908 J, 0 J of the load, which does not sink.
-    np.testing.assert_allclose(metres.energy(jnp.asarray(x)), 5e4 * 146e-6 + 1.25e8 * (11e-3**4 + 5e-3**4), rtol=1e-12)
+    # By hand: d = 11 mm and -5 mm; k d^2 / 2 is 7.3 J in both, c d^4 / 4 1.908 J, 0 J of the load,
+    # which does not sink.
+    np.testing.assert_allclose(
+        metres.energy(jnp.asarray(x)), 5e4 * 146e-6 + 1.25e8 * (11e-3**4 + 5e-3**4), rtol=1e-12
+    )
 
 
 def test_weighted_descents_agree_to_rounding_and_end_at_rest() -> None:
@@ -59,7 +68,8 @@ def test_euclidean_descents_depend_on_the_units() -> None:
         (paths[system].x[1] - paths[system].x[0])[1] / (paths[system].x[1] - paths[system].x[0])[0]
         for system in SYSTEMS
     ]
-    # Moment by force: in J/N in the one, J/kN in the other. As motions, in rad/m, they differ by another factor of 1000.
+    # Moment by force: in J/N in the one, J/kN in the other. As motions, in rad/m, they differ by
+    # another factor of 1000.
     np.testing.assert_allclose(slopes[1], 1e3 * slopes[0], rtol=1e-9)
     assert paths["m"].solution.status == adjoint.Status.SUCCESS
     assert paths["mm"].solution.status == adjoint.Status.NOT_CONVERGED
@@ -67,8 +77,12 @@ def test_euclidean_descents_depend_on_the_units() -> None:
 
 @pytest.mark.slow
 def test_a_run_leaves_its_pictures(tmp_path: Path) -> None:
-    assert main(["run", "units_matter", "--set", "max_steps=100", "--out", str(tmp_path / "run")]) == 0
-    assert {"paths.png", "energy.png", "history.csv", "report.html"} <= {f.name for f in (tmp_path / "run").iterdir()}
+    assert (
+        main(["run", "units_matter", "--set", "max_steps=100", "--out", str(tmp_path / "run")]) == 0
+    )
+    assert {"paths.png", "energy.png", "history.csv", "report.html"} <= {
+        f.name for f in (tmp_path / "run").iterdir()
+    }
 
 
 def test_a_load_outside_of_the_mounts_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

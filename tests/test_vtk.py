@@ -16,7 +16,11 @@ TYPES = {"Float64": "f8", "Float32": "f4", "Int64": "i8", "Int32": "i4", "UInt8"
 def parse(content):
     """The grid and the arrays of a .vti file, by (section, name), in VTK's order."""
     file = ElementTree.fromstring(content)
-    assert (file.tag, file.get("type"), file.get("header_type")) == ("VTKFile", "ImageData", "UInt64")
+    assert (file.tag, file.get("type"), file.get("header_type")) == (
+        "VTKFile",
+        "ImageData",
+        "UInt64",
+    )
     order = {"LittleEndian": "<", "BigEndian": ">"}[file.get("byte_order")]
     arrays = {}
     for section in ("PointData", "CellData"):
@@ -26,15 +30,21 @@ def parse(content):
             size = int(np.frombuffer(data[:8], order + "u8")[0])
             assert size == len(data) - 8
             values = np.frombuffer(data[8:], order + TYPES[array.get("type")])
-            arrays[section, array.get("Name")] = values.reshape(-1, int(array.get("NumberOfComponents")))
+            arrays[section, array.get("Name")] = values.reshape(
+                -1, int(array.get("NumberOfComponents"))
+            )
     return file.find("ImageData"), arrays
 
 
-@pytest.mark.parametrize(("cells", "spacing"), [((3, 2), (1.0, 0.5)), ((3, 2, 4), (1.0, 0.5, 0.25))])
+@pytest.mark.parametrize(
+    ("cells", "spacing"), [((3, 2), (1.0, 0.5)), ((3, 2, 4), (1.0, 0.5, 0.25))]
+)
 def test_points_and_cells_are_where_the_grid_puts_them(cells, spacing):
     corners = np.moveaxis(np.indices([n + 1 for n in cells]), 0, -1) * np.array(spacing)
     centers = (np.moveaxis(np.indices(cells), 0, -1) + 0.5) * np.array(spacing)
-    content = image_data(cells, cell_data={"center": centers}, point_data={"position": corners}, spacing=spacing)
+    content = image_data(
+        cells, cell_data={"center": centers}, point_data={"position": corners}, spacing=spacing
+    )
     image, arrays = parse(content)
     # The standard: x counts fastest, then y, then z; positions are origin + index * spacing.
     numbers = [int(n) for n in image.get("WholeExtent").split()]
@@ -73,8 +83,13 @@ def test_scalars_and_vectors_are_named_for_the_viewer():
     )
     image, arrays = parse(content)
     assert dict(image.find("Piece/CellData").items()) == {"Scalars": "density & <more>"}
-    assert dict(image.find("Piece/PointData").items()) == {"Scalars": "temperature", "Vectors": "displacement"}
-    np.testing.assert_array_equal(arrays["PointData", "displacement"], np.tile([1.0, 1.0, 0.0], (6, 1)))
+    assert dict(image.find("Piece/PointData").items()) == {
+        "Scalars": "temperature",
+        "Vectors": "displacement",
+    }
+    np.testing.assert_array_equal(
+        arrays["PointData", "displacement"], np.tile([1.0, 1.0, 0.0], (6, 1))
+    )
 
 
 def test_the_byte_order_is_the_machines():
@@ -96,7 +111,9 @@ def test_a_field_that_does_not_fit_is_refused(cell_data, point_data, message):
         image_data((3, 2), cell_data=cell_data, point_data=point_data, spacing=(1, 1))
 
 
-@pytest.mark.parametrize(("cells", "spacing"), [((3,), (1,)), ((3, 0), (1, 1)), ((3, 2), (1, 1, 1))])
+@pytest.mark.parametrize(
+    ("cells", "spacing"), [((3,), (1,)), ((3, 0), (1, 1)), ((3, 2), (1, 1, 1))]
+)
 def test_a_grid_that_is_none_is_refused(cells, spacing):
     with pytest.raises(ValueError, match="numbers of cells"):
         image_data(cells, cell_data={}, point_data={}, spacing=spacing)

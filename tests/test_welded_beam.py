@@ -1,4 +1,6 @@
-"""welded_beam: costs and limits by hand and by publication, the vertex that is the minimizer, and searches that find it."""
+"""welded_beam: costs and limits by hand and by publication, the vertex that is the minimizer, and
+searches that find it.
+"""
 
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from problems.welded_beam import DESIGN, NAMES, Settings, buckling_load, cost, l
 
 
 def test_cost_and_limits_are_those_of_a_published_beam() -> None:
-    """Coello (2000): cost 1.74830941, x = (0.208800, 3.420500, 8.997500, 0.210000) and the limits in psi, in, lb and $.
+    """Coello (2000): cost 1.74830941, x = (0.208800, 3.420500, 8.997500, 0.210000) and the limits
+    in psi, in, lb and $.
 
     Tolerances are what the last digits of x and of the published numbers leave.
     """
@@ -34,11 +37,15 @@ def test_the_vertex_is_the_published_minimizer() -> None:
 
 
 def test_the_vertex_meets_the_conditions() -> None:
-    """Four limits hold four unknowns: there the conditions say that all four multipliers are positive."""
+    """Four limits hold four unknowns: there the conditions say that all four multipliers are
+    positive.
+    """
     found = conditions(DESIGN, vertex())
     assert found.residual < 1e-12
     assert found.violation < 1e-12
-    active = {name for name, multiplier in zip(NAMES, found.multipliers, strict=True) if multiplier > 0.1}
+    active = {
+        name for name, multiplier in zip(NAMES, found.multipliers, strict=True) if multiplier > 0.1
+    }
     assert active == {"shear of the weld", "bending", "buckling", "weld within the bar"}
 
 
@@ -48,10 +55,14 @@ def test_every_method_finds_the_vertex(method: str) -> None:
     solution = search(DESIGN, Settings(method=method))
     np.testing.assert_allclose(adjoint.require(solution), vertex(), rtol=1e-6)
     multipliers = conditions(DESIGN, vertex()).multipliers
-    np.testing.assert_allclose(solution.stats["multipliers"], multipliers, atol=1e-6 * multipliers.max())
+    np.testing.assert_allclose(
+        solution.stats["multipliers"], multipliers, atol=1e-6 * multipliers.max()
+    )
 
 
 @pytest.mark.slow
 def test_a_run_leaves_its_pictures(tmp_path: Path) -> None:
     assert main(["run", "welded_beam", "--out", str(tmp_path / "run")]) == 0
-    assert {"history.png", "design.png", "limits.csv", "report.html"} <= {f.name for f in (tmp_path / "run").iterdir()}
+    assert {"history.png", "design.png", "limits.csv", "report.html"} <= {
+        f.name for f in (tmp_path / "run").iterdir()
+    }

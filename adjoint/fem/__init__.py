@@ -1,1 +1,3 @@
-"""Finite elements on structured grids in two and three dimensions: linear elasticity and density filters."""
+"""Finite elements on structured grids in two and three dimensions: linear elasticity and density
+filters.
+"""

@@ -1,8 +1,9 @@
-"""From element moduli to the equilibrium equations K u = f of linear elasticity on a structured grid.
+"""From element moduli to the equilibrium equations K u = f of linear elasticity on a structured
+grid.
 
-The degrees of freedom that are held at zero are left out of K and f, rows and columns alike, so K stays symmetric
-positive definite. Which entries stay is found once, in NumPy; what is traced is one product of moduli and one element
-matrix.
+The degrees of freedom that are held at zero are left out of K and f, rows and columns alike, so K
+stays symmetric positive definite. Which entries stay is found once, in NumPy; what is traced is one
+product of moduli and one element matrix.
 """
 
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from adjoint.linear.operators import Sparse, SparsePattern
 
 @dataclass(frozen=True, eq=False)
 class Elasticity:
-    """K(E) u = f: a grid of equal elements, each with its own Young's modulus E, its supports and its loads.
+    """K(E) u = f: a grid of equal elements, each with its own Young's modulus E, its supports and
+    its loads.
 
-    Plane stress with unit thickness in two dimensions. Build one object, outside `jit`, and reuse it: it holds the
-    sparsity pattern.
+    Plane stress with unit thickness in two dimensions. Build one object, outside `jit`, and reuse
+    it: it holds the sparsity pattern.
 
     Parameters
     ----------
@@ -38,7 +40,8 @@ class Elasticity:
     Raises
     ------
     ValueError
-        When `fixed` or `load` does not have one entry for each component at each node, or every entry is fixed.
+        When `fixed` or `load` does not have one entry for each component at each node, or every
+        entry is fixed.
 
     Examples
     --------
@@ -51,7 +54,9 @@ class Elasticity:
     >>> fixed[grid.boundary("left")] = True
     >>> load = traction_load(grid, "right", lambda x: np.array([1.0, 0.0]))
     >>> bar = Elasticity(grid, fixed, load, poisson_ratio=0.0)
-    >>> u = bar.expand(adjoint.require(adjoint.linear_solve(bar.stiffness(jnp.ones((2, 1))), bar.free_load)))
+    >>> u = bar.expand(
+    ...     adjoint.require(adjoint.linear_solve(bar.stiffness(jnp.ones((2, 1))), bar.free_load))
+    ... )
     >>> round(float(u[-1, 0]), 5)
     2.0
     """
@@ -66,11 +71,16 @@ class Elasticity:
         for name, given in (("fixed", self.fixed), ("load", self.load)):
             if np.shape(given) != expected:
                 raise ValueError(
-                    f"Elasticity: got {name} of shape {np.shape(given)}, expected {expected}, one entry for each "
-                    f"component at each node. Start from np.zeros({expected}) and set the nodes of grid.boundary(...)."
+                    f"Elasticity: got {name} of shape {np.shape(given)}, expected {expected}, one "
+                    "entry for each "
+                    f"component at each node. Start from np.zeros({expected}) and set the nodes of "
+                    "grid.boundary(...)."
                 )
         if np.all(self.fixed):
-            raise ValueError("Elasticity: every degree of freedom is fixed, expected at least one free. Release some.")
+            raise ValueError(
+                "Elasticity: every degree of freedom is fixed, expected at least one free. Release "
+                "some."
+            )
 
     @cached_property
     def free(self) -> Int[np.ndarray, " free"]:
@@ -89,7 +99,9 @@ class Elasticity:
 
     @cached_property
     def _unsupported(self) -> Bool[np.ndarray, " element"]:
-        """The elements without a fixed degree of freedom: their whole matrix stays, so no entry need be picked out."""
+        """The elements without a fixed degree of freedom: their whole matrix stays, so no entry
+        need be picked out.
+        """
         return np.all(~np.asarray(self.fixed, bool).ravel()[self.grid.degrees_of_freedom], axis=1)
 
     @cached_property
@@ -109,8 +121,12 @@ class Elasticity:
         whole = dofs[self._unsupported]
         element, row, column = self._supported_entries
         shape = (len(whole), dofs.shape[1], dofs.shape[1])
-        rows = np.concatenate([np.broadcast_to(whole[:, :, None], shape).ravel(), dofs[element, row]])
-        cols = np.concatenate([np.broadcast_to(whole[:, None, :], shape).ravel(), dofs[element, column]])
+        rows = np.concatenate(
+            [np.broadcast_to(whole[:, :, None], shape).ravel(), dofs[element, row]]
+        )
+        cols = np.concatenate(
+            [np.broadcast_to(whole[:, None, :], shape).ravel(), dofs[element, column]]
+        )
         return SparsePattern(rows, cols, (self.free.size, self.free.size))
 
     def stiffness(self, moduli: Float[Array, "..."]) -> Sparse:
@@ -124,7 +140,8 @@ class Elasticity:
         Returns
         -------
         K
-            A symmetric positive definite `Sparse` matrix on `pattern`, if the supports leave no rigid motion.
+            A symmetric positive definite `Sparse` matrix on `pattern`, if the supports leave no
+            rigid motion.
 
         Raises
         ------
@@ -133,7 +150,8 @@ class Elasticity:
         """
         if moduli.shape != self.grid.elements:
             raise ValueError(
-                f"Elasticity.stiffness: got moduli of shape {moduli.shape}, expected {self.grid.elements}, one for "
+                f"Elasticity.stiffness: got moduli of shape {moduli.shape}, expected "
+                f"{self.grid.elements}, one for "
                 "each element. See adjoint.fem.grid for the layout."
             )
         E, K_e = moduli.ravel(), jnp.asarray(self.element_stiffness, moduli.dtype)
@@ -149,12 +167,16 @@ class Elasticity:
     def stress(
         self, displacement: Float[Array, "node dimension"], moduli: Float[Array, "..."]
     ) -> Float[Array, "... strain"]:
-        """σ = E D B u at the center of each element, of shape ``(*grid.elements, 3)`` or ``(*grid.elements, 6)``.
+        """σ = E D B u at the center of each element, of shape ``(*grid.elements, 3)`` or
+        ``(*grid.elements, 6)``.
 
-        The components are in the order of `adjoint.fem.elements`. At the center of the element, Q4 and H8 stresses
-        are one order more accurate than elsewhere (Barlow, Int. J. Numer. Meth. Eng. 10, 243, 1976).
+        The components are in the order of `adjoint.fem.elements`. At the center of the element, Q4
+        and H8 stresses are one order more accurate than elsewhere (Barlow, Int. J. Numer. Meth.
+        Eng. 10, 243, 1976).
         """
         B = strain_displacement(np.zeros(self.grid.dimension), self.grid.element_size)
         D = elasticity_matrix(self.grid.dimension, self.poisson_ratio)
-        strain = displacement.ravel()[self.grid.degrees_of_freedom] @ jnp.asarray((D @ B).T, displacement.dtype)
+        strain = displacement.ravel()[self.grid.degrees_of_freedom] @ jnp.asarray(
+            (D @ B).T, displacement.dtype
+        )
         return moduli[..., None] * strain.reshape(*self.grid.elements, -1)

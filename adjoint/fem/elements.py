@@ -1,13 +1,14 @@
-"""The bilinear square Q4 (plane stress, unit thickness) and the trilinear brick H8, by Gauss quadrature. NumPy only.
+"""The bilinear square Q4 (plane stress, unit thickness) and the trilinear brick H8, by Gauss
+quadrature. NumPy only.
 
-One derivation serves both: the shape functions are products of (1 ± ξ)/2, the strains are ε = B u with engineering
-shears, the stresses σ = D ε, and the stiffness is the integral of B' D B, which two Gauss points per axis integrate
-exactly on a rectangle or a box.
+One derivation serves both: the shape functions are products of (1 ± ξ)/2, the strains are ε = B u
+with engineering shears, the stresses σ = D ε, and the stiffness is the integral of B' D B, which
+two Gauss points per axis integrate exactly on a rectangle or a box.
 
 Strains and stresses are vectors: (xx, yy, xy) in two dimensions, (xx, yy, zz, yz, xz, xy) in three.
 
-Source: T. J. R. Hughes, The Finite Element Method (1987), sections 2.7 (B and D), 3.2 and 3.5 (Q4 and H8) and 3.8
-(Gauss quadrature).
+Source: T. J. R. Hughes, The Finite Element Method (1987), sections 2.7 (B and D), 3.2 and 3.5 (Q4
+and H8) and 3.8 (Gauss quadrature).
 """
 
 import itertools
@@ -45,11 +46,16 @@ def shape_functions(point: Float[np.ndarray, " dimension"]) -> Float[np.ndarray,
 def shape_gradients(
     point: Float[np.ndarray, " dimension"], element_size: tuple[float, ...]
 ) -> Float[np.ndarray, "corners dimension"]:
-    """dN_a/dx_i = (s_ai/h_i) prod_{j != i} (1 + s_aj ξ_j)/2, in physical coordinates, for edge lengths h."""
+    """dN_a/dx_i = (s_ai/h_i) prod_{j != i} (1 + s_aj ξ_j)/2, in physical coordinates, for edge
+    lengths h.
+    """
     signs = 2 * element_corners(len(point)) - 1
     factors = (1 + signs * point) / 2
     return np.stack(
-        [signs[:, i] / size * np.prod(np.delete(factors, i, axis=1), axis=1) for i, size in enumerate(element_size)],
+        [
+            signs[:, i] / size * np.prod(np.delete(factors, i, axis=1), axis=1)
+            for i, size in enumerate(element_size)
+        ],
         axis=1,
     )
 
@@ -69,7 +75,8 @@ def strain_displacement(
     Returns
     -------
     B
-        (3, 8) in two dimensions and (6, 24) in three; the columns go node by node, x before y before z.
+        (3, 8) in two dimensions and (6, 24) in three; the columns go node by node, x before y
+        before z.
     """
     gradients = shape_gradients(point, element_size)
     corners, dimension = gradients.shape
@@ -91,7 +98,8 @@ def elasticity_matrix(
     dimension
         2 or 3.
     poisson_ratio
-        ν, from above -1 to below 0.5; a value of 0.5 is incompressible, which these elements cannot represent.
+        ν, from above -1 to below 0.5; a value of 0.5 is incompressible, which these elements cannot
+        represent.
     young_modulus
         E, in the user's unit of stress.
 
@@ -107,7 +115,10 @@ def elasticity_matrix(
     """
     nu = poisson_ratio
     if not -1 < nu < 0.5:
-        raise ValueError(f"elasticity_matrix: got poisson_ratio = {nu}, expected a number above -1 and below 0.5.")
+        raise ValueError(
+            f"elasticity_matrix: got poisson_ratio = {nu}, expected a number above -1 and below "
+            "0.5."
+        )
     shear_modulus = 1 / (2 * (1 + nu))
     # The first Lame constant, for plane stress the one that makes σ_zz zero.
     coupling = nu / (1 - nu**2) if dimension == 2 else nu / ((1 + nu) * (1 - 2 * nu))
@@ -120,7 +131,8 @@ def elasticity_matrix(
 def stiffness_matrix(
     element_size: tuple[float, ...], poisson_ratio: float, young_modulus: float = 1.0
 ) -> Float[np.ndarray, "dof dof"]:
-    """K_e = integral of B' D B over one element, of size (8, 8) in two dimensions and (24, 24) in three.
+    """K_e = integral of B' D B over one element, of size (8, 8) in two dimensions and (24, 24) in
+    three.
 
     Parameters
     ----------
@@ -142,22 +154,24 @@ def stiffness_matrix(
     for point in itertools.product(_GAUSS, repeat=dimension):
         B = strain_displacement(np.array(point), element_size)
         K += jacobian * B.T @ D @ B
-    # Rounding leaves an asymmetry of 1e-17, which a symmetric factorization would not see and a test of it would.
+    # Rounding leaves an asymmetry of 1e-17, which a symmetric factorization would not see and a
+    # test of it would.
     return (K + K.T) / 2
 
 
 def traction_load(
     grid: Grid, side: str, traction: Callable[[np.ndarray], np.ndarray]
 ) -> Float[np.ndarray, "node dimension"]:
-    """f_a = integral of N_a t over one side of the grid: the nodal forces that do the same work as a traction t.
+    """f_a = integral of N_a t over one side of the grid: the nodal forces that do the same work as
+    a traction t.
 
     Parameters
     ----------
     grid, side
         Where; see `Grid.boundary`.
     traction
-        t(x): positions (point, dimension) to forces per area (per length in two dimensions) of the same shape. Exact
-        for t up to quadratic in each coordinate.
+        t(x): positions (point, dimension) to forces per area (per length in two dimensions) of the
+        same shape. Exact for t up to quadratic in each coordinate.
     """
     faces = grid.boundary_faces(side)
     corners = grid.coordinates[faces]
@@ -166,18 +180,30 @@ def traction_load(
     return _integrate(grid, faces, grid.dimension - 1, area, traction)
 
 
-def body_load(grid: Grid, force: Callable[[np.ndarray], np.ndarray]) -> Float[np.ndarray, "node dimension"]:
-    """f_a = integral of N_a b over the grid: the nodal forces of a force b(x) per volume (per area in two dimensions).
+def body_load(
+    grid: Grid, force: Callable[[np.ndarray], np.ndarray]
+) -> Float[np.ndarray, "node dimension"]:
+    """f_a = integral of N_a b over the grid: the nodal forces of a force b(x) per volume (per area
+    in two dimensions).
 
-    `force` maps positions (point, dimension) to forces of the same shape; exact up to quadratic in each coordinate.
+    `force` maps positions (point, dimension) to forces of the same shape; exact up to quadratic in
+    each coordinate.
     """
-    return _integrate(grid, grid.connectivity, grid.dimension, float(np.prod(grid.element_size)), force)
+    return _integrate(
+        grid, grid.connectivity, grid.dimension, float(np.prod(grid.element_size)), force
+    )
 
 
 def _integrate(
-    grid: Grid, cells: np.ndarray, dimension: int, measure: float, density: Callable[[np.ndarray], np.ndarray]
+    grid: Grid,
+    cells: np.ndarray,
+    dimension: int,
+    measure: float,
+    density: Callable[[np.ndarray], np.ndarray],
 ) -> Float[np.ndarray, "node dimension"]:
-    """Nodal forces of a force density on `cells` (rows of nodes) of `dimension` axes and of one `measure`."""
+    """Nodal forces of a force density on `cells` (rows of nodes) of `dimension` axes and of one
+    `measure`.
+    """
     load = np.zeros((grid.node_count, grid.dimension))
     for point in itertools.product(_GAUSS, repeat=dimension):
         N = shape_functions(np.array(point))

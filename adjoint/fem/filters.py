@@ -1,7 +1,7 @@
 """Density and sensitivity filters of topology optimization: averages with the weights of a cone.
 
-Without a filter, a topology of Q4 elements shows checkerboards and its finest members are as thin as the mesh; an
-average over a radius gives the design a length scale that the mesh does not change.
+Without a filter, a topology of Q4 elements shows checkerboards and its finest members are as thin
+as the mesh; an average over a radius gives the design a length scale that the mesh does not change.
 """
 
 import itertools
@@ -23,17 +23,17 @@ _SMALLEST_DENSITY = 1e-3
 class ConeFilter:
     """H_ei = max(0, r - |x_e - x_i|), for the centers x of the elements of a grid.
 
-    The averages are normalized by sum_i H_ei over the elements that exist, so a constant stays what it is up to the
-    boundary. H is symmetric, and it is never stored: the sum over the neighbors is a sum of shifted arrays, exact and
-    faster than a convolution or a sparse product on a CPU.
+    The averages are normalized by sum_i H_ei over the elements that exist, so a constant stays what
+    it is up to the boundary. H is symmetric, and it is never stored: the sum over the neighbors is
+    a sum of shifted arrays, exact and faster than a convolution or a sparse product on a CPU.
 
     Parameters
     ----------
     grid
         The `Grid`; fields are arrays of shape ``grid.elements``.
     radius
-        r, in the unit of length of the grid (in elements, when they have size 1). Up to one element it filters
-        nothing.
+        r, in the unit of length of the grid (in elements, when they have size 1). Up to one element
+        it filters nothing.
 
     Raises
     ------
@@ -49,8 +49,9 @@ class ConeFilter:
 
     References
     ----------
-    E. Andreassen, A. Clausen, M. Schevenels, B. S. Lazarov, O. Sigmund, Efficient topology optimization in MATLAB
-    using 88 lines of code, Struct. Multidisc. Optim. 43 (2011) 1-16, equations (7) to (10).
+    E. Andreassen, A. Clausen, M. Schevenels, B. S. Lazarov, O. Sigmund, Efficient topology
+    optimization in MATLAB using 88 lines of code, Struct. Multidisc. Optim. 43 (2011) 1-16,
+    equations (7) to (10).
     """
 
     grid: Grid
@@ -59,7 +60,8 @@ class ConeFilter:
     def __post_init__(self) -> None:
         if not 0 < self.radius < np.inf:
             raise ValueError(
-                f"ConeFilter: got radius = {self.radius}, expected a positive length. Give at least 1 element."
+                f"ConeFilter: got radius = {self.radius}, expected a positive length. Give at "
+                "least 1 element."
             )
 
     def weighted_sum(self, field: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -77,16 +79,19 @@ class ConeFilter:
         Returns
         -------
         density
-            Physical densities, of the same shape, between the smallest and the largest design variable. Derivatives
-            go through it by the chain rule, equation (10).
+            Physical densities, of the same shape, between the smallest and the largest design
+            variable. Derivatives go through it by the chain rule, equation (10).
         """
         return self.weighted_sum(design) / self.weight_sums
 
-    def sensitivity(self, density: Float[Array, "..."], derivative: Float[Array, "..."]) -> Float[Array, "..."]:
-        """sum_i H_ei x_i dc/dx_i / (max(γ, x_e) sum_i H_ei): the sensitivity filter, equation (7), with γ = 1e-3.
+    def sensitivity(
+        self, density: Float[Array, "..."], derivative: Float[Array, "..."]
+    ) -> Float[Array, "..."]:
+        """sum_i H_ei x_i dc/dx_i / (max(γ, x_e) sum_i H_ei): the sensitivity filter, equation (7),
+        with γ = 1e-3.
 
-        What it returns is not the derivative of any function: a rule that works in practice (Sigmund, 1997), to be
-        used only in a design update.
+        What it returns is not the derivative of any function: a rule that works in practice
+        (Sigmund, 1997), to be used only in a design update.
 
         Parameters
         ----------
@@ -100,7 +105,9 @@ class ConeFilter:
     @cached_property
     def weight_sums(self) -> Float[np.ndarray, "..."]:
         """sum_i H_ei, of shape ``grid.elements``: smaller near the boundary."""
-        return self._sum_shifted(np.pad(np.ones(self.grid.elements), [(reach, reach) for reach in self._reach]))
+        return self._sum_shifted(
+            np.pad(np.ones(self.grid.elements), [(reach, reach) for reach in self._reach])
+        )
 
     @cached_property
     def _reach(self) -> tuple[int, ...]:
@@ -117,6 +124,8 @@ class ConeFilter:
             shift = np.subtract(start, self._reach) * self.grid.element_size
             weight = self.radius - float(np.linalg.norm(shift))
             if weight > 0:
-                window = tuple(slice(s, s + count) for s, count in zip(start, self.grid.elements, strict=True))
+                window = tuple(
+                    slice(s, s + count) for s, count in zip(start, self.grid.elements, strict=True)
+                )
                 total = total + weight * padded[window]
         return total

@@ -1,6 +1,8 @@
-"""Structured grids of rectangles and bricks: numbers of nodes and elements, coordinates, boundaries. NumPy only.
+"""Structured grids of rectangles and bricks: numbers of nodes and elements, coordinates,
+boundaries. NumPy only.
 
-Everything here is static: it is computed once, before any tracing, and never depends on a parameter.
+Everything here is static: it is computed once, before any tracing, and never depends on a
+parameter.
 
 Numbering, in two dimensions (elements in brackets), for ``Grid((3, 2))``::
 
@@ -10,10 +12,11 @@ Numbering, in two dimensions (elements in brackets), for ``Grid((3, 2))``::
     |   [0]   |   [2]   |   [4]   |                           +-- x
     0 ------- 3 ------- 6 ------- 9
 
-The last axis runs fastest, so a field of one value per element is an array of shape ``grid.elements``, whose entry
-``[i, j]`` belongs to the i-th element from the left and the j-th from the bottom, and ``ravel()`` puts it in the order
-of the element numbers. Nodes likewise. In three dimensions the axes are x (left, right), y (bottom, top) and z (back,
-front). The nodes of one element, in its own order::
+The last axis runs fastest, so a field of one value per element is an array of shape
+``grid.elements``, whose entry ``[i, j]`` belongs to the i-th element from the left and the j-th
+from the bottom, and ``ravel()`` puts it in the order of the element numbers. Nodes likewise. In
+three dimensions the axes are x (left, right), y (bottom, top) and z (back, front). The nodes of one
+element, in its own order::
 
     3 --- 2        7 --- 6
     |     |        |     |
@@ -27,12 +30,15 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int
 
-_CORNERS = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]])
+_CORNERS = np.array(
+    [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]]
+)
 _SIDES = (("left", "right"), ("bottom", "top"), ("back", "front"))
 
 
 def element_corners(dimension: int) -> Int[np.ndarray, "corners dimension"]:
-    """The corners of the unit square or cube in the order of an element's nodes: counterclockwise, back before front.
+    """The corners of the unit square or cube in the order of an element's nodes: counterclockwise,
+    back before front.
 
     Examples
     --------
@@ -51,12 +57,14 @@ class Grid:
     elements
         Number of elements along x, y (and z).
     element_size
-        Edge lengths of one element along the same axes, in the user's unit of length; 1 when left out.
+        Edge lengths of one element along the same axes, in the user's unit of length; 1 when left
+        out.
 
     Raises
     ------
     ValueError
-        When there are not two or three axes, a number of elements is below 1, or an edge length is not positive.
+        When there are not two or three axes, a number of elements is below 1, or an edge length is
+        not positive.
 
     Examples
     --------
@@ -73,15 +81,20 @@ class Grid:
     def __post_init__(self) -> None:
         if len(self.elements) not in (2, 3) or min(self.elements) < 1:
             raise ValueError(
-                f"Grid: got elements = {self.elements}, expected two or three numbers of at least 1. "
+                f"Grid: got elements = {self.elements}, expected two or three numbers of at least "
+                "1. "
                 "Give the number of elements along x, y (and z)."
             )
         if not self.element_size:
             object.__setattr__(self, "element_size", (1.0,) * len(self.elements))
-        if len(self.element_size) != len(self.elements) or not all(0 < size < np.inf for size in self.element_size):
+        if len(self.element_size) != len(self.elements) or not all(
+            0 < size < np.inf for size in self.element_size
+        ):
             raise ValueError(
-                f"Grid: got element_size = {self.element_size}, expected {len(self.elements)} positive lengths, "
-                f"one for each axis of elements = {self.elements}. Leave it out for elements of size 1."
+                f"Grid: got element_size = {self.element_size}, expected {len(self.elements)} "
+                "positive lengths, "
+                f"one for each axis of elements = {self.elements}. Leave it out for elements of "
+                "size 1."
             )
 
     @property
@@ -106,7 +119,9 @@ class Grid:
 
     @cached_property
     def node_numbers(self) -> Int[np.ndarray, "..."]:
-        """The node numbers as an array of shape `nodes`: ``node_numbers[0, -1]`` is the node at the top left."""
+        """The node numbers as an array of shape `nodes`: ``node_numbers[0, -1]`` is the node at the
+        top left.
+        """
         return np.arange(self.node_count).reshape(self.nodes)
 
     @cached_property
@@ -139,16 +154,18 @@ class Grid:
         Parameters
         ----------
         side
-            ``"left"``, ``"right"``, ``"bottom"``, ``"top"``, and in three dimensions ``"back"``, ``"front"``.
+            ``"left"``, ``"right"``, ``"bottom"``, ``"top"``, and in three dimensions ``"back"``,
+            ``"front"``.
         """
         axis, end = self._axis_and_end(side)
         return self.node_numbers.take(end, axis=axis).ravel()
 
     def boundary_faces(self, side: str) -> Int[np.ndarray, "face corners"]:
-        """The nodes of each element edge (in two dimensions) or element face (in three) on one side.
+        """The nodes of each element edge (in two dimensions) or element face (in three) on one
+        side.
 
-        They are in the order of `element_corners` in one dimension less, the face's axes being those of the grid
-        without the normal one: along an edge, or around a face.
+        They are in the order of `element_corners` in one dimension less, the face's axes being
+        those of the grid without the normal one: along an edge, or around a face.
         """
         axis, end = self._axis_and_end(side)
         corners = element_corners(self.dimension)
@@ -162,4 +179,6 @@ class Grid:
             if side in names:
                 return axis, -names.index(side)
         known = ", ".join(name for names in _SIDES[: self.dimension] for name in names)
-        raise ValueError(f"Grid: got the side {side!r}, expected one of {known} in {self.dimension} dimensions.")
+        raise ValueError(
+            f"Grid: got the side {side!r}, expected one of {known} in {self.dimension} dimensions."
+        )

@@ -1,8 +1,10 @@
-"""argmin: the minimizer of a function of x and p, with or without constraints, and its derivatives by p.
+"""argmin: the minimizer of a function of x and p, with or without constraints, and its derivatives
+by p.
 
-Without constraints x(p) is a root of the gradient; with them, of the Karush-Kuhn-Tucker conditions (Nocedal and Wright, Numerical
-Optimization, 2nd ed., theorem 12.1), whose derivative is that of the minimizer where complementarity is strict (Fiacco,
-Introduction to Sensitivity and Stability Analysis in Nonlinear Programming, 1983, theorem 3.2.2).
+Without constraints x(p) is a root of the gradient; with them, of the Karush-Kuhn-Tucker conditions
+(Nocedal and Wright, Numerical Optimization, 2nd ed., theorem 12.1), whose derivative is that of the
+minimizer where complementarity is strict (Fiacco, Introduction to Sensitivity and Stability
+Analysis in Nonlinear Programming, 1983, theorem 3.2.2).
 """
 
 from collections.abc import Callable
@@ -37,14 +39,17 @@ NEAR = 1e-4
 
 
 class _KKTPoint(NamedTuple):
-    """The unknowns of the conditions: x as the user has it, and the multipliers of all constraints, flat."""
+    """The unknowns of the conditions: x as the user has it, and the multipliers of all constraints,
+    flat.
+    """
 
     x: PyTree
     multipliers: Array
 
 
 class _Problem(NamedTuple):
-    """min f(x, p) / unit subject to c_i(x, p) = 0 for the first constraints and c_i(x, p) <= 0 for those that `may_be_slack`.
+    """min f(x, p) / unit subject to c_i(x, p) = 0 for the first constraints and c_i(x, p) <= 0 for
+    those that `may_be_slack`.
 
     `counts` holds how many of them are equations, and how many there are.
     """
@@ -63,7 +68,9 @@ class _Problem(NamedTuple):
         return self.f(x, p) / self.unit
 
     def conditions(self, at: _KKTPoint, p: PyTree) -> _KKTPoint:
-        """f_x + c_x' m = 0, and c = 0, or for an inequality c = 0 or m = 0, whichever m + c > 0 selects."""
+        """f_x + c_x' m = 0, and c = 0, or for an inequality c = 0 or m = 0, whichever m + c > 0
+        selects.
+        """
 
         def lagrangian(x: PyTree, given: Any) -> Array:
             m, p = given
@@ -74,7 +81,9 @@ class _Problem(NamedTuple):
         stationarity = symmetric_gradient(lagrangian, at.x, (at.multipliers, p))
         return _KKTPoint(stationarity, slack * at.multipliers + (1 - slack) * c)
 
-    def of_flat(self, unknowns: HostStructure, p: PyTree) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    def of_flat(
+        self, unknowns: HostStructure, p: PyTree
+    ) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
         """The objective and the constraints as functions of a flat x."""
         return (
             lambda x: self.objective(unknowns.unravel(x), p),
@@ -101,7 +110,9 @@ class _Descend:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _DescendUnder:
-    """Minimize under constraints, estimate the multipliers there, then Newton's method on the conditions."""
+    """Minimize under constraints, estimate the multipliers there, then Newton's method on the
+    conditions.
+    """
 
     solver: Any = field(metadata={"static": True})
     problem: _Problem
@@ -143,8 +154,8 @@ def _examine(problem: _Problem, at: _KKTPoint, x0: PyTree, p: PyTree) -> _Verdic
     active = ~problem.may_be_slack | (m + c_0 > 0)
     weak = problem.may_be_slack & at_zero & no_force
     wrong_sign = problem.may_be_slack & ((~no_force & (m < 0)) | (~at_zero & (c_0 > 0)))
-    # A strict minimum has as many negative eigenvalues of the matrix below as constraints (Nocedal and Wright, theorem 16.3
-    # and section 18.4); an inactive one is counted by its -1.
+    # A strict minimum has as many negative eigenvalues of the matrix below as constraints (Nocedal
+    # and Wright, theorem 16.3 and section 18.4); an inactive one is counted by its -1.
     A = c_x * active[:, None]
     K = jnp.block([[H, A.T], [A, -jnp.diag(jnp.where(active, 0.0, 1.0)).astype(x.dtype)]])
     negative = jnp.sum(jnp.linalg.eigvalsh(jnp.where(jnp.isfinite(K), K, 0)) < 0)
@@ -156,7 +167,8 @@ def _examine(problem: _Problem, at: _KKTPoint, x0: PyTree, p: PyTree) -> _Verdic
 
 @takes_jax_functions(
     "argmin",
-    "argmin needs second derivatives, which adjoint.external has not; adjoint.minimize takes functions of NumPy "
+    "argmin needs second derivatives, which adjoint.external has not; adjoint.minimize takes "
+    "functions of NumPy "
     "with gradient=, or through adjoint.external, and finds the minimizer without its derivative.",
 )
 def argmin(
@@ -170,12 +182,14 @@ def argmin(
     linear_solver: Any = None,
     mode: Literal["reverse", "both"] = "reverse",
 ) -> Solution[PyTree]:
-    """Minimize f(x, p) over x subject to g(x, p) = 0 and h(x, p) <= 0, with derivatives of the minimizer with respect to p.
+    """Minimize f(x, p) over x subject to g(x, p) = 0 and h(x, p) <= 0, with derivatives of the
+    minimizer with respect to p.
 
     Parameters
     ----------
     objective
-        f(x, p), a real scalar, twice differentiable. It may close over values that are being differentiated.
+        f(x, p), a real scalar, twice differentiable. It may close over values that are being
+        differentiated.
     x0
         Where to start, an array or a pytree of real arrays of one dtype.
     p
@@ -183,20 +197,23 @@ def argmin(
     solver
         `QuasiNewton` (default), or a `HostSolver` of any minimizer, which returns x alone.
     equality, inequality
-        g(x, p) = 0 and h(x, p) <= 0: arrays or pytrees of them, of any shape, also without entries. (The inequalities of SciPy are
-        >= 0: change their signs.) Bounds are inequalities, too: h = x - upper and lower - x.
+        g(x, p) = 0 and h(x, p) <= 0: arrays or pytrees of them, of any shape, also without entries.
+        (The inequalities of SciPy are >= 0: change their signs.) Bounds are inequalities, too: h =
+        x - upper and lower - x.
     linear_solver
-        For the derivative (and the last steps): `Cholesky` (default), or `LU` (default with constraints), or `CG`, which
-        uses products with the Hessian alone, for many unknowns without constraints.
+        For the derivative (and the last steps): `Cholesky` (default), or `LU` (default with
+        constraints), or `CG`, which uses products with the Hessian alone, for many unknowns without
+        constraints.
     mode
         As for `root`.
 
     Returns
     -------
     solution
-        `Solution` with ``value`` x, structured as x0; ``status``; ``stats`` as of `root` and, with constraints,
-        ``equality_multipliers``, ``inequality_multipliers`` (not negative) and ``active`` (which inequalities hold with
-        equality), flat arrays. Stats are not differentiated.
+        `Solution` with ``value`` x, structured as x0; ``status``; ``stats`` as of `root` and, with
+        constraints, ``equality_multipliers``, ``inequality_multipliers`` (not negative) and
+        ``active`` (which inequalities hold with equality), flat arrays. Stats are not
+        differentiated.
 
     Raises
     ------
@@ -205,31 +222,53 @@ def argmin(
 
     Notes
     -----
-    **Derivative**: of the root of grad f, or of the conditions with the active inequalities as equations; of any order. Second
-    derivatives of f are taken by forward mode of its gradient, so that f may hold an `ode_solve`. Near
-    weakly active constraints it changes abruptly, and there is none where one is weakly active.
+    **Derivative**: of the root of grad f, or of the conditions with the active inequalities as
+    equations; of any order. Second derivatives of f are taken by forward mode of its gradient, so
+    that f may hold an `ode_solve`. Near weakly active constraints it changes abruptly, and there is
+    none where one is weakly active.
 
-    **Status**: as of `root`, with `NOT_POSITIVE_DEFINITE` at a saddle or maximum, and `DEGENERATE` where an inequality is active
-    with a multiplier of zero; `SINGULAR` where gradients of active constraints depend on each other.
+    **Status**: as of `root`, with `NOT_POSITIVE_DEFINITE` at a saddle or maximum, and `DEGENERATE`
+    where an inequality is active with a multiplier of zero; `SINGULAR` where gradients of active
+    constraints depend on each other.
 
-    **Cost**: the minimization; a dense Hessian and its factors, unless `linear_solver` is iterative; with constraints also
-    the eigenvalues of the conditions' matrix. One linear solve for the derivative.
+    **Cost**: the minimization; a dense Hessian and its factors, unless `linear_solver` is
+    iterative; with constraints also the eigenvalues of the conditions' matrix. One linear solve for
+    the derivative.
 
     Source: Fiacco (1983), theorem 3.2.2.
 
     Examples
     --------
     >>> import jax, jax.numpy as jnp, adjoint
-    >>> x = lambda p: adjoint.argmin(lambda x, p: jnp.sum((x - p) ** 2), jnp.zeros(2), p,
-    ...                              inequality=lambda x, p: jnp.sum(x) - 1).value
-    >>> value, jacobian = x(jnp.ones(2)), jax.jacrev(x)(jnp.ones(2))  # the projection onto x_1 + x_2 <= 1
+    >>> x = lambda p: (
+    ...     adjoint.argmin(
+    ...         lambda x, p: jnp.sum((x - p) ** 2),
+    ...         jnp.zeros(2),
+    ...         p,
+    ...         inequality=lambda x, p: jnp.sum(x) - 1,
+    ...     ).value
+    ... )
+    >>> value, jacobian = (
+    ...     x(jnp.ones(2)),
+    ...     jax.jacrev(x)(jnp.ones(2)),
+    ... )  # the projection onto x_1 + x_2 <= 1
     >>> [round(float(v), 6) for v in value], [[round(float(v), 6) for v in row] for row in jacobian]
     ([0.5, 0.5], [[0.5, -0.5], [-0.5, 0.5]])
     """
     solver = QuasiNewton() if solver is None else solver
     if not isinstance(solver, QuasiNewton | HostSolver):
-        refuse("argmin", f"solver = {solver!r}", "QuasiNewton() or HostSolver(function)", "Leave it out.", TypeError)
-    for name, given in (("objective", objective), ("equality", equality), ("inequality", inequality)):
+        refuse(
+            "argmin",
+            f"solver = {solver!r}",
+            "QuasiNewton() or HostSolver(function)",
+            "Leave it out.",
+            TypeError,
+        )
+    for name, given in (
+        ("objective", objective),
+        ("equality", equality),
+        ("inequality", inequality),
+    ):
         if given is not None or name == "objective":
             require_function("argmin", name, given)
     warn_if_cut("argmin", x0=x0, p=p)
@@ -238,7 +277,10 @@ def argmin(
     sizes = [ravel_size(jax.eval_shape(lambda *a, c=c: c(*a), x0, p)) for c in present]
     k = sizes[0] if equality is not None else 0
     constraints = (lambda x, p: ravel([c(x, p) for c in present])) if sum(sizes) else None
-    x0, p = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), x0), jax.tree.map(jnp.asarray, p)
+    x0, p = (
+        jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), x0),
+        jax.tree.map(jnp.asarray, p),
+    )
     (f, c), (x0, p), _ = trace_at_door((f, constraints), (x0, p))
     if sum(sizes) == 0:
         linear_solver = Cholesky() if linear_solver is None else linear_solver
@@ -246,20 +288,31 @@ def argmin(
         found = find_root("argmin", gradient, x0, p, _Descend(solver, f), linear_solver, None, mode)
         if not present:
             return found
-        return replace(found, stats=found.stats | _multiplier_stats(jnp.zeros(0), jnp.zeros(0, bool), 0))
+        return replace(
+            found, stats=found.stats | _multiplier_stats(jnp.zeros(0), jnp.zeros(0, bool), 0)
+        )
     fixed = jax.lax.stop_gradient((f, x0, p))
     problem = _Problem(f, c, compiled(_unit, *fixed), Static((k, sum(sizes))))
-    return _constrained(problem, x0, p, solver, LU() if linear_solver is None else linear_solver, mode)
+    return _constrained(
+        problem, x0, p, solver, LU() if linear_solver is None else linear_solver, mode
+    )
 
 
 def _unit(f: TracedFunction, x0: PyTree, p: PyTree) -> Array:
-    """The objective's slope at the start: in units of it the multipliers are of the size of the constraints' units."""
+    """The objective's slope at the start: in units of it the multipliers are of the size of the
+    constraints' units.
+    """
     slope = norm(ravel(symmetric_gradient(f, x0, p)))
     return jnp.where(jnp.isfinite(slope) & (slope > 0), slope, 1)
 
 
 def _constrained(
-    problem: _Problem, x0: PyTree, p: PyTree, solver: Any, linear_solver: Any, mode: Literal["reverse", "both"]
+    problem: _Problem,
+    x0: PyTree,
+    p: PyTree,
+    solver: Any,
+    linear_solver: Any,
+    mode: Literal["reverse", "both"],
 ) -> Solution[PyTree]:
     equations, all_of_them = problem.counts.value
     start = _KKTPoint(x0, loops.vary_alike(jnp.zeros(all_of_them, problem.unit.dtype), x0))
@@ -283,8 +336,14 @@ def _multiplier_stats(multipliers: Array, active: Array, k: int) -> dict[str, Ar
 
 def _real_scalar(objective: Any, x0: PyTree, p: PyTree) -> Callable[[PyTree, PyTree], Array]:
     shape: Any = jax.eval_shape(objective, x0, p)
-    if not (hasattr(shape, "shape") and shape.shape == () and jnp.issubdtype(shape.dtype, jnp.floating)):
+    if not (
+        hasattr(shape, "shape") and shape.shape == () and jnp.issubdtype(shape.dtype, jnp.floating)
+    ):
         refuse(
-            "argmin", f"an objective that returns {describe(shape)}", "a real scalar", "Return one number.", TypeError
+            "argmin",
+            f"an objective that returns {describe(shape)}",
+            "a real scalar",
+            "Return one number.",
+            TypeError,
         )
     return objective

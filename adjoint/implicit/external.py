@@ -1,4 +1,6 @@
-"""external: y = f(x) by a black box, NumPy code or an executable, with the derivatives that its user supplies."""
+"""external: y = f(x) by a black box, NumPy code or an executable, with the derivatives that its
+user supplies.
+"""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -20,16 +22,12 @@ from adjoint.tracing.rule import attach_derivative
 from adjoint.verify.differences import central_differences, noise_level
 from adjoint.verify.line import Line, Objective, default_tolerance, random_directions
 
-# The rule, for y = f(x) with J = f'(x) known by its products alone:
-#
-#     y_dot = J x_dot    (jvp),        x_bar = J' y_bar    (vjp).
-#
-# JAX knows one linear map whose transpose can be told: `lax.custom_linear_solve`. The system is the identity, for unknowns
-# (u, v), and what is told for its solutions is
-#
-#     (u, v) = (0, J b_u)   for the right-hand side (b_u, b_v),     (u, v) = (J' c_v, 0)   for the transposed one, (c_u, c_v).
-#
-# A second derivative is the only thing that would look at the identity: a zero in it that depends on x refuses that.
+# The rule, for y = f(x) with J = f'(x) known by its products alone:  y_dot = J x_dot    (jvp),
+# x_bar = J' y_bar    (vjp).  JAX knows one linear map whose transpose can be told:
+# `lax.custom_linear_solve`. The system is the identity, for unknowns (u, v), and what is told for
+# its solutions is  (u, v) = (0, J b_u)   for the right-hand side (b_u, b_v),     (u, v) = (J' c_v,
+# 0)   for the transposed one, (c_u, c_v).  A second derivative is the only thing that would look at
+# the identity: a zero in it that depends on x refuses that.
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,8 @@ class _Tangent:
     def __call__(self, y: Array, x: PyTree, x_dot: PyTree, fixed: None) -> Array:
         calls, leaves = self.calls, jax.tree.leaves(x)
         dots = [dot for dot in jax.tree.leaves(x_dot) if dot.dtype != jax.dtypes.float0]
-        # (u, v) as one vector: where x is differentiated in part, JAX transposes no tuple of tangents and zeros.
+        # (u, v) as one vector: where x is differentiated in part, JAX transposes no tuple of
+        # tangents and zeros.
         u, unravel = jax.flatten_util.ravel_pytree(dots)
         b = jnp.concatenate([u.astype(jnp.promote_types(u.dtype, y.dtype)), jnp.zeros_like(y)])
         is_lost = jnp.isnan(y)
@@ -52,16 +51,23 @@ class _Tangent:
                 v = _refused_forward_mode.bind(b[u.size :])
             else:
                 v = calls.push(leaves, unravel(b[: u.size].astype(u.dtype)))
-            return jnp.concatenate([jnp.zeros_like(b[: u.size]), jnp.where(is_lost, jnp.nan, v).astype(b.dtype)])
+            return jnp.concatenate(
+                [jnp.zeros_like(b[: u.size]), jnp.where(is_lost, jnp.nan, v).astype(b.dtype)]
+            )
 
         def pull(_: Any, c: Array) -> Array:
             y_bar = c[u.size :].astype(y.dtype)
-            # An output that is NaN has no derivative: it spoils what depends on it; where all are, nothing is known at all.
+            # An output that is NaN has no derivative: it spoils what depends on it; where all are,
+            # nothing is known at all.
             is_spoiled = jnp.any(is_lost & (y_bar != 0)) | jnp.all(is_lost)
             x_bar, _ = jax.flatten_util.ravel_pytree(calls.pull(leaves, y_bar))
-            return jnp.concatenate([jnp.where(is_spoiled, jnp.nan, x_bar).astype(b.dtype), jnp.zeros_like(y, b.dtype)])
+            return jnp.concatenate(
+                [jnp.where(is_spoiled, jnp.nan, x_bar).astype(b.dtype), jnp.zeros_like(y, b.dtype)]
+            )
 
-        return loops.custom_linear_solve(lambda b: b + zero, b, push, pull)[u.size :].astype(y.dtype)
+        return loops.custom_linear_solve(lambda b: b + zero, b, push, pull)[u.size :].astype(
+            y.dtype
+        )
 
 
 def _refuse_second_derivative(*_: Any) -> NoReturn:
@@ -69,7 +75,8 @@ def _refuse_second_derivative(*_: Any) -> NoReturn:
         "external",
         "a second derivative to compute",
         "first derivatives only: a black box has only first derivatives",
-        "Take gradients alone, or write f as the root of a residual that JAX can trace (adjoint.root with HostSolver).",
+        "Take gradients alone, or write f as the root of a residual that JAX can trace "
+        "(adjoint.root with HostSolver).",
         NotImplementedError,
     )
 
@@ -79,7 +86,8 @@ def _refuse_forward_mode(*_: Any, **__: Any) -> NoReturn:
         "external",
         "forward mode (jvp, jacfwd, linearize) without jvp",
         "reverse mode (grad, vjp, jacrev), which vjp serves",
-        "For forward mode pass jvp=, a function jvp(x, x_dot) -> y_dot. Second derivatives there are none: "
+        "For forward mode pass jvp=, a function jvp(x, x_dot) -> y_dot. Second derivatives there "
+        "are none: "
         "a black box has only first derivatives.",
         NotImplementedError,
     )
@@ -90,7 +98,10 @@ _refused_forward_mode = Primitive("external_forward_mode")
 _refused_forward_mode.def_impl(_refuse_forward_mode)
 _refused_forward_mode.def_abstract_eval(lambda y_dot: y_dot)
 mlir.register_lowering(_refused_forward_mode, _refuse_forward_mode)
-batching.primitive_batchers[_refused_forward_mode] = lambda v, dims: (_refused_forward_mode.bind(*v), dims[0])
+batching.primitive_batchers[_refused_forward_mode] = lambda v, dims: (
+    _refused_forward_mode.bind(*v),
+    dims[0],
+)
 
 
 @dataclass(eq=False)
@@ -108,9 +119,14 @@ class _BlackBox:
     def __call__(self, x: PyTree) -> PyTree:
         x = jax.tree.map(_as_input, x)
         structures = HostStructure.of(x), HostStructure.of(self.like)
-        if not any(leaf.size for leaf in jax.tree.leaves(x) if jnp.issubdtype(leaf.dtype, jnp.floating)):
+        if not any(
+            leaf.size for leaf in jax.tree.leaves(x) if jnp.issubdtype(leaf.dtype, jnp.floating)
+        ):
             refuse(
-                "external", "x without floating-point numbers", "at least one array of them", "Integers are constants."
+                "external",
+                "x without floating-point numbers",
+                "at least one array of them",
+                "Integers are constants.",
             )
         if structures not in self.calls:
             self.calls[structures] = _Calls(self, *structures)
@@ -121,7 +137,8 @@ class _BlackBox:
 
 
 class _Calls:
-    """A black box for one structure of x: its three functions on arrays, called on the host from JAX.
+    """A black box for one structure of x: its three functions on arrays, called on the host from
+    JAX.
 
     Arrays are all leaves of x, the leaves of x that have a derivative, or y as one vector.
     """
@@ -133,7 +150,9 @@ class _Calls:
         x_bars = tuple(jax.ShapeDtypeStruct(x.shapes[place], x.dtypes[place]) for place in moving)
         self.value = make_lane_call(self._examined_value_on_host, (y.flat,), ranks)
         self._pull = make_lane_call(self.pull_on_host, x_bars, (1, *ranks))
-        self._push = make_lane_call(self._push_lane, (y.flat,), (*ranks, *(ranks[place] for place in moving)))
+        self._push = make_lane_call(
+            self._push_lane, (y.flat,), (*ranks, *(ranks[place] for place in moving))
+        )
 
     def pull(self, leaves: Sequence[Array], y_bar: Array) -> tuple[Array, ...]:
         return self._pull(y_bar, *leaves)
@@ -158,13 +177,16 @@ class _Calls:
 
     def moving(self, leaves: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Those of all leaves of x that have a derivative."""
-        return [leaf for leaf, is_moving in zip(leaves, self.x.is_inexact, strict=True) if is_moving]
+        return [
+            leaf for leaf, is_moving in zip(leaves, self.x.is_inexact, strict=True) if is_moving
+        ]
 
     def moved(self, leaves: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> list[np.ndarray]:
         """All leaves of x, with `others` for those that have a derivative."""
         remaining = iter(others)
         return [
-            next(remaining) if is_moving else leaf for leaf, is_moving in zip(leaves, self.x.is_inexact, strict=True)
+            next(remaining) if is_moving else leaf
+            for leaf, is_moving in zip(leaves, self.x.is_inexact, strict=True)
         ]
 
     def _push_lane(self, *arrays: np.ndarray) -> tuple[np.ndarray]:
@@ -186,24 +208,34 @@ DIRECTIONS = 2
 
 
 def _verify(calls: _Calls, leaves: Sequence[np.ndarray], y: np.ndarray) -> None:
-    """Compare <y_bar, J x_dot> by vjp, by jvp and by differences; NumPy alone, since this runs inside of a callback."""
+    """Compare <y_bar, J x_dot> by vjp, by jvp and by differences; NumPy alone, since this runs
+    inside of a callback.
+    """
     generator = np.random.default_rng(0)
     lines, y_bars = [], []
     for k in range(DIRECTIONS):
         y_bar = _balanced_cotangent(calls.y, y, generator)
         phi = Objective(
-            "external", lambda moved, w=y_bar: _value_along(calls, leaves, moved, w), calls.moving(leaves), False
+            "external",
+            lambda moved, w=y_bar: _value_along(calls, leaves, moved, w),
+            calls.moving(leaves),
+            False,
         )
         filled = [i for i, leaf in enumerate(phi.leaves) if leaf.numbers.size]
         lines.append(Line(phi, random_directions(phi.leaves, filled, DIRECTIONS, seed=0)[k]))
         y_bars.append(y_bar)
-    # A noise estimate rests on few samples and may by accident be far too small; the larger of two is so less often.
+    # A noise estimate rests on few samples and may by accident be far too small; the larger of two
+    # is so less often.
     noise = max(map(noise_level, lines))
     for line, y_bar in zip(lines, y_bars, strict=True):
-        x_bar = [a.astype(np.float64) for a in calls.pull_on_host(y_bar.copy(), *map(np.copy, leaves))]
+        x_bar = [
+            a.astype(np.float64) for a in calls.pull_on_host(y_bar.copy(), *map(np.copy, leaves))
+        ]
         found = {"<vjp(x, y_bar), x_dot>": line.direction.pair(x_bar)}
         if calls.box.jvp is not None:
-            y_dot = calls.push_on_host([*map(np.copy, leaves)], line.direction.tangent(line.objective.leaves))
+            y_dot = calls.push_on_host(
+                [*map(np.copy, leaves)], line.direction.tangent(line.objective.leaves)
+            )
             found["<y_bar, jvp(x, x_dot)>"] = float(np.sum(y_bar * y_dot.astype(np.float64)))
         rtol = default_tolerance(line.epsilon)
         estimate = central_differences(line, noise, rtol)
@@ -211,33 +243,63 @@ def _verify(calls: _Calls, leaves: Sequence[np.ndarray], y: np.ndarray) -> None:
         _compare(found, estimate.value, estimate.error, rtol, spread)
 
 
-def _balanced_cotangent(structure: HostStructure, y: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Random numbers, in the reverse units of each leaf of y, so that small outputs count as much as large ones."""
+def _balanced_cotangent(
+    structure: HostStructure, y: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """Random numbers, in the reverse units of each leaf of y, so that small outputs count as much
+    as large ones.
+    """
     sizes = [
-        np.full(leaf.shape, np.max(np.abs(leaf), initial=0) or 1) for leaf in jax.tree.leaves(structure.unravel(y))
+        np.full(leaf.shape, np.max(np.abs(leaf), initial=0) or 1)
+        for leaf in jax.tree.leaves(structure.unravel(y))
     ]
     scale = np.concatenate([size.ravel() for size in sizes])
-    return (generator.choice([-1.0, 1.0], y.size) * generator.uniform(0.5, 1.5, y.size) / scale).astype(y.dtype)
+    return (
+        generator.choice([-1.0, 1.0], y.size) * generator.uniform(0.5, 1.5, y.size) / scale
+    ).astype(y.dtype)
 
 
-def _value_along(calls: _Calls, leaves: Sequence[np.ndarray], moved: list[np.ndarray], y_bar: np.ndarray) -> Any:
+def _value_along(
+    calls: _Calls, leaves: Sequence[np.ndarray], moved: list[np.ndarray], y_bar: np.ndarray
+) -> Any:
     y = calls.value_on_host(*calls.moved(leaves, [*map(np.copy, moved)]))
     return y.dtype.type(np.sum(y_bar.astype(np.float64) * y))
 
 
-def _compare(found: dict[str, float], difference: float, error: float, rtol: float, spread: float) -> None:
-    """Refuse what is farther from the differences, or from the other derivative, than their errors allow."""
+def _compare(
+    found: dict[str, float], difference: float, error: float, rtol: float, spread: float
+) -> None:
+    """Refuse what is farther from the differences, or from the other derivative, than their errors
+    allow.
+    """
     if not np.isfinite(difference):
-        refuse("external", "a function that is finite at no two points around x", "one to verify", "Drop verify=True.")
+        refuse(
+            "external",
+            "a function that is finite at no two points around x",
+            "one to verify",
+            "Drop verify=True.",
+        )
     allowed = rtol * max(abs(difference), spread)
     given = " and ".join(f"{name} = {number:.8g}" for name, number in found.items())
     expected = f"{difference:.8g} +- {error:.1g}, which differences of function say"
-    wrong = [name for name, number in found.items() if not abs(number - difference) <= allowed + error]
+    wrong = [
+        name for name, number in found.items() if not abs(number - difference) <= allowed + error
+    ]
     if wrong:
         names = " and ".join("vjp" if "vjp" in name else "jvp" for name in wrong)
-        refuse("external", given, expected, f"Wrong: {names}. Correct it, or the function that it is to belong to.")
+        refuse(
+            "external",
+            given,
+            expected,
+            f"Wrong: {names}. Correct it, or the function that it is to belong to.",
+        )
     if not np.ptp(list(found.values())) <= allowed:
-        refuse("external", given, "one number", f"vjp or jvp is wrong; function is too noisy to tell ({expected}).")
+        refuse(
+            "external",
+            given,
+            "one number",
+            f"vjp or jvp is wrong; function is too noisy to tell ({expected}).",
+        )
 
 
 def external(
@@ -248,38 +310,46 @@ def external(
     like: PyTree,
     verify: bool = False,
 ) -> Callable[[PyTree[Float[Array, "..."]]], PyTree[Float[Array, "..."]]]:
-    """y = f(x) by a black box, as a JAX function whose derivatives are x_bar = J' y_bar and y_dot = J x_dot, as supplied.
+    """y = f(x) by a black box, as a JAX function whose derivatives are x_bar = J' y_bar and y_dot =
+    J x_dot, as supplied.
 
-    The three functions take and return NumPy arrays or pytrees of them. They may call executables and read and write files,
-    and must not call JAX. Make the result once and reuse it: to JAX, a new one is a new program.
+    The three functions take and return NumPy arrays or pytrees of them. They may call executables
+    and read and write files, and must not call JAX. Make the result once and reuse it: to JAX, a
+    new one is a new program.
 
     Parameters
     ----------
     function
-        x -> y. x is one array or pytree of arrays, float32 or float64; integers in it are constants. To report a failure,
-        return NaN or raise `ArithmeticError`; any other exception ends the computation, as JAX's ``JaxRuntimeError`` with
-        the exception's text.
+        x -> y. x is one array or pytree of arrays, float32 or float64; integers in it are
+        constants. To report a failure, return NaN or raise `ArithmeticError`; any other exception
+        ends the computation, as JAX's ``JaxRuntimeError`` with the exception's text.
     vjp
-        (x, y_bar) -> x_bar = J' y_bar, structured as x. What it returns in the place of integers is not used.
+        (x, y_bar) -> x_bar = J' y_bar, structured as x. What it returns in the place of integers is
+        not used.
     jvp
-        (x, x_dot) -> y_dot = J x_dot, structured as y, for forward mode. In the place of integers, x_dot is zero.
+        (x, x_dot) -> y_dot = J x_dot, structured as y, for forward mode. In the place of integers,
+        x_dot is zero.
     like
-        What y looks like: an array, a ``jax.ShapeDtypeStruct``, or a pytree of them, float32 or float64.
+        What y looks like: an array, a ``jax.ShapeDtypeStruct``, or a pytree of them, float32 or
+        float64.
     verify
-        Whether to test vjp and jvp at the first x that the function is called with: against each other (the dot-product
-        test) and against extrapolated central differences, in two seeded random directions. An error that is smaller than
-        1e-5 (1e-3 in float32), or hidden by the noise of the function, is let pass. About 50 calls of the function.
+        Whether to test vjp and jvp at the first x that the function is called with: against each
+        other (the dot-product test) and against extrapolated central differences, in two seeded
+        random directions. An error that is smaller than 1e-5 (1e-3 in float32), or hidden by the
+        noise of the function, is let pass. About 50 calls of the function.
 
     Returns
     -------
     f
-        x -> y, for `grad`, `vjp`, `jacrev`, `vmap`, `jit`, `scan`, `checkpoint`, and, with `jvp`, `jvp`, `jacfwd`, `linearize`.
+        x -> y, for `grad`, `vjp`, `jacrev`, `vmap`, `jit`, `scan`, `checkpoint`, and, with `jvp`,
+        `jvp`, `jacfwd`, `linearize`.
 
     Raises
     ------
     ValueError, TypeError
-        At once, for `like` or an x without floating-point arrays. From the running program, inside the text of JAX's
-        ``JaxRuntimeError``: when a function returns something of another structure, and for derivatives that `verify` disproves.
+        At once, for `like` or an x without floating-point arrays. From the running program, inside
+        the text of JAX's ``JaxRuntimeError``: when a function returns something of another
+        structure, and for derivatives that `verify` disproves.
     NotImplementedError
         For a second derivative, which a black box does not have; for forward mode without `jvp`.
 
@@ -287,19 +357,31 @@ def external(
     -----
     **Derivative**: first order only. Where y is NaN, so is its derivative.
 
-    **Cost**: value and gradient take one call of `function` and one of `vjp`. Under `vmap`, one call per lane, one by one.
+    **Cost**: value and gradient take one call of `function` and one of `vjp`. Under `vmap`, one
+    call per lane, one by one.
 
     Examples
     --------
     >>> import jax, jax.numpy as jnp, numpy as np, adjoint
-    >>> f = adjoint.external(lambda x: np.sin(x), vjp=lambda x, y_bar: np.cos(x) * y_bar, like=jnp.zeros(2), verify=True)
-    >>> [round(float(v), 6) for v in jax.grad(lambda x: jnp.sum(f(x)))(jnp.array([0.0, 1.0]))]  # cos x
+    >>> f = adjoint.external(
+    ...     lambda x: np.sin(x),
+    ...     vjp=lambda x, y_bar: np.cos(x) * y_bar,
+    ...     like=jnp.zeros(2),
+    ...     verify=True,
+    ... )
+    >>> [
+    ...     round(float(v), 6) for v in jax.grad(lambda x: jnp.sum(f(x)))(jnp.array([0.0, 1.0]))
+    ... ]  # cos x
     [1.0, 0.540302]
     """
     for name, given in (("function", function), ("vjp", vjp), ("jvp", jvp)):
         if not (callable(given) or (given is None and name == "jvp")):
             refuse(
-                "external", f"{name} = {describe(given)}", "a function on NumPy arrays", "Pass the function.", TypeError
+                "external",
+                f"{name} = {describe(given)}",
+                "a function on NumPy arrays",
+                "Pass the function.",
+                TypeError,
             )
     leaves = jax.tree.leaves(like)
     for leaf in leaves:
@@ -314,7 +396,10 @@ def external(
             )
     if not any(leaf.size for leaf in leaves):
         refuse(
-            "external", "like without numbers", "at least one array", "Give shape and dtype of what function returns."
+            "external",
+            "like without numbers",
+            "at least one array",
+            "Give shape and dtype of what function returns.",
         )
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
     return _BlackBox(function, vjp, jvp, shapes, is_verified=not verify)
@@ -322,10 +407,20 @@ def external(
 
 def _as_input(leaf: Any) -> Array:
     is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int)
-    kind = str(leaf.dtype) if isinstance(leaf, jax.Array | np.ndarray | np.generic) else type(leaf).__name__
-    if not is_array or not (kind in ("float", "float32", "float64", "bool") or kind.strip("u").startswith("int")):
+    kind = (
+        str(leaf.dtype)
+        if isinstance(leaf, jax.Array | np.ndarray | np.generic)
+        else type(leaf).__name__
+    )
+    if not is_array or not (
+        kind in ("float", "float32", "float64", "bool") or kind.strip("u").startswith("int")
+    ):
         expected = "arrays of float32, float64 or integers"
         refuse(
-            "external", f"x with {describe(leaf)}", expected, "Convert it, for example by x.astype(float).", TypeError
+            "external",
+            f"x with {describe(leaf)}",
+            expected,
+            "Convert it, for example by x.astype(float).",
+            TypeError,
         )
     return jnp.asarray(leaf)

@@ -1,4 +1,6 @@
-"""fixed_point: x = step(x, p), by Picard's or Anderson's iteration, and its derivative by GMRES or the transposed iteration."""
+"""fixed_point: x = step(x, p), by Picard's or Anderson's iteration, and its derivative by GMRES or
+the transposed iteration.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +21,8 @@ from adjoint.tracing import loops
 
 @dataclass(frozen=True)
 class Picard:
-    """x <- step(x, p), as it stands: converges where step contracts, by its factor of contraction per step.
+    """x <- step(x, p), as it stands: converges where step contracts, by its factor of contraction
+    per step.
 
     Parameters
     ----------
@@ -31,7 +34,9 @@ class Picard:
     Examples
     --------
     >>> import jax.numpy as jnp, adjoint
-    >>> x = adjoint.fixed_point(lambda x, p: jnp.cos(p * x), jnp.ones(1), jnp.ones(1), adjoint.Picard())
+    >>> x = adjoint.fixed_point(
+    ...     lambda x, p: jnp.cos(p * x), jnp.ones(1), jnp.ones(1), adjoint.Picard()
+    ... )
     >>> round(float(adjoint.require(x)[0]), 6)  # Dottie's number
     0.739085
     """
@@ -50,7 +55,9 @@ class Picard:
     def _iterate(
         self, problem: RootProblem, x0: Array, p: PyTree, advance: Callable[..., Any], history: Any
     ) -> tuple[Array, Array]:
-        """x <- advance(history, x, r) with r = step(x) - x, until r is small; the last step is taken too."""
+        """x <- advance(history, x, r) with r = step(x) - x, until r is small; the last step is
+        taken too.
+        """
 
         class State(NamedTuple):
             x: Array
@@ -70,17 +77,23 @@ class Picard:
             size = jnp.maximum(norm(s.x), norm(s.x - x0))
             r_norm = norm(r)
             small = r_norm <= rtol * size
-            return State(jnp.where(small, s.x + r, x), history, s.steps + 1, small | ~jnp.isfinite(r_norm))
+            return State(
+                jnp.where(small, s.x + r, x), history, s.steps + 1, small | ~jnp.isfinite(r_norm)
+            )
 
-        end = loops.while_loop(proceed, body, State(x0, history, jnp.zeros((), jnp.int32), jnp.zeros((), bool)))
+        end = loops.while_loop(
+            proceed, body, State(x0, history, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+        )
         return end.x, end.steps
 
 
 @dataclass(frozen=True)
 class Anderson(Picard):
-    """Anderson's acceleration: the combination of the last iterates whose residual is smallest, stepped once.
+    """Anderson's acceleration: the combination of the last iterates whose residual is smallest,
+    stepped once.
 
-    Needs far fewer steps than `Picard`, and often converges where that does not. On a linear step it is GMRES.
+    Needs far fewer steps than `Picard`, and often converges where that does not. On a linear step
+    it is GMRES.
 
     Parameters
     ----------
@@ -91,12 +104,15 @@ class Anderson(Picard):
 
     Notes
     -----
-    Source: Walker and Ni, Anderson acceleration for fixed-point iterations, SIAM J. Numer. Anal. 49, 2011, equation (2.2).
+    Source: Walker and Ni, Anderson acceleration for fixed-point iterations, SIAM J. Numer. Anal.
+    49, 2011, equation (2.2).
 
     Examples
     --------
     >>> import jax.numpy as jnp, adjoint
-    >>> solution = adjoint.fixed_point(lambda x, p: p - 2.0 * x, jnp.zeros(1), jnp.ones(1))  # Picard diverges
+    >>> solution = adjoint.fixed_point(
+    ...     lambda x, p: p - 2.0 * x, jnp.zeros(1), jnp.ones(1)
+    ... )  # Picard diverges
     >>> round(float(adjoint.require(solution)[0]), 6)
     0.333333
     """
@@ -115,7 +131,9 @@ class Anderson(Picard):
         m = min(self.memory, x0.size)
 
         class History(NamedTuple):
-            """Differences of the last iterates and of their residuals, as rows, zero where there is none yet."""
+            """Differences of the last iterates and of their residuals, as rows, zero where there is
+            none yet.
+            """
 
             dx: Array
             dr: Array
@@ -128,12 +146,15 @@ class Anderson(Picard):
             known = h.count > 0
             dx = jnp.where(known, h.dx.at[row].set(x - h.x), h.dx)
             dr = jnp.where(known, h.dr.at[row].set(r - h.r), h.dr)
-            # min |r - gamma dr|; rows of different size would hide the small ones from the cut of the least squares.
+            # min |r - gamma dr|; rows of different size would hide the small ones from the cut of
+            # the least squares.
             size = row_norms(dr)
             scale = jnp.where(size > 0, size, 1)
             r_norm = norm(r)
             unit = jnp.where(r_norm > 0, r_norm, 1)
-            gamma = jnp.linalg.lstsq((dr / scale[:, None]).T, r / unit, rcond=1e-12)[0] * (unit / scale)
+            gamma = jnp.linalg.lstsq((dr / scale[:, None]).T, r / unit, rcond=1e-12)[0] * (
+                unit / scale
+            )
             accelerated = x + r - gamma @ (dx + dr)
             x_new = jnp.where(jnp.all(jnp.isfinite(accelerated)), accelerated, x + r)
             return History(dx, dr, x, r, h.count + 1), x_new
@@ -145,10 +166,11 @@ class Anderson(Picard):
 
 @dataclass(frozen=True)
 class TransposedIteration(Krylov):
-    """lam <- step_x' lam + x_bar: the adjoint of a fixed point by the same kind of iteration as the fixed point itself.
+    """lam <- step_x' lam + x_bar: the adjoint of a fixed point by the same kind of iteration as the
+    fixed point itself.
 
-    As a linear solver: A y = c with A = I - S by y <- y + (c - A y). Converges where `Picard` does, at the same rate, and
-    stores three vectors.
+    As a linear solver: A y = c with A = I - S by y <- y + (c - A y). Converges where `Picard` does,
+    at the same rate, and stores three vectors.
 
     Parameters
     ----------
@@ -157,14 +179,15 @@ class TransposedIteration(Krylov):
 
     Notes
     -----
-    **Status**: `NOT_CONVERGED`. Source: Christianson, Reverse accumulation and attractive fixed points, Optim. Methods Softw. 3,
-    1994.
+    **Status**: `NOT_CONVERGED`. Source: Christianson, Reverse accumulation and attractive fixed
+    points, Optim. Methods Softw. 3, 1994.
 
     Examples
     --------
     >>> import jax, jax.numpy as jnp, adjoint
     >>> x = lambda p: adjoint.fixed_point(
-    ...     lambda x, p: jnp.cos(p * x), jnp.ones(1), p, linear_solver=adjoint.TransposedIteration()).value[0]
+    ...     lambda x, p: jnp.cos(p * x), jnp.ones(1), p, linear_solver=adjoint.TransposedIteration()
+    ... ).value[0]
     >>> round(float(jax.grad(x)(jnp.ones(1))[0]), 6)  # -x sin x / (1 + sin x)
     -0.297474
     """
@@ -175,9 +198,15 @@ class TransposedIteration(Krylov):
         return self.max_steps or max(10 * n, 1000)
 
     def _cycle(
-        self, A: Callable[[Array], Array], M: Callable[[Array], Array], r: Array, target: Array, steps_left: Array
+        self,
+        A: Callable[[Array], Array],
+        M: Callable[[Array], Array],
+        r: Array,
+        target: Array,
+        steps_left: Array,
     ) -> tuple[Array, Array]:
-        # All in one cycle: on the way down the residual of a nonsymmetric operator may grow for a while.
+        # All in one cycle: on the way down the residual of a nonsymmetric operator may grow for a
+        # while.
         def proceed(state: tuple[Array, Array, Array]) -> Array:
             _, r, step = state
             r_norm = norm(r)
@@ -188,7 +217,9 @@ class TransposedIteration(Krylov):
             d = M(r)
             return y + d, r - A(d), step + 1
 
-        y, _, steps = loops.while_loop(proceed, advance, (jnp.zeros_like(r), r, jnp.zeros((), jnp.int32)))
+        y, _, steps = loops.while_loop(
+            proceed, advance, (jnp.zeros_like(r), r, jnp.zeros((), jnp.int32))
+        )
         return y, steps
 
 
@@ -202,7 +233,8 @@ def fixed_point(
     linear_solver: Any = None,
     mode: Literal["reverse", "both"] = "reverse",
 ) -> Solution[PyTree]:
-    """Solve x = step(x, p) for x, with derivatives with respect to p at the price of one linear solve.
+    """Solve x = step(x, p) for x, with derivatives with respect to p at the price of one linear
+    solve.
 
     Parameters
     ----------
@@ -213,7 +245,8 @@ def fixed_point(
     solver
         `Anderson` (default), `Picard`, or any solver of `root`.
     linear_solver
-        For the derivative: `GMRES` (default), `TransposedIteration`, or any linear solver of `root`.
+        For the derivative: `GMRES` (default), `TransposedIteration`, or any linear solver of
+        `root`.
 
     Returns
     -------
@@ -227,13 +260,16 @@ def fixed_point(
 
     Notes
     -----
-    **Derivative**: p_bar = (adjoint of p -> step(x, p))(lam) with lam = step_x' lam + x_bar; of any order.
+    **Derivative**: p_bar = (adjoint of p -> step(x, p))(lam) with lam = step_x' lam + x_bar; of any
+    order.
 
     **Status**: as of `root`. An iteration that stopped short of a fixed point is `NOT_CONVERGED`.
 
-    **Cost**: the iteration, two linear solves to examine its result, and one transposed one for the derivative.
+    **Cost**: the iteration, two linear solves to examine its result, and one transposed one for the
+    derivative.
 
-    Source: Christianson (1994); Griewank and Walther, Evaluating Derivatives, 2nd ed., section 15.3.
+    Source: Christianson (1994); Griewank and Walther, Evaluating Derivatives, 2nd ed., section
+    15.3.
 
     Examples
     --------
@@ -255,7 +291,10 @@ def fixed_point(
 
 
 def _require_same_structure(x_new: PyTree, x: PyTree) -> None:
-    given, expected = ((jax.tree.structure(t), [jnp.shape(leaf) for leaf in jax.tree.leaves(t)]) for t in (x_new, x))
+    given, expected = (
+        (jax.tree.structure(t), [jnp.shape(leaf) for leaf in jax.tree.leaves(t)])
+        for t in (x_new, x)
+    )
     if given != expected:
         refuse(
             "fixed_point",

@@ -1,4 +1,6 @@
-"""Root finders of others: NumPy functions that JAX cannot look into, SciPy's or an executable, and those of optimistix."""
+"""Root finders of others: NumPy functions that JAX cannot look into, SciPy's or an executable, and
+those of optimistix.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,34 +18,47 @@ from adjoint.tracing.host_batching import HostStructure, make_lane_call
 
 @dataclass(frozen=True, eq=False)
 class HostSolver:
-    """Any root finder as a solver for `root`: ``solve(x0, p) -> x`` on NumPy arrays, called outside of JAX.
+    """Any root finder as a solver for `root`: ``solve(x0, p) -> x`` on NumPy arrays, called outside
+    of JAX.
 
-    Derivatives never enter it. It may iterate, call executables and read files. What it returns is examined by `root`, so a
-    solver that stops early or finds something else ends in `NOT_CONVERGED`. Ask it for a tolerance of 1e-10 or so: the
-    derivative is as accurate as the root. Make the object once and reuse it: to JAX, a new one is a new program.
+    Derivatives never enter it. It may iterate, call executables and read files. What it returns is
+    examined by `root`, so a solver that stops early or finds something else ends in
+    `NOT_CONVERGED`. Ask it for a tolerance of 1e-10 or so: the derivative is as accurate as the
+    root. Make the object once and reuse it: to JAX, a new one is a new program.
 
     Parameters
     ----------
     solve
-        Function of x0 and p, NumPy arrays or pytrees of them as given to `root`; returns x, structured as x0. It must not call
-        JAX. To report a failure, return NaN or raise `ArithmeticError`; any other exception ends the computation.
+        Function of x0 and p, NumPy arrays or pytrees of them as given to `root`; returns x,
+        structured as x0. It must not call JAX. To report a failure, return NaN or raise
+        `ArithmeticError`; any other exception ends the computation.
 
     Examples
     --------
     >>> import jax, jax.numpy as jnp, scipy.optimize, adjoint
     >>> F = lambda x, p: x**3 + x - p
-    >>> solver = adjoint.HostSolver(lambda x0, p: scipy.optimize.root(lambda x: F(x, p), x0, tol=1e-12).x)
+    >>> solver = adjoint.HostSolver(
+    ...     lambda x0, p: scipy.optimize.root(lambda x: F(x, p), x0, tol=1e-12).x
+    ... )
     >>> x = lambda p: adjoint.root(F, jnp.array([1.0]), p, solver).value[0]
     >>> round(float(jax.grad(x)(jnp.array([10.0]))[0]), 6)  # 1 / (3 x^2 + 1)
     0.076923
     """
 
     solve: Callable[[Any, Any], Any]
-    _calls: dict[Any, Callable[..., tuple[Array, ...]]] = field(default_factory=dict, init=False, repr=False)
+    _calls: dict[Any, Callable[..., tuple[Array, ...]]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         if not callable(self.solve):
-            refuse("HostSolver", describe(self.solve), "a function solve(x0, p) -> x", "Pass the function.", TypeError)
+            refuse(
+                "HostSolver",
+                describe(self.solve),
+                "a function solve(x0, p) -> x",
+                "Pass the function.",
+                TypeError,
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the calls to the host that were made of it, which cannot leave the process."""
@@ -73,7 +88,9 @@ class HostSolver:
 
 @dataclass(frozen=True)
 class OptimistixRootFinder:
-    """A root finder of optimistix in the form that `root` takes; made by `root` itself from what it is given."""
+    """A root finder of optimistix in the form that `root` takes; made by `root` itself from what it
+    is given.
+    """
 
     finder: Any
     max_steps: int = 1000
@@ -83,5 +100,7 @@ class OptimistixRootFinder:
     ) -> tuple[Inexact[Array, " n"], Int32[Array, ""]]:
         import optimistix
 
-        solution = optimistix.root_find(problem.F, self.finder, x0, p, max_steps=self.max_steps, throw=False)
+        solution = optimistix.root_find(
+            problem.F, self.finder, x0, p, max_steps=self.max_steps, throw=False
+        )
         return solution.value, jnp.asarray(solution.stats["num_steps"], jnp.int32)

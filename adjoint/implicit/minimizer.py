@@ -1,6 +1,8 @@
-"""Minimizers for `argmin`: quasi-Newton steps, and an augmented Lagrangian around them where there are constraints.
+"""Minimizers for `argmin`: quasi-Newton steps, and an augmented Lagrangian around them where there
+are constraints.
 
-They only have to come close: `argmin` ends with Newton's method on the conditions of optimality, and examines the result.
+They only have to come close: `argmin` ends with Newton's method on the conditions of optimality,
+and examines the result.
 """
 
 from collections.abc import Callable
@@ -16,7 +18,8 @@ from adjoint.norm import norm
 from adjoint.tracing import loops
 
 Objective = Callable[[Array], Array]
-# Nocedal and Wright, section 17.4: how much a violation must shrink for the penalty to stay, and the penalty's growth.
+# Nocedal and Wright, section 17.4: how much a violation must shrink for the penalty to stay, and
+# the penalty's growth.
 SHRINK, GROWTH = 0.25, 10.0
 PENALTY_START, PENALTY_LIMIT = 10.0, 1e8
 OUTER_STEPS = 30
@@ -39,7 +42,9 @@ class QuasiNewton:
     --------
     >>> import jax.numpy as jnp, adjoint
     >>> solver = adjoint.QuasiNewton(max_steps=50)
-    >>> solution = adjoint.argmin(lambda x, p: jnp.sum((x - p) ** 4 + (x - p) ** 2), jnp.zeros(2), jnp.ones(2), solver)
+    >>> solution = adjoint.argmin(
+    ...     lambda x, p: jnp.sum((x - p) ** 4 + (x - p) ** 2), jnp.zeros(2), jnp.ones(2), solver
+    ... )
     >>> [round(float(v), 6) for v in adjoint.require(solution)]
     [1.0, 1.0]
     """
@@ -50,23 +55,37 @@ class QuasiNewton:
     def __post_init__(self) -> None:
         require_tolerance_and_limit(type(self).__name__, self.rtol, self.max_steps, (1e-8, 1000))
 
-    def minimize(self, f: Objective, x0: Float[Array, " n"]) -> tuple[Float[Array, " n"], Int32[Array, ""]]:
+    def minimize(
+        self, f: Objective, x0: Float[Array, " n"]
+    ) -> tuple[Float[Array, " n"], Int32[Array, ""]]:
         import optimistix
 
         if loops.axes_of(x0):
-            remedy = "Pass check_vma=False to jax.shard_map, or solve adjoint.root(jax.grad(objective), x0, p)."
-            refuse("argmin", "a call inside jax.shard_map with its check of types", "one without", remedy)
+            remedy = (
+                "Pass check_vma=False to jax.shard_map, or solve "
+                "adjoint.root(jax.grad(objective), x0, p)."
+            )
+            refuse(
+                "argmin",
+                "a call inside jax.shard_map with its check of types",
+                "one without",
+                remedy,
+            )
         rtol = max(self.rtol, 32 * float(jnp.finfo(x0.dtype).eps))
         method = optimistix.BFGS if x0.size <= 1000 else optimistix.LBFGS
-        solution = optimistix.minimise(lambda x, _: f(x), method(rtol, rtol), x0, max_steps=self.max_steps, throw=False)
+        solution = optimistix.minimise(
+            lambda x, _: f(x), method(rtol, rtol), x0, max_steps=self.max_steps, throw=False
+        )
         return solution.value, jnp.asarray(solution.stats["num_steps"], jnp.int32)
 
     def minimize_under(
         self, f: Objective, c: Objective, may_be_slack: np.ndarray, x0: Float[Array, " n"]
     ) -> tuple[Float[Array, " n"], Int32[Array, ""]]:
-        """f subject to c = 0, or c <= 0 where it may be slack, by the augmented Lagrangian in x and its multipliers m by turns.
+        """f subject to c = 0, or c <= 0 where it may be slack, by the augmented Lagrangian in x and
+        its multipliers m by turns.
 
-        f + sum(max(0, m + r c)^2 - m^2) / 2r, without the max for equations (Nocedal and Wright, equation 17.36 and exercise 17.6).
+        f + sum(max(0, m + r c)^2 - m^2) / 2r, without the max for equations (Nocedal and Wright,
+        equation 17.36 and exercise 17.6).
         """
 
         class State(NamedTuple):
@@ -97,6 +116,8 @@ class QuasiNewton:
             return State(x, m, penalty, violation, s.steps + steps, s.round + 1)
 
         zero, infinite = jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf, x0.dtype)
-        start = State(x0, jnp.zeros_like(c(x0)), jnp.asarray(PENALTY_START, x0.dtype), infinite, zero, zero)
+        start = State(
+            x0, jnp.zeros_like(c(x0)), jnp.asarray(PENALTY_START, x0.dtype), infinite, zero, zero
+        )
         end = loops.while_loop(proceed, advance, start)
         return end.x, end.steps

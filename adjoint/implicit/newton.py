@@ -1,7 +1,8 @@
-"""Newton's method for F(x, p) = 0, damped, with any linear solver: the solver that `root` uses by default.
+"""Newton's method for F(x, p) = 0, damped, with any linear solver: the solver that `root` uses by
+default.
 
-A solver of this folder has one method, `find(problem, x0, p) -> x, steps`, that is never differentiated and need not judge its
-own success: `root` examines what it returns.
+A solver of this folder has one method, `find(problem, x0, p) -> x, steps`, that is never
+differentiated and need not judge its own success: `root` examines what it returns.
 """
 
 from collections.abc import Callable
@@ -22,15 +23,20 @@ from adjoint.linear.multigrid import Multigrid
 from adjoint.norm import norm
 from adjoint.tracing import loops
 
-# Share of the decrease predicted by the linear model that a step must bring (Nocedal and Wright, section 11.2).
+# Share of the decrease predicted by the linear model that a step must bring (Nocedal and Wright,
+# section 11.2).
 SUFFICIENT_DECREASE = 1e-4
-# After 40 halvings a step is below 1e-12 of the Newton step: nothing along it decreases the residual.
+# After 40 halvings a step is below 1e-12 of the Newton step: nothing along it decreases the
+# residual.
 HALVINGS = 40
-# A linear system is solved to FORCING (|F| / |F before|)^2, relative to |F|, and at least to LOOSEST.
+# A linear system is solved to FORCING (|F| / |F before|)^2, relative to |F|, and at least to
+# LOOSEST.
 FORCING, LOOSEST = 0.9, 0.1
-# A preconditioner built from F_x is built anew when a step takes so many times the linear iterations of the first one with it.
+# A preconditioner built from F_x is built anew when a step takes so many times the linear
+# iterations of the first one with it.
 OUTDATED = 2
-# Where the derivative says nothing (F_x = 0 at the start), x is moved by this share of its size to look elsewhere.
+# Where the derivative says nothing (F_x = 0 at the start), x is moved by this share of its size to
+# look elsewhere.
 KICK = 0.05
 
 
@@ -45,17 +51,20 @@ class _State(NamedTuple):
 
 @dataclass(frozen=True)
 class Newton:
-    """x <- x - t F_x^-1 F, with the longest t = 1, 1/2, 1/4, ... that decreases |F| enough, in the sizes of its terms.
+    """x <- x - t F_x^-1 F, with the longest t = 1, 1/2, 1/4, ... that decreases |F| enough, in the
+    sizes of its terms.
 
-    Where F_x is singular, the steepest-descent (Cauchy) step of |F|^2 takes the place of the Newton step, so a singular
-    Jacobian at the start does no harm. As the method of `minimize`, F_x is the Hessian, the step is kept within a trust region, and
-    `minimize` has a tolerance and a limit of its own.
+    Where F_x is singular, the steepest-descent (Cauchy) step of |F|^2 takes the place of the Newton
+    step, so a singular Jacobian at the start does no harm. As the method of `minimize`, F_x is the
+    Hessian, the step is kept within a trust region, and `minimize` has a tolerance and a limit of
+    its own.
 
     Parameters
     ----------
     rtol
-        Stop when a full step is at most rtol max(|x|, |x - x0|), entry by entry. Convergence is quadratic: the error is then
-        about its square. For an entry that is zero its size is that at which it would matter in F.
+        Stop when a full step is at most rtol max(|x|, |x - x0|), entry by entry. Convergence is
+        quadratic: the error is then about its square. For an entry that is zero its size is that at
+        which it would matter in F.
     max_steps
         Limit on the number of steps.
 
@@ -63,13 +72,20 @@ class Newton:
     -----
     Steps, damping and test do not depend on the units of the equations and of the unknowns.
 
-    **Cost** per step: one Jacobian, one factorization, one solve, one to a few residuals. Source: Nocedal and Wright, Numerical
-    Optimization, 2nd ed., section 11.2.
+    **Cost** per step: one Jacobian, one factorization, one solve, one to a few residuals. Source:
+    Nocedal and Wright, Numerical Optimization, 2nd ed., section 11.2.
 
     Examples
     --------
     >>> import jax.numpy as jnp, adjoint
-    >>> x = adjoint.require(adjoint.root(lambda x, p: jnp.arctan(x) - p, jnp.array([10.0]), jnp.array([0.5]), adjoint.Newton()))
+    >>> x = adjoint.require(
+    ...     adjoint.root(
+    ...         lambda x, p: jnp.arctan(x) - p,
+    ...         jnp.array([10.0]),
+    ...         jnp.array([0.5]),
+    ...         adjoint.Newton(),
+    ...     )
+    ... )
     >>> round(float(x[0]), 6)  # tan 0.5
     0.546302
     """
@@ -108,7 +124,9 @@ class Newton:
         """What the first step is handed."""
         return ()
 
-    def _step(self, problem: RootProblem, s: _State, p: PyTree, size: Array) -> tuple[Array, Scales, Any]:
+    def _step(
+        self, problem: RootProblem, s: _State, p: PyTree, size: Array
+    ) -> tuple[Array, Scales, Any]:
         """The step from s, for unknowns of this size, and the sizes of the terms of F."""
         J, solver = problem.jacobian(s.x, p), Equilibrated(problem.linear_solver)
         scales = scales_of(J, size)
@@ -118,38 +136,44 @@ class Newton:
 
 @dataclass(frozen=True)
 class NewtonKrylov(Newton):
-    """`Newton` whose steps are found by GMRES from products with F_x alone: memory of a few vectors, no Jacobian.
+    """`Newton` whose steps are found by GMRES from products with F_x alone: memory of a few
+    vectors, no Jacobian.
 
-    As the method of `minimize`, the steps are found by conjugate gradients within a trust region, from products with the Hessian,
-    preconditioned by the inner product or by `preconditioner`; of the settings, these two and `forcing` count.
+    As the method of `minimize`, the steps are found by conjugate gradients within a trust region,
+    from products with the Hessian, preconditioned by the inner product or by `preconditioner`; of
+    the settings, these two and `forcing` count.
 
     Parameters
     ----------
     rtol, max_steps
         As for `Newton`.
     forcing
-        Smallest relative residual to which a linear system is solved. Far from the solution an exact step is wasted, so the first
-        ones are solved to 0.1 and the others to about the square of what the last step left of |F|; the last steps contract the
-        error by about this factor each.
+        Smallest relative residual to which a linear system is solved. Far from the solution an
+        exact step is wasted, so the first ones are solved to 0.1 and the others to about the square
+        of what the last step left of |F|; the last steps contract the error by about this factor
+        each.
     restart
         Length of a GMRES cycle: restart + 1 vectors are stored.
     preconditioner
-        Function v -> M v close to F_x^-1 v, used in every step; or a `Multigrid`, which is built from F_x at the start, and again
-        when a step takes twice the linear iterations for each decade of the residual.
+        Function v -> M v close to F_x^-1 v, used in every step; or a `Multigrid`, which is built
+        from F_x at the start, and again when a step takes twice the linear iterations for each
+        decade of the residual.
 
     Notes
     -----
-    With ``linear_solver=CG()`` or ``MINRES()``, for a symmetric F_x, the steps are found by that method, and by its preconditioner
-    if none is given here.
+    With ``linear_solver=CG()`` or ``MINRES()``, for a symmetric F_x, the steps are found by that
+    method, and by its preconditioner if none is given here.
 
-    Source: Knoll and Keyes, Jacobian-free Newton-Krylov methods, J. Comput. Phys. 193, 2004; the residuals: Eisenstat and
-    Walker, SIAM J. Sci. Comput. 17, 1996, choice 2.
+    Source: Knoll and Keyes, Jacobian-free Newton-Krylov methods, J. Comput. Phys. 193, 2004; the
+    residuals: Eisenstat and Walker, SIAM J. Sci. Comput. 17, 1996, choice 2.
 
     Examples
     --------
     >>> import jax.numpy as jnp, adjoint
     >>> cube = lambda x, p: x + 0.1 * jnp.roll(x, 1) ** 3 - p
-    >>> x = adjoint.require(adjoint.root(cube, jnp.zeros(4), 1.1 * jnp.ones(4), adjoint.NewtonKrylov()))
+    >>> x = adjoint.require(
+    ...     adjoint.root(cube, jnp.zeros(4), 1.1 * jnp.ones(4), adjoint.NewtonKrylov())
+    ... )
     >>> [round(float(v), 6) for v in x]
     [1.0, 1.0, 1.0, 1.0]
     """
@@ -164,11 +188,15 @@ class NewtonKrylov(Newton):
         zero = jnp.zeros((), x0.real.dtype)
         return _Kept(zero, nothing, zero, jnp.ones((), bool))
 
-    def _step(self, problem: RootProblem, s: _State, p: PyTree, size: Array) -> tuple[Array, Scales, Any]:
+    def _step(
+        self, problem: RootProblem, s: _State, p: PyTree, size: Array
+    ) -> tuple[Array, Scales, Any]:
         J, inner = JacobianAction(problem.F, s.x, p), self._inner(problem)
         solver, scales = Equilibrated(inner), scales_of(J, size)
         F_norm = norm(s.F / scales.rows)
-        tolerance = jnp.clip(FORCING * (F_norm / s.kept.norm) ** 2, self.forcing, max(self.forcing, LOOSEST))
+        tolerance = jnp.clip(
+            FORCING * (F_norm / s.kept.norm) ** 2, self.forcing, max(self.forcing, LOOSEST)
+        )
         built = loops.cond(s.kept.outdated, lambda: self._built(problem, J), lambda: s.kept.M)
         M = built if isinstance(inner.preconditioner, Multigrid) else inner.factor(J)
         step, outcome = solver.solve_to(solver.with_preconditioner(M, scales), J, -s.F, tolerance)
@@ -184,7 +212,9 @@ class NewtonKrylov(Newton):
         return inner.factor(J) if isinstance(inner.preconditioner, Multigrid) else ()
 
     def _inner(self, problem: RootProblem) -> Krylov:
-        """The solver of a step: that of the derivative if it is made for symmetric operators, else GMRES."""
+        """The solver of a step: that of the derivative if it is made for symmetric operators, else
+        GMRES.
+        """
         chosen = problem.linear_solver
         if isinstance(chosen, CG | MINRES):
             M = chosen.preconditioner if self.preconditioner is None else self.preconditioner
@@ -193,8 +223,10 @@ class NewtonKrylov(Newton):
 
 
 class _Kept(NamedTuple):
-    """What goes from step to step: |F| before (zero at the start), the preconditioner if it was built from F_x, the linear
-    iterations for each decade of the residual in the first step with it, and whether it is to be built anew."""
+    """What goes from step to step: |F| before (zero at the start), the preconditioner if it was
+    built from F_x, the linear iterations for each decade of the residual in the first step with it,
+    and whether it is to be built anew.
+    """
 
     norm: Array
     M: Any
@@ -202,14 +234,20 @@ class _Kept(NamedTuple):
     outdated: Bool[Array, ""]
 
 
-def _regular_step(problem: RootProblem, s: _State, p: PyTree, scales: Scales, step: Array, outcome: Outcome) -> Array:
+def _regular_step(
+    problem: RootProblem, s: _State, p: PyTree, scales: Scales, step: Array, outcome: Outcome
+) -> Array:
     """The Newton step where F_x is regular, else Cauchy's."""
     regular = (outcome.code == 0) & jnp.all(jnp.isfinite(step))
-    return loops.cond(regular, lambda: step, lambda: _cauchy_step(JacobianAction(problem.F, s.x, p), s.F, scales))
+    return loops.cond(
+        regular, lambda: step, lambda: _cauchy_step(JacobianAction(problem.F, s.x, p), s.F, scales)
+    )
 
 
 def _cauchy_step(J: JacobianAction, F: Array, scales: Scales) -> Array:
-    """The minimizer of |F + F_x s| along s = -F_x' F, in the sizes of F and x; where that is zero or not finite, a kick."""
+    """The minimizer of |F + F_x s| along s = -F_x' F, in the sizes of F and x; where that is zero
+    or not finite, a kick.
+    """
     scaled, G = Scaled(J, scales.rows, scales.columns), F / scales.rows
     g = scaled.transpose_matvec(G.conj()).conj()
     g_norm = norm(g)
@@ -224,8 +262,9 @@ def _cauchy_step(J: JacobianAction, F: Array, scales: Scales) -> Array:
 def _line_search(
     F: Callable[[Array], Array], x: Array, F_x: Array, step: Array, rows: Array
 ) -> tuple[Array, Array, Array]:
-    """The longest t = 2^-k for which |F(x + t step)|, in the sizes of the rows, is finite and decreases enough, F there, and
-    whether there is one."""
+    """The longest t = 2^-k for which |F(x + t step)|, in the sizes of the rows, is finite and
+    decreases enough, F there, and whether there is one.
+    """
     F_norm = norm(F_x / rows)
 
     def enough(t: Array, F_t: Array) -> Array:

@@ -1,4 +1,5 @@
-"""F(x, p) as a pytree, and its Jacobian F_x as a linear operator: full, on a sparsity pattern, or matrix-free.
+"""F(x, p) as a pytree, and its Jacobian F_x as a linear operator: full, on a sparsity pattern, or
+matrix-free.
 
 Unknowns of any structure are handled as one flat vector x; parameters p keep their structure.
 """
@@ -26,7 +27,9 @@ from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 def trace_residual(
     where: str, residual: Any, x0: PyTree, p: PyTree
 ) -> tuple[TracedFunction, Array, PyTree, HostStructure]:
-    """The residual, the flat start, p and the user's structure of x; refuses what cannot be a root problem."""
+    """The residual, the flat start, p and the user's structure of x; refuses what cannot be a root
+    problem.
+    """
     _require_arrays(where, "x0", x0)
     if not any(_is_inexact(leaf) for leaf in jax.tree.leaves(p)):
         refuse(
@@ -60,9 +63,20 @@ def _is_inexact(leaf: Any) -> bool:
 def _require_arrays(where: str, name: str, x: PyTree) -> None:
     leaves = jax.tree.leaves(x)
     if not leaves:
-        refuse(where, f"{name} without arrays", "an array or a pytree of arrays", "Give a starting point.", TypeError)
+        refuse(
+            where,
+            f"{name} without arrays",
+            "an array or a pytree of arrays",
+            "Give a starting point.",
+            TypeError,
+        )
     if not any(np.size(leaf) for leaf in leaves):
-        refuse(where, f"{name} without numbers", "at least one unknown", "There is nothing to solve for.")
+        refuse(
+            where,
+            f"{name} without numbers",
+            "at least one unknown",
+            "There is nothing to solve for.",
+        )
     for leaf in leaves:
         if not _is_inexact(leaf):
             given = describe(jnp.asarray(leaf))
@@ -76,14 +90,25 @@ def _require_arrays(where: str, name: str, x: PyTree) -> None:
     dtypes = {jnp.result_type(leaf) for leaf in leaves}
     if len(dtypes) > 1:
         names = " and ".join(sorted(str(d) for d in dtypes))
-        refuse(where, f"{name} with {names}", "one dtype", "Convert the leaves to one dtype.", TypeError)
+        refuse(
+            where,
+            f"{name} with {names}",
+            "one dtype",
+            "Convert the leaves to one dtype.",
+            TypeError,
+        )
 
 
 def _require_same_structure(where: str, F: PyTree, x0: PyTree) -> None:
     """As many equations as unknowns, real ones for real unknowns."""
     n_F, n_x = ravel_size(F), ravel_size(x0)
     if n_F != n_x:
-        refuse(where, f"a residual with {n_F} entries for {n_x} unknowns", "equally many", "Add or remove equations.")
+        refuse(
+            where,
+            f"a residual with {n_F} entries for {n_x} unknowns",
+            "equally many",
+            "Add or remove equations.",
+        )
     x_dtype = jnp.result_type(*jax.tree.leaves(x0))
     for leaf in jax.tree.leaves(F):
         if leaf.dtype != x_dtype:
@@ -91,7 +116,8 @@ def _require_same_structure(where: str, F: PyTree, x0: PyTree) -> None:
                 where,
                 f"a residual in {leaf.dtype} for unknowns in {x_dtype}",
                 f"{x_dtype}",
-                "Convert x0 or p, so that both have one precision and both are real or both complex.",
+                "Convert x0 or p, so that both have one precision and both are real or both "
+                "complex.",
                 TypeError,
             )
 
@@ -100,7 +126,8 @@ def _require_same_structure(where: str, F: PyTree, x0: PyTree) -> None:
 class RootProblem:
     """What a solver of F(x, p) = 0 is given, besides the flat start and p.
 
-    `unravel` gives x its structure; `linear_solver` is for the steps, with `pattern` where F_x may be nonzero.
+    `unravel` gives x its structure; `linear_solver` is for the steps, with `pattern` where F_x may
+    be nonzero.
     """
 
     F: TracedFunction
@@ -116,7 +143,9 @@ class RootProblem:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class JacobianAction:
-    """F_x at (x, p) as an operator that is applied, never formed, and can be differentiated by x and p."""
+    """F_x at (x, p) as an operator that is applied, never formed, and can be differentiated by x
+    and p.
+    """
 
     F: TracedFunction
     x: Inexact[Array, " n"]
@@ -142,7 +171,9 @@ class JacobianAction:
 
 @dataclass(frozen=True)
 class JacobianColumns:
-    """Groups of columns of a sparse Jacobian that share no row: one product with F_x gives all entries of a group."""
+    """Groups of columns of a sparse Jacobian that share no row: one product with F_x gives all
+    entries of a group.
+    """
 
     pattern: SparsePattern
     seeds: np.ndarray
@@ -150,7 +181,10 @@ class JacobianColumns:
 
     @classmethod
     def of(cls, pattern: SparsePattern) -> "JacobianColumns":
-        """Greedy coloring (Curtis, Powell and Reid, IMA J. Appl. Math. 13, 1974) by SciPy; once per pattern."""
+        """Greedy coloring (Curtis, Powell and Reid, IMA J.
+
+        Appl. Math. 13, 1974) by SciPy; once per pattern.
+        """
         if "jacobian columns" not in pattern.analyses:
             pattern.analyses["jacobian columns"] = cls._color(pattern)
         return pattern.analyses["jacobian columns"]
@@ -160,13 +194,17 @@ class JacobianColumns:
         import scipy.sparse as sparse
         from scipy.optimize._numdiff import group_columns
 
-        structure = sparse.csr_matrix((np.ones(pattern.nnz), pattern.cols, pattern.indptr), shape=pattern.shape)
+        structure = sparse.csr_matrix(
+            (np.ones(pattern.nnz), pattern.cols, pattern.indptr), shape=pattern.shape
+        )
         groups = np.asarray(group_columns(structure))
         seeds = (groups[None, :] == np.arange(groups.max() + 1)[:, None]).astype(float)
         return cls(pattern, seeds, groups[pattern.cols])
 
 
-def jacobian(F: TracedFunction, x: Array, p: PyTree, linear_solver: Any, pattern: SparsePattern | None) -> Operator:
+def jacobian(
+    F: TracedFunction, x: Array, p: PyTree, linear_solver: Any, pattern: SparsePattern | None
+) -> Operator:
     """F_x at (x, p), in the form that the linear solver takes."""
     if isinstance(linear_solver, SparseDirect):
         assert pattern is not None

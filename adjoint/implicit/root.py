@@ -27,14 +27,12 @@ from adjoint.tracing.programs import Static, compiled
 from adjoint.tracing.rule import push_forward, with_forward_mode
 from adjoint.tracing.traced_function import TracedFunction
 
-# The rule, for x(p) with F(x(p), p) = 0:
-#
-#     F_x dx + F_p dp = 0      =>      dx = -F_x^-1 F_p dp
-#     g = g(x):  dg = x_bar' dx = -lam' F_p dp      with  F_x' lam = x_bar,  one transpose solve
-#     p_bar = -(adjoint of  p -> F(x, p))(lam)                     and in forward mode  F_x x_dot = -F_p p_dot
-#
-# (Johnson, "Notes on adjoint methods for 18.335", MIT 2006, section 2; Griewank and Walther, Evaluating Derivatives, 2nd
-# ed., section 15.3.) It does not depend on how x was found: x enters as a number, with the factors of F_x at x.
+# The rule, for x(p) with F(x(p), p) = 0:  F_x dx + F_p dp = 0      =>      dx = -F_x^-1 F_p dp g =
+# g(x):  dg = x_bar' dx = -lam' F_p dp      with  F_x' lam = x_bar,  one transpose solve p_bar =
+# -(adjoint of  p -> F(x, p))(lam)                     and in forward mode  F_x x_dot = -F_p p_dot
+# (Johnson, "Notes on adjoint methods for 18.335", MIT 2006, section 2; Griewank and Walther,
+# Evaluating Derivatives, 2nd ed., section 15.3.) It does not depend on how x was found: x enters as
+# a number, with the factors of F_x at x.
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -42,13 +40,17 @@ def _root(linear_solver: Any, factor: Any, F: TracedFunction, x: Array, p: PyTre
     return x
 
 
-def _root_fwd(linear_solver: Any, factor: Any, F: TracedFunction, x: Array, p: PyTree) -> tuple[Array, Any]:
+def _root_fwd(
+    linear_solver: Any, factor: Any, F: TracedFunction, x: Array, p: PyTree
+) -> tuple[Array, Any]:
     # Of the rule's own making, so that its derivatives of higher order see how x moves.
     x = root_at(linear_solver, factor, F, x, p)
     return x, (factor, F, x, p)
 
 
-def _root_bwd(linear_solver: Any, residuals: Any, x_bar: Array) -> tuple[None, TracedFunction, None, PyTree]:
+def _root_bwd(
+    linear_solver: Any, residuals: Any, x_bar: Array
+) -> tuple[None, TracedFunction, None, PyTree]:
     factor, F, x, p = residuals
     F_x = Transposed(JacobianAction(F, x, p))
     lam, _ = tangent_solve(TransposedSolver(linear_solver), factor, F_x, x_bar)
@@ -64,7 +66,11 @@ def _root_tangent(linear_solver: Any, residuals: Any, dots: Any) -> Array | None
     factor, F, x, p = residuals
     _, F_dot, _, p_dot = dots
     moved = push_forward(lambda F, p: F(x, p), (F, p), (F_dot, p_dot))
-    return None if moved is None else tangent_solve(linear_solver, factor, JacobianAction(F, x, p), -moved)[0]
+    return (
+        None
+        if moved is None
+        else tangent_solve(linear_solver, factor, JacobianAction(F, x, p), -moved)[0]
+    )
 
 
 root_at: Any = with_forward_mode(_root, _root_tangent)
@@ -86,29 +92,33 @@ def root(
     Parameters
     ----------
     residual
-        F(x, p): as many equations as unknowns, in the dtype of x. x and p are pytrees, p as given here. It may close over
-        constants, and over values that are being differentiated.
+        F(x, p): as many equations as unknowns, in the dtype of x. x and p are pytrees, p as given
+        here. It may close over constants, and over values that are being differentiated.
     x0
-        Where to start, an array or a pytree of arrays of one dtype, which x has too. The derivative by x0 is zero.
+        Where to start, an array or a pytree of arrays of one dtype, which x has too. The derivative
+        by x0 is zero.
     p
         Parameters: a pytree with at least one floating-point array.
     solver
-        `Newton` (default), `NewtonKrylov`, `HostSolver` for any function on NumPy arrays, or a solver of optimistix. It is never
-        differentiated.
+        `Newton` (default), `NewtonKrylov`, `HostSolver` for any function on NumPy arrays, or a
+        solver of optimistix. It is never differentiated.
     linear_solver
-        For the derivative (and the steps of `Newton`): `LU` (default), `Cholesky`, `SparseDirect` (default with
-        `jacobian_pattern`), or `GMRES`, `MINRES`, `CG`, which use products with F_x alone (default with `NewtonKrylov`).
+        For the derivative (and the steps of `Newton`): `LU` (default), `Cholesky`, `SparseDirect`
+        (default with `jacobian_pattern`), or `GMRES`, `MINRES`, `CG`, which use products with F_x
+        alone (default with `NewtonKrylov`).
     jacobian_pattern
-        Where F_x may be nonzero; its entries are found by products with F_x for groups of columns that share no row.
+        Where F_x may be nonzero; its entries are found by products with F_x for groups of columns
+        that share no row.
     mode
         Deprecated and without effect, as for `linear_solve`.
 
     Returns
     -------
     solution
-        `Solution` with ``value`` x, structured as x0; ``status``; ``stats``: ``iterations``, ``residual`` (|F(x)|),
-        ``correction`` (the Newton step left at x, relative to x, in the worst entry), ``nonlinearity`` (how far F departs from
-        its linear model within the error of x; above 0.1 x is a fold). None but ``residual`` depends on the units of F and x.
+        `Solution` with ``value`` x, structured as x0; ``status``; ``stats``: ``iterations``,
+        ``residual`` (|F(x)|), ``correction`` (the Newton step left at x, relative to x, in the
+        worst entry), ``nonlinearity`` (how far F departs from its linear model within the error of
+        x; above 0.1 x is a fold). None but ``residual`` depends on the units of F and x.
 
     Raises
     ------
@@ -117,14 +127,16 @@ def root(
 
     Notes
     -----
-    **Derivative**: p_bar = -(adjoint of p -> F(x, p))(lam) with F_x' lam = x_bar, at the x that was found; in forward mode
-    F_x x_dot = -F_p p_dot. Of any order.
+    **Derivative**: p_bar = -(adjoint of p -> F(x, p))(lam) with F_x' lam = x_bar, at the x that was
+    found; in forward mode F_x x_dot = -F_p p_dot. Of any order.
 
-    **Status**: `NOT_CONVERGED` when x is not a root, whatever found it; `SINGULAR` or `ILL_CONDITIONED` when F_x is;
-    `DEGENERATE` at a fold; `NONFINITE_INPUT` for NaN, and for an infinite parameter that makes F infinite (one that does not,
-    such as a bound that is not there, is a parameter as any other). Then x is NaN, and so is every derivative.
+    **Status**: `NOT_CONVERGED` when x is not a root, whatever found it; `SINGULAR` or
+    `ILL_CONDITIONED` when F_x is; `DEGENERATE` at a fold; `NONFINITE_INPUT` for NaN, and for an
+    infinite parameter that makes F infinite (one that does not, such as a bound that is not there,
+    is a parameter as any other). Then x is NaN, and so is every derivative.
 
-    **Cost**: one factorization of F_x at the root, by which the root is examined and all derivatives are taken.
+    **Cost**: one factorization of F_x at the root, by which the root is examined and all
+    derivatives are taken.
 
     Source: S. G. Johnson, Notes on Adjoint Methods for 18.335, MIT, 2006, section 2.
 
@@ -157,11 +169,13 @@ def find_root(
     F, start, p, unknowns = trace_residual(where, residual, x0, p)
     linear_solver = _linear_solver(where, linear_solver, solver, pattern, start.size)
     parts = tuple(SolverParts.of(part, start) for part in (solver, linear_solver))
-    # Two programs: the search, which is never differentiated, and the rule, which then is all that is compiled for a gradient.
+    # Two programs: the search, which is never differentiated, and the rule, which then is all that
+    # is compiled for a gradient.
     fixed = jax.lax.stop_gradient((F, start, p, parts))
     x, steps, found = compiled(_search, Static((unknowns, pattern)), *fixed)
     if getattr(linear_solver, "preconditioner", None) is not None:
-        # From here on it is a leaf of the factor; the rule must stay hashable and free of traced values.
+        # From here on it is a leaf of the factor; the rule must stay hashable and free of traced
+        # values.
         linear_solver = replace(linear_solver, preconditioner=None)
     rule = Static((Equilibrated(linear_solver), unknowns))
     value = compiled(_differentiate, rule, F, p, x, found.factor, found.status)
@@ -171,13 +185,19 @@ def find_root(
         "correction": found.correction,
         "nonlinearity": found.nonlinearity,
     }
-    solvers = f"{type(getattr(solver, 'solver', solver)).__name__} and {type(linear_solver).__name__}"
+    solvers = (
+        f"{type(getattr(solver, 'solver', solver)).__name__} and {type(linear_solver).__name__}"
+    )
     origin = f"{where} with {solvers} ({start.size} unknowns, {start.dtype})"
     return Solution(value, found.status, jax.lax.stop_gradient(stats), origin)
 
 
 def _search(
-    statement: Static, F: TracedFunction, start: Array, p: PyTree, parts: tuple[SolverParts, SolverParts]
+    statement: Static,
+    F: TracedFunction,
+    start: Array,
+    p: PyTree,
+    parts: tuple[SolverParts, SolverParts],
 ) -> tuple[Array, Array, Examination]:
     """A root, the steps to it, and what is found out about it."""
     unknowns, pattern = statement.value
@@ -189,8 +209,12 @@ def _search(
     return x, steps, examine(problem, x, start, p)
 
 
-def _differentiate(rule: Static, F: TracedFunction, p: PyTree, x: Array, factor: Any, status: Status) -> PyTree:
-    """The root as a function of F and p; NaN, and so are its derivatives, where the search failed."""
+def _differentiate(
+    rule: Static, F: TracedFunction, p: PyTree, x: Array, factor: Any, status: Status
+) -> PyTree:
+    """The root as a function of F and p; NaN, and so are its derivatives, where the search
+    failed.
+    """
     linear_solver, unknowns = rule.value
     # p and not x alone: a select in the residual would answer a NaN with a clean zero.
     F, p = poison((F, p), status.ok)
@@ -204,7 +228,10 @@ def _solver(where: str, solver: Any) -> Any:
     # Importing optimistix takes long; who has one of its solvers has imported it.
     optimistix: Any = sys.modules.get("optimistix")
     if optimistix is not None and isinstance(
-        solver, optimistix.AbstractRootFinder | optimistix.AbstractLeastSquaresSolver | optimistix.AbstractMinimiser
+        solver,
+        optimistix.AbstractRootFinder
+        | optimistix.AbstractLeastSquaresSolver
+        | optimistix.AbstractMinimiser,
     ):
         return OptimistixRootFinder(solver)
     if not hasattr(solver, "find") or isinstance(solver, type | str):
@@ -218,14 +245,25 @@ def _solver(where: str, solver: Any) -> Any:
     return solver
 
 
-def _linear_solver(where: str, linear_solver: Any, solver: Any, pattern: SparsePattern | None, n: int) -> Any:
+def _linear_solver(
+    where: str, linear_solver: Any, solver: Any, pattern: SparsePattern | None, n: int
+) -> Any:
     """The linear solver asked for, or the one that fits; refuses what does not fit together."""
     if pattern is not None and pattern.n != n:
         refuse(
-            where, f"a jacobian_pattern of size {pattern.n} for {n} unknowns", "one size", "Number the flattened x0."
+            where,
+            f"a jacobian_pattern of size {pattern.n} for {n} unknowns",
+            "one size",
+            "Number the flattened x0.",
         )
     if linear_solver is None:
-        linear_solver = SparseDirect() if pattern is not None else GMRES() if isinstance(solver, NewtonKrylov) else LU()
+        linear_solver = (
+            SparseDirect()
+            if pattern is not None
+            else GMRES()
+            if isinstance(solver, NewtonKrylov)
+            else LU()
+        )
     if isinstance(linear_solver, SparseDirect) and pattern is None:
         refuse(
             where,

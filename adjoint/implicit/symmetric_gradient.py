@@ -1,10 +1,11 @@
-"""The gradient of f(x, p) with respect to x, as a residual whose derivatives use that f_xx is symmetric.
+"""The gradient of f(x, p) with respect to x, as a residual whose derivatives use that f_xx is
+symmetric.
 
     g = f_x,     g_dot = f_xx x_dot + f_xp p_dot,     (x, p)_bar = d/dt (f_x, f_p)(x + t g_bar, p)
 
-Both are forward mode over reverse mode of f. JAX's own adjoint of a gradient is reverse over reverse,
-which a loop of unknown length, as of an ODE solve inside f, does not have. (Pearlmutter, Fast exact
-multiplication by the Hessian, Neural Computation 6, 1994.)
+Both are forward mode over reverse mode of f. JAX's own adjoint of a gradient is reverse over
+reverse, which a loop of unknown length, as of an ODE solve inside f, does not have. (Pearlmutter,
+Fast exact multiplication by the Hessian, Neural Computation 6, 1994.)
 """
 
 from collections.abc import Callable

@@ -1,4 +1,6 @@
-"""What users pass as A, made into an operator: arrays, matrices of JAX and of SciPy, operators of the library."""
+"""What users pass as A, made into an operator: arrays, matrices of JAX and of SciPy, operators of
+the library.
+"""
 
 from typing import Any
 
@@ -12,7 +14,9 @@ from adjoint.tracing.loops import Axes
 
 
 def as_operator(A: Any, dtype: Any, axes: Axes = frozenset()) -> Operator:
-    """What a user passes as A, as an operator acting on vectors of `dtype` that vary over these axes of a mesh."""
+    """What a user passes as A, as an operator acting on vectors of `dtype` that vary over these
+    axes of a mesh.
+    """
     if isinstance(A, MatrixFree):
         return A.bind(dtype, axes)
     if isinstance(A, Dense | Sparse):
@@ -44,7 +48,9 @@ _BCOO_PATTERNS_KEPT = 8
 
 
 def _from_bcoo(A: Any) -> Sparse:
-    """A jax.experimental.sparse.BCOO matrix on a pattern that is found again by the content of its indices."""
+    """A jax.experimental.sparse.BCOO matrix on a pattern that is found again by the content of its
+    indices.
+    """
     if A.n_batch or A.n_dense or A.ndim != 2:
         refuse(
             "linear_solve",
@@ -57,7 +63,8 @@ def _from_bcoo(A: Any) -> Sparse:
             "linear_solve",
             "a BCOO with traced indices",
             "indices known before compilation",
-            "Pass A.data through jit and close over the indices, or use SparsePattern(rows, cols, shape).matrix(data).",
+            "Pass A.data through jit and close over the indices, or use SparsePattern(rows, cols, "
+            "shape).matrix(data).",
             TypeError,
         )
     indices = np.asarray(A.indices)

@@ -1,10 +1,11 @@
 """Dense direct solvers, LU and Cholesky, in compiled JAX, with an estimate of the condition number.
 
-A solver here and in the rooms beside this one has three methods that work on arrays and are never differentiated:
+A solver here and in the rooms beside this one has three methods that work on arrays and are never
+differentiated:
 
-    factor(A)                      -> factor               all that solving needs to know of A, a pytree
-    solve(factor, A, b)            -> x, Outcome           A x = b
-    solve_transpose(factor, A, c)  -> lam, Outcome         A' lam = c
+    factor(A)                      -> factor               all that solving needs to know of A, a
+    pytree solve(factor, A, b)            -> x, Outcome           A x = b solve_transpose(factor, A,
+    c)  -> lam, Outcome         A' lam = c
 
 In the last two, A is only applied to vectors, to check the result, so any `Operator` serves.
 
@@ -26,8 +27,9 @@ from adjoint.norm import norm as vector_norm
 from adjoint.solution import Status, poison
 from adjoint.tracing.host_call import tick
 
-# An estimated reciprocal condition number below SINGULAR_LIMIT unit roundoffs is that of a matrix which is
-# singular to working precision; below ILL_CONDITIONED_LIMIT unit roundoffs, not even one digit is certain.
+# An estimated reciprocal condition number below SINGULAR_LIMIT unit roundoffs is that of a matrix
+# which is singular to working precision; below ILL_CONDITIONED_LIMIT unit roundoffs, not even one
+# digit is certain.
 SINGULAR_LIMIT = 1.0
 ILL_CONDITIONED_LIMIT = 8.0
 
@@ -52,14 +54,22 @@ class DenseFactor(NamedTuple):
 
 
 def probe_vector(n: int) -> np.ndarray:
-    """A fixed vector of entries 1 to 2 in size with mixed signs: a start for condition estimates."""
+    """A fixed vector of entries 1 to 2 in size with mixed signs: a start for condition
+    estimates.
+    """
     k = np.arange(1, n + 1)
     golden_ratio = 0.6180339887498949
-    return (1.0 + np.modf(k * golden_ratio)[0]) * np.where(np.modf(k * golden_ratio**2 * 7.0)[0] < 0.5, -1.0, 1.0)
+    return (1.0 + np.modf(k * golden_ratio)[0]) * np.where(
+        np.modf(k * golden_ratio**2 * 7.0)[0] < 0.5, -1.0, 1.0
+    )
 
 
-def _equilibration(A: Inexact[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, " n"], Float[Array, ""]]:
-    """Row and column scales r, c and the norm of diag(1/r) A diag(1/c): a condition number without the units of A."""
+def _equilibration(
+    A: Inexact[Array, "n n"],
+) -> tuple[Float[Array, " n"], Float[Array, " n"], Float[Array, ""]]:
+    """Row and column scales r, c and the norm of diag(1/r) A diag(1/c): a condition number without
+    the units of A.
+    """
     size = jnp.abs(A)
     r = jnp.max(size, axis=1)
     r = jnp.where(r > 0, r, 1)
@@ -68,11 +78,14 @@ def _equilibration(A: Inexact[Array, "n n"]) -> tuple[Float[Array, " n"], Float[
     return r, c, jnp.max(jnp.sum(size / r[:, None] / c[None, :], axis=1))
 
 
-def _reciprocal_condition(A: Inexact[Array, "n n"], solve: Any, solve_transpose: Any) -> Float[Array, ""]:
-    """Inverse iteration on the equilibrated matrix S = diag(1/r) A diag(1/c): 1 / (|S| |S^-1|), an upper bound.
+def _reciprocal_condition(
+    A: Inexact[Array, "n n"], solve: Any, solve_transpose: Any
+) -> Float[Array, ""]:
+    """Inverse iteration on the equilibrated matrix S = diag(1/r) A diag(1/c): 1 / (|S| |S^-1|), an
+    upper bound.
 
-    Two steps, S^-1 then S'^-1, make the largest amplification visible even when the first vector misses it
-    (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 15.3).
+    Two steps, S^-1 then S'^-1, make the largest amplification visible even when the first vector
+    misses it (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 15.3).
     """
     r, c, norm = _equilibration(A)
     w = jnp.asarray(probe_vector(A.shape[0]), A.dtype)
@@ -85,17 +98,23 @@ def _reciprocal_condition(A: Inexact[Array, "n n"], solve: Any, solve_transpose:
 
 
 def condition_code(reciprocal_condition: Any, unit_roundoff: float, xp: Any = jnp) -> Any:
-    """The status code of a reciprocal condition number; 0 is also what a breakdown of the factorization gives."""
+    """The status code of a reciprocal condition number; 0 is also what a breakdown of the
+    factorization gives.
+    """
     singular = reciprocal_condition < SINGULAR_LIMIT * unit_roundoff
     ill = reciprocal_condition < ILL_CONDITIONED_LIMIT * unit_roundoff
-    return xp.where(singular, Status.SINGULAR.code, xp.where(ill, Status.ILL_CONDITIONED.code, Status.SUCCESS.code))
+    return xp.where(
+        singular,
+        Status.SINGULAR.code,
+        xp.where(ill, Status.ILL_CONDITIONED.code, Status.SUCCESS.code),
+    )
 
 
 def residual_limit(dtype: Any) -> float:
     """The largest normwise backward error |b - A x| / (|A| |x| + |b|) of a solve that is believed.
 
-    A backward-stable solve leaves a small multiple of the unit roundoff; 1e3 unit roundoffs (2e-13 in float64,
-    1e-4 in float32) mean that the vector belongs to another matrix.
+    A backward-stable solve leaves a small multiple of the unit roundoff; 1e3 unit roundoffs (2e-13
+    in float64, 1e-4 in float32) mean that the vector belongs to another matrix.
     """
     return 1e3 * float(jnp.finfo(dtype).eps)
 
@@ -103,18 +122,26 @@ def residual_limit(dtype: Any) -> float:
 def _checked(
     factor: DenseFactor, A: Inexact[Array, "n n"], solve: Any, solve_transpose: Any, code: Any = 0
 ) -> DenseFactor:
-    """The factor with the norm and the condition of A, and with what they say of its status; `code` is what is known."""
-    rcond = _reciprocal_condition(A, lambda b: solve(factor, b), lambda c: solve_transpose(factor, c))
+    """The factor with the norm and the condition of A, and with what they say of its status; `code`
+    is what is known.
+    """
+    rcond = _reciprocal_condition(
+        A, lambda b: solve(factor, b), lambda c: solve_transpose(factor, c)
+    )
     code = jnp.where(code == 0, condition_code(rcond, float(jnp.finfo(A.dtype).eps)), code)
     code = jnp.where(_finite(A), code, Status.NONFINITE_INPUT.code).astype(jnp.int32)
-    return factor._replace(norm=jnp.max(jnp.sum(jnp.abs(A), axis=1)), reciprocal_condition=rcond, code=code)
+    return factor._replace(
+        norm=jnp.max(jnp.sum(jnp.abs(A), axis=1)), reciprocal_condition=rcond, code=code
+    )
 
 
 def _finish(factor: DenseFactor, matvec: Any, x: Array, b: Array) -> tuple[Array, Outcome]:
     """Check the residual, put the reasons of failure in order, and turn a failed x into NaN."""
     size = factor.norm * _largest(x) + _largest(b)
     error = _largest(b - matvec(x)) / jnp.where(size > 0, size, 1)
-    code = jnp.where(error <= residual_limit(b.dtype), Status.SUCCESS.code, Status.RESIDUAL_TOO_LARGE.code)
+    code = jnp.where(
+        error <= residual_limit(b.dtype), Status.SUCCESS.code, Status.RESIDUAL_TOO_LARGE.code
+    )
     code = jnp.where(_finite(b), code, Status.NONFINITE_INPUT.code)
     code = jnp.where(factor.code != 0, factor.code, code).astype(jnp.int32)
     outcome = Outcome(code, error, jnp.zeros((), jnp.int32), factor.reciprocal_condition)
@@ -133,8 +160,9 @@ def _finite(x: Array) -> Bool[Array, ""]:
 class LU:
     """Gaussian elimination with partial pivoting, for any square dense matrix.
 
-    Works in the precision of A. **Cost**: 2 n^3 / 3 operations to factorize, 2 n^2 per right-hand side; the adjoint
-    reuses the factors. **Status**: `SINGULAR`, `ILL_CONDITIONED`, `NONFINITE_INPUT`, `RESIDUAL_TOO_LARGE`.
+    Works in the precision of A. **Cost**: 2 n^3 / 3 operations to factorize, 2 n^2 per right-hand
+    side; the adjoint reuses the factors. **Status**: `SINGULAR`, `ILL_CONDITIONED`,
+    `NONFINITE_INPUT`, `RESIDUAL_TOO_LARGE`.
 
     Examples
     --------
@@ -177,14 +205,18 @@ class LU:
 class Cholesky:
     """Cholesky factorization, for a symmetric (complex: Hermitian) positive definite dense matrix.
 
-    Half the operations of `LU`. A matrix that is not positive definite ends in `NOT_POSITIVE_DEFINITE`; one that is not
-    symmetric in `RESIDUAL_TOO_LARGE`, since only its symmetric part is factorized while the residual is that of A.
+    Half the operations of `LU`. A matrix that is not positive definite ends in
+    `NOT_POSITIVE_DEFINITE`; one that is not symmetric in `RESIDUAL_TOO_LARGE`, since only its
+    symmetric part is factorized while the residual is that of A.
 
     Examples
     --------
     >>> import jax.numpy as jnp, adjoint
     >>> A, b = jnp.array([[4.0, 2.0], [2.0, 3.0]]), jnp.array([2.0, 5.0])
-    >>> [round(float(v), 6) for v in adjoint.require(adjoint.linear_solve(A, b, adjoint.Cholesky()))]
+    >>> [
+    ...     round(float(v), 6)
+    ...     for v in adjoint.require(adjoint.linear_solve(A, b, adjoint.Cholesky()))
+    ... ]
     [-0.5, 2.0]
     """
 
@@ -222,7 +254,9 @@ class Cholesky:
 
 
 def _log_determinant(factor: DenseFactor, A: Dense) -> Float[Array, ""]:
-    """log|det A| by JAX's own LU, which it differentiates in every mode and order; NaN where the factorization failed."""
+    """log|det A| by JAX's own LU, which it differentiates in every mode and order; NaN where the
+    factorization failed.
+    """
     triangles, _, _ = jax.lax.linalg.lu(A.matrix)
     return poison(jnp.sum(jnp.log(jnp.abs(jnp.diagonal(triangles)))), factor.code == 0)
 
@@ -235,7 +269,9 @@ def _triangular(
 
 def _unchecked(triangles: Array, permutation: Array) -> DenseFactor:
     real = triangles.real.dtype
-    return DenseFactor(triangles, permutation, jnp.ones((), real), jnp.ones((), real), jnp.zeros((), jnp.int32))
+    return DenseFactor(
+        triangles, permutation, jnp.ones((), real), jnp.ones((), real), jnp.zeros((), jnp.int32)
+    )
 
 
 def _columns(b: Array) -> int:

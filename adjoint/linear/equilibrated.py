@@ -1,11 +1,14 @@
-"""Linear systems without the units of their equations and unknowns: diag(1/r) A diag(c) y = diag(1/r) b, x = diag(c) y.
+"""Linear systems without the units of their equations and unknowns: diag(1/r) A diag(c) y =
+diag(1/r) b, x = diag(c) y.
 
-For the Jacobian F_x of a root the unknowns have a size, and that gives the equations one: r_i = sum_j |A_ij| c_j is the size of
-the terms of equation i, in its unit. An unknown of no size of its own, which is zero where the iteration stands, has that at which
-it would matter as much as the other terms of its equations. With other units of the equations and of the unknowns r and c are
+For the Jacobian F_x of a root the unknowns have a size, and that gives the equations one: r_i =
+sum_j |A_ij| c_j is the size of the terms of equation i, in its unit. An unknown of no size of its
+own, which is zero where the iteration stands, has that at which it would matter as much as the
+other terms of its equations. With other units of the equations and of the unknowns r and c are
 those in the other units, so that whatever is compared with them depends on no unit.
 
-Scaling by powers of two costs no rounding. Source: Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 7.3.
+Scaling by powers of two costs no rounding. Source: Higham, Accuracy and Stability of Numerical
+Algorithms, 2nd ed., section 7.3.
 """
 
 from collections.abc import Callable
@@ -22,13 +25,16 @@ from adjoint.linear.operators import Dense, Operator, Sparse
 from adjoint.norm import power_of_two
 from adjoint.tracing import loops
 
-# Iterations are for matrices that come in fair units: rows and columns are scaled where their sizes differ by more than about
-# half of this power of two, 1e3, and are left alone otherwise, so that clusters of eigenvalues stay clusters.
+# Iterations are for matrices that come in fair units: rows and columns are scaled where their sizes
+# differ by more than about half of this power of two, 1e3, and are left alone otherwise, so that
+# clusters of eigenvalues stay clusters.
 COARSE = 10
 
 
 class Scales(NamedTuple):
-    """The sizes of the terms of each row, and of the unknowns; `known` where the latter do not rest on a mere guess."""
+    """The sizes of the terms of each row, and of the unknowns; `known` where the latter do not rest
+    on a mere guess.
+    """
 
     rows: Float[Array, " n"]
     columns: Float[Array, " n"]
@@ -51,7 +57,9 @@ def scales_of(A: Operator, size: Float[Array, " n"]) -> Scales:
         return jnp.where(rows > 0, rows, all_rows), jnp.where(unknown, alone, columns)
 
     rows, columns = loops.cond(jnp.any(unknown), guess, lambda: (rows, columns))
-    return Scales(_usable(rows, jnp.ones_like(size)), _usable(columns, jnp.where(size > 0, size, 1)), known)
+    return Scales(
+        _usable(rows, jnp.ones_like(size)), _usable(columns, jnp.where(size > 0, size, 1)), known
+    )
 
 
 def _usable(v: Array, otherwise: Array) -> Array:
@@ -81,10 +89,15 @@ def _absolute_transposed_product(A: Any, v: Array) -> Array:
 
 
 def _estimate(product: Callable[[Array], Array], dtype: Any, v: Array) -> Array:
-    """The larger one of two products with v under mixed signs: |A| v without the terms that cancel in both."""
+    """The larger one of two products with v under mixed signs: |A| v without the terms that cancel
+    in both.
+    """
     probe = jnp.asarray(probe_vector(v.size), dtype)
     # By turns: one vector of intermediate results at a time.
-    return jnp.max(jax.lax.map(lambda signs: jnp.abs(product(signs * v)), jnp.stack([probe, jnp.flip(probe)])), axis=0)
+    return jnp.max(
+        jax.lax.map(lambda signs: jnp.abs(product(signs * v)), jnp.stack([probe, jnp.flip(probe)])),
+        axis=0,
+    )
 
 
 @jax.tree_util.register_dataclass
@@ -123,7 +136,9 @@ def _over(x: Array, scale: Array) -> Array:
 
 
 class EquilibratedFactor(NamedTuple):
-    """The factors of the scaled matrix, or the preconditioner of the matrix as it was, and the scales."""
+    """The factors of the scaled matrix, or the preconditioner of the matrix as it was, and the
+    scales.
+    """
 
     factor: Any
     rows: Float[Array, " n"]
@@ -150,20 +165,32 @@ class Equilibrated:
         return EquilibratedFactor(M, *self._powers(scales))
 
     def solve(self, factor: EquilibratedFactor, A: Operator, b: Array) -> tuple[Array, Outcome]:
-        y, outcome = self.solver.solve(self._inner(factor), _scaled(factor, A), _over(b, factor.rows))
+        y, outcome = self.solver.solve(
+            self._inner(factor), _scaled(factor, A), _over(b, factor.rows)
+        )
         return _times(factor.columns, y), outcome
 
-    def solve_to(self, factor: EquilibratedFactor, A: Operator, b: Array, rtol: Any) -> tuple[Array, Outcome]:
+    def solve_to(
+        self, factor: EquilibratedFactor, A: Operator, b: Array, rtol: Any
+    ) -> tuple[Array, Outcome]:
         """As `solve` of an iterative solver, to a tolerance that may be traced."""
-        y, outcome = self.solver.solve_to(self._inner(factor), _scaled(factor, A), _over(b, factor.rows), rtol)
+        y, outcome = self.solver.solve_to(
+            self._inner(factor), _scaled(factor, A), _over(b, factor.rows), rtol
+        )
         return _times(factor.columns, y), outcome
 
-    def solve_transpose(self, factor: EquilibratedFactor, A: Operator, c: Array) -> tuple[Array, Outcome]:
-        z, outcome = self.solver.solve_transpose(self._inner(factor), _scaled(factor, A), _times(factor.columns, c))
+    def solve_transpose(
+        self, factor: EquilibratedFactor, A: Operator, c: Array
+    ) -> tuple[Array, Outcome]:
+        z, outcome = self.solver.solve_transpose(
+            self._inner(factor), _scaled(factor, A), _times(factor.columns, c)
+        )
         return _over(z, factor.rows), outcome
 
     def _inner(self, factor: EquilibratedFactor) -> Any:
-        """What the solver knows of the scaled matrix: of M close to A^-1, diag(1/columns) M diag(rows)."""
+        """What the solver knows of the scaled matrix: of M close to A^-1, diag(1/columns) M
+        diag(rows).
+        """
         M = factor.factor
         if not isinstance(self.solver, Krylov) or not M:
             return M

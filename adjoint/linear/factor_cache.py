@@ -1,9 +1,9 @@
 """A small cache of sparse factorizations, found again by the content of the matrix.
 
-The forward and the backward pass of a compiled gradient are separate calls to the host. What joins them is the matrix
-itself: its values are compared, and the factors made in the forward pass are found in the backward pass. Nothing can go
-stale, and what was evicted is made again; a handle passed from forward to backward would dangle once its
-factors were evicted.
+The forward and the backward pass of a compiled gradient are separate calls to the host. What joins
+them is the matrix itself: its values are compared, and the factors made in the forward pass are
+found in the backward pass. Nothing can go stale, and what was evicted is made again; a handle
+passed from forward to backward would dangle once its factors were evicted.
 """
 
 import threading
@@ -21,10 +21,12 @@ class _Entry(NamedTuple):
 
 
 class FactorCache:
-    """The most recently used factorizations, at most `limit_bytes` (256 MiB) of them and 32 in number.
+    """The most recently used factorizations, at most `limit_bytes` (256 MiB) of them and 32 in
+    number.
 
-    The latest factorization is kept even if it alone is larger than the limit: without it a gradient would factorize
-    twice. Safe to use from several threads. The library's one instance is `adjoint.factor_cache`.
+    The latest factorization is kept even if it alone is larger than the limit: without it a
+    gradient would factorize twice. Safe to use from several threads. The library's one instance is
+    `adjoint.factor_cache`.
 
     Examples
     --------
@@ -45,7 +47,9 @@ class FactorCache:
     def set_limit(self, limit_bytes: int) -> None:
         """Change how many bytes of factors are kept; evicts at once."""
         if limit_bytes < 0:
-            raise ValueError(f"FactorCache.set_limit: got {limit_bytes} bytes, expected zero or more.")
+            raise ValueError(
+                f"FactorCache.set_limit: got {limit_bytes} bytes, expected zero or more."
+            )
         with self._lock:
             self._limit = limit_bytes
             self._evict()
@@ -62,16 +66,24 @@ class FactorCache:
             return sum(_size(entry) for entry in self._entries)
 
     def find_or_make(self, key: Any, values: np.ndarray, make: Callable[[], Any]) -> Any:
-        """The factors of the matrix `values` under `key` (pattern and backend), made by `make` if they are not held."""
+        """The factors of the matrix `values` under `key` (pattern and backend), made by `make` if
+        they are not held.
+        """
         signature = values[:: max(1, values.size // 8)].tobytes()
         with self._lock:
             for position, entry in enumerate(self._entries):
-                if entry.key == key and entry.signature == signature and np.array_equal(entry.values, values):
+                if (
+                    entry.key == key
+                    and entry.signature == signature
+                    and np.array_equal(entry.values, values)
+                ):
                     self._entries.insert(0, self._entries.pop(position))
                     return entry.factors
-            # What will have to go goes first, so that its memory serves for the new factors, which are most likely as large as
-            # the last ones of their kind.
-            self._evict(room_for=next((_size(entry) for entry in self._entries if entry.key == key), 0))
+            # What will have to go goes first, so that its memory serves for the new factors, which
+            # are most likely as large as the last ones of their kind.
+            self._evict(
+                room_for=next((_size(entry) for entry in self._entries if entry.key == key), 0)
+            )
         # Made outside the lock: two threads may factorize different matrices at the same time.
         factors = make()
         with self._lock:

@@ -1,12 +1,15 @@
 """Krylov solvers for operators given by their action: CG, MINRES, GMRES, in compiled JAX.
 
-Each method runs one cycle of its recurrence; the loop around the cycles computes the *true* residual b - A x and stops on that
-alone, so a recurrence that has drifted, a preconditioner that flatters and a false claim of symmetry all end either in a
-solution or in a status. The right-hand side is scaled to norm 1 before iterating, which matters in the adjoint, where it is
-often 1e-13 of the primal one. The adjoint solve runs the same method on the true transpose A', with M' as preconditioner.
+Each method runs one cycle of its recurrence; the loop around the cycles computes the *true*
+residual b - A x and stops on that alone, so a recurrence that has drifted, a preconditioner that
+flatters and a false claim of symmetry all end either in a solution or in a status. The right-hand
+side is scaled to norm 1 before iterating, which matters in the adjoint, where it is often 1e-13 of
+the primal one. The adjoint solve runs the same method on the true transpose A', with M' as
+preconditioner.
 
-lineax's Krylov solvers were the alternative. They stop on a mixture of the preconditioned residual and the last step (GMRES) or of
-the residual and the last step (CG), forget the preconditioner when transposed (GMRES), are real-only (CG), and have no MINRES.
+lineax's Krylov solvers were the alternative. They stop on a mixture of the preconditioned residual
+and the last step (GMRES) or of the residual and the last step (CG), forget the preconditioner when
+transposed (GMRES), are real-only (CG), and have no MINRES.
 """
 
 from collections.abc import Callable
@@ -28,28 +31,39 @@ from adjoint.tracing.host_call import tick
 from adjoint.tracing.traced_function import TracedFunction
 
 LinearMap = Callable[[Array], Array]
-# A cycle gets A, M, the residual r, the residual norm to reach and the steps left; it returns a correction and its steps.
+# A cycle gets A, M, the residual r, the residual norm to reach and the steps left; it returns a
+# correction and its steps.
 Cycle = Callable[[LinearMap, LinearMap, Array, Array, Array], tuple[Array, Int32[Array, ""]]]
 
-# However large atol is, no right-hand side counts as solved before its residual is below this share of it.
+# However large atol is, no right-hand side counts as solved before its residual is below this share
+# of it.
 LOOSEST = 1e-8
 # A cycle that does not lower the true residual by even this share has stagnated.
 STAGNATION = 1e-3
 
 
 def _bind_preconditioner(preconditioner: Any, n: int, dtype: Any) -> Any:
-    """Trace M once, so that what it closes over becomes leaves of a pytree; it is never differentiated."""
+    """Trace M once, so that what it closes over becomes leaves of a pytree; it is never
+    differentiated.
+    """
     x = jax.ShapeDtypeStruct((n,), dtype)
     y = jax.eval_shape(preconditioner, x)
     if getattr(y, "shape", None) != (n,) or y.dtype != x.dtype:
         given = f"{y.dtype} of shape {y.shape}" if hasattr(y, "shape") else type(y).__name__
-        refuse("preconditioner", given, f"{x.dtype} of shape ({n},)", "It must map (n,) -> (n,), close to A^-1.")
+        refuse(
+            "preconditioner",
+            given,
+            f"{x.dtype} of shape ({n},)",
+            "It must map (n,) -> (n,), close to A^-1.",
+        )
     return jax.lax.stop_gradient(TracedFunction.of(preconditioner, x))
 
 
 @dataclass(frozen=True)
 class Krylov:
-    """What the iterative solvers share; a method is its `_cycle`, which improves on a residual r until it is at the target."""
+    """What the iterative solvers share; a method is its `_cycle`, which improves on a residual r
+    until it is at the target.
+    """
 
     rtol: float = 1e-10
     atol: float = 0.0
@@ -62,11 +76,23 @@ class Krylov:
     def __post_init__(self) -> None:
         name = type(self).__name__
         if not (self.rtol >= 0 and self.atol >= 0 and self.rtol + self.atol > 0):
-            refuse(name, f"rtol = {self.rtol}, atol = {self.atol}", "both >= 0, one > 0", "Use the defaults.")
+            refuse(
+                name,
+                f"rtol = {self.rtol}, atol = {self.atol}",
+                "both >= 0, one > 0",
+                "Use the defaults.",
+            )
         if self.max_steps is not None and self.max_steps < 1:
-            refuse(name, f"max_steps = {self.max_steps}", "a positive integer", "Leave it out for 10 n.")
+            refuse(
+                name,
+                f"max_steps = {self.max_steps}",
+                "a positive integer",
+                "Leave it out for 10 n.",
+            )
         if not (
-            self.preconditioner is None or isinstance(self.preconditioner, Multigrid) or callable(self.preconditioner)
+            self.preconditioner is None
+            or isinstance(self.preconditioner, Multigrid)
+            or callable(self.preconditioner)
         ):
             refuse(
                 name,
@@ -80,29 +106,42 @@ class Krylov:
         """The preconditioner M as a pytree, or None; there is nothing to factorize."""
         if isinstance(self.preconditioner, Multigrid):
             return self.preconditioner.of(A)
-        return None if self.preconditioner is None else _bind_preconditioner(self.preconditioner, A.n, A.dtype)
+        return (
+            None
+            if self.preconditioner is None
+            else _bind_preconditioner(self.preconditioner, A.n, A.dtype)
+        )
 
     def solve(self, M: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
         return self.solve_to(M, A, b, self.rtol)
 
     def solve_to(self, M: Any, A: Operator, b: Array, rtol: Any) -> tuple[Array, Outcome]:
         """As `solve`, to a tolerance that may be traced."""
-        x, outcome = _by_columns(lambda b: self._iterate(A.matvec, M or _identity, b, _numbers(A), rtol), b)
+        x, outcome = _by_columns(
+            lambda b: self._iterate(A.matvec, M or _identity, b, _numbers(A), rtol), b
+        )
         return tick("solves", x, x.shape[1] if x.ndim == 2 else 1), outcome
 
     def solve_transpose(self, M: Any, A: Operator, c: Array) -> tuple[Array, Outcome]:
         M_transpose = _transposed(M, c) if M else _identity
-        iterate = lambda c: self._iterate(A.transpose_matvec, M_transpose, c, _numbers(A), self.rtol)  # noqa: E731
+
+        def iterate(c: Array) -> Any:
+            return self._iterate(A.transpose_matvec, M_transpose, c, _numbers(A), self.rtol)
+
         lam, outcome = _by_columns(iterate, c)
         return tick("transpose_solves", lam, lam.shape[1] if lam.ndim == 2 else 1), outcome
 
     def _limit(self, n: int) -> int:
         return self.max_steps or 10 * n
 
-    def _cycle(self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array) -> tuple[Array, Array]:
+    def _cycle(
+        self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array
+    ) -> tuple[Array, Array]:
         raise NotImplementedError
 
-    def _iterate(self, A: LinearMap, M: LinearMap, b: Array, numbers: "_Numbers", rtol: Any) -> tuple[Array, Outcome]:
+    def _iterate(
+        self, A: LinearMap, M: LinearMap, b: Array, numbers: "_Numbers", rtol: Any
+    ) -> tuple[Array, Outcome]:
         """Cycles until |b - A x| <= max(rtol |b|, atol)."""
         size = jnp.max(jnp.abs(b))
         usable = numbers.usable & jnp.isfinite(size)
@@ -111,7 +150,8 @@ class Krylov:
         b_norm = norm(unit)
         # Below some unit roundoffs no residual can go.
         rtol = jnp.maximum(jnp.asarray(rtol, b.real.dtype), 32 * jnp.finfo(b.dtype).eps)
-        # atol is in the units of b; the right-hand sides of derivatives have others, and must not pass for solved.
+        # atol is in the units of b; the right-hand sides of derivatives have others, and must not
+        # pass for solved.
         atol = jnp.minimum(self.atol / scale, LOOSEST * b_norm)
         target = jnp.maximum(rtol * b_norm, atol)
         max_steps = jnp.asarray(self._limit(b.size), jnp.int32)
@@ -136,10 +176,22 @@ class Krylov:
             stagnated = ~(new_norm < (1 - STAGNATION) * s.norm)
             keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
             return State(
-                keep(x, s.x), keep(r, s.r), keep(new_norm, s.norm), s.steps + steps, stagnated, jnp.isfinite(new_norm)
+                keep(x, s.x),
+                keep(r, s.r),
+                keep(new_norm, s.norm),
+                s.steps + steps,
+                stagnated,
+                jnp.isfinite(new_norm),
             )
 
-        start = State(jnp.zeros_like(unit), unit, b_norm, jnp.zeros((), jnp.int32), ~usable, jnp.ones((), bool))
+        start = State(
+            jnp.zeros_like(unit),
+            unit,
+            b_norm,
+            jnp.zeros((), jnp.int32),
+            ~usable,
+            jnp.ones((), bool),
+        )
         end = loops.while_loop(proceed, advance, start)
         x = end.x * scale
         status = first_failure(
@@ -161,19 +213,20 @@ class CG(Krylov):
     Parameters
     ----------
     rtol, atol
-        Stop when the true residual |b - A x| <= max(rtol |b|, min(atol, 1e-8 |b|)), in the 2-norm and the units of b; derivatives
-        are solved to the same. An rtol below 32 unit
-        roundoffs (7e-15 in float64, 4e-6 in float32) is raised to that.
+        Stop when the true residual |b - A x| <= max(rtol |b|, min(atol, 1e-8 |b|)), in the 2-norm
+        and the units of b; derivatives are solved to the same. An rtol below 32 unit roundoffs
+        (7e-15 in float64, 4e-6 in float32) is raised to that.
     max_steps
         Limit on the applications of A; default 10 n.
     preconditioner
-        Function v -> M v, symmetric positive definite and close to A^-1; or a `Multigrid`, which is built from A. Held constant
-        under differentiation: the solution does not depend on it.
+        Function v -> M v, symmetric positive definite and close to A^-1; or a `Multigrid`, which is
+        built from A. Held constant under differentiation: the solution does not depend on it.
 
     Notes
     -----
-    **Status**: `NOT_CONVERGED` at the step limit, at stagnation, and when A is not positive definite; `NONFINITE_INPUT`.
-    **Cost**: one A and one M per step; four vectors. Source: Hestenes and Stiefel, J. Res. NBS 49, 1952.
+    **Status**: `NOT_CONVERGED` at the step limit, at stagnation, and when A is not positive
+    definite; `NONFINITE_INPUT`. **Cost**: one A and one M per step; four vectors. Source: Hestenes
+    and Stiefel, J. Res. NBS 49, 1952.
 
     Examples
     --------
@@ -184,7 +237,9 @@ class CG(Krylov):
     [1.0, 0.5, 0.25]
     """
 
-    def _cycle(self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array) -> tuple[Array, Array]:
+    def _cycle(
+        self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array
+    ) -> tuple[Array, Array]:
         def proceed(state: Any) -> Array:
             _, r, _, rho, step = state
             return (norm(r) > target) & (step < steps_left) & (rho > 0)
@@ -202,7 +257,9 @@ class CG(Krylov):
 
         # With an infinite rho the first direction is z alone, and M and A are compiled once.
         null, infinite = jnp.zeros_like(r), jnp.asarray(jnp.inf, r.real.dtype)
-        x, _, _, _, steps = loops.while_loop(proceed, advance, (null, r, null, infinite, jnp.zeros((), jnp.int32)))
+        x, _, _, _, steps = loops.while_loop(
+            proceed, advance, (null, r, null, infinite, jnp.zeros((), jnp.int32))
+        )
         return x, steps
 
 
@@ -214,9 +271,9 @@ class MINRES(Krylov):
 
     Notes
     -----
-    **Status** as for `CG`. **Cost**: one A and one M per step; seven vectors. Source: Paige and Saunders, SIAM J. Numer.
-    Anal. 12, 1975, section 4; preconditioned as in Elman, Silvester and Wathen, Finite Elements and Fast Iterative
-    Solvers, 2nd ed., section 4.1.
+    **Status** as for `CG`. **Cost**: one A and one M per step; seven vectors. Source: Paige and
+    Saunders, SIAM J. Numer. Anal. 12, 1975, section 4; preconditioned as in Elman, Silvester and
+    Wathen, Finite Elements and Fast Iterative Solvers, 2nd ed., section 4.1.
 
     Examples
     --------
@@ -227,7 +284,9 @@ class MINRES(Krylov):
     [1.0, -0.5, 0.25]
     """
 
-    def _cycle(self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array) -> tuple[Array, Array]:
+    def _cycle(
+        self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array
+    ) -> tuple[Array, Array]:
         class State(NamedTuple):
             x: Array
             v: Array
@@ -246,7 +305,8 @@ class MINRES(Krylov):
 
         z = M(r)
         gamma = root_of_dot(r, z)
-        # The recurrence knows the residual in the norm of M only; half the relative reduction asked for, then a look.
+        # The recurrence knows the residual in the norm of M only; half the relative reduction asked
+        # for, then a look.
         floor = 0.5 * gamma * target / norm(r)
 
         def proceed(k: State) -> Array:
@@ -267,11 +327,28 @@ class MINRES(Krylov):
             c, s = a_0 / a_1, gamma / a_1
             w = (z - a_3 * k.w_old - a_2 * k.w) / a_1
             x = k.x + c * k.eta * w
-            return State(x, v, k.v, z_new, w, k.w, gamma, k.gamma, -s * k.eta, c, k.c, s, k.s, k.step + 1)
+            return State(
+                x, v, k.v, z_new, w, k.w, gamma, k.gamma, -s * k.eta, c, k.c, s, k.s, k.step + 1
+            )
 
         zero, one = jnp.zeros((), gamma.dtype), jnp.ones((), gamma.dtype)
         null = jnp.zeros_like(r)
-        start = State(null, r, null, z, null, null, gamma, one, gamma, one, one, zero, zero, jnp.zeros((), jnp.int32))
+        start = State(
+            null,
+            r,
+            null,
+            z,
+            null,
+            null,
+            gamma,
+            one,
+            gamma,
+            one,
+            one,
+            zero,
+            zero,
+            jnp.zeros((), jnp.int32),
+        )
         end = loops.while_loop(proceed, advance, start)
         return end.x, end.step
 
@@ -283,21 +360,24 @@ class GMRES(Krylov):
     Parameters
     ----------
     rtol, atol, max_steps, preconditioner
-        As for `CG`; the preconditioner need not be symmetric. It is applied from the right, so that the residual
-        minimized is the true one, and transposed in the adjoint solve.
+        As for `CG`; the preconditioner need not be symmetric. It is applied from the right, so that
+        the residual minimized is the true one, and transposed in the adjoint solve.
     restart
         Length of a cycle. Larger converges in fewer steps and stores more: restart + 1 vectors.
 
     Notes
     -----
-    **Status** as for `CG`. **Cost**: one A and one M per step. Source: Saad and Schultz, SIAM J. Sci. Stat. Comput. 7,
-    1986; right preconditioning: Saad, Iterative Methods for Sparse Linear Systems, 2nd ed., algorithm 9.5.
+    **Status** as for `CG`. **Cost**: one A and one M per step. Source: Saad and Schultz, SIAM J.
+    Sci. Stat. Comput. 7, 1986; right preconditioning: Saad, Iterative Methods for Sparse Linear
+    Systems, 2nd ed., algorithm 9.5.
 
     Examples
     --------
     >>> import jax.numpy as jnp, adjoint
     >>> A = adjoint.MatrixFree(lambda x: 3.0 * x + jnp.roll(x, 1), 4)
-    >>> x = adjoint.require(adjoint.linear_solve(A, jnp.ones(4), adjoint.GMRES(rtol=1e-6, restart=10)))
+    >>> x = adjoint.require(
+    ...     adjoint.linear_solve(A, jnp.ones(4), adjoint.GMRES(rtol=1e-6, restart=10))
+    ... )
     >>> [round(float(v), 4) for v in x]
     [0.25, 0.25, 0.25, 0.25]
     """
@@ -309,11 +389,14 @@ class GMRES(Krylov):
         if self.restart < 1:
             refuse("GMRES", f"restart = {self.restart}", "a positive integer", "30 is usual.")
 
-    def _cycle(self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array) -> tuple[Array, Array]:
+    def _cycle(
+        self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array
+    ) -> tuple[Array, Array]:
         m = min(self.restart, r.size)
         beta = norm(r)
         V = jnp.zeros((m + 1, r.size), r.dtype).at[0].set(r / beta)
-        # R: the Hessenberg matrix turned upper triangular by plane rotations (c, s); g: the rotated right-hand side.
+        # R: the Hessenberg matrix turned upper triangular by plane rotations (c, s); g: the rotated
+        # right-hand side.
         R = jnp.eye(m, dtype=r.dtype)
         rotations = jnp.zeros((2, m), r.dtype)
         g = jnp.zeros(m + 1, r.dtype).at[0].set(beta)
@@ -327,14 +410,18 @@ class GMRES(Krylov):
             w = A(M(V[k]))
             size = norm(w)
             h = jnp.zeros(m + 1, r.dtype)
-            for _ in range(2):  # Gram-Schmidt twice is as good as it gets (Giraud et al., Numer. Math. 101, 2005).
+            for _ in range(
+                2
+            ):  # Gram-Schmidt twice is as good as it gets (Giraud et al., Numer. Math. 101, 2005).
                 projection = V.conj() @ w
                 w, h = w - projection @ V, h + projection
             rest = norm(w)
             broke_down = ~(rest > 10 * jnp.finfo(r.dtype).eps * size)
             h = h.at[k + 1].set(rest.astype(r.dtype))
             V = V.at[k + 1].set(jnp.where(broke_down, 0, w / jnp.where(broke_down, 1, rest)))
-            h = loops.fori_loop(0, k, lambda i, h: _rotate(h, i, rotations[0, i], rotations[1, i]), h)
+            h = loops.fori_loop(
+                0, k, lambda i, h: _rotate(h, i, rotations[0, i], rotations[1, i]), h
+            )
             radius = length(h[k], h[k + 1])
             radius = jnp.where(radius > 0, radius, 1).astype(r.dtype)
             c, s = h[k].conj() / radius, h[k + 1].conj() / radius
@@ -352,7 +439,9 @@ class GMRES(Krylov):
 
 def _rotate(h: Array, i: Any, c: Array, s: Array) -> Array:
     """The unitary plane rotation [[c, s], [-s*, c*]] of the entries i and i + 1."""
-    return h.at[i].set(c * h[i] + s * h[i + 1]).at[i + 1].set(-s.conj() * h[i] + c.conj() * h[i + 1])
+    return (
+        h.at[i].set(c * h[i] + s * h[i + 1]).at[i + 1].set(-s.conj() * h[i] + c.conj() * h[i + 1])
+    )
 
 
 def _identity(x: Array) -> Array:
@@ -360,31 +449,41 @@ def _identity(x: Array) -> Array:
 
 
 class _Numbers(NamedTuple):
-    """Whether the numbers that A is made of can be computed with at all, and whether none of them is infinite."""
+    """Whether the numbers that A is made of can be computed with at all, and whether none of them
+    is infinite.
+    """
 
     usable: Array
     finite: Array
 
 
 def _numbers(A: Any) -> _Numbers:
-    """The entries of a matrix must be finite; what a function holds may be infinite, such as a bound that is not there."""
+    """The entries of a matrix must be finite; what a function holds may be infinite, such as a
+    bound that is not there.
+    """
     parts = jax.tree.leaves(A, is_leaf=lambda part: isinstance(part, TracedFunction))
     functions = [part for part in parts if isinstance(part, TracedFunction)]
-    numbers = [[function.captured for function in functions], [p for p in parts if not isinstance(p, TracedFunction)]]
+    numbers = [
+        [function.captured for function in functions],
+        [p for p in parts if not isinstance(p, TracedFunction)],
+    ]
     finite = all_finite(numbers)
     return _Numbers(none_is_nan(numbers) if functions else finite, finite)
 
 
 def _transposed(M: Any, like: Array) -> LinearMap:
-    # vjp rather than linear_transpose: M may itself be a solve, whose status is not linear.
-    # At an example that varies as what it is applied to: the transpose of a cast inside would be a sum over devices.
+    # vjp rather than linear_transpose: M may itself be a solve, whose status is not linear. At an
+    # example that varies as what it is applied to: the transpose of a cast inside would be a sum
+    # over devices.
     example = loops.vary_over(jnp.zeros(like.shape[:1], like.dtype), loops.axes_of(like, M))
     _, transpose = jax.vjp(M, example)
     return lambda x: transpose(x)[0]
 
 
 def _by_columns(solve: Callable[[Array], tuple[Array, Outcome]], b: Array) -> tuple[Array, Outcome]:
-    """Each column of b by itself; the outcome is the worst of the columns, and one failed column fails the block."""
+    """Each column of b by itself; the outcome is the worst of the columns, and one failed column
+    fails the block.
+    """
     if b.ndim == 1:
         return solve(b)
     x, outcome = jax.vmap(solve, in_axes=1, out_axes=(1, 0))(b)

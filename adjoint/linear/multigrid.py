@@ -1,18 +1,21 @@
-"""Multigrid on structured grids: a preconditioner built from products with A alone, in compiled JAX.
+"""Multigrid on structured grids: a preconditioner built from products with A alone, in compiled
+JAX.
 
-Level 0 is the user's grid; each further one keeps every second node along each axis, and always the last. With P the linear
-interpolation from a level to the finer one,
+Level 0 is the user's grid; each further one keeps every second node along each axis, and always the
+last. With P the linear interpolation from a level to the finer one,
 
-    A_coarse = P' A P        (Galerkin)
-    M r: smooth x from 0, x <- x + P M_coarse P'(r - A x), smooth again; on the last level M = A^-1, dense.
+    A_coarse = P' A P        (Galerkin) M r: smooth x from 0, x <- x + P M_coarse P'(r - A x),
+    smooth again; on the last level M = A^-1, dense.
 
-Source: Briggs, Henson and McCormick, A Multigrid Tutorial, 2nd ed., SIAM, 2000, chapters 3 and 10; the smoother is Chebyshev's
-polynomial in D^-1 A, D the diagonal of A: Adams, Brezina, Hu and Tuminaro, J. Comput. Phys. 188, 2003.
+Source: Briggs, Henson and McCormick, A Multigrid Tutorial, 2nd ed., SIAM, 2000, chapters 3 and 10;
+the smoother is Chebyshev's polynomial in D^-1 A, D the diagonal of A: Adams, Brezina, Hu and
+Tuminaro, J. Comput. Phys. 188, 2003.
 
-The unknowns of a level are an array u of shape (components, *grid). Its A is kept as a stencil S of shape (components, components,
-3, .., 3, *grid): (A u)[a, i] = sum over b and k of S[a, b, k, i] u[b, i + k], k in {-1, 0, 1}^d. That of the user's A is read off
-from its products with 3^d vectors per component, whose ones lie three nodes apart. All levels are in float32: a preconditioner
-needs no more, and the solver around it judges by residuals of its own.
+The unknowns of a level are an array u of shape (components, *grid). Its A is kept as a stencil S of
+shape (components, components, 3, .., 3, *grid): (A u)[a, i] = sum over b and k of S[a, b, k, i]
+u[b, i + k], k in {-1, 0, 1}^d. That of the user's A is read off from its products with 3^d vectors
+per component, whose ones lie three nodes apart. All levels are in float32: a preconditioner needs
+no more, and the solver around it judges by residuals of its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,17 +41,20 @@ SMOOTHED = 0.25
 
 @dataclass(frozen=True)
 class Multigrid:
-    """Preconditioner for `CG`, `MINRES`, `GMRES` and `NewtonKrylov` on a structured grid: steps hardly grow with the grid.
+    """Preconditioner for `CG`, `MINRES`, `GMRES` and `NewtonKrylov` on a structured grid: steps
+    hardly grow with the grid.
 
-    M r is one V-cycle: two Chebyshev smoothings on every level, Galerkin coarse operators, a dense solve on the coarsest.
+    M r is one V-cycle: two Chebyshev smoothings on every level, Galerkin coarse operators, a dense
+    solve on the coarsest.
 
     Parameters
     ----------
     grid
-        Number of nodes along each axis, one to three of them. Unknowns are ordered with the last axis fastest, as in
-        ``field.ravel()`` for a field of shape ``grid``.
+        Number of nodes along each axis, one to three of them. Unknowns are ordered with the last
+        axis fastest, as in ``field.ravel()`` for a field of shape ``grid``.
     components
-        Unknowns per node, which run faster than the nodes: ``field.ravel()`` for a field of shape ``(*grid, components)``.
+        Unknowns per node, which run faster than the nodes: ``field.ravel()`` for a field of shape
+        ``(*grid, components)``.
 
     Raises
     ------
@@ -57,29 +63,43 @@ class Multigrid:
 
     Notes
     -----
-    For operators that couple a node with itself and its direct and diagonal neighbors, such as finite differences of second order
-    and (bi)linear elements, with coefficients that vary over the grid. An unknown held fixed stays in the vector, with zeros
-    beside the diagonal in its row and column. M is symmetric positive definite if A is. A need not be symmetric, but
-    where convection dominates within a cell M is of little help. So it is where coefficients jump: plane elasticity on 150 x 50
-    elements to 1e-8 takes 14 steps of CG for a uniform modulus, and for blobs of two moduli with ratio 10, 100 and 1000 it takes
-    23, 72 and 178; with holes use `SparseDirect`. M changes the number of steps, never the solution: the solvers judge
-    by the true residual, and end in `NOT_CONVERGED` where M is of no use.
+    For operators that couple a node with itself and its direct and diagonal neighbors, such as
+    finite differences of second order and (bi)linear elements, with coefficients that vary over the
+    grid. An unknown held fixed stays in the vector, with zeros beside the diagonal in its row and
+    column. M is symmetric positive definite if A is. A need not be symmetric, but where convection
+    dominates within a cell M is of little help. So it is where coefficients jump: plane elasticity
+    on 150 x 50 elements to 1e-8 takes 14 steps of CG for a uniform modulus, and for blobs of two
+    moduli with ratio 10, 100 and 1000 it takes 23, 72 and 178; with holes use `SparseDirect`. M
+    changes the number of steps, never the solution: the solvers judge by the true residual, and end
+    in `NOT_CONVERGED` where M is of no use.
 
-    **Derivative**: M is held constant; the adjoint solve uses M'. **Cost**: for each matrix 3^d products with A per component, on d
-    axes; then M r takes as long as eight products with a five-point A written as shifts, at 256 x 256 on two cores. Memory:
-    about 3^d components^2 numbers per node. Compiling takes seconds.
+    **Derivative**: M is held constant; the adjoint solve uses M'. **Cost**: for each matrix 3^d
+    products with A per component, on d axes; then M r takes as long as eight products with a
+    five-point A written as shifts, at 256 x 256 on two cores. Memory: about 3^d components^2
+    numbers per node. Compiling takes seconds.
 
     Examples
     --------
-    -lap(u) = 1 on the unit square by five-point differences, on 63 x 63 inner nodes; 0.0737 at the center.
+    -lap(u) = 1 on the unit square by five-point differences, on 63 x 63 inner nodes; 0.0737 at the
+    center.
 
     >>> import jax.numpy as jnp, adjoint
     >>> def laplacian(u):
     ...     u = jnp.pad(u.reshape(63, 63), 1)
-    ...     return 64**2 * (4 * u[1:-1, 1:-1] - u[:-2, 1:-1] - u[2:, 1:-1] - u[1:-1, :-2] - u[1:-1, 2:]).ravel()
+    ...     return (
+    ...         64**2
+    ...         * (
+    ...             4 * u[1:-1, 1:-1] - u[:-2, 1:-1] - u[2:, 1:-1] - u[1:-1, :-2] - u[1:-1, 2:]
+    ...         ).ravel()
+    ...     )
     >>> A = adjoint.MatrixFree(laplacian, 63**2, positive_definite=True)
-    >>> solution = adjoint.linear_solve(A, jnp.ones(63**2), adjoint.CG(1e-6, preconditioner=adjoint.Multigrid((63, 63))))
-    >>> round(float(adjoint.require(solution)[63**2 // 2]), 4), int(solution.stats["iterations"]) < 10
+    >>> solution = adjoint.linear_solve(
+    ...     A, jnp.ones(63**2), adjoint.CG(1e-6, preconditioner=adjoint.Multigrid((63, 63)))
+    ... )
+    >>> (
+    ...     round(float(adjoint.require(solution)[63**2 // 2]), 4),
+    ...     int(solution.stats["iterations"]) < 10,
+    ... )
     (0.0737, True)
     """
 
@@ -88,12 +108,21 @@ class Multigrid:
 
     def __post_init__(self) -> None:
         sizes = tuple(self.grid) if isinstance(self.grid, Sequence) else (self.grid,)
-        if not 1 <= len(sizes) <= 3 or not all(isinstance(m, int | np.integer) and m >= 1 for m in sizes):
+        if not 1 <= len(sizes) <= 3 or not all(
+            isinstance(m, int | np.integer) and m >= 1 for m in sizes
+        ):
             given = f"grid = {self.grid!r}"
-            refuse("Multigrid", given, "one to three positive integers", "Give the number of nodes along each axis.")
+            refuse(
+                "Multigrid",
+                given,
+                "one to three positive integers",
+                "Give the number of nodes along each axis.",
+            )
         if not isinstance(self.components, int | np.integer) or self.components < 1:
             given = f"components = {self.components!r}"
-            refuse("Multigrid", given, "a positive integer", "Give the number of unknowns per node.")
+            refuse(
+                "Multigrid", given, "a positive integer", "Give the number of unknowns per node."
+            )
         object.__setattr__(self, "grid", tuple(int(m) for m in sizes))
 
     def of(self, A: Operator) -> "Hierarchy":
@@ -101,14 +130,21 @@ class Multigrid:
         n = self.components * prod(self.grid)
         if A.n != n:
             given = f"grid = {self.grid} with {self.components} unknown(s) per node, {n} in all"
-            refuse("Multigrid", given, f"{A.n} unknowns, as A has", "Count the nodes, not the cells, of each axis.")
+            refuse(
+                "Multigrid",
+                given,
+                f"{A.n} unknowns, as A has",
+                "Count the nodes, not the cells, of each axis.",
+            )
         S, size = _stencil(jax.lax.stop_gradient(A), self.grid, self.components)
         levels: list[Level] = []
         grid = self.grid
         while self.components * prod(grid) > COARSEST and _coarse(grid) != grid:
             levels.append(Level.of(S))
             S, grid = _galerkin(S, levels[-1].coupled, grid), _coarse(grid)
-        return Hierarchy(tuple(levels), jnp.linalg.inv(_dense(S, grid)), size, (self.components, *self.grid))
+        return Hierarchy(
+            tuple(levels), jnp.linalg.inv(_dense(S, grid)), size, (self.components, *self.grid)
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -123,8 +159,8 @@ class Level:
     inverse_diagonal
         D^-1, one for each unknown.
     coupled
-        1 for unknowns that are coupled with others and 0 for isolated ones, which their diagonal solves: they are left out of
-        the coarser levels.
+        1 for unknowns that are coupled with others and 0 for isolated ones, which their diagonal
+        solves: they are left out of the coarser levels.
     largest
         Bound on the eigenvalues of D^-1 A: its largest sum of magnitudes along a row (Gershgorin).
     """
@@ -143,7 +179,8 @@ class Level:
         return cls(S, inverse_diagonal, coupled, jnp.max(jnp.abs(inverse_diagonal) * along_rows))
 
     def smooth(self, r: Array) -> tuple[Array, Array]:
-        """A correction from the residual r by two steps of Chebyshev's iteration, and the residual that it leaves.
+        """A correction from the residual r by two steps of Chebyshev's iteration, and the residual
+        that it leaves.
 
         Saad, Iterative Methods for Sparse Linear Systems, 2nd ed., algorithm 12.1, for D^-1 A.
         """
@@ -159,7 +196,9 @@ class Level:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Hierarchy:
-    """M for one A: the levels from the user's grid on, and the inverse of the coarsest matrix, all of A / size."""
+    """M for one A: the levels from the user's grid on, and the inverse of the coarsest matrix, all
+    of A / size.
+    """
 
     levels: tuple[Level, ...]
     inverse: Inexact[Array, "m m"]
@@ -169,7 +208,9 @@ class Hierarchy:
     def __call__(self, r: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
         """M r."""
         components, *grid = self.shape
-        x = self._cycle(0, jnp.moveaxis(r.reshape(*grid, components), -1, 0).astype(self.inverse.dtype))
+        x = self._cycle(
+            0, jnp.moveaxis(r.reshape(*grid, components), -1, 0).astype(self.inverse.dtype)
+        )
         return jnp.moveaxis(x, 0, -1).ravel().astype(r.dtype) / self.size.astype(r.real.dtype)
 
     def _cycle(self, depth: int, r: Array) -> Array:
@@ -206,17 +247,22 @@ def _diagonal(S: Array) -> Array:
 
 
 def _dense(S: Array, grid: tuple[int, ...]) -> Array:
-    """A as a matrix, with 1 for the diagonal of empty rows: unknowns that all finer ones left out."""
+    """A as a matrix, with 1 for the diagonal of empty rows: unknowns that all finer ones left
+    out.
+    """
     shape = (S.shape[0], *grid)
     n = prod(shape)
-    A = jax.vmap(lambda u: _apply(S, u.reshape(shape)).ravel(), out_axes=1)(jnp.eye(n, dtype=S.dtype))
+    A = jax.vmap(lambda u: _apply(S, u.reshape(shape)).ravel(), out_axes=1)(
+        jnp.eye(n, dtype=S.dtype)
+    )
     return A + jnp.diag(jnp.all(A == 0, axis=1).astype(A.dtype))
 
 
 def _stencil(A: Operator, grid: tuple[int, ...], components: int) -> tuple[Array, Array]:
     """S of A / size and size, the largest entry of A.
 
-    The nodes are colored by their positions modulo 3, so that of one color each node has one among itself and its neighbors.
+    The nodes are colored by their positions modulo 3, so that of one color each node has one among
+    itself and its neighbors.
     """
     axes = len(grid)
     places = 3 ** np.arange(axes)[::-1]
@@ -247,7 +293,8 @@ def _stencil(A: Operator, grid: tuple[int, ...], components: int) -> tuple[Array
     return jnp.stack(along, axis=2).reshape(components, components, *(3,) * axes, *grid), size
 
 
-# Interpolation along one axis of m nodes: the coarse ones are 0, 2, 4, .. and the last, and a node between two is their mean.
+# Interpolation along one axis of m nodes: the coarse ones are 0, 2, 4, .. and the last, and a node
+# between two is their mean.
 
 
 def _coarse(grid: tuple[int, ...]) -> tuple[int, ...]:
@@ -274,7 +321,9 @@ def _restrict(r: Array, grid: tuple[int, ...]) -> Array:
 
 
 def _galerkin(S: Array, coupled: Array, grid: tuple[int, ...]) -> Array:
-    """The stencil of P' A P, axis by axis, for an interpolation that leaves out isolated unknowns."""
+    """The stencil of P' A P, axis by axis, for an interpolation that leaves out isolated
+    unknowns.
+    """
     S = _between(S, coupled)
     for axis, m in enumerate(grid):
         if _coarse((m,)) != (m,):
@@ -288,7 +337,8 @@ def _between(S: Array, coupled: Array) -> Array:
     axes = len(grid)
     around = jnp.pad(coupled, [(0, 0)] + [(1, 1)] * axes)
     of_neighbors = [
-        around[(slice(None), *(slice(o, o + m) for o, m in zip(k, grid, strict=True)))] for k in _offsets(axes)
+        around[(slice(None), *(slice(o, o + m) for o, m in zip(k, grid, strict=True)))]
+        for k in _offsets(axes)
     ]
     columns = jnp.stack(of_neighbors, axis=1).reshape(1, components, *(3,) * axes, *grid)
     return S * columns * coupled.reshape(components, 1, *(1,) * axes, *grid)
@@ -297,8 +347,8 @@ def _between(S: Array, coupled: Array) -> Array:
 def _galerkin_along(S: Array, axis: int, axes: int) -> Array:
     """Of interpolation along one axis only.
 
-    Entry (i, i + K) of the coarse operator is the sum over s and t of P[j, i] A[j, l] P[l, i + K] with j = 2 i + s and
-    l = 2 (i + K) + t: the fine operator's offset is k = 2 K + t - s.
+    Entry (i, i + K) of the coarse operator is the sum over s and t of P[j, i] A[j, l] P[l, i + K]
+    with j = 2 i + s and l = 2 (i + K) + t: the fine operator's offset is k = 2 K + t - s.
     """
     of_stencil, of_grid = 2 + axis, 2 + axes + axis
     m = S.shape[of_grid]
@@ -323,7 +373,9 @@ def _galerkin_along(S: Array, axis: int, axes: int) -> Array:
 
 
 def _weights(m: int) -> np.ndarray:
-    """P[2 i + s, i] as [s + 1, i + 1], with zeros for the coarse nodes before the first and after the last."""
+    """P[2 i + s, i] as [s + 1, i + 1], with zeros for the coarse nodes before the first and after
+    the last.
+    """
     n = m // 2 + 1
     P = np.zeros((3, n + 2))
     P[:, 1 : n + 1] = [[0.5], [1], [0.5]]

@@ -1,7 +1,9 @@
-"""The matrix A of A x = b, in three forms: an array, values on a static sparsity pattern, or a function x -> A x.
+"""The matrix A of A x = b, in three forms: an array, values on a static sparsity pattern, or a
+function x -> A x.
 
-Every operator is a pytree whose floating-point leaves are what derivatives are taken with respect to. It offers
-`matvec` (A x) and `transpose_matvec` (A' x, never conjugated), for x of shape (n,) or (n, k).
+Every operator is a pytree whose floating-point leaves are what derivatives are taken with respect
+to. It offers `matvec` (A x) and `transpose_matvec` (A' x, never conjugated), for x of shape (n,) or
+(n, k).
 """
 
 from collections.abc import Callable
@@ -59,11 +61,13 @@ class Dense:
 
 
 class SparsePattern:
-    """Where a sparse matrix may be nonzero: built once from NumPy indices, then filled with traced values.
+    """Where a sparse matrix may be nonzero: built once from NumPy indices, then filled with traced
+    values.
 
-    A[i, j] = sum of values[m] over all m with rows[m] = i and cols[m] = j: duplicates are summed, as in finite-element
-    assembly. All sorting is done here, in NumPy. A pattern compares and hashes by identity, so build it once, outside
-    `jit`, and reuse it. It never changes, so a copy of it is itself; `pickle` takes it to another process.
+    A[i, j] = sum of values[m] over all m with rows[m] = i and cols[m] = j: duplicates are summed,
+    as in finite-element assembly. All sorting is done here, in NumPy. A pattern compares and hashes
+    by identity, so build it once, outside `jit`, and reuse it. It never changes, so a copy of it is
+    itself; `pickle` takes it to another process.
 
     Parameters
     ----------
@@ -84,19 +88,24 @@ class SparsePattern:
     Raises
     ------
     TypeError, ValueError
-        When the indices are traced, not integers, out of range or of different lengths, or the shape is not square.
+        When the indices are traced, not integers, out of range or of different lengths, or the
+        shape is not square.
 
     Examples
     --------
     >>> import numpy as np, jax.numpy as jnp, adjoint
-    >>> pattern = adjoint.SparsePattern(np.array([0, 0, 1, 1, 1]), np.array([0, 1, 0, 1, 1]), (2, 2))
+    >>> pattern = adjoint.SparsePattern(
+    ...     np.array([0, 0, 1, 1, 1]), np.array([0, 1, 0, 1, 1]), (2, 2)
+    ... )
     >>> pattern.matrix(jnp.array([2.0, 1.0, 0.0, 3.0, 1.0])).todense().tolist()
     [[2.0, 1.0], [0.0, 4.0]]
     """
 
     def __init__(self, rows: Any, cols: Any, shape: tuple[int, int]):
         where = "SparsePattern"
-        rows, cols = (_static_indices(where, name, v) for name, v in (("rows", rows), ("cols", cols)))
+        rows, cols = (
+            _static_indices(where, name, v) for name, v in (("rows", rows), ("cols", cols))
+        )
         if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
             refuse(
                 where,
@@ -114,18 +123,30 @@ class SparsePattern:
         n = int(shape[0])
         for name, v in (("rows", rows), ("cols", cols)):
             if v.size and (v.min() < 0 or v.max() >= n):
-                refuse(where, f"{name} from {v.min()} to {v.max()}", f"0 to {n - 1}", "Count indices from zero.")
+                refuse(
+                    where,
+                    f"{name} from {v.min()} to {v.max()}",
+                    f"0 to {n - 1}",
+                    "Count indices from zero.",
+                )
         self.n, self.shape, self.entries = n, (n, n), rows.size
         key, self._slot = np.unique(rows * n + cols, return_inverse=True)
         self.rows, self.cols = (key // n).astype(np.int32), (key % n).astype(np.int32)
         self.nnz = key.size
-        self.indptr = np.concatenate([[0], np.cumsum(np.bincount(self.rows, minlength=n))]).astype(np.int32)
-        self._distinct_and_sorted = self.nnz == self.entries and bool(np.all(self._slot == np.arange(self.nnz)))
-        # What solvers derive from the pattern, made at their first use and kept as long as the pattern lives.
+        self.indptr = np.concatenate([[0], np.cumsum(np.bincount(self.rows, minlength=n))]).astype(
+            np.int32
+        )
+        self._distinct_and_sorted = self.nnz == self.entries and bool(
+            np.all(self._slot == np.arange(self.nnz))
+        )
+        # What solvers derive from the pattern, made at their first use and kept as long as the
+        # pattern lives.
         self.analyses: dict[Any, Any] = {}
 
     def matrix(self, values: Inexact[Array, " m"]) -> "Sparse":
-        """The matrix with these values, one per entry given to the pattern, in that order; duplicates are summed."""
+        """The matrix with these values, one per entry given to the pattern, in that order;
+        duplicates are summed.
+        """
         warn_if_cut("SparsePattern.matrix", values=values)
         values = as_inexact_array("SparsePattern.matrix", "values", values)
         require_shape(
@@ -142,20 +163,28 @@ class SparsePattern:
 
     @cached_property
     def column_order(self) -> tuple[np.ndarray, np.ndarray]:
-        """The entries sorted by column, then by row, and the column pointers: the compressed sparse column form."""
+        """The entries sorted by column, then by row, and the column pointers: the compressed sparse
+        column form.
+        """
         pointers = np.concatenate([[0], np.cumsum(np.bincount(self.cols, minlength=self.n))])
         return np.lexsort((self.rows, self.cols)), pointers
 
     @cached_property
     def has_empty_line(self) -> bool:
-        """Whether some row or column has no entry at all, which makes every matrix of the pattern singular."""
+        """Whether some row or column has no entry at all, which makes every matrix of the pattern
+        singular.
+        """
         return bool(np.diff(self.indptr).min() == 0 or np.diff(self.column_order[1]).min() == 0)
 
     @cached_property
     def mirror(self) -> np.ndarray | None:
-        """Where the entry (j, i) stands for each entry (i, j); None when the pattern itself is not symmetric."""
+        """Where the entry (j, i) stands for each entry (i, j); None when the pattern itself is not
+        symmetric.
+        """
         place, _ = self.column_order
-        symmetric = np.array_equal(self.cols[place], self.rows) and np.array_equal(self.rows[place], self.cols)
+        symmetric = np.array_equal(self.cols[place], self.rows) and np.array_equal(
+            self.rows[place], self.cols
+        )
         return place if symmetric else None
 
     @cached_property
@@ -164,7 +193,9 @@ class SparsePattern:
         return np.flatnonzero(self.rows == self.cols)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The pattern without what was derived from it, such as calls to the host, which cannot leave the process."""
+        """The pattern without what was derived from it, such as calls to the host, which cannot
+        leave the process.
+        """
         derived = ("analyses", "column_order", "has_empty_line", "mirror", "diagonal")
         return {name: value for name, value in self.__dict__.items() if name not in derived}
 
@@ -207,14 +238,17 @@ def _static_indices(where: str, name: str, indices: Any) -> np.ndarray:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Sparse:
-    """A sparse matrix: values (nnz,) on a `SparsePattern`, one per distinct entry, sorted by row, then by column.
+    """A sparse matrix: values (nnz,) on a `SparsePattern`, one per distinct entry, sorted by row,
+    then by column.
 
     Made by `SparsePattern.matrix`.
 
     Examples
     --------
     >>> import numpy as np, jax.numpy as jnp, adjoint
-    >>> A = adjoint.SparsePattern(np.array([0, 1, 1]), np.array([0, 0, 1]), (2, 2)).matrix(jnp.array([2.0, 1.0, 4.0]))
+    >>> A = adjoint.SparsePattern(np.array([0, 1, 1]), np.array([0, 0, 1]), (2, 2)).matrix(
+    ...     jnp.array([2.0, 1.0, 4.0])
+    ... )
     >>> A.matvec(jnp.array([1.0, 1.0])).tolist()
     [2.0, 5.0]
     """
@@ -252,7 +286,11 @@ class Sparse:
 
     def todense(self) -> Inexact[Array, "n n"]:
         """The matrix as a full (n, n) array."""
-        return jnp.zeros(self.pattern.shape, self.dtype).at[self.pattern.rows, self.pattern.cols].set(self.values)
+        return (
+            jnp.zeros(self.pattern.shape, self.dtype)
+            .at[self.pattern.rows, self.pattern.cols]
+            .set(self.values)
+        )
 
     def _apply(self, to: np.ndarray, of: np.ndarray, x: Array) -> Array:
         values = self.values if x.ndim == 1 else self.values[:, None]
@@ -265,7 +303,8 @@ class Sparse:
 
 
 class MatrixFree:
-    """A given only by its action x -> A x. It may close over traced parameters and is differentiated through them.
+    """A given only by its action x -> A x. It may close over traced parameters and is
+    differentiated through them.
 
     Parameters
     ----------
@@ -280,8 +319,9 @@ class MatrixFree:
 
     Notes
     -----
-    A claim chooses the solver and nothing else: the residual that ends every solve, and the adjoint solve, use the
-    operator itself and its true transpose, so a false claim ends in a status and NaN, not in a wrong number.
+    A claim chooses the solver and nothing else: the residual that ends every solve, and the adjoint
+    solve, use the operator itself and its true transpose, so a false claim ends in a status and
+    NaN, not in a wrong number.
 
     Examples
     --------
@@ -309,7 +349,13 @@ class MatrixFree:
                 TypeError,
             )
         if not isinstance(n, int | np.integer) or n < 1:
-            refuse("MatrixFree", f"n = {n!r}", "the number of unknowns, a positive integer", "Pass b.size.", TypeError)
+            refuse(
+                "MatrixFree",
+                f"n = {n!r}",
+                "the number of unknowns, a positive integer",
+                "Pass b.size.",
+                TypeError,
+            )
         self.function, self.n = matvec, int(n)
         self.symmetric, self.positive_definite = symmetric or positive_definite, positive_definite
 
@@ -318,10 +364,19 @@ class MatrixFree:
         x = loops.example(self.n, dtype, axes)
         y = jax.eval_shape(lambda x: self.function(x), x)
         if not hasattr(y, "shape") or y.shape != x.shape:
-            given = f"a result of shape {y.shape}" if hasattr(y, "shape") else f"a {type(y).__name__}"
-            refuse("MatrixFree", given, f"shape ({self.n},) for x of shape ({self.n},)", "The matvec must return A x.")
+            given = (
+                f"a result of shape {y.shape}" if hasattr(y, "shape") else f"a {type(y).__name__}"
+            )
+            refuse(
+                "MatrixFree",
+                given,
+                f"shape ({self.n},) for x of shape ({self.n},)",
+                "The matvec must return A x.",
+            )
         if y.dtype != x.dtype:
-            remedy = "Mixed precision loses digits silently; convert the parameters of the matvec or b."
+            remedy = (
+                "Mixed precision loses digits silently; convert the parameters of the matvec or b."
+            )
             refuse("MatrixFree", f"a {y.dtype} result", f"{x.dtype}, as b and x", remedy, TypeError)
         return BoundFunction(TracedFunction.of(self.function, x), self.n, np.dtype(dtype))
 
@@ -337,11 +392,15 @@ class BoundFunction:
 
     def astype(self, dtype: Any) -> "BoundFunction":
         if dtype != self.dtype:
-            refuse("MatrixFree", f"an operator on {self.dtype}", f"{dtype}", "Convert b.", TypeError)
+            refuse(
+                "MatrixFree", f"an operator on {self.dtype}", f"{dtype}", "Convert b.", TypeError
+            )
         return self
 
     def matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]:
-        return self.function(x) if x.ndim == 1 else jax.vmap(self.function, in_axes=1, out_axes=1)(x)
+        return (
+            self.function(x) if x.ndim == 1 else jax.vmap(self.function, in_axes=1, out_axes=1)(x)
+        )
 
     def transpose_matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]:
         example = loops.example(self.n, self.dtype, loops.axes_of(x, self.function))

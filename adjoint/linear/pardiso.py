@@ -1,4 +1,5 @@
-"""PARDISO of Intel MKL through the optional package `pypardiso`: the fastest sparse backend on x86 processors.
+"""PARDISO of Intel MKL through the optional package `pypardiso`: the fastest sparse backend on x86
+processors.
 
 Source for the parameters: oneMKL documentation, "oneMKL PARDISO iparm Parameter".
 """
@@ -18,9 +19,11 @@ ANALYZE_AND_FACTORIZE, FACTORIZE, SOLVE = 12, 22, 33
 
 
 class PardisoFactors:
-    """A = L L' where A is symmetric positive definite, else A = P L U Q, of a real matrix in float64.
+    """A = L L' where A is symmetric positive definite, else A = P L U Q, of a real matrix in
+    float64.
 
-    PARDISO replaces tiny pivots by larger ones and goes on; a matrix for which it did so is handed to SuperLU, which pivots.
+    PARDISO replaces tiny pivots by larger ones and goes on; a matrix for which it did so is handed
+    to SuperLU, which pivots.
     """
 
     def __init__(self, pattern: Any, values: np.ndarray):
@@ -36,10 +39,13 @@ class PardisoFactors:
             self.nbytes = self._superlu.nbytes
 
     def _try(self, matrix_type: int) -> bool:
-        from pypardiso.pardiso_wrapper import PyPardisoError  # pyright: ignore[reportMissingImports]
+        from pypardiso.pardiso_wrapper import (  # pyright: ignore[reportMissingImports]
+            PyPardisoError,
+        )
 
         pool = self._pattern.analyses.setdefault(("pardiso handles", matrix_type), _IdleHandles())
-        # Without matching, order and structure of the factors depend on the pattern alone: an idle handle has them.
+        # Without matching, order and structure of the factors depend on the pattern alone: an idle
+        # handle has them.
         idle = pool.take() if matrix_type != NONSYMMETRIC else None
         solver = idle or _new_handle(matrix_type)
         solver.set_phase(FACTORIZE if idle else ANALYZE_AND_FACTORIZE)
@@ -81,7 +87,10 @@ def _matrix(pattern: Any, values: np.ndarray, whole: bool) -> Any:
 
 
 def _matrix_types(pattern: Any, values: np.ndarray) -> tuple[int, ...]:
-    """The kinds of factorization to try, the cheapest first. The symmetric kinds need the whole diagonal in the pattern."""
+    """The kinds of factorization to try, the cheapest first.
+
+    The symmetric kinds need the whole diagonal in the pattern.
+    """
     if pattern.mirror is None or pattern.diagonal.size < pattern.n:
         return (NONSYMMETRIC,)
     if _is_symmetric(pattern, values) and np.all(values[pattern.diagonal] > 0):
@@ -94,7 +103,9 @@ def _is_symmetric(pattern: Any, values: np.ndarray) -> bool:
 
 
 class _IdleHandles:
-    """At most one handle per pattern, kept for its analysis; its memory goes back with the pattern."""
+    """At most one handle per pattern, kept for its analysis; its memory goes back with the
+    pattern.
+    """
 
     def __init__(self) -> None:
         self._handles: list[Any] = []
@@ -117,7 +128,9 @@ class _IdleHandles:
 
 @cache
 def _template() -> Any:
-    """One solver object: making one searches the file system for MKL, so the others are copies of it."""
+    """One solver object: making one searches the file system for MKL, so the others are copies of
+    it.
+    """
     from pypardiso import PyPardisoSolver  # pyright: ignore[reportMissingImports]
 
     return PyPardisoSolver()
@@ -128,7 +141,8 @@ def _new_handle(matrix_type: int) -> Any:
     solver.pt, solver.iparm = np.zeros_like(solver.pt), np.zeros_like(solver.iparm)
     solver.set_matrix_type(matrix_type)
     nonsymmetric = int(matrix_type == NONSYMMETRIC)
-    # 1: no defaults; 2: parallel METIS; 10: pivots below 1e-13 of the matrix are replaced; 11, 13: scaling, matching.
+    # 1: no defaults; 2: parallel METIS; 10: pivots below 1e-13 of the matrix are replaced; 11, 13:
+    # scaling, matching.
     for number, value in ((1, 1), (2, 3), (8, 0), (10, 13), (11, nonsymmetric), (13, nonsymmetric)):
         solver.set_iparm(number, value)
     return solver

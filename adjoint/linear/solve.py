@@ -1,4 +1,6 @@
-"""linear_solve: x = A^-1 b, and its adjoint rule, the one that every other solver of the library reduces to."""
+"""linear_solve: x = A^-1 b, and its adjoint rule, the one that every other solver of the library
+reduces to.
+"""
 
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,21 +34,20 @@ Factor = TypeVar("Factor")
 
 
 class Solver(Protocol):
-    """What the rule needs of a solver; see `adjoint.linear.dense` for the meaning of the methods."""
+    """What the rule needs of a solver; see `adjoint.linear.dense` for the meaning of the
+    methods.
+    """
 
     def solve(self, factor: Any, A: Any, b: Array) -> tuple[Array, Outcome]: ...
     def solve_transpose(self, factor: Any, A: Any, c: Array) -> tuple[Array, Outcome]: ...
 
 
-# The rule (Johnson, "Notes on adjoint methods for 18.335", MIT 2006; Bright, Edelman and Johnson, "Matrix calculus",
-# MIT 18.063, 2025, section 6.3):
-#
-#     A x = b,  g = g(x),  x_bar = dg/dx      dA x + A dx = db      =>      dx = A^-1 (db - dA x)
-#     dg = x_bar' dx = lam' (db - dA x)       with  A' lam = x_bar,  one transpose solve with the same factors
-#     b_bar = lam                             A_bar = -(adjoint of  A -> A x)(lam), for a dense A:  -lam x'
-#
-# and in forward mode A x_dot = b_dot - A_dot x. A' is the plain transpose also for complex A: that
-# is JAX's convention for cotangents.
+# The rule (Johnson, "Notes on adjoint methods for 18.335", MIT 2006; Bright, Edelman and Johnson,
+# "Matrix calculus", MIT 18.063, 2025, section 6.3):  A x = b,  g = g(x),  x_bar = dg/dx      dA x +
+# A dx = db      =>      dx = A^-1 (db - dA x) dg = x_bar' dx = lam' (db - dA x)       with  A' lam
+# = x_bar,  one transpose solve with the same factors b_bar = lam                             A_bar
+# = -(adjoint of  A -> A x)(lam), for a dense A:  -lam x'  and in forward mode A x_dot = b_dot -
+# A_dot x. A' is the plain transpose also for complex A: that is JAX's convention for cotangents.
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -85,9 +86,9 @@ solve: Any = with_forward_mode(_solve, _solve_tangent)
 def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
     """A x = b as a linear map of b, in `lax.custom_linear_solve`: all parts of the rule end here.
 
-    JAX differentiates it again in every mode, x_dot = A^-1 (b_dot - A_dot x): from it the rule has its higher derivatives. The
-    outcome is carried along as further unknowns of the solution, because nothing else works on JAX 0.10.2: with has_aux,
-    jacfwd fails on any use of the outcome.
+    JAX differentiates it again in every mode, x_dot = A^-1 (b_dot - A_dot x): from it the rule has
+    its higher derivatives. The outcome is carried along as further unknowns of the solution,
+    because nothing else works on JAX 0.10.2: with has_aux, jacfwd fails on any use of the outcome.
     """
     fixed = jax.lax.stop_gradient(A)
     m = len(Outcome._fields)
@@ -96,7 +97,9 @@ def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[A
         return v[:-m].reshape(b.shape), v[-m:]
 
     def together(x: Array, numbers: Any) -> Array:
-        return jnp.concatenate([x.ravel(), jnp.stack([jnp.asarray(number, b.dtype) for number in numbers])])
+        return jnp.concatenate(
+            [x.ravel(), jnp.stack([jnp.asarray(number, b.dtype) for number in numbers])]
+        )
 
     def with_outcome(solve: Any) -> Any:
         return lambda _, v: together(*solve(factor, fixed, apart(v)[0]))
@@ -113,7 +116,9 @@ def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[A
     )
     x, numbers = apart(solved)
     code, residual, iterations, reciprocal_condition = jax.lax.stop_gradient(numbers).real
-    return x, Outcome(code.astype(jnp.int32), residual, iterations.astype(jnp.int32), reciprocal_condition)
+    return x, Outcome(
+        code.astype(jnp.int32), residual, iterations.astype(jnp.int32), reciprocal_condition
+    )
 
 
 @jax.tree_util.register_dataclass
@@ -157,7 +162,8 @@ class TransposedSolver:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Factorization(Generic[Factor]):
-    """A matrix with its factors: solve many right-hand sides, also with A', and get log|det A|. Made by `factorize`.
+    """A matrix with its factors: solve many right-hand sides, also with A', and get log|det A|.
+    Made by `factorize`.
 
     Every method is differentiable with respect to A and b, in every mode, and reuses the factors.
     """
@@ -178,8 +184,9 @@ class Factorization(Generic[Factor]):
     def logdet(self) -> Float[Array, ""]:
         """log|det A|, as in d log|det A| = Re tr(A^-1 dA).
 
-        NaN for a failed factorization. **Cost**: of a dense matrix, another factorization; of a sparse one, a sum over the
-        diagonal of the factors, and n transpose solves for its derivative.
+        NaN for a failed factorization. **Cost**: of a dense matrix, another factorization; of a
+        sparse one, a sum over the diagonal of the factors, and n transpose solves for its
+        derivative.
         """
         if not hasattr(self.solver, "log_determinant"):
             refuse(
@@ -213,7 +220,9 @@ def _factor(parts: SolverParts, A: Any) -> Any:
 
 
 def _without_preconditioner(solver: Any) -> Any:
-    """The solver when its preconditioner is a leaf of the factor: it must stay hashable and free of traced values."""
+    """The solver when its preconditioner is a leaf of the factor: it must stay hashable and free of
+    traced values.
+    """
     has_one = getattr(solver, "preconditioner", None) is not None
     return replace(solver, preconditioner=None) if has_one else solver
 
@@ -229,29 +238,37 @@ def _solution(x: Array, outcome: Outcome, origin: str) -> Solution[Any]:
 
 @takes_jax_functions("linear_solve")
 def linear_solve(
-    A: Any, b: Inexact[Array, " n *k"], solver: Any = None, *, mode: Literal["reverse", "both"] = "reverse"
+    A: Any,
+    b: Inexact[Array, " n *k"],
+    solver: Any = None,
+    *,
+    mode: Literal["reverse", "both"] = "reverse",
 ) -> Solution[Inexact[Array, " n *k"]]:
     """Solve A x = b, with derivatives at the price of one more solve.
 
     Parameters
     ----------
     A
-        Square matrix: an (n, n) array, a `Sparse` made by `SparsePattern.matrix`, a BCOO matrix with known indices, or a
-        `MatrixFree` operator. Real or complex, float32 or float64, of the precision of b.
+        Square matrix: an (n, n) array, a `Sparse` made by `SparsePattern.matrix`, a BCOO matrix
+        with known indices, or a `MatrixFree` operator. Real or complex, float32 or float64, of the
+        precision of b.
     b
         Right-hand side (n,), or k of them as columns (n, k). For batches of systems use `jax.vmap`.
     solver
-        `LU` (default) or `Cholesky` for arrays, `SparseDirect` (default) for sparse matrices, `CG`, `MINRES` or `GMRES` for all.
-        For `MatrixFree` the default is `CG` if it claims to be positive definite, `MINRES` if symmetric, else `GMRES`.
+        `LU` (default) or `Cholesky` for arrays, `SparseDirect` (default) for sparse matrices, `CG`,
+        `MINRES` or `GMRES` for all. For `MatrixFree` the default is `CG` if it claims to be
+        positive definite, `MINRES` if symmetric, else `GMRES`.
     mode
-        Deprecated and without effect, to be removed after one release: every derivative works, in both modes.
+        Deprecated and without effect, to be removed after one release: every derivative works, in
+        both modes.
 
     Returns
     -------
     solution
-        `Solution` with ``value`` x, shaped as b; ``status``; ``stats``: ``residual`` (the backward error
-        |b - A x| / (|A| |x| + |b|) for direct solvers, |b - A x| / |b| for iterative ones), ``iterations``, and
-        ``reciprocal_condition`` (an estimate, of the equilibrated matrix; direct solvers only).
+        `Solution` with ``value`` x, shaped as b; ``status``; ``stats``: ``residual`` (the backward
+        error |b - A x| / (|A| |x| + |b|) for direct solvers, |b - A x| / |b| for iterative ones),
+        ``iterations``, and ``reciprocal_condition`` (an estimate, of the equilibrated matrix;
+        direct solvers only).
 
     Raises
     ------
@@ -260,16 +277,18 @@ def linear_solve(
 
     Notes
     -----
-    **Derivative**: with A' lam = x_bar (plain transpose, also for complex A): b_bar = lam, A_bar = -lam x', restricted to
-    the pattern of a sparse A, and -(adjoint of p -> A(p) x)(lam) for a matrix-free one. Preconditioners are held
-    constant. In forward mode A x_dot = b_dot - A_dot x. Derivatives of any order.
+    **Derivative**: with A' lam = x_bar (plain transpose, also for complex A): b_bar = lam, A_bar =
+    -lam x', restricted to the pattern of a sparse A, and -(adjoint of p -> A(p) x)(lam) for a
+    matrix-free one. Preconditioners are held constant. In forward mode A x_dot = b_dot - A_dot x.
+    Derivatives of any order.
 
-    **Status**: `NONFINITE_INPUT`, `SINGULAR`, `ILL_CONDITIONED`, `NOT_POSITIVE_DEFINITE`, `NOT_CONVERGED`,
-    `RESIDUAL_TOO_LARGE`; then x is NaN, and so is every derivative through it. An adjoint solve that fails gives NaN derivatives.
+    **Status**: `NONFINITE_INPUT`, `SINGULAR`, `ILL_CONDITIONED`, `NOT_POSITIVE_DEFINITE`,
+    `NOT_CONVERGED`, `RESIDUAL_TOO_LARGE`; then x is NaN, and so is every derivative through it. An
+    adjoint solve that fails gives NaN derivatives.
 
-    **Cost**: value and gradient take one factorization, one solve and one transpose solve; value and tangent take one
-    factorization and two solves; a Hessian-vector product adds two solves; a Hessian in P parameters takes one factorization,
-    P + 1 solves and P + 1 transpose solves.
+    **Cost**: value and gradient take one factorization, one solve and one transpose solve; value
+    and tangent take one factorization and two solves; a Hessian-vector product adds two solves; a
+    Hessian in P parameters takes one factorization, P + 1 solves and P + 1 transpose solves.
 
     Source: S. G. Johnson, Notes on Adjoint Methods for 18.335, MIT, 2006, equations (3) to (5).
 
@@ -277,7 +296,9 @@ def linear_solve(
     --------
     >>> import jax, jax.numpy as jnp, adjoint
     >>> A = lambda p: jnp.array([[2.0 + p, 1.0], [0.0, 4.0]])
-    >>> g = lambda p: adjoint.linear_solve(A(p), jnp.array([3.0, 4.0])).value[0]  # g(p) = 2 / (2 + p)
+    >>> g = lambda p: adjoint.linear_solve(A(p), jnp.array([3.0, 4.0])).value[
+    ...     0
+    ... ]  # g(p) = 2 / (2 + p)
     >>> value, gradient = jax.value_and_grad(g)(0.0)
     >>> round(float(value), 6), round(float(gradient), 6)
     (1.0, -0.5)
@@ -292,7 +313,9 @@ def linear_solve(
     return _solution(x, outcome, origin)
 
 
-def factorize(A: Any, solver: Any = None, *, mode: Literal["reverse", "both"] = "reverse") -> Factorization[Any]:
+def factorize(
+    A: Any, solver: Any = None, *, mode: Literal["reverse", "both"] = "reverse"
+) -> Factorization[Any]:
     """Factorize A once, for many solves with A and A'.
 
     Parameters
@@ -311,7 +334,10 @@ def factorize(A: Any, solver: Any = None, *, mode: Literal["reverse", "both"] = 
     --------
     >>> import jax.numpy as jnp, adjoint
     >>> factors = adjoint.factorize(jnp.array([[2.0, 1.0], [0.0, 4.0]]))
-    >>> factors.solve(jnp.array([3.0, 4.0])).value.tolist(), factors.solve_transpose(jnp.array([2.0, 5.0])).value.tolist()
+    >>> (
+    ...     factors.solve(jnp.array([3.0, 4.0])).value.tolist(),
+    ...     factors.solve_transpose(jnp.array([2.0, 5.0])).value.tolist(),
+    ... )
     ([1.0, 1.0], [1.0, 1.0])
     >>> round(float(factors.logdet()), 5)  # log 8
     2.07944
@@ -344,9 +370,13 @@ _SERVED_BY: dict[type, tuple[type, ...]] = {
 
 
 def _bind(operator: Any, A: Any, b: Array | None, solver: Any, where: str) -> tuple[Any, Any, str]:
-    """The operator in the common precision of A and b, a solver that serves it, and both in words."""
+    """The operator in the common precision of A and b, a solver that serves it, and both in
+    words.
+    """
     if b is not None:
-        operator = operator.astype(require_same_precision(where, ("A", operator.dtype), ("b", b.dtype)))
+        operator = operator.astype(
+            require_same_precision(where, ("A", operator.dtype), ("b", b.dtype))
+        )
         _right_hand_side(b, operator)
     served_by = _SERVED_BY[type(operator)]
     if solver is None:
@@ -354,11 +384,22 @@ def _bind(operator: Any, A: Any, b: Array | None, solver: Any, where: str) -> tu
     if not isinstance(solver, served_by):
         given = f"{solver.__name__}, the class" if isinstance(solver, type) else f"{solver!r}"
         names = ", ".join(f"{s.__name__}()" for s in served_by)
-        kind = {Dense: "a dense matrix", Sparse: "a sparse matrix", BoundFunction: "a MatrixFree operator"}[
-            type(operator)
-        ]
-        refuse(where, f"solver = {given} for {kind}", f"one of {names}", "Leave it out for the default.", TypeError)
-    origin = f"{where} with {type(solver).__name__} ({type(operator).__name__}, n = {operator.n}, {operator.dtype})"
+        kind = {
+            Dense: "a dense matrix",
+            Sparse: "a sparse matrix",
+            BoundFunction: "a MatrixFree operator",
+        }[type(operator)]
+        refuse(
+            where,
+            f"solver = {given} for {kind}",
+            f"one of {names}",
+            "Leave it out for the default.",
+            TypeError,
+        )
+    origin = (
+        f"{where} with {type(solver).__name__} ({type(operator).__name__}, n = {operator.n}, "
+        f"{operator.dtype})"
+    )
     return operator, solver, origin
 
 

@@ -15,7 +15,9 @@ from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SolverParts:
-    """A solver, as what is known of it when tracing, and its preconditioner, a function that may hold arrays."""
+    """A solver, as what is known of it when tracing, and its preconditioner, a function that may
+    hold arrays.
+    """
 
     known: Any
     preconditioner: TracedFunction | None
@@ -34,4 +36,8 @@ class SolverParts:
 
     def whole(self) -> Any:
         solver = self.known.value if isinstance(self.known, Static | Transient) else self.known
-        return solver if self.preconditioner is None else replace(solver, preconditioner=self.preconditioner)
+        return (
+            solver
+            if self.preconditioner is None
+            else replace(solver, preconditioner=self.preconditioner)
+        )

@@ -1,7 +1,8 @@
-"""Sparse direct solution on the host: an order of elimination, a factorization, its condition, its residual.
+"""Sparse direct solution on the host: an order of elimination, a factorization, its condition, its
+residual.
 
-Everything behind the callback is NumPy and SciPy and never raises: what goes wrong comes back as a status code. Factors
-are always double precision, also for a float32 matrix.
+Everything behind the callback is NumPy and SciPy and never raises: what goes wrong comes back as a
+status code. Factors are always double precision, also for a float32 matrix.
 """
 
 import importlib.util
@@ -31,7 +32,9 @@ BACKWARD_STABLE = 32 * UNIT_ROUNDOFF
 
 
 class Factors(Protocol):
-    """What a backend offers: A x = b and A' x = b for one right-hand side, log|det A|, and its size in memory."""
+    """What a backend offers: A x = b and A' x = b for one right-hand side, log|det A|, and its size
+    in memory.
+    """
 
     nbytes: int
 
@@ -39,34 +42,41 @@ class Factors(Protocol):
     def log_determinant(self) -> float: ...
 
 
-BACKENDS: dict[str, Callable[[Any, np.ndarray], Factors]] = {"superlu": SuperLUFactors, "pardiso": PardisoFactors}
+BACKENDS: dict[str, Callable[[Any, np.ndarray], Factors]] = {
+    "superlu": SuperLUFactors,
+    "pardiso": PardisoFactors,
+}
 
 
 @dataclass(frozen=True)
 class SparseDirect:
-    """Sparse LU factorization on the host, for `Sparse` and BCOO matrices, its factors shared by solve and adjoint.
+    """Sparse LU factorization on the host, for `Sparse` and BCOO matrices, its factors shared by
+    solve and adjoint.
 
     Parameters
     ----------
     backend
-        ``"superlu"`` (SciPy's SuperLU in a nested-dissection order), ``"pardiso"`` (Intel MKL through the optional
-        package `pypardiso`, real matrices only), or ``"auto"``: PARDISO where it is installed and applies, else SuperLU.
+        ``"superlu"`` (SciPy's SuperLU in a nested-dissection order), ``"pardiso"`` (Intel MKL
+        through the optional package `pypardiso`, real matrices only), or ``"auto"``: PARDISO where
+        it is installed and applies, else SuperLU.
 
     Notes
     -----
     **Status**: `SINGULAR`, `ILL_CONDITIONED`, `NONFINITE_INPUT`, `RESIDUAL_TOO_LARGE`.
 
-    **Cost**: one factorization per distinct matrix, held in `adjoint.factor_cache`, with two solves inside it that estimate
-    the condition; every solve is refined until its residual is at roundoff. float32 matrices are factorized in
-    float64 and the result is rounded. Under `vmap` over the right-hand side alone there is one factorization; over
-    matrices, one for each.
+    **Cost**: one factorization per distinct matrix, held in `adjoint.factor_cache`, with two solves
+    inside it that estimate the condition; every solve is refined until its residual is at roundoff.
+    float32 matrices are factorized in float64 and the result is rounded. Under `vmap` over the
+    right-hand side alone there is one factorization; over matrices, one for each.
 
     Examples
     --------
     >>> import numpy as np, jax.numpy as jnp, adjoint
     >>> pattern = adjoint.SparsePattern(np.array([0, 0, 1]), np.array([0, 1, 1]), (2, 2))
     >>> A = pattern.matrix(jnp.array([2.0, 1.0, 4.0]))
-    >>> adjoint.require(adjoint.linear_solve(A, jnp.array([3.0, 4.0]), adjoint.SparseDirect("superlu"))).tolist()
+    >>> adjoint.require(
+    ...     adjoint.linear_solve(A, jnp.array([3.0, 4.0]), adjoint.SparseDirect("superlu"))
+    ... ).tolist()
     [1.0, 1.0]
     """
 
@@ -74,7 +84,12 @@ class SparseDirect:
 
     def __post_init__(self) -> None:
         if self.backend not in ("auto", *BACKENDS):
-            refuse("SparseDirect", f"backend = {self.backend!r}", f"one of {('auto', *BACKENDS)}", "See the docstring.")
+            refuse(
+                "SparseDirect",
+                f"backend = {self.backend!r}",
+                f"one of {('auto', *BACKENDS)}",
+                "See the docstring.",
+            )
         if self.backend == "pardiso" and not _pardiso_installed():
             refuse(
                 "SparseDirect",
@@ -114,7 +129,12 @@ class SparseDirect:
         host = _host(A.pattern, self._backend_for(A.dtype), transpose, b.ndim)
         real = A.values.real.dtype
         scalar = jax.ShapeDtypeStruct((), real)
-        shapes = (jax.ShapeDtypeStruct(b.shape, b.dtype), jax.ShapeDtypeStruct((), jnp.int32), scalar, scalar)
+        shapes = (
+            jax.ShapeDtypeStruct(b.shape, b.dtype),
+            jax.ShapeDtypeStruct((), jnp.int32),
+            scalar,
+            scalar,
+        )
         x, code, residual, reciprocal_condition = host(shapes, A.values, b)
         return x, Outcome(code, residual, jnp.zeros((), jnp.int32), reciprocal_condition)
 
@@ -155,7 +175,9 @@ def _factorize(pattern: SparsePattern, backend: str, values: np.ndarray) -> _Che
 
 
 def _reciprocal_condition(pattern: SparsePattern, values: np.ndarray, factors: Factors) -> float:
-    """1 / (|S| |S^-1|) of the equilibrated matrix S = diag(1/r) A diag(1/c), as in `adjoint.linear.dense`."""
+    """1 / (|S| |S^-1|) of the equilibrated matrix S = diag(1/r) A diag(1/c), as in
+    `adjoint.linear.dense`.
+    """
     by_column, column_pointers = pattern.column_order
     size = np.abs(values)
     r = np.maximum.reduceat(size, pattern.indptr[:-1])
@@ -179,11 +201,15 @@ def _reciprocal_condition(pattern: SparsePattern, values: np.ndarray, factors: F
 def _factors_of(pattern: SparsePattern, backend: str, values: np.ndarray) -> _Checked:
     """The factors of a finite matrix, from the cache or made now, in double precision."""
     values = values.astype(np.promote_types(values.dtype, np.float64), copy=False)
-    # What is kept must be a copy: the memory that a callback looks into is JAX's, and used again afterwards.
-    return factor_cache.find_or_make((pattern, backend), values, lambda: _factorize(pattern, backend, values.copy()))
+    # What is kept must be a copy: the memory that a callback looks into is JAX's, and used again
+    # afterwards.
+    return factor_cache.find_or_make(
+        (pattern, backend), values, lambda: _factorize(pattern, backend, values.copy())
+    )
 
 
-# With A' lam_k = e_k:  d log|det A| = tr(A^-1 dA) = sum_k e_k' A^-1 dA e_k = sum_k lam_k' (dA e_k)      (Jacobi's formula)
+# With A' lam_k = e_k:  d log|det A| = tr(A^-1 dA) = sum_k e_k' A^-1 dA e_k = sum_k lam_k' (dA e_k)
+# (Jacobi's formula)
 @dataclass(frozen=True)
 class _LogDeterminantTangent:
     backend: str
@@ -209,7 +235,9 @@ def _log_determinant(backend: str, A: Sparse) -> Array:
     key = (backend, "log_determinant")
     if key not in A.pattern.analyses:
         pattern = A.pattern
-        A.pattern.analyses[key] = make_host_call(lambda values: (_log_determinants(pattern, backend, values),))
+        A.pattern.analyses[key] = make_host_call(
+            lambda values: (_log_determinants(pattern, backend, values),)
+        )
     values = jax.lax.stop_gradient(A.values)
     (value,) = A.pattern.analyses[key]((jax.ShapeDtypeStruct((), values.real.dtype),), values)
     return attach_derivative(_LogDeterminantTangent(backend), value, A, None)
@@ -225,8 +253,12 @@ def _log_determinants(pattern: SparsePattern, backend: str, values: np.ndarray) 
     return result
 
 
-def _host(pattern: SparsePattern, backend: str, transpose: bool, rank: int) -> Callable[..., tuple[Array, ...]]:
-    """The callback that solves with matrices of this pattern, for right-hand sides of this rank; made once."""
+def _host(
+    pattern: SparsePattern, backend: str, transpose: bool, rank: int
+) -> Callable[..., tuple[Array, ...]]:
+    """The callback that solves with matrices of this pattern, for right-hand sides of this rank;
+    made once.
+    """
     key = (backend, transpose, rank)
     if key not in pattern.analyses:
 
@@ -238,17 +270,29 @@ def _host(pattern: SparsePattern, backend: str, transpose: bool, rank: int) -> C
 
 
 def _solve_lanes(
-    pattern: SparsePattern, backend: str, values: np.ndarray, b: np.ndarray, transpose: bool, rank: int
+    pattern: SparsePattern,
+    backend: str,
+    values: np.ndarray,
+    b: np.ndarray,
+    transpose: bool,
+    rank: int,
 ) -> tuple[np.ndarray, ...]:
-    """Solve for every lane of a `vmap`; leading axes of size 1 are shared, so a shared matrix is factorized once."""
+    """Solve for every lane of a `vmap`; leading axes of size 1 are shared, so a shared matrix is
+    factorized once.
+    """
     lanes = np.broadcast_shapes(values.shape[:-1], b.shape[: b.ndim - rank])
     values = np.broadcast_to(values, lanes[: len(lanes) - values.ndim + 1] + values.shape)
     b = np.broadcast_to(b, lanes + b.shape[b.ndim - rank :])
     x = np.empty(b.shape, b.dtype)
     code = np.empty(lanes, np.int32)
-    residual, reciprocal_condition = np.empty(lanes, np.finfo(b.dtype).dtype), np.empty(lanes, np.finfo(b.dtype).dtype)
+    residual, reciprocal_condition = (
+        np.empty(lanes, np.finfo(b.dtype).dtype),
+        np.empty(lanes, np.finfo(b.dtype).dtype),
+    )
     for lane in np.ndindex(lanes):
-        own = tuple(0 if size == 1 else index for index, size in zip(lane, values.shape[:-1], strict=True))
+        own = tuple(
+            0 if size == 1 else index for index, size in zip(lane, values.shape[:-1], strict=True)
+        )
         x[lane], code[lane], residual[lane], reciprocal_condition[lane] = _solve_one(
             pattern, backend, values[own], b[lane], transpose
         )
@@ -265,25 +309,38 @@ def _solve_one(
     columns = b.reshape(pattern.n, -1).astype(held.matrix.dtype, copy=False)
     record("transpose_solves" if transpose else "solves", columns.shape[1])
     # The entries are certain to the precision that they came in, not to that of the factors.
-    code = held.code or int(condition_code(held.reciprocal_condition, float(np.finfo(values.dtype).eps), np))
+    code = held.code or int(
+        condition_code(held.reciprocal_condition, float(np.finfo(values.dtype).eps), np)
+    )
     if code or held.factors is None:
         return np.full_like(b, np.nan), code, np.nan, held.reciprocal_condition
     matrix = held.matrix.T if transpose else held.matrix
     x, error = np.empty_like(columns), 0.0
     # SuperLU is slower on several right-hand sides at once than on one after the other.
     for k in range(columns.shape[1]):
-        x[:, k], error_k = _solve_and_refine(held, matrix, np.ascontiguousarray(columns[:, k]), transpose)
+        x[:, k], error_k = _solve_and_refine(
+            held, matrix, np.ascontiguousarray(columns[:, k]), transpose
+        )
         error = float(np.maximum(error, error_k))
     with np.errstate(over="ignore"):
         rounded = x.reshape(b.shape).astype(b.dtype)
     if not (error <= residual_limit(np.float64) and np.isfinite(rounded).all()):
-        return np.full_like(b, np.nan), int(Status.RESIDUAL_TOO_LARGE.code), error, held.reciprocal_condition
+        return (
+            np.full_like(b, np.nan),
+            int(Status.RESIDUAL_TOO_LARGE.code),
+            error,
+            held.reciprocal_condition,
+        )
     return rounded, 0, error, held.reciprocal_condition
 
 
 @np.errstate(all="ignore")
-def _solve_and_refine(held: _Checked, matrix: Any, b: np.ndarray, transpose: bool) -> tuple[np.ndarray, float]:
-    """Solve, and refine if the backward error |b - A x| / (|A| |x| + |b|) is above roundoff, two times at most."""
+def _solve_and_refine(
+    held: _Checked, matrix: Any, b: np.ndarray, transpose: bool
+) -> tuple[np.ndarray, float]:
+    """Solve, and refine if the backward error |b - A x| / (|A| |x| + |b|) is above roundoff, two
+    times at most.
+    """
     assert held.factors is not None
     b_norm = np.abs(b).max()
 

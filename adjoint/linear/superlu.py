@@ -1,8 +1,9 @@
 """SuperLU, fed a nested-dissection order: the backend that needs nothing but SciPy.
 
-SciPy's default order (COLAMD) serves matrices of any structure. Where the pattern is nearly symmetric, as for every
-discretized differential equation, a nested-dissection order of A + A' with pivots taken near the diagonal makes the
-factors half as large and the factorization 3 to 4 times faster.
+SciPy's default order (COLAMD) serves matrices of any structure. Where the pattern is nearly
+symmetric, as for every discretized differential equation, a nested-dissection order of A + A' with
+pivots taken near the diagonal makes the factors half as large and the factorization 3 to 4 times
+faster.
 """
 
 import importlib.util
@@ -11,15 +12,19 @@ from typing import Any
 
 import numpy as np
 
-# A pivot off the diagonal is taken only where the diagonal is this much smaller than the column: enough to
-# keep the growth of rounding errors in hand, which the residual check confirms, without undoing the order.
+# A pivot off the diagonal is taken only where the diagonal is this much smaller than the column:
+# enough to keep the growth of rounding errors in hand, which the residual check confirms, without
+# undoing the order.
 DIAGONAL_PREFERENCE = 0.1
-# Share of the entries whose mirror image is in the pattern too, above which the order of A + A' pays.
+# Share of the entries whose mirror image is in the pattern too, above which the order of A + A'
+# pays.
 NEARLY_SYMMETRIC = 0.7
 
 
 class Elimination:
-    """The order of elimination of one pattern, and where each entry goes in the permuted matrix; NumPy, once."""
+    """The order of elimination of one pattern, and where each entry goes in the permuted matrix;
+    NumPy, once.
+    """
 
     def __init__(self, pattern: Any):
         import scipy.sparse as sparse
@@ -31,7 +36,9 @@ class Elimination:
         position = np.arange(n)
         if self.order is not None:
             position[self.order] = np.arange(n)
-        permuted = sparse.csc_matrix((np.arange(1, rows.size + 1), (position[rows], position[cols])), shape=(n, n))
+        permuted = sparse.csc_matrix(
+            (np.arange(1, rows.size + 1), (position[rows], position[cols])), shape=(n, n)
+        )
         permuted.sort_indices()
         self.entry: Any = np.asarray(permuted.data) - 1
         self.indices, self.indptr = permuted.indices, permuted.indptr
@@ -46,7 +53,8 @@ class Elimination:
 def metis_order(rows: np.ndarray, cols: np.ndarray, n: int) -> np.ndarray | None:
     """Nested dissection of the graph of A + A' by METIS: the k-th unknown to eliminate is order[k].
 
-    None where `pymetis` has no binary for the platform; SuperLU's minimum-degree order of A + A' then serves, up to 2 times slower.
+    None where `pymetis` has no binary for the platform; SuperLU's minimum-degree order of A + A'
+    then serves, up to 2 times slower.
     """
     if n < 3 or importlib.util.find_spec("pymetis") is None:
         return None
@@ -101,7 +109,8 @@ class SuperLUFactors:
                     options={"SymmetricMode": True},
                 )
             except RuntimeError:
-                # A zero pivot under the preferred order need not be a singular matrix; full pivoting decides.
+                # A zero pivot under the preferred order need not be a singular matrix; full
+                # pivoting decides.
                 pass
         try:
             return splu(A)

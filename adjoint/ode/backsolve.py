@@ -1,4 +1,6 @@
-"""BacksolveAdjoint: the solution and its adjoint integrated backwards together, with nothing stored. For teaching."""
+"""BacksolveAdjoint: the solution and its adjoint integrated backwards together, with nothing
+stored. For teaching.
+"""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,12 +25,10 @@ from adjoint.ode.integrate import Integrator, Outcome, integrate
 from adjoint.ode.quadrature import rule_of_stages
 from adjoint.ode.vector_field import Parameters
 
-# z = (u, lam) from s = 1, where u = y(1), back to 0:
-#
-#     u' = F(s, u),    lam' = -F_y(s, u)' lam,    p_bar = integral of F_p(s, u)' lam ds
-#
-# (Chen, Rubanova, Bettencourt and Duvenaud, NeurIPS 2018, Algorithm 1.) What decays forward grows backward, so u need not
-# come back to y0; how far it does not is measured here.
+# z = (u, lam) from s = 1, where u = y(1), back to 0:  u' = F(s, u),    lam' = -F_y(s, u)' lam,
+# p_bar = integral of F_p(s, u)' lam ds  (Chen, Rubanova, Bettencourt and Duvenaud, NeurIPS 2018,
+# Algorithm 1.) What decays forward grows backward, so u need not come back to y0; how far it does
+# not is measured here.
 
 
 class Backward(NamedTuple):
@@ -60,7 +60,9 @@ class BacksolveField:
         F, u_bar, varying_bar = pull_field(self.forward, s, u, lam, along.p)
         return jnp.concatenate([F, -u_bar]), varying_bar
 
-    def jump(self, s: Array, ds: Array, z: Array, bar: Array, along: Backward) -> tuple[Array, list[Array]]:
+    def jump(
+        self, s: Array, ds: Array, z: Array, bar: Array, along: Backward
+    ) -> tuple[Array, list[Array]]:
         """z and the gradient by p after the cotangent of a sample at s + ds."""
         u, lam = jnp.split(z, 2)
         lam_bar, varying_bar = moved(self.forward, s, ds, u, bar, along.p)
@@ -69,9 +71,11 @@ class BacksolveField:
 
 @dataclass(frozen=True)
 class BacksolveAdjoint:
-    """The adjoint equation with the solution itself run backwards: no memory, and wrong for what decays.
+    """The adjoint equation with the solution itself run backwards: no memory, and wrong for what
+    decays.
 
-    It compares the start that it comes back to with y0, and returns NaN as the gradient where they differ too much.
+    It compares the start that it comes back to with y0, and returns NaN as the gradient where they
+    differ too much.
 
     Parameters
     ----------
@@ -82,17 +86,21 @@ class BacksolveAdjoint:
 
     Notes
     -----
-    **Cost**: some solves, as of `InterpolatingAdjoint`; the memory of two states and a few gradients by p. `DiscreteAdjoint` with
-    few checkpoints needs hardly more and is exact.
+    **Cost**: some solves, as of `InterpolatingAdjoint`; the memory of two states and a few
+    gradients by p. `DiscreteAdjoint` with few checkpoints needs hardly more and is exact.
 
-    Source: R. T. Q. Chen et al., Neural Ordinary Differential Equations, NeurIPS 2018, Algorithm 1; A. Gholaminejad,
-    K. Keutzer, G. Biros, ANODE, IJCAI 2019, section 3, on why it fails.
+    Source: R. T. Q. Chen et al., Neural Ordinary Differential Equations, NeurIPS 2018, Algorithm 1;
+    A. Gholaminejad, K. Keutzer, G. Biros, ANODE, IJCAI 2019, section 3, on why it fails.
 
     Examples
     --------
     >>> import jax, jax.numpy as jnp, adjoint
     >>> decay = lambda t, y, p: -p * y
-    >>> g = lambda p: adjoint.ode_solve(decay, jnp.array(1.0), p, 0.0, 1.0, sensitivity=adjoint.BacksolveAdjoint()).value
+    >>> g = lambda p: (
+    ...     adjoint.ode_solve(
+    ...         decay, jnp.array(1.0), p, 0.0, 1.0, sensitivity=adjoint.BacksolveAdjoint()
+    ...     ).value
+    ... )
     >>> round(float(jax.grad(g)(jnp.array(2.0))), 4)  # -exp(-2)
     -0.1353
     """
@@ -109,7 +117,13 @@ class BacksolveAdjoint:
         return (y1, samples, outcome), (y1, samples)
 
     def pull_back(
-        self, integrator: Integrator, memory: tuple[Array, Array], y0: Array, p: Parameters, s: Array, bars: Bars
+        self,
+        integrator: Integrator,
+        memory: tuple[Array, Array],
+        y0: Array,
+        p: Parameters,
+        s: Array,
+        bars: Bars,
     ) -> Gradient:
         """The gradient from the cotangents of what the solve returned."""
         y1, samples = memory

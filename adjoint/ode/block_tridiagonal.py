@@ -1,4 +1,5 @@
-"""S x = b for a symmetric positive definite block tridiagonal S, by Cholesky: O(N n^3) operations for N blocks of size n.
+"""S x = b for a symmetric positive definite block tridiagonal S, by Cholesky: O(N n^3) operations
+for N blocks of size n.
 
 S has the blocks diagonal[k] on its diagonal and lower[k] in row k + 1, column k.
 """
@@ -14,9 +15,13 @@ from adjoint.tracing import loops
 
 
 def solve(
-    diagonal: Float[Array, "blocks n n"], lower: Float[Array, "blocks-1 n n"], b: Float[Array, "blocks n"]
+    diagonal: Float[Array, "blocks n n"],
+    lower: Float[Array, "blocks-1 n n"],
+    b: Float[Array, "blocks n"],
 ) -> Float[Array, "blocks n"]:
-    """x = S^-1 b, NaN where S is not positive definite: L_k L_k' = S_kk - M_k M_k', M_k = S_{k,k-1} L_{k-1}^-T."""
+    """x = S^-1 b, NaN where S is not positive definite: L_k L_k' = S_kk - M_k M_k', M_k = S_{k,k-1}
+    L_{k-1}^-T.
+    """
     n = b.shape[1]
     triangular_solve = partial(jax.scipy.linalg.solve_triangular, lower=True)
 
@@ -42,7 +47,9 @@ def solve(
 
 
 def multiply(
-    diagonal: Float[Array, "blocks n n"], lower: Float[Array, "blocks-1 n n"], x: Float[Array, "blocks n"]
+    diagonal: Float[Array, "blocks n n"],
+    lower: Float[Array, "blocks-1 n n"],
+    x: Float[Array, "blocks n"],
 ) -> Float[Array, "blocks n"]:
     """S x."""
     product = jnp.einsum("kij,kj->ki", diagonal, x)

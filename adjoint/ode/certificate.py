@@ -1,16 +1,20 @@
-"""How many digits of a gradient through an ODE can be believed: it is compared with a solve of other steps.
+"""How many digits of a gradient through an ODE can be believed: it is compared with a solve of
+other steps.
 
-The other steps suit three random tangents v = S w of the solution too, each of them cut into pieces, so that f is seen at
-other times as well. With y* and v* the solution and the tangents along them, three things are measured, as shares:
+The other steps suit three random tangents v = S w of the solution too, each of them cut into
+pieces, so that f is seen at other times as well. With y* and v* the solution and the tangents along
+them, three things are measured, as shares:
 
-- the **disagreement** of the gradient g that the chosen sensitivity gives for a random functional c of y(1): g'w against
-  c'v*, and of y(1) against y*(1). Steps that never saw a pulse of f, or that suit y and no derivative of it, show here.
-- whether tangents are **derivatives**: differences (y(+d) - y(-d)) / 2d along the same steps, with (y0, p) moved by d w.
-  Where f is smooth, what they differ from v by falls a hundredfold with each tenth of d. Where f jumps at a time, or at a
-  state, that moves with y0 or p, derivatives of f lack what the moving jump adds, on all steps; differences do not, until d is
-  too small to move the jump over a stage. Then the disagreement counts as 1.
-- the **growth**: how many times a disturbance of the trajectory, relative to it, is larger at the end than where it began. The
-  error control leaves disturbances of relative size rtol.
+- the **disagreement** of the gradient g that the chosen sensitivity gives for a random functional c
+  of y(1): g'w against c'v*, and of y(1) against y*(1). Steps that never saw a pulse of f, or that
+  suit y and no derivative of it, show here.
+- whether tangents are **derivatives**: differences (y(+d) - y(-d)) / 2d along the same steps, with
+  (y0, p) moved by d w. Where f is smooth, what they differ from v by falls a hundredfold with each
+  tenth of d. Where f jumps at a time, or at a state, that moves with y0 or p, derivatives of f lack
+  what the moving jump adds, on all steps; differences do not, until d is too small to move the jump
+  over a stage. Then the disagreement counts as 1.
+- the **growth**: how many times a disturbance of the trajectory, relative to it, is larger at the
+  end than where it began. The error control leaves disturbances of relative size rtol.
 """
 
 from typing import Any, NamedTuple
@@ -23,18 +27,27 @@ from adjoint.ode.discrete import Bars
 from adjoint.ode.error_estimate import ENOUGH_DIGITS as ENOUGH_DIGITS
 from adjoint.ode.integrate import Integrator, State, integrate
 from adjoint.ode.jumps import ROUNDINGS
-from adjoint.ode.tangent_control import Directions, Grid, TangentIntegrator, grid_for_tangents, unit_of
+from adjoint.ode.tangent_control import (
+    Directions,
+    Grid,
+    TangentIntegrator,
+    grid_for_tangents,
+    unit_of,
+)
 from adjoint.ode.vector_field import Parameters
 from adjoint.tracing import loops
 
 PAIRS = 3
-# Each of the other steps is cut into so many pieces, as far as there are no more of them than MOST_PIECES: of Tsit5 f is seen
-# then in 16 x 5 places of a step, nowhere further apart than 1/28 of it.
+# Each of the other steps is cut into so many pieces, as far as there are no more of them than
+# MOST_PIECES: of Tsit5 f is seen then in 16 x 5 places of a step, nowhere further apart than 1/28
+# of it.
 PIECES, LEAST_PIECES, MOST_PIECES = 16, 2, 8192
-# By which shares of w the data are moved. Their differences are wrong by d^2 times the third derivative.
+# By which shares of w the data are moved. Their differences are wrong by d^2 times the third
+# derivative.
 MOVES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-# What is left of a difference falls a hundredfold from move to move. Less than SMOOTH of it is no sign of anything; a fall by
-# more than SUDDEN is that of a jump which the smaller move does not reach; at the smallest move nothing should be left.
+# What is left of a difference falls a hundredfold from move to move. Less than SMOOTH of it is no
+# sign of anything; a fall by more than SUDDEN is that of a jump which the smaller move does not
+# reach; at the smallest move nothing should be left.
 SMOOTH, SUDDEN, NOTHING_LEFT = 1e-3, 3e3, 1e-1
 # In units of a move: how far away from the jumps that are given f is looked at.
 WINDOW = 3.0
@@ -55,12 +68,16 @@ def certify(integrator: Integrator, sensitivity: Any, y0: Array, p: Parameters) 
     y1, _, record, outcome = integrate(integrator, y0, p, none, spacing=1)
     assert record is not None
     among = jnp.arange(record.states.y.shape[0]) < record.count
-    peak = jnp.maximum(jnp.max(jnp.where(among[:, None], jnp.abs(record.states.y), 0), axis=0), jnp.abs(y1))
+    peak = jnp.maximum(
+        jnp.max(jnp.where(among[:, None], jnp.abs(record.states.y), 0), axis=0), jnp.abs(y1)
+    )
     w = _directions(peak, p)
     grid = grid_for_tangents(integrator, y0, p, PAIRS)
     fine = _along(integrator, grid, y0, p, w)
     disagreement = _disagreement(integrator, sensitivity, y0, y1, p, w, fine)
-    error_of_y = integrator.tolerances.rtol * integrator.tolerances.scaled(fine.y - y1, fine.y, peak)
+    error_of_y = integrator.tolerances.rtol * integrator.tolerances.scaled(
+        fine.y - y1, fine.y, peak
+    )
     disagreement = jnp.maximum(disagreement, error_of_y)
     first = jax.tree.map(lambda all: all[0], w)
     is_smooth = _is_smooth(integrator, grid, y0, p, first)
@@ -93,7 +110,7 @@ def _along(integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: Any)
     n, (y0_dot, varying_dot) = y0.size, w
     joint, operands = TangentIntegrator.of(integrator, n), Directions(p, varying_dot)
     start = jnp.concatenate([y0[None], y0_dot, jnp.abs(y0_dot)]).ravel()
-    state = State(start, joint.field(jnp.zeros((), y0.dtype), start, operands))  # type: ignore[arg-type]
+    state = State(start, joint.field(jnp.zeros((), y0.dtype), start, operands))
     pieces = jnp.clip(MOST_PIECES // jnp.maximum(grid.count, 1), LEAST_PIECES, PIECES)
 
     def sizes(flat: Array) -> Array:
@@ -116,13 +133,22 @@ def _along(integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: Any)
 
 
 def _disagreement(
-    integrator: Integrator, sensitivity: Any, y0: Array, y1: Array, p: Parameters, w: Any, fine: _Fine
+    integrator: Integrator,
+    sensitivity: Any,
+    y0: Array,
+    y1: Array,
+    p: Parameters,
+    w: Any,
+    fine: _Fine,
 ) -> Float[Array, ""]:
     """Of the gradient of random functionals with the tangents."""
     none = jnp.zeros(0, y0.dtype)
     _, memory = sensitivity.remember(integrator, y0, p, none)
     floor = integrator.tolerances.atol / integrator.tolerances.rtol
-    functionals = jax.random.normal(jax.random.key(1), (PAIRS, y1.size), y1.dtype) / (floor + jnp.abs(fine.y))[None]
+    functionals = (
+        jax.random.normal(jax.random.key(1), (PAIRS, y1.size), y1.dtype)
+        / (floor + jnp.abs(fine.y))[None]
+    )
 
     def of_pair(pair: Any) -> Array:
         c, (y0_dot, varying_dot), v = pair
@@ -131,13 +157,17 @@ def _disagreement(
         bars = Bars(c / scale, jnp.zeros((0, c.size), c.dtype))
         gradient = sensitivity.pull_back(integrator, memory, y0, p, none, bars)
         parts = zip(gradient.varying, varying_dot, strict=True)
-        found = scale * (gradient.y0 @ y0_dot + sum(jnp.vdot(bar, dot).astype(c.dtype) for bar, dot in parts))
+        found = scale * (
+            gradient.y0 @ y0_dot + sum(jnp.vdot(bar, dot).astype(c.dtype) for bar, dot in parts)
+        )
         return jnp.abs(found - c @ v) / jnp.abs(c @ v)
 
     return jnp.max(jax.lax.map(of_pair, (functionals, w, fine.v)))
 
 
-def _is_smooth(integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: Any) -> Bool[Array, ""]:
+def _is_smooth(
+    integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: Any
+) -> Bool[Array, ""]:
     """Whether differences along w tend to the tangent as those of a smooth function do."""
 
     limits = integrator.limits
@@ -146,8 +176,11 @@ def _is_smooth(integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: 
         varying = [v + (d * dot).astype(v.dtype) for v, dot in zip(p.varying, w[1], strict=True)]
         constant = p.constant
         if limits is not None and limits.jumps:
-            # A jump that is given and the p that it is made of move by themselves here: f must not see what is between them.
-            constant = limits.with_margin(constant, WINDOW * move / (ROUNDINGS * jnp.finfo(d.dtype).eps))
+            # A jump that is given and the p that it is made of move by themselves here: f must not
+            # see what is between them.
+            constant = limits.with_margin(
+                constant, WINDOW * move / (ROUNDINGS * jnp.finfo(d.dtype).eps)
+            )
         there = Parameters(varying, constant)
         start = y0 + d * w[0]
         state = State(start, integrator.field(jnp.zeros_like(d), start, there))

@@ -1,4 +1,5 @@
-"""Running a chain of steps backwards: from every state, from states at equal distances, or by a binomial schedule.
+"""Running a chain of steps backwards: from every state, from states at equal distances, or by a
+binomial schedule.
 
     x[k+1] = advance(k, x[k])          lam[k] = pull(k, x[k], lam[k+1])
 
@@ -28,7 +29,9 @@ BYTES_FOR_ALL_STATES = 2**26
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which states a forward run keeps, every `spacing`-th, and how the ones between come back: at once, or in `slots`."""
+    """Which states a forward run keeps, every `spacing`-th, and how the ones between come back: at
+    once, or in `slots`.
+    """
 
     spacing: int
     slots: int | None = None
@@ -37,9 +40,9 @@ class Schedule:
     def of(cls, checkpoints: int | None, most_steps: int, bytes_per_state: int) -> "Schedule":
         """The schedule with the fewest repeated steps that holds at most so many states.
 
-        With every state there are no repeated steps; with about 2 sqrt(steps) each step is repeated once; with fewer the
-        binomial schedule repeats r times what C(checkpoints + r, r) steps allow (Griewank and Walther, ACM Trans. Math.
-        Softw. 26, 2000, Algorithm 799).
+        With every state there are no repeated steps; with about 2 sqrt(steps) each step is repeated
+        once; with fewer the binomial schedule repeats r times what C(checkpoints + r, r) steps
+        allow (Griewank and Walther, ACM Trans. Math. Softw. 26, 2000, Algorithm 799).
         """
         two_levels = max(math.isqrt(most_steps - 1) + 1, 1)
         if checkpoints is None:
@@ -50,7 +53,12 @@ class Schedule:
 
 
 def sweep_back(
-    schedule: Schedule, advance: Advance, pull: Pull[Adjoint], kept: PyTree, count: Array | int, adjoint: Adjoint
+    schedule: Schedule,
+    advance: Advance,
+    pull: Pull[Adjoint],
+    kept: PyTree,
+    count: Array | int,
+    adjoint: Adjoint,
 ) -> Adjoint:
     """The adjoint at step 0 of `count` steps, from the states that the schedule kept."""
     if schedule.spacing == 1:
@@ -78,7 +86,9 @@ def sweep_back(
     return loops.fori_loop(0, segments, segment, adjoint)
 
 
-def _back_through(pull: Pull[Adjoint], states: PyTree, first: Array | int, length: Any, adjoint: Adjoint) -> Adjoint:
+def _back_through(
+    pull: Pull[Adjoint], states: PyTree, first: Array | int, length: Any, adjoint: Adjoint
+) -> Adjoint:
     """Backwards through states[0:length], of which states[0] starts step `first`."""
 
     def back(i: Array, adjoint: Adjoint) -> Adjoint:
@@ -88,7 +98,9 @@ def _back_through(pull: Pull[Adjoint], states: PyTree, first: Array | int, lengt
     return loops.fori_loop(0, length, back, adjoint)
 
 
-def _all_states(advance: Advance, start: PyTree, first: Array | int, length: Any, room: int) -> PyTree:
+def _all_states(
+    advance: Advance, start: PyTree, first: Array | int, length: Any, room: int
+) -> PyTree:
     """The states at steps first to first + length, in buffers with room for more."""
     buffers = jax.tree.map(lambda a: jnp.zeros((room, *a.shape), a.dtype), start)
 
@@ -105,31 +117,50 @@ def _all_states(advance: Advance, start: PyTree, first: Array | int, length: Any
 def require_checkpoints(where: str, checkpoints: int | None) -> None:
     """Refuse a number of checkpoints that is none."""
     if checkpoints is not None and (not isinstance(checkpoints, int) or checkpoints < 1):
-        refuse(where, f"checkpoints = {checkpoints!r}", "at least 1, or None", "None chooses by size.")
+        refuse(
+            where, f"checkpoints = {checkpoints!r}", "at least 1, or None", "None chooses by size."
+        )
 
 
 def _reach(slots: int, most: int) -> np.ndarray:
-    """reach[s, r]: how many steps can be reversed with s states, the first among them, and r runs forward, C(s + r, s)."""
+    """reach[s, r]: how many steps can be reversed with s states, the first among them, and r runs
+    forward, C(s + r, s).
+    """
     runs = 1
     while math.comb(slots + runs, slots) < most:
         runs += 1
-    return np.array([[min(math.comb(s + r, s), most) for r in range(runs + 2)] for s in range(slots + 1)], np.int32)
+    return np.array(
+        [[min(math.comb(s + r, s), most) for r in range(runs + 2)] for s in range(slots + 1)],
+        np.int32,
+    )
 
 
 def _binomial(
-    slots: int, most: int, advance: Advance, pull: Pull[Adjoint], start: PyTree, length: Any, adjoint: Adjoint
+    slots: int,
+    most: int,
+    advance: Advance,
+    pull: Pull[Adjoint],
+    start: PyTree,
+    length: Any,
+    adjoint: Adjoint,
 ) -> Adjoint:
-    """One step forward or backward at a time; the states at `at` are the stack, slot 0 holding the start."""
+    """One step forward or backward at a time; the states at `at` are the stack, slot 0 holding the
+    start.
+    """
     reach = jnp.asarray(_reach(slots, most))
 
     def next_checkpoint(k: Array, end: Array, top: Array) -> Array:
         """Where to store next on the way from k to end, or -1 for not at all."""
         s, steps = slots - top, end - k
-        # With r the fewest runs that so many steps need: C(s + r - 1, s) of them at most to the left of the checkpoint, and
-        # C(s + r - 2, s - 1) to the right if there are as many.
+        # With r the fewest runs that so many steps need: C(s + r - 1, s) of them at most to the
+        # left of the checkpoint, and C(s + r - 2, s - 1) to the right if there are as many.
         runs = jnp.sum(reach[s] < steps)
-        left = jnp.minimum(reach[s, jnp.maximum(runs - 1, 0)], steps - reach[s - 1, jnp.maximum(runs - 1, 0)])
-        return jnp.where((s > 1) & (steps > 1), k + jnp.clip(left, 1, jnp.maximum(steps - 1, 1)), -1)
+        left = jnp.minimum(
+            reach[s, jnp.maximum(runs - 1, 0)], steps - reach[s - 1, jnp.maximum(runs - 1, 0)]
+        )
+        return jnp.where(
+            (s > 1) & (steps > 1), k + jnp.clip(left, 1, jnp.maximum(steps - 1, 1)), -1
+        )
 
     def proceed(carry: Any) -> Array:
         return carry[0] > 0
@@ -153,7 +184,9 @@ def _binomial(
         is_stored = ~is_last & (k == target)
         top = top + is_stored
         at = at.at[top].set(jnp.where(is_stored, k, at[top]))
-        states = jax.tree.map(lambda all, new: all.at[top].set(jnp.where(is_stored, new, all[top])), states, state)
+        states = jax.tree.map(
+            lambda all, new: all.at[top].set(jnp.where(is_stored, new, all[top])), states, state
+        )
         target = jnp.where(is_last | is_stored, next_checkpoint(k, end, top), target)
         return end, top, at, states, k, state, target, adjoint
 

@@ -1,4 +1,6 @@
-"""Which sensitivity to take when the user names none: by sizes when tracing, and by the stability of the steps when running."""
+"""Which sensitivity to take when the user names none: by sizes when tracing, and by the stability
+of the steps when running.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +17,8 @@ from adjoint.tracing import loops
 
 # Up to so many numbers in y0 and p together all tangents at once cost less than a run back.
 FEW = 16
-# From so many parameters per state the continuous adjoint costs less than the transposes of implicit stages.
+# From so many parameters per state the continuous adjoint costs less than the transposes of
+# implicit stages.
 MANY_PER_STATE, MANY = 10, 100
 # The share of steps at the stability limit from which the steps no longer stand for the solution.
 SHARE_AT_LIMIT = 0.1
@@ -23,13 +26,17 @@ SHARE_AT_LIMIT = 0.1
 
 @dataclass(frozen=True)
 class Chosen:
-    """A sensitivity, why it was chosen, and the continuous adjoint in its place at the stability limit."""
+    """A sensitivity, why it was chosen, and the continuous adjoint in its place at the stability
+    limit.
+    """
 
     sensitivity: Any
     why: str
 
     def may_change(self, integrator: Integrator) -> bool:
-        """Whether the continuous adjoint takes over when the steps turn out to be at the stability limit."""
+        """Whether the continuous adjoint takes over when the steps turn out to be at the stability
+        limit.
+        """
         return isinstance(self.sensitivity, DiscreteAdjoint) and shows_its_limit(integrator)
 
     def remember(
@@ -66,7 +73,12 @@ def at_stability_limit(outcome: Outcome) -> Array:
 def shows_its_limit(integrator: Integrator) -> bool:
     """Whether steps can be at the stability limit, and show it."""
     c = integrator.method.tableau.c
-    return not integrator.method.is_implicit and integrator.steps is None and len(c) > 1 and bool(c[-1] == c[-2])
+    return (
+        not integrator.method.is_implicit
+        and integrator.steps is None
+        and len(c) > 1
+        and bool(c[-1] == c[-2])
+    )
 
 
 def choose(integrator: Integrator, y0: Array, p: Parameters, samples: int) -> Chosen:

@@ -1,7 +1,8 @@
-"""InterpolatingAdjoint and GaussAdjoint: the adjoint equation, integrated backwards with an error control of its own.
+"""InterpolatingAdjoint and GaussAdjoint: the adjoint equation, integrated backwards with an error
+control of its own.
 
-They go back through the steps of the solve, and in each through as many steps of their own as its interpolant needs; every
-sample is a stop, where the adjoint jumps.
+They go back through the steps of the solve, and in each through as many steps of their own as its
+interpolant needs; every sample is a stop, where the adjoint jumps.
 """
 
 from dataclasses import dataclass, replace
@@ -12,24 +13,32 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
-from adjoint.ode.integrate import Integrator, Outcome, Record, State, accept, integrate, while_rarely
+from adjoint.ode.integrate import (
+    Integrator,
+    Outcome,
+    Record,
+    State,
+    accept,
+    integrate,
+    while_rarely,
+)
 from adjoint.ode.quadrature import AdjointStep, Rule, rule_of_gauss, rule_of_stages
 from adjoint.ode.runge_kutta import Tolerances
 from adjoint.ode.step_adjoint import Bars, Gradient, pull_start
 from adjoint.ode.vector_field import Parameters
 from adjoint.tracing import loops
 
-# With u(s) the interpolant of the solve, lam' = dlam/ds and samples y_j = y(s_j) that have cotangents y_j_bar:
-#
-#     lam(1) = y1_bar,    lam' = -F_y(s, u)' lam,    lam(s_j - 0) = lam(s_j + 0) + y_j_bar
-#     y0_bar = lam(0),    p_bar = integral of F_p(s, u)' lam ds,    s_j_bar = y_j_bar' F(s_j, y_j)
-#
-# (Cao, Li, Petzold and Serban, SIAM J. Sci. Comput. 24, 2003, eqs. 2.8 and 2.11.) Cotangents are scaled to 1, since the
-# tolerances would mean nothing for a small one.
+# With u(s) the interpolant of the solve, lam' = dlam/ds and samples y_j = y(s_j) that have
+# cotangents y_j_bar:  lam(1) = y1_bar,    lam' = -F_y(s, u)' lam,    lam(s_j - 0) = lam(s_j + 0) +
+# y_j_bar y0_bar = lam(0),    p_bar = integral of F_p(s, u)' lam ds,    s_j_bar = y_j_bar' F(s_j,
+# y_j)  (Cao, Li, Petzold and Serban, SIAM J. Sci. Comput. 24, 2003, eqs. 2.8 and 2.11.) Cotangents
+# are scaled to 1, since the tolerances would mean nothing for a small one.
 
 
 class Sweep(NamedTuple):
-    """The adjoint on its way back: lam, p_bar so far, the next sample, and the size of the next step."""
+    """The adjoint on its way back: lam, p_bar so far, the next sample, and the size of the next
+    step.
+    """
 
     lam: Float[Array, " n"]
     varying: list[Array]
@@ -63,26 +72,36 @@ class AdjointField:
         """u at all of s."""
         return jax.vmap(lambda s_i: self.u(s_i, along))(s)
 
-    def with_parameters(self, s: Array, lam: Array, u: Array, along: Along) -> tuple[Float[Array, " n"], list[Array]]:
+    def with_parameters(
+        self, s: Array, lam: Array, u: Array, along: Along
+    ) -> tuple[Float[Array, " n"], list[Array]]:
         """lam' and F_p' lam."""
         s = held_between_jumps(self.forward, s, along.ends)
         _, u_bar, varying_bar = pull_field(self.forward, s, u, lam, along.p)
         return -u_bar, varying_bar
 
-    def jump(self, s: Array, ds: Array, lam: Array, bar: Array, along: Along) -> tuple[Array, list[Array]]:
-        """lam and the gradient by p after the cotangent of a sample at s + ds; ds is 0 but for its derivative."""
+    def jump(
+        self, s: Array, ds: Array, lam: Array, bar: Array, along: Along
+    ) -> tuple[Array, list[Array]]:
+        """lam and the gradient by p after the cotangent of a sample at s + ds; ds is 0 but for its
+        derivative.
+        """
         lam_bar, varying_bar = moved(self.forward, s, ds, self.u(s, along), bar, along.p)
         return lam + lam_bar, varying_bar
 
 
 def held_between_jumps(forward: Integrator, s: Array, ends: tuple[Array, Array]) -> Array:
-    """s within a step, whose neighbours may lie beyond a jump: implicit methods have stages outside of their step."""
+    """s within a step, whose neighbours may lie beyond a jump: implicit methods have stages outside
+    of their step.
+    """
     if forward.limits is None or forward.limits.jumps == 0:
         return s
     return jnp.clip(s, *ends)
 
 
-def pull_field(forward: Integrator, s: Array, u: Array, lam: Array, p: Parameters) -> tuple[Array, Array, list[Array]]:
+def pull_field(
+    forward: Integrator, s: Array, u: Array, lam: Array, p: Parameters
+) -> tuple[Array, Array, list[Array]]:
     """F(s, u, p), F_y' lam and F_p' lam."""
 
     def F(u: Array, varying: list[Array]) -> Array:
@@ -92,7 +111,9 @@ def pull_field(forward: Integrator, s: Array, u: Array, lam: Array, p: Parameter
     return rate, *adjoint(lam)
 
 
-def moved(forward: Integrator, s: Array, ds: Array, u: Array, bar: Array, p: Parameters) -> tuple[Array, list[Array]]:
+def moved(
+    forward: Integrator, s: Array, ds: Array, u: Array, bar: Array, p: Parameters
+) -> tuple[Array, list[Array]]:
     """The cotangent of y(s + ds) as one of y(s) and p, to first order in ds."""
     _, u_bar, varying_bar = pull_field(forward, s, u, bar, p)
     return bar + ds * u_bar, [ds.astype(v.dtype) * v for v in varying_bar]
@@ -121,7 +142,13 @@ class _ContinuousAdjoint:
         return (y1, samples, outcome), (record, samples)
 
     def pull_back(
-        self, integrator: Integrator, memory: tuple[Record, Array], y0: Array, p: Parameters, s: Array, bars: Bars
+        self,
+        integrator: Integrator,
+        memory: tuple[Record, Array],
+        y0: Array,
+        p: Parameters,
+        s: Array,
+        bars: Bars,
     ) -> Gradient:
         """The gradient from the cotangents of what the solve returned."""
         record, samples = memory
@@ -143,7 +170,9 @@ class _ContinuousAdjoint:
         zeros = [jnp.zeros_like(v) for v in p.varying]
         whole = jnp.ones((), y0.dtype)
         sweep = Sweep(unit.y1, zeros, jnp.asarray(s.size - 1), whole)
-        sweep = sweep_back(self._schedule(integrator, y0), advance, pull, record.states, record.count, sweep)
+        sweep = sweep_back(
+            self._schedule(integrator, y0), advance, pull, record.states, record.count, sweep
+        )
         return assemble(integrator, scale, sweep.lam, sweep.varying, samples, y0, p, s, bars)
 
     def _schedule(self, integrator: Integrator, y0: Array) -> Schedule:
@@ -151,7 +180,9 @@ class _ContinuousAdjoint:
 
 
 def backward_integrator(forward: Integrator, field: Any, tolerances: Tolerances) -> Integrator:
-    """How the adjoint is integrated: within each step of the solve, so that it needs no limits of its own."""
+    """How the adjoint is integrated: within each step of the solve, so that it needs no limits of
+    its own.
+    """
     return replace(forward, field=field, tolerances=tolerances, steps=None, limits=None)
 
 
@@ -166,13 +197,18 @@ def assemble(
     s: Array,
     bars: Bars,
 ) -> Gradient:
-    """The gradient from the scaled adjoint at s = 0, with the samples there and the derivatives by all sample points."""
+    """The gradient from the scaled adjoint at s = 0, with the samples there and the derivatives by
+    all sample points.
+    """
     first = pull_start(integrator, y0, p, s, bars)
     inside = jnp.where((s <= 0)[:, None], 0, bars.samples)
     rates = jax.vmap(lambda s, y: integrator.field(s, y, p))(s, samples) if s.size else samples
     return Gradient(
         scale * lam + first.y0,
-        [scale.astype(total.dtype) * total + new for total, new in zip(varying, first.varying, strict=True)],
+        [
+            scale.astype(total.dtype) * total + new
+            for total, new in zip(varying, first.varying, strict=True)
+        ],
         jnp.sum(inside * rates, axis=1) + first.s,
     )
 
@@ -180,7 +216,9 @@ def assemble(
 def own_tolerances(integrator: Integrator, rtol: float | None, atol: float | None) -> Tolerances:
     """The tolerances of the adjoint: those of the solve, where none are given."""
     forward = integrator.tolerances
-    return Tolerances(forward.rtol if rtol is None else rtol, forward.atol if atol is None else atol)
+    return Tolerances(
+        forward.rtol if rtol is None else rtol, forward.atol if atol is None else atol
+    )
 
 
 def scale_of(bars: Bars) -> Float[Array, ""]:
@@ -191,7 +229,8 @@ def scale_of(bars: Bars) -> Float[Array, ""]:
 
 @dataclass(frozen=True)
 class InterpolatingAdjoint(_ContinuousAdjoint):
-    """The adjoint equation lam' = -f_y' lam along the interpolated solution, the gradient by p carried as further states of it.
+    """The adjoint equation lam' = -f_y' lam along the interpolated solution, the gradient by p
+    carried as further states of it.
 
     Parameters
     ----------
@@ -202,12 +241,14 @@ class InterpolatingAdjoint(_ContinuousAdjoint):
 
     Notes
     -----
-    **Cost**: value and gradient in 4 to 12 times the solve, more with many samples, each of which is a stop; the memory of the
-    checkpoints, and of a few gradients by p. An implicit solver takes the backward problem, which is linear, implicitly too; its
-    stages may lie a little beyond t0, as those of the solve beyond t1.
+    **Cost**: value and gradient in 4 to 12 times the solve, more with many samples, each of which
+    is a stop; the memory of the checkpoints, and of a few gradients by p. An implicit solver takes
+    the backward problem, which is linear, implicitly too; its stages may lie a little beyond t0, as
+    those of the solve beyond t1.
 
-    The gradient of the *solution*, right also where an explicit solver is at its stability limit, to about its tolerances; not
-    the exact gradient of the steps. Where the adjoint runs out of steps the gradient is NaN.
+    The gradient of the *solution*, right also where an explicit solver is at its stability limit,
+    to about its tolerances; not the exact gradient of the steps. Where the adjoint runs out of
+    steps the gradient is NaN.
 
     Source: Y. Cao, S. Li, L. Petzold, R. Serban, SIAM J. Sci. Comput. 24, 2003, eqs. 2.8 and 2.11.
 
@@ -215,7 +256,11 @@ class InterpolatingAdjoint(_ContinuousAdjoint):
     --------
     >>> import jax, jax.numpy as jnp, adjoint
     >>> decay = lambda t, y, p: -p * y
-    >>> g = lambda p: adjoint.ode_solve(decay, jnp.array(1.0), p, 0.0, 1.0, sensitivity=adjoint.InterpolatingAdjoint()).value
+    >>> g = lambda p: (
+    ...     adjoint.ode_solve(
+    ...         decay, jnp.array(1.0), p, 0.0, 1.0, sensitivity=adjoint.InterpolatingAdjoint()
+    ...     ).value
+    ... )
     >>> round(float(jax.grad(g)(jnp.array(2.0))), 4)  # -exp(-2)
     -0.1353
     """
@@ -223,7 +268,8 @@ class InterpolatingAdjoint(_ContinuousAdjoint):
 
 @dataclass(frozen=True)
 class GaussAdjoint(_ContinuousAdjoint):
-    """The adjoint equation lam' = -f_y' lam along the interpolated solution, the gradient by p by Gauss-Kronrod quadrature.
+    """The adjoint equation lam' = -f_y' lam along the interpolated solution, the gradient by p by
+    Gauss-Kronrod quadrature.
 
     Parameters
     ----------
@@ -234,21 +280,26 @@ class GaussAdjoint(_ContinuousAdjoint):
 
     Notes
     -----
-    **Cost**: value and gradient in 5 to 14 times the solve, more with many samples, each of which is a stop; much more where the
-    interpolant of a stiff step is poor: there `InterpolatingAdjoint` is the faster one. The quadrature of F_p' lam takes 7 nodes of
-    each step, and its difference to the quadrature at the stages is kept below the tolerance. The memory of the checkpoints,
-    and of a few gradients by p.
+    **Cost**: value and gradient in 5 to 14 times the solve, more with many samples, each of which
+    is a stop; much more where the interpolant of a stiff step is poor: there `InterpolatingAdjoint`
+    is the faster one. The quadrature of F_p' lam takes 7 nodes of each step, and its difference to
+    the quadrature at the stages is kept below the tolerance. The memory of the checkpoints, and of
+    a few gradients by p.
 
     The gradient of the *solution* to about its tolerances, as of `InterpolatingAdjoint`.
 
-    Source: A. Kronrod, Nodes and Weights of Quadrature Formulas, 1965; R. Serban, A. Hindmarsh, CVODES, ASME IDETC 2005,
-    section 2, for the quadrature apart from the adjoint states.
+    Source: A. Kronrod, Nodes and Weights of Quadrature Formulas, 1965; R. Serban, A. Hindmarsh,
+    CVODES, ASME IDETC 2005, section 2, for the quadrature apart from the adjoint states.
 
     Examples
     --------
     >>> import jax, jax.numpy as jnp, adjoint
     >>> decay = lambda t, y, p: -p * y
-    >>> g = lambda p: adjoint.ode_solve(decay, jnp.array(1.0), p, 0.0, 1.0, sensitivity=adjoint.GaussAdjoint()).value
+    >>> g = lambda p: (
+    ...     adjoint.ode_solve(
+    ...         decay, jnp.array(1.0), p, 0.0, 1.0, sensitivity=adjoint.GaussAdjoint()
+    ...     ).value
+    ... )
     >>> round(float(jax.grad(g)(jnp.array(2.0))), 4)  # -exp(-2)
     -0.1353
     """
@@ -264,7 +315,9 @@ class _Inner(NamedTuple):
     attempts: Array
 
 
-def integrate_back(backward: Integrator, rule: Rule, along: Any, samples: Array, bars: Bars, sweep: Sweep) -> Sweep:
+def integrate_back(
+    backward: Integrator, rule: Rule, along: Any, samples: Array, bars: Bars, sweep: Sweep
+) -> Sweep:
     """The adjoint at the start of a step of the solve from the one at its end."""
     start, end = along.ends
 
@@ -282,7 +335,9 @@ def integrate_back(backward: Integrator, rule: Rule, along: Any, samples: Array,
     return inner.sweep._replace(lam=lam)
 
 
-def _jump(backward: Integrator, along: Any, s: Array, samples: Array, bars: Bars, sweep: Sweep) -> Sweep:
+def _jump(
+    backward: Integrator, along: Any, s: Array, samples: Array, bars: Bars, sweep: Sweep
+) -> Sweep:
     """Add the cotangents of the samples at s."""
     if samples.size == 0:
         return sweep
@@ -322,7 +377,9 @@ def _attempt(backward: Integrator, rule: Rule, along: Any, samples: Array, inner
     return _Inner(jnp.where(keep, target, s), kept, inner.attempts + 1)
 
 
-def _scaled_error(tolerances: Tolerances, sweep: Sweep, step: AdjointStep, total: list[Array]) -> Float[Array, ""]:
+def _scaled_error(
+    tolerances: Tolerances, sweep: Sweep, step: AdjointStep, total: list[Array]
+) -> Float[Array, ""]:
     """The larger of the error of lam and that of the gradient, each in units of its tolerance."""
     sizes = [tolerances.scaled(step.error, sweep.lam, step.lam)]
     for sum_new, sum_old, e in zip(total, sweep.varying, step.integral_error, strict=True):

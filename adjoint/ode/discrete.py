@@ -1,4 +1,6 @@
-"""DiscreteAdjoint: the exact gradient of the steps that were taken, or of better ones where that is no gradient."""
+"""DiscreteAdjoint: the exact gradient of the steps that were taken, or of better ones where that is
+no gradient.
+"""
 
 from dataclasses import dataclass
 
@@ -7,7 +9,14 @@ from jaxtyping import Array
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
 from adjoint.ode.integrate import Integrator, Outcome, Record, State, integrate
 from adjoint.ode.repair import repaired
-from adjoint.ode.step_adjoint import Bars, Gradient, LinearizedStep, Sweep, finish_at_start, start_of_sweep
+from adjoint.ode.step_adjoint import (
+    Bars,
+    Gradient,
+    LinearizedStep,
+    Sweep,
+    finish_at_start,
+    start_of_sweep,
+)
 from adjoint.ode.vector_field import Parameters
 
 
@@ -18,19 +27,22 @@ class DiscreteAdjoint:
     Parameters
     ----------
     checkpoints
-        How many states may be stored at once. None: all of them where they fit into 64 MiB, else about 2 sqrt(max_steps) of
-        them, each step being repeated once. A small number is kept by a binomial schedule, which repeats steps more often.
+        How many states may be stored at once. None: all of them where they fit into 64 MiB, else
+        about 2 sqrt(max_steps) of them, each step being repeated once. A small number is kept by a
+        binomial schedule, which repeats steps more often.
 
     Notes
     -----
-    **Cost**: one more run of the steps with their transposes: value and gradient mostly in about 4 times the solve, in 6 to
-    11 times where f is made of differences on a grid, or of a dozen sines; half as much again with few checkpoints. From 128
-    states stages of an implicit step are solved by the factors of the step, refined. The memory of the checkpoints.
+    **Cost**: one more run of the steps with their transposes: value and gradient mostly in about 4
+    times the solve, in 6 to 11 times where f is made of differences on a grid, or of a dozen sines;
+    half as much again with few checkpoints. From 128 states stages of an implicit step are solved
+    by the factors of the step, refined. The memory of the checkpoints.
 
-    Steps that suit the solution may be too long for its derivatives: at rest, from zero, at an explicit solver's stability
-    limit. An estimate of the error comes with the gradient, by the embedded weights. Above 100 rtol the steps are made anew, to
-    suit a tangent too, then halved; what stays wrong by more than a tenth is NaN. With equal steps (``steps``) the gradient
-    is that of the steps, and nothing is repaired. Derivatives of the gradient have no estimate.
+    Steps that suit the solution may be too long for its derivatives: at rest, from zero, at an
+    explicit solver's stability limit. An estimate of the error comes with the gradient, by the
+    embedded weights. Above 100 rtol the steps are made anew, to suit a tangent too, then halved;
+    what stays wrong by more than a tenth is NaN. With equal steps (``steps``) the gradient is that
+    of the steps, and nothing is repaired. Derivatives of the gradient have no estimate.
 
     Source: A. Griewank, A. Walther, Algorithm 799: revolve, ACM Trans. Math. Softw. 26, 2000.
 
@@ -38,7 +50,11 @@ class DiscreteAdjoint:
     --------
     >>> import jax, jax.numpy as jnp, adjoint
     >>> decay = lambda t, y, p: -p * y
-    >>> g = lambda p: adjoint.ode_solve(decay, jnp.array(1.0), p, 0.0, 1.0, sensitivity=adjoint.DiscreteAdjoint()).value
+    >>> g = lambda p: (
+    ...     adjoint.ode_solve(
+    ...         decay, jnp.array(1.0), p, 0.0, 1.0, sensitivity=adjoint.DiscreteAdjoint()
+    ...     ).value
+    ... )
     >>> round(float(jax.grad(g)(jnp.array(2.0))), 4)  # -exp(-2)
     -0.1353
     """
@@ -71,7 +87,13 @@ class DiscreteAdjoint:
 
 
 def sweep(
-    schedule: Schedule, integrator: Integrator, record: Record, y0: Array, p: Parameters, s: Array, bars: Bars
+    schedule: Schedule,
+    integrator: Integrator,
+    record: Record,
+    y0: Array,
+    p: Parameters,
+    s: Array,
+    bars: Bars,
 ) -> Gradient:
     """The gradient of the steps, without an estimate of its error."""
 
@@ -80,7 +102,9 @@ def sweep(
         return State(step.y, step.slope)
 
     def pull(k: Array, state: State, lam: Sweep) -> Sweep:
-        step = LinearizedStep.of(integrator, (record.grid[k], record.grid[k + 1]), state, p, s, bars, lam)
+        step = LinearizedStep.of(
+            integrator, (record.grid[k], record.grid[k + 1]), state, p, s, bars, lam
+        )
         return step.pull(lam, *step.transposed(step.bars_of(lam)))
 
     lam = start_of_sweep(y0, p, s, bars.y1)

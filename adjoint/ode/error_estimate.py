@@ -1,20 +1,27 @@
-"""How wrong the gradient of a discrete solve is as the gradient of the solution, from the steps themselves.
+"""How wrong the gradient of a discrete solve is as the gradient of the solution, from the steps
+themselves.
 
-Step k is x[k+1] = Phi_k(x[k], p), and e_k(x[k], p) its embedded error: Phi_k + e_k is a method of lower order. Its gradient
-differs from that of Phi to first order by eps, which comes with the adjoint lam by the same recurrence:
+Step k is x[k+1] = Phi_k(x[k], p), and e_k(x[k], p) its embedded error: Phi_k + e_k is a method of
+lower order. Its gradient differs from that of Phi to first order by eps, which comes with the
+adjoint lam by the same recurrence:
 
-    lam[k] = Phi_k' lam[k+1],       eps[k] = Phi_k' eps[k+1] + e_k' lam[k+1]       (transposed derivatives; the same for p)
+    lam[k] = Phi_k' lam[k+1],       eps[k] = Phi_k' eps[k+1] + e_k' lam[k+1]       (transposed
+    derivatives; the same for p)
 
-(Becker and Rannacher, Acta Numerica 10, 2001, for errors weighted with an adjoint; Cao and Petzold, SIAM J. Sci. Comput. 26,
-2004, of ODEs.) A datum inside a step adds e_k' times its cotangent: the interpolant is about as wrong as the step.
+(Becker and Rannacher, Acta Numerica 10, 2001, for errors weighted with an adjoint; Cao and Petzold,
+SIAM J. Sci. Comput. 26, 2004, of ODEs.) A datum inside a step adds e_k' times its cotangent: the
+interpolant is about as wrong as the step.
 
-What eps is compared with must neither be zero where contributions cancel, as at the optimum of a fit, nor count digits of what
-has decayed. So lam is followed with a factor kappa, by which it would be larger if no two data had cancelled, and if it had
-kept at least a share FLOOR of its largest size:
+What eps is compared with must neither be zero where contributions cancel, as at the optimum of a
+fit, nor count digits of what has decayed. So lam is followed with a factor kappa, by which it would
+be larger if no two data had cancelled, and if it had kept at least a share FLOOR of its largest
+size:
 
-    kappa N(lam) = max(kappa N(lam before the datum) + |datum|, FLOOR max over time)        at each step
+    kappa N(lam) = max(kappa N(lam before the datum) + |datum|, FLOOR max over time)        at each
+    step
 
-and a gradient by p is compared with the sum over steps of kappa |Phi_k' lam|, each array of p by itself, in its own units.
+and a gradient by p is compared with the sum over steps of kappa |Phi_k' lam|, each array of p by
+itself, in its own units.
 """
 
 from typing import NamedTuple
@@ -25,8 +32,9 @@ from jaxtyping import Array, Float
 
 from adjoint.ode.tangent_control import FLOOR, unit_of
 
-# Where all is well eps / gradient is 0.1 to 65 rtol, and 0.3 to 12 times the true error. Where steps are so long that f is not
-# seen between their stages it can be a hundredth of the error, so that no more than this is accepted. In units of rtol.
+# Where all is well eps / gradient is 0.1 to 65 rtol, and 0.3 to 12 times the true error. Where
+# steps are so long that f is not seen between their stages it can be a hundredth of the error, so
+# that no more than this is accepted. In units of rtol.
 ENOUGH = 100.0
 # Fewer digits of a gradient than this are none.
 ENOUGH_DIGITS = 1.0
@@ -54,7 +62,9 @@ class Sizes(NamedTuple):
         kappa = _share(jnp.maximum(whole, FLOOR * largest), after)
         return self._replace(kappa=jnp.where(after > 0, kappa, 1), largest=largest)
 
-    def after_step(self, h: Array, slope: Array, contributions: list[Array], varying: list[Array]) -> "Sizes":
+    def after_step(
+        self, h: Array, slope: Array, contributions: list[Array], varying: list[Array]
+    ) -> "Sizes":
         """With what the step adds to the gradient by p."""
         totals = [
             total + self.kappa * _norm(new * unit_of(v)).astype(total.dtype)
@@ -68,11 +78,16 @@ def shares(
     y0: tuple[Array, Array, Array],
     varying: list[tuple[Array, Array, Array]],
 ) -> tuple[Float[Array, ""], list[Array]]:
-    """eps as a share of the gradient by y0 and by each array of p, from (number, gradient, eps) of each."""
+    """eps as a share of the gradient by y0 and by each array of p, from (number, gradient, eps) of
+    each.
+    """
     number, gradient, eps = y0
     of_y0 = _share(_norm(eps * unit_of(number)), sizes.kappa * _norm(gradient * unit_of(number)))
     of_p = [
-        _share(_norm(eps * unit_of(v)).astype(total.dtype), total + _norm(gradient * unit_of(v)).astype(total.dtype))
+        _share(
+            _norm(eps * unit_of(v)).astype(total.dtype),
+            total + _norm(gradient * unit_of(v)).astype(total.dtype),
+        )
         for (v, gradient, eps), total in zip(varying, sizes.varying, strict=True)
     ]
     return of_y0, of_p

@@ -13,28 +13,22 @@ from adjoint.ode.event_search import TOUCH
 from adjoint.solution import Status
 
 # Event at t = tau + d, where tau, a number, was found on the interpolant and d = 0 but for its
-# derivatives. With y the solution at tau and f' = f_t + f_y f, the solution near tau and the time of
-# the event are
-#
-#     y(d) = y + d f + d^2 f' / 2,       c(tau + d, y(d)) = 0,      d by two Newton steps from 0
-#
-# and all derivatives up to the second follow from these by the chain rule; the first ones of the
-# state after the jump are the saltation condition,
-#
-#     dy+ = (g_y + (f+ - g_y f- - g_t) c_y / (c_t + c_y f-)) dy-
-#
-# (Hiskens and Pai, IEEE Trans. Circuits Syst. I 47, 2000, section III; Galan, Feehery and Barton,
-# Appl. Numer. Math. 31, 1999). Of two events at one time the second starts from where the first led,
-# with a d of its own. The flow has a derivative there only if both orders give the same (Burden,
-# Sastry, Koditschek and Revzen, SIAM J. Appl. Dyn. Syst. 15, 2016).
+# derivatives. With y the solution at tau and f' = f_t + f_y f, the solution near tau and the time
+# of the event are  y(d) = y + d f + d^2 f' / 2,       c(tau + d, y(d)) = 0,      d by two Newton
+# steps from 0  and all derivatives up to the second follow from these by the chain rule; the first
+# ones of the state after the jump are the saltation condition,  dy+ = (g_y + (f+ - g_y f- - g_t)
+# c_y / (c_t + c_y f-)) dy-  (Hiskens and Pai, IEEE Trans. Circuits Syst. I 47, 2000, section III;
+# Galan, Feehery and Barton, Appl. Numer. Math. 31, 1999). Of two events at one time the second
+# starts from where the first led, with a d of its own. The flow has a derivative there only if both
+# orders give the same (Burden, Sastry, Koditschek and Revzen, SIAM J. Appl. Dyn. Syst. 15, 2016).
 
 
 class Instant(NamedTuple):
     """One time at which events happen, while they happen.
 
     `waiting` are to come because their conditions reached zero at this time, `caused` because an
-    earlier jump made them negative. `moved` are those that fired and whose conditions a jump changed.
-    `fastest` is how fast each condition has changed since the last event.
+    earlier jump made them negative. `moved` are those that fired and whose conditions a jump
+    changed. `fastest` is how fast each condition has changed since the last event.
     """
 
     waiting: Bool[Array, " events"]
@@ -71,10 +65,13 @@ class Passage(NamedTuple):
     rate: Float[Array, ""]
 
 
-def pass_through(system: HybridSystem, k: Array, t: Array, y: Array, crosses: Array, at_edge: Array) -> Passage:
+def pass_through(
+    system: HybridSystem, k: Array, t: Array, y: Array, crosses: Array, at_edge: Array
+) -> Passage:
     """From close to the surface of event k onto it; where it does not cross, nothing but the same.
 
-    At the edge of where the condition is defined it cannot be followed further: there c = its value.
+    At the edge of where the condition is defined it cannot be followed further: there c = its
+    value.
     """
     rate_of_y = system.rate
     slope, curvature = jax.jvp(rate_of_y, (t, y), (jnp.ones_like(t), rate_of_y(t, y)))
@@ -130,19 +127,24 @@ def near_zero(instant: Instant, t: Array, size: Array, c: Array) -> Float[Array,
 def rearm(
     system: HybridSystem, instant: Instant, watch: Watch, t: Array, y: Array, size: Array
 ) -> tuple[Watch, Bool[Array, ""]]:
-    """What each event waits for after the last jump, and whether a state is beyond its condition."""
+    """What each event waits for after the last jump, and whether a state is beyond its
+    condition.
+    """
     t, y = jax.lax.stop_gradient((t, y))
     raw, raw_rate = system.condition_rates(t, y)
     zero, two_sided = near_zero(instant, t, size, raw), system.has_two_sides
     is_zero = jnp.abs(raw) <= zero
     # Of an event in both directions the side is where the condition is, or where it goes.
-    goes_to = jnp.sign(jnp.where(is_zero, jnp.where(jnp.abs(raw_rate) > instant.slow, raw_rate, 0), raw))
+    goes_to = jnp.sign(
+        jnp.where(is_zero, jnp.where(jnp.abs(raw_rate) > instant.slow, raw_rate, 0), raw)
+    )
     turns = two_sided & (goes_to != 0) & (instant.fired | (~watch.armed & ~is_zero))
     side = jnp.where(turns, goes_to, watch.side)
     c, rate = side * raw, side * raw_rate
     armed_again = (c > zero) | (is_zero & (rate > instant.slow))
     armed = jnp.where(instant.fired, armed_again, watch.armed | (c > zero))
-    # A condition that the jump has not moved may be negative after it: the state has passed through.
+    # A condition that the jump has not moved may be negative after it: the state has passed
+    # through.
     beyond = instant.fired & instant.moved & (c < -zero)
     comes_to_rest = instant.fired & is_zero & (jnp.abs(rate) <= instant.slow)
     stopped = jnp.where(instant.fired, comes_to_rest, watch.stopped & ~armed)
@@ -158,7 +160,9 @@ def order_matters(
     y: Array,
     size: Array,
 ) -> Bool[Array, ""]:
-    """Whether another order of event k and those still waiting gives another state or derivative."""
+    """Whether another order of event k and those still waiting gives another state or
+    derivative.
+    """
     t, y, p = jax.lax.stop_gradient((t, y, system.p))
     directions = _directions((t, y, p))
     yes, no = jnp.array(True), jnp.array(False)
@@ -175,7 +179,9 @@ def order_matters(
             end = here.jump(second, two.t, two.y)
             # The events take place at two times: the results are compared at one.
             end = end + (t - two.t) * here.rate(two.t, end)
-            still_falls = jnp.stack([watch.side[second] * c[second], watch.side[second] * rates[second]])
+            still_falls = jnp.stack(
+                [watch.side[second] * c[second], watch.side[second] * rates[second]]
+            )
             return end, still_falls
 
         return result
@@ -187,7 +193,9 @@ def order_matters(
         unit = tolerances.atol + tolerances.rtol * jnp.maximum(jnp.abs(one), jnp.abs(other))
         same_state = jnp.all(jnp.abs(one - other) <= unit)
         scale = jnp.abs(one_dot) + jnp.abs(other_dot) + jnp.abs(directions[0] * slope) + jnp.abs(y)
-        same_slope = jnp.all(jnp.abs(one_dot - other_dot) <= tolerances.rtol * scale + tolerances.atol)
+        same_slope = jnp.all(
+            jnp.abs(one_dot - other_dot) <= tolerances.rtol * scale + tolerances.atol
+        )
         zero = tolerances.rtol * size
         stays = (jnp.abs(stand_1[0]) <= zero[j]) & (stand_1[1] < -instant.slow[j])
         stays = stays & (jnp.abs(stand_2[0]) <= zero[k]) & (stand_2[1] < -instant.slow[k])

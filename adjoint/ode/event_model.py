@@ -23,7 +23,8 @@ class Event:
     Parameters
     ----------
     condition
-        condition(t, y, p), one number. It may depend on t alone: ``p - t`` is an event at the time p.
+        condition(t, y, p), one number. It may depend on t alone: ``p - t`` is an event at the time
+        p.
     jump
         jump(t, y, p), the state after the event, structured as y. None: the state goes on; only the
         time is wanted.
@@ -125,7 +126,9 @@ class HybridSystem:
     def first_watch(self, t: Array, y: Array) -> Watch:
         """At the start: events whose condition is positive are armed."""
         c = jax.lax.stop_gradient(self.conditions(t, y))
-        side = jnp.asarray([1.0 if event.direction <= 0 else -1.0 for event in self.events], y.dtype)
+        side = jnp.asarray(
+            [1.0 if event.direction <= 0 else -1.0 for event in self.events], y.dtype
+        )
         side = jnp.where(self.has_two_sides & (c < 0), -1, side)
         return Watch(side * c > 0, jnp.zeros(c.shape, bool), side)
 

@@ -16,10 +16,11 @@ from adjoint.tracing import loops
 
 # The conditions are carried as states of their own, dz/dt = c_t + c_y f, so that the error control
 # makes steps in which they are smooth (Carver, Math. Comput. Simul. 20, 1978; Park and Barton, ACM
-# Trans. Model. Comput. Simul. 6, 1996). In such a step a few looks at c and dc/dt find all there is:
-# c that changes its sign, and, where the slope does, a minimum in between.
+# Trans. Model. Comput. Simul. 6, 1996). In such a step a few looks at c and dc/dt find all there
+# is: c that changes its sign, and, where the slope does, a minimum in between.
 LOOKS = 8
-# At an event c must fall at this share of its fastest change since the last one, or it only touches.
+# At an event c must fall at this share of its fastest change since the last one, or it only
+# touches.
 TOUCH = 1e-6
 
 
@@ -127,7 +128,9 @@ def find(
     return _run(search, start, h, watch, is_needed, max_steps)
 
 
-def _run(search: _Search, start: State, h: Array, watch: Watch, is_needed: Array, most: int) -> Found:
+def _run(
+    search: _Search, start: State, h: Array, watch: Watch, is_needed: Array, most: int
+) -> Found:
     zero, none = jnp.zeros((), h.dtype), jnp.zeros(watch.armed.shape, bool)
     count = jnp.zeros((), jnp.int32)
     at = _Inside(zero, none, count, jnp.array(True), watch, search.size * 0, search.size * 0)
@@ -142,7 +145,9 @@ def _run(search: _Search, start: State, h: Array, watch: Watch, is_needed: Array
     t = t0 + end.at.s * (t1 - t0)
     seen = (end.at.largest, end.at.fastest / jnp.where(t1 == t0, 1, jnp.abs(t1 - t0)))
     y = end.state.y[: search.n]
-    return Found(t, y, end.at.hits, end.at_edge, end.at.watch, *seen, code.astype(jnp.int32), end.steps)
+    return Found(
+        t, y, end.at.hits, end.at_edge, end.at.watch, *seen, code.astype(jnp.int32), end.steps
+    )
 
 
 def _advance(search: _Search, loop: _Loop) -> _Loop:
@@ -162,7 +167,10 @@ def _advance(search: _Search, loop: _Loop) -> _Loop:
     inside, c0, slope0 = _look_inside(search, look, loop, s1)
     error = _error(search, loop.state.y, step, inside.largest)
     keep, h = accept(error, integrator.method.order, s1 - loop.s)
-    keep, h = keep & inside.is_sound, jnp.where(inside.is_sound, h, jnp.minimum(h, (s1 - loop.s) / 2))
+    keep, h = (
+        keep & inside.is_sound,
+        jnp.where(inside.is_sound, h, jnp.minimum(h, (s1 - loop.s) / 2)),
+    )
     is_stuck = ~keep & is_nothing(h, loop.s)
     # The end of where a condition is defined, as of a square root: almost nothing is left of it.
     tolerance = search.system.tolerances.rtol * jnp.maximum(search.size, loop.at.largest)
@@ -176,7 +184,9 @@ def _advance(search: _Search, loop: _Loop) -> _Loop:
         code=code,
     )
     is_done = is_stuck | (keep & (jnp.any(at.hits) | (code != 0)))
-    state = jax.tree.map(lambda new, old: jnp.where(keep, new, old), State(step.y, step.slope), loop.state)
+    state = jax.tree.map(
+        lambda new, old: jnp.where(keep, new, old), State(step.y, step.slope), loop.state
+    )
     return _Loop(jnp.where(keep, s1, loop.s), h, state, loop.steps + 1, is_done, at, at_edge)
 
 
@@ -195,7 +205,9 @@ def _error(search: _Search, x: Array, step: Step, largest: Array) -> Array:
     return jnp.where(is_finite, error, jnp.inf)
 
 
-def _look_inside(search: _Search, look: Any, loop: _Loop, s1: Array) -> tuple[_Inside, Array, Array]:
+def _look_inside(
+    search: _Search, look: Any, loop: _Loop, s1: Array
+) -> tuple[_Inside, Array, Array]:
     """The first event in a step; also c and its slope at the start of the step."""
     points = jnp.linspace(loop.s, s1, LOOKS + 1)
     c, slope = jax.vmap(look)(points)
@@ -221,7 +233,9 @@ def _look_inside(search: _Search, look: Any, loop: _Loop, s1: Array) -> tuple[_I
     def locate() -> tuple[Array, Array, Array, Array]:
         right = jnp.where(dips[row], lowest_at[row], points[row + 1])
         grazes = dips[row] & (lowest[row] > -tolerance)
-        return _locate(search, look, watch.side, points[row], right, falls[row], grazes, tolerance, fastest)
+        return _locate(
+            search, look, watch.side, points[row], right, falls[row], grazes, tolerance, fastest
+        )
 
     none = jnp.zeros(falls.shape[1], bool)
     nowhere = (s1, none, jnp.array(False), fastest)
@@ -237,8 +251,11 @@ def _largest(c: Array) -> Array:
     return jnp.max(size.reshape(-1, c.shape[-1]), axis=0)
 
 
-def _arm(search: _Search, watch: Watch, c: Array, size: Array, tolerance: Array) -> tuple[Watch, Array, Array]:
-    """The side of each event, when it is armed (a row for each look), and where a stopped one falls on.
+def _arm(
+    search: _Search, watch: Watch, c: Array, size: Array, tolerance: Array
+) -> tuple[Watch, Array, Array]:
+    """The side of each event, when it is armed (a row for each look), and where a stopped one falls
+    on.
 
     The first look is where the last step ended, or where a jump led: it has been judged there.
     """
@@ -255,7 +272,9 @@ def _arm(search: _Search, watch: Watch, c: Array, size: Array, tolerance: Array)
 
 
 def _minima(look: Any, side: Array, points: Array, turns: Array) -> tuple[Array, Array]:
-    """Where, and how low, the minima between looks are, where slopes turn from falling to rising."""
+    """Where, and how low, the minima between looks are, where slopes turn from falling to
+    rising.
+    """
     left = jnp.broadcast_to(points[:-1, None], turns.shape)
     right = jnp.broadcast_to(points[1:, None], turns.shape)
     all_looks = jax.vmap(jax.vmap(look))

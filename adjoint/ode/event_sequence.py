@@ -62,7 +62,9 @@ class Ended(NamedTuple):
 
 
 class _Now(NamedTuple):
-    """Where the solve stands: right after an event, perhaps with others to come at the same time."""
+    """Where the solve stands: right after an event, perhaps with others to come at the same
+    time.
+    """
 
     t: Array
     y: Array
@@ -123,7 +125,9 @@ def run(request: Request, y0: PyTree, p: PyTree, ends: tuple[Array, Array], ts: 
     return Ended(y, times, states, samples, rows.which[:-1], code, steps, accumulation)
 
 
-def _code_of_input(inputs: Any, p: PyTree, c: Array, ts: Array, ends: tuple[Array, Array]) -> Int[Array, ""]:
+def _code_of_input(
+    inputs: Any, p: PyTree, c: Array, ts: Array, ends: tuple[Array, Array]
+) -> Int[Array, ""]:
     # An infinite parameter, such as a bound that is not there, is a fair one.
     are_numbers = all_finite(inputs) & none_is_nan((p, c))
     shares = jnp.sign(ends[1] - ends[0]) * jnp.concatenate([ends[0][None], ts, ends[1][None]])
@@ -144,7 +148,16 @@ def _advance(
     """To the next event and through it, or to the end."""
     goes_on = ~now.is_over & (now.code == 0)
     is_needed = goes_on & ~now.instant.is_on
-    found = find(system, request.method, request.max_steps, (now.t, ends[1]), now.y, now.watch, now.size, is_needed)
+    found = find(
+        system,
+        request.method,
+        request.max_steps,
+        (now.t, ends[1]),
+        now.y,
+        now.watch,
+        now.size,
+        is_needed,
+    )
     instant, watch, size = _meet(now, found, is_needed)
     code = jnp.where(now.code == 0, found.code, now.code)
     k, crosses = instant.next()
@@ -201,7 +214,9 @@ def _where(condition: Array, new: Any, old: Any) -> Any:
 
 def _meet(now: _Now, found: Any, is_needed: Array) -> tuple[Instant, Watch, Array]:
     """The instant that the search has found, or the one that is still on."""
-    fresh = Instant.empty(now.size.size, now.size.dtype)._replace(waiting=found.hits, fastest=found.fastest)
+    fresh = Instant.empty(now.size.size, now.size.dtype)._replace(
+        waiting=found.hits, fastest=found.fastest
+    )
     instant = _where(is_needed, fresh, now.instant)
     watch = _where(is_needed, found.watch, now.watch)
     return instant, watch, jnp.maximum(now.size, found.largest)
@@ -230,9 +245,9 @@ def _sampled_here(
     return jax.lax.stop_gradient(~now.is_sampled & (is_before | ~happens))
 
 
-# Events accumulate when their intervals shrink by ratios r that are alike, by this share of r and of
-# 1 - r. The solve is as good as there when they are shorter than the cube root of a rounding of the
-# time: a condition rises by their square between two events, and soon no more than a rounding.
+# Events accumulate when their intervals shrink by ratios r that are alike, by this share of r and
+# of 1 - r. The solve is as good as there when they are shorter than the cube root of a rounding of
+# the time: a condition rises by their square between two events, and soon no more than a rounding.
 ALIKE = 0.1
 
 
@@ -246,8 +261,9 @@ def _listen(
 ) -> tuple[Rhythm, Float[Array, ""], Bool[Array, ""]]:
     """The times of event k so far; where they accumulate; whether the solve is as good as there.
 
-    Intervals that shrink by the ratio r end at t + dt r / (1 - r), after infinitely many events (Zeno
-    behaviour: Zhang, Johansson, Lygeros and Sastry, Int. J. Robust Nonlinear Control 11, 2001).
+    Intervals that shrink by the ratio r end at t + dt r / (1 - r), after infinitely many events
+    (Zeno behaviour: Zhang, Johansson, Lygeros and Sastry, Int. J. Robust Nonlinear Control 11,
+    2001).
     """
     t, (t0, t1) = jax.lax.stop_gradient((t, ends))
     rhythm = now.rhythm

@@ -1,4 +1,6 @@
-"""ForwardSensitivity: the variational equations beside the solve; all derivatives with respect to few parameters at once."""
+"""ForwardSensitivity: the variational equations beside the solve; all derivatives with respect to
+few parameters at once.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +15,10 @@ from adjoint.ode.integrate import Integrator, Outcome, integrate
 from adjoint.ode.tangent_control import integrate_with_tangents, unit_of
 from adjoint.ode.vector_field import Parameters
 
-# S = d(y, samples)/d(y0, p) as columns S e_i, each the tangent in one direction:
-#
-#     dS/ds = F_y S + F_p,       dg = g_y S d(y0, p),       (y0, p)_bar = S' y_bar
-#
-# (Hairer, Norsett and Wanner, Solving ODEs I, 2nd ed., section I.14.) The sample points move their own samples only, so that
-# one column holds their derivatives.
+# S = d(y, samples)/d(y0, p) as columns S e_i, each the tangent in one direction:  dS/ds = F_y S +
+# F_p,       dg = g_y S d(y0, p),       (y0, p)_bar = S' y_bar  (Hairer, Norsett and Wanner, Solving
+# ODEs I, 2nd ed., section I.14.) The sample points move their own samples only, so that one column
+# holds their derivatives.
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,26 @@ class ForwardSensitivity:
 
     Notes
     -----
-    **Cost**: one tangent of the solve for each number in y0 and p, all in one run, whatever the number of outputs; no memory
-    of the trajectory. The one to take for few parameters and many outputs.
+    **Cost**: one tangent of the solve for each number in y0 and p, all in one run, whatever the
+    number of outputs; no memory of the trajectory. The one to take for few parameters and many
+    outputs.
 
-    The error control of the steps covers S too, in units of its own, so that S is right where y rests and limits no step. With
-    equal steps (``steps``) S is the exact derivative of the steps, as from `DiscreteAdjoint`.
+    The error control of the steps covers S too, in units of its own, so that S is right where y
+    rests and limits no step. With equal steps (``steps``) S is the exact derivative of the steps,
+    as from `DiscreteAdjoint`.
 
-    Source: E. Hairer, S. P. Norsett, G. Wanner, Solving Ordinary Differential Equations I, 2nd ed., section I.14.
+    Source: E. Hairer, S. P. Norsett, G. Wanner, Solving Ordinary Differential Equations I, 2nd ed.,
+    section I.14.
 
     Examples
     --------
     >>> import jax, jax.numpy as jnp, adjoint
     >>> decay = lambda t, y, p: -p * y
-    >>> g = lambda p: adjoint.ode_solve(decay, jnp.array(1.0), p, 0.0, 1.0, sensitivity=adjoint.ForwardSensitivity()).value
+    >>> g = lambda p: (
+    ...     adjoint.ode_solve(
+    ...         decay, jnp.array(1.0), p, 0.0, 1.0, sensitivity=adjoint.ForwardSensitivity()
+    ...     ).value
+    ... )
     >>> round(float(jax.grad(g)(jnp.array(2.0))), 4)  # -exp(-2)
     -0.1353
     """
@@ -51,7 +58,9 @@ class ForwardSensitivity:
         value, S = sensitivities(integrator, y0, p, s)
         return value, S
 
-    def pull_back(self, integrator: Integrator, S: Array, y0: Array, p: Parameters, s: Array, bars: Bars) -> Gradient:
+    def pull_back(
+        self, integrator: Integrator, S: Array, y0: Array, p: Parameters, s: Array, bars: Bars
+    ) -> Gradient:
         """S' applied to the cotangents."""
         _, unravel = ravel_pytree((y0, p.varying))
         y0_bar, varying_bar = unravel(S[:-1] @ jnp.concatenate([bars.y1, bars.samples.ravel()]))
@@ -62,7 +71,9 @@ class ForwardSensitivity:
 def sensitivities(
     integrator: Integrator, y0: Array, p: Parameters, s: Array
 ) -> tuple[tuple[Array, Array, Outcome], Float[Array, "columns+1 outputs"]]:
-    """The solve, and S' with one row for each number in (y0, p.varying) and a last one for the sample points."""
+    """The solve, and S' with one row for each number in (y0, p.varying) and a last one for the
+    sample points.
+    """
     if integrator.steps is None:
         return _controlled(integrator, y0, p, s)
     return _along(integrator, y0, p, s)

@@ -1,4 +1,6 @@
-"""The loop over steps: from s = 0 to 1, adaptive or in equal steps, sampling on the way and recording what adjoints need."""
+"""The loop over steps: from s = 0 to 1, adaptive or in equal steps, sampling on the way and
+recording what adjoints need.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +21,9 @@ from adjoint.tracing.rule import attach_derivative
 
 @dataclass(frozen=True)
 class Integrator:
-    """How dy/ds = F(s, y, p) is integrated; `steps` makes that many equal ones, without error control."""
+    """How dy/ds = F(s, y, p) is integrated; `steps` makes that many equal ones, without error
+    control.
+    """
 
     field: Any
     method: RungeKutta
@@ -39,7 +43,9 @@ class Integrator:
         return slope if self.mass is None else self.mass.rate(self.field, s, y, slope, p)
 
     def at_start(self, y0: Array, s: Array, p: Parameters) -> Float[Array, " n"]:
-        """y0, with the derivatives, up to the second, of the solution at s, which is 0: how a sample at the start moves."""
+        """y0, with the derivatives, up to the second, of the solution at s, which is 0: how a
+        sample at the start moves.
+        """
         return attach_derivative(_AtStart(self), y0, (y0, p, s), None)
 
     def constants(self, p: Any) -> list[Array]:
@@ -53,7 +59,9 @@ class Integrator:
         start, _ = self.limits.start(s[0], self.constants(p))
         return start, s[1]
 
-    def restarted(self, s: tuple[Array, Array], state: "State", p: Any) -> tuple[tuple[Array, Array], "State"]:
+    def restarted(
+        self, s: tuple[Array, Array], state: "State", p: Any
+    ) -> tuple[tuple[Array, Array], "State"]:
         """The ends of a step and its start, with the slope to the right of a jump at its start."""
         if self.limits is None or self.limits.jumps == 0:
             return s, state
@@ -66,7 +74,9 @@ class Integrator:
         return (start, s[1]), State(state.y, slope)
 
     def up_to_jump(self, s: tuple[Array, Array], p: Any) -> tuple[Any, Any]:
-        """The field, and its parameters, that stages beyond the end of the step see no further than to the next jump."""
+        """The field, and its parameters, that stages beyond the end of the step see no further than
+        to the next jump.
+        """
         if self.limits is None or self.limits.jumps == 0 or not self.method.is_implicit:
             return self.field, p
         return _UpTo(self.field), (p, self.limits.stop(s[0], self.constants(p)))
@@ -78,7 +88,9 @@ class Integrator:
         return self.method.step(field, self.tolerances, s, state.y, state.slope, p, self.mass)
 
     def step_with_moving_ends(self, s: tuple[Array, Array], state: "State", p: Any) -> Step:
-        """The same step, with derivatives with respect to s; the slope that it leaves is h times F."""
+        """The same step, with derivatives with respect to s; the slope that it leaves is h times
+        F.
+        """
         s, state = self.restarted(s, state, p)
         field, p = self.up_to_jump(s, p)
         h, of_unit_length = s[1] - s[0], (jnp.zeros_like(s[0]), jnp.ones_like(s[0]))
@@ -86,22 +98,33 @@ class Integrator:
         return stretched.step(of_unit_length, State(state.y, h * state.slope), operands)
 
     def step_to_transpose(self, s: tuple[Array, Array], state: "State", p: Parameters) -> Step:
-        """The same step in the form whose transpose is fast: mostly a loop over the stages, with one copy of the field.
+        """The same step in the form whose transpose is fast: mostly a loop over the stages, with
+        one copy of the field.
 
-        Of six copies in a row, transposed, XLA makes kernels that compute the same parts several times: differences on a grid take
-        two to three times as long. Matrix products it never computes twice, and a loop would only have to store more of them.
+        Of six copies in a row, transposed, XLA makes kernels that compute the same parts several
+        times: differences on a grid take two to three times as long. Matrix products it never
+        computes twice, and a loop would only have to store more of them.
         """
-        if self.method.is_implicit or "dot_general" in str(jax.make_jaxpr(lambda y: self.field(s[0], y, p))(state.y)):
+        if self.method.is_implicit or "dot_general" in str(
+            jax.make_jaxpr(lambda y: self.field(s[0], y, p))(state.y)
+        ):
             return self.step(s, state, p)
         s, state = self.restarted(s, state, p)
         return self.method.step_in_a_loop(self.field, s, state.y, state.slope, p)
 
     def sample(
-        self, s: tuple[Array, Array], state: "State", y1: Array, stages: Array, at: Array, p: Parameters
+        self,
+        s: tuple[Array, Array],
+        state: "State",
+        y1: Array,
+        stages: Array,
+        at: Array,
+        p: Parameters,
     ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
         """The state inside a step, and whether it could be found.
 
-        Implicit methods of order 5 come with cubics, whose error is a hundred times that of the step: they make a shorter step.
+        Implicit methods of order 5 come with cubics, whose error is a hundred times that of the
+        step: they make a shorter step.
         """
         if not self.method.is_implicit:
             return self.method.interpolate(s, state.y, y1, stages, at), jnp.array(True)
@@ -122,7 +145,9 @@ class _UpTo:
 
 @dataclass(frozen=True)
 class _Stretched:
-    """h F(s0 + sigma h, y, p), the slope in sigma: of a step of length 1 in it the true length h is a parameter."""
+    """h F(s0 + sigma h, y, p), the slope in sigma: of a step of length 1 in it the true length h is
+    a parameter.
+    """
 
     field: Any
 
@@ -132,10 +157,8 @@ class _Stretched:
 
 
 # Of the solution y(s) from y(0) = y0 near s = 0, where F stands for the rate, to first order in s:
-#
-#     dy = dy0 + s (F_y dy0 + F_p dp) + F(s, y) ds
-#
-# An expansion of y itself to second order would need F_s, which at the start may be infinite, as that of sqrt(s) is.
+# dy = dy0 + s (F_y dy0 + F_p dp) + F(s, y) ds  An expansion of y itself to second order would need
+# F_s, which at the start may be infinite, as that of sqrt(s) is.
 
 
 @dataclass(frozen=True)
@@ -147,7 +170,9 @@ class _AtStart:
     def __call__(self, y: Array, operands: Any, tangents: Any, _: None) -> Array:
         _, p, s = operands
         y0_dot, p_dot, s_dot = tangents
-        slope, slope_dot = jax.jvp(lambda y, p: self.integrator.rate(s, y, p), (y, p), (y0_dot, p_dot))
+        slope, slope_dot = jax.jvp(
+            lambda y, p: self.integrator.rate(s, y, p), (y, p), (y0_dot, p_dot)
+        )
         return y0_dot + s * slope_dot + s_dot * slope
 
 
@@ -159,7 +184,9 @@ class State(NamedTuple):
 
 
 class Record(NamedTuple):
-    """The accepted steps: their ends, of which there are count + 1, and the states at every so-manieth of them."""
+    """The accepted steps: their ends, of which there are count + 1, and the states at every
+    so-manieth of them.
+    """
 
     grid: Float[Array, " most_steps+1"]
     states: Any
@@ -167,7 +194,9 @@ class Record(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How the integration went; `stiff` counts the steps of an explicit method at its stability limit."""
+    """How the integration went; `stiff` counts the steps of an explicit method at its stability
+    limit.
+    """
 
     code: Int[Array, ""]
     accepted: Int[Array, ""]
@@ -189,18 +218,28 @@ class _Loop(NamedTuple):
     kept: Any
 
 
-# h |F_y| above which a step of an explicit method is at its stability limit: 3.3 to 3.5 on the negative axis for those of order
-# 5 (Hairer and Wanner, Solving ODEs II, 2nd ed., section IV.2).
+# h |F_y| above which a step of an explicit method is at its stability limit: 3.3 to 3.5 on the
+# negative axis for those of order 5 (Hairer and Wanner, Solving ODEs II, 2nd ed., section IV.2).
 STABILITY_LIMIT = 2.5
 
 
 def integrate(
-    integrator: Integrator, y0: Array, p: Parameters, s_of_samples: Array, spacing: int | None = None
+    integrator: Integrator,
+    y0: Array,
+    p: Parameters,
+    s_of_samples: Array,
+    spacing: int | None = None,
 ) -> tuple[Array, Array, Record | None, Outcome]:
-    """The state at s = 1, the states at the samples, and, with `spacing`, the record of the steps with every such state."""
+    """The state at s = 1, the states at the samples, and, with `spacing`, the record of the steps
+    with every such state.
+    """
     most = integrator.most_steps
     start = State(y0, integrator.field(jnp.zeros((), y0.dtype), y0, p))
-    h = first_step(integrator, start, p) if integrator.steps is None else jnp.asarray(1 / integrator.steps, y0.dtype)
+    h = (
+        first_step(integrator, start, p)
+        if integrator.steps is None
+        else jnp.asarray(1 / integrator.steps, y0.dtype)
+    )
     zero = jnp.zeros((), y0.dtype)
     count = jnp.zeros((), jnp.int32)
     grid = kept = None
@@ -211,10 +250,14 @@ def integrate(
     # Samples at the very start belong to no step.
     at_start = s_of_samples <= 0
     if s_of_samples.size:
-        first = jax.vmap(lambda s: integrator.at_start(y0, s, p))(jnp.where(at_start, s_of_samples, 0))
+        first = jax.vmap(lambda s: integrator.at_start(y0, s, p))(
+            jnp.where(at_start, s_of_samples, 0)
+        )
         samples = jnp.where(at_start[:, None], first, samples)
     sampled = jnp.sum(at_start, dtype=jnp.int32)
-    loop = _Loop(zero, h, start, count, count, count, jnp.array(False), samples, sampled, grid, kept)
+    loop = _Loop(
+        zero, h, start, count, count, count, jnp.array(False), samples, sampled, grid, kept
+    )
 
     def proceed(loop: _Loop) -> Array:
         return (loop.s < 1) & (loop.count + loop.rejected < most) & ~loop.stuck
@@ -233,12 +276,17 @@ def integrate(
     return loop.state.y, loop.samples, record, jax.lax.stop_gradient(outcome)
 
 
-def _advance(integrator: Integrator, p: Parameters, s_of_samples: Array, spacing: int | None, loop: _Loop) -> _Loop:
+def _advance(
+    integrator: Integrator, p: Parameters, s_of_samples: Array, spacing: int | None, loop: _Loop
+) -> _Loop:
     """One attempt at a step."""
     h_tried, stop = loop.h, jnp.ones_like(loop.s)
     if integrator.limits is not None:
         constants = integrator.constants(p)
-        h_tried, stop = integrator.limits.capped(loop.h, constants), integrator.limits.stop(loop.s, constants)
+        h_tried, stop = (
+            integrator.limits.capped(loop.h, constants),
+            integrator.limits.stop(loop.s, constants),
+        )
     # The last step ends at the stop; one that would leave a sliver is stretched.
     is_last = loop.s + 1.01 * h_tried >= stop
     s1 = jnp.where(is_last, stop, loop.s + h_tried)
@@ -251,7 +299,9 @@ def _advance(integrator: Integrator, p: Parameters, s_of_samples: Array, spacing
     if spacing is not None:
         # What a rejected step writes is overwritten by the next one.
         grid = grid.at[loop.count + 1].set(s1)
-        kept = jax.tree.map(lambda all, new: all.at[loop.count // spacing].set(new), kept, _every(spacing, loop))
+        kept = jax.tree.map(
+            lambda all, new: all.at[loop.count // spacing].set(new), kept, _every(spacing, loop)
+        )
     samples, sampled, found = _sample(integrator, p, s_of_samples, s, step, keep, loop)
     # A step that cannot be sampled is made anew, shorter; so are its samples.
     keep, h = keep & found, jnp.where(found, h, h_tried / 2)
@@ -259,7 +309,9 @@ def _advance(integrator: Integrator, p: Parameters, s_of_samples: Array, spacing
         # A step that was cut short says nothing against the size that was planned.
         h = jnp.where(keep & is_last, jnp.maximum(h, h_tried), h)
     sampled = jnp.where(found, sampled, loop.sampled)
-    state = jax.tree.map(lambda new, old: jnp.where(keep, new, old), State(step.y, step.slope), loop.state)
+    state = jax.tree.map(
+        lambda new, old: jnp.where(keep, new, old), State(step.y, step.slope), loop.state
+    )
     stuck = ~keep & is_nothing(h, loop.s)
     if integrator.steps is not None:
         stuck = ~step.converged | ~found | ~jnp.all(jnp.isfinite(state.y))
@@ -279,7 +331,9 @@ def _advance(integrator: Integrator, p: Parameters, s_of_samples: Array, spacing
 
 
 def _every(spacing: int, loop: _Loop) -> Any:
-    """The state to write into its slot: the one that is there already, but for every so-manieth step."""
+    """The state to write into its slot: the one that is there already, but for every so-manieth
+    step.
+    """
     if spacing == 1:
         return loop.state
     is_kept = loop.count % spacing == 0
@@ -296,7 +350,9 @@ def _sample(
     keep: Array,
     loop: _Loop,
 ) -> tuple[Array, Array, Array]:
-    """Fill in the samples inside this step, if it is kept; how many there are now, and whether all could be found."""
+    """Fill in the samples inside this step, if it is kept; how many there are now, and whether all
+    could be found.
+    """
     last = s_of_samples.size
     if last == 0:
         return loop.samples, loop.sampled, jnp.array(True)
@@ -316,13 +372,23 @@ def _sample(
 def while_rarely(proceed: Callable[[Any], Array], body: Callable[[Any], Any], start: Any) -> Any:
     """`jax.lax.while_loop` for what mostly takes no turn.
 
-    Of a body that is the same in every turn, as that of a single sample, XLA computes all it can ahead of the loop, wanted or not.
+    Of a body that is the same in every turn, as that of a single sample, XLA computes all it can
+    ahead of the loop, wanted or not.
     """
-    return loops.cond(proceed(start), lambda start: loops.while_loop(proceed, body, start), lambda start: start, start)
+    return loops.cond(
+        proceed(start),
+        lambda start: loops.while_loop(proceed, body, start),
+        lambda start: start,
+        start,
+    )
 
 
-def judge(integrator: Integrator, y: Array, step: Step, h: Array, h_tried: Array) -> tuple[Array, Array]:
-    """Whether a step is kept, and the size of the next one: the elementary controller, which diffrax has as its default."""
+def judge(
+    integrator: Integrator, y: Array, step: Step, h: Array, h_tried: Array
+) -> tuple[Array, Array]:
+    """Whether a step is kept, and the size of the next one: the elementary controller, which
+    diffrax has as its default.
+    """
     if integrator.steps is not None:
         return jnp.array(True), h_tried
     error = integrator.tolerances.scaled(*jax.lax.stop_gradient((step.error, y, step.y)))
@@ -331,13 +397,17 @@ def judge(integrator: Integrator, y: Array, step: Step, h: Array, h_tried: Array
 
 
 def is_nothing(h: Array, s: Array) -> Array:
-    """Whether a step is so small that s + h is mostly rounding (Hairer and Wanner's codes stop there, too)."""
+    """Whether a step is so small that s + h is mostly rounding (Hairer and Wanner's codes stop
+    there, too).
+    """
     precision = jnp.finfo(h.dtype)
     return h <= jnp.maximum(10 * precision.eps * s, precision.tiny**0.5)
 
 
 def accept(error: Array, order: int, h: Array) -> tuple[Array, Array]:
-    """A step with this error, in units of the tolerance, is kept if it is at most 1; factors 0.2 to 10 from step to step."""
+    """A step with this error, in units of the tolerance, is kept if it is at most 1; factors 0.2 to
+    10 from step to step.
+    """
     error = jnp.where(jnp.isfinite(error), error, jnp.inf)
     keep = error < 1
     factor = 0.9 * error ** (-1 / order)
@@ -346,10 +416,13 @@ def accept(error: Array, order: int, h: Array) -> tuple[Array, Array]:
 
 
 def first_step(integrator: Integrator, start: State, p: Parameters) -> Float[Array, ""]:
-    """The size of the first step: Hairer, Norsett and Wanner, Solving ODEs I, 2nd ed., section II.4."""
+    """The size of the first step: Hairer, Norsett and Wanner, Solving ODEs I, 2nd ed., section
+    II.4.
+    """
     (y, slope), p = jax.lax.stop_gradient((start, p))
     if integrator.mass is not None:
-        # A tiny share of the interval; slopes are no rates here, and the controller soon finds the size.
+        # A tiny share of the interval; slopes are no rates here, and the controller soon finds the
+        # size.
         return jnp.asarray(1e-6, y.dtype)
     scaled, order = integrator.tolerances.scaled, integrator.method.order
     size, rate = scaled(y, y), scaled(slope, y)

@@ -1,13 +1,16 @@
 """Times at which the right-hand side jumps, and a largest step: where steps must end.
 
-With tau_1 <= ... <= tau_m the jumps between t0 and t1, s in [0, 1] runs through time piecewise linearly,
+With tau_1 <= ... <= tau_m the jumps between t0 and t1, s in [0, 1] runs through time piecewise
+linearly,
 
-    t(s) = tau_i + (s - sigma_i) (tau_(i+1) - tau_i) / (sigma_(i+1) - sigma_i),     sigma_i = (tau_i - t0) / (t1 - t0)
+    t(s) = tau_i + (s - sigma_i) (tau_(i+1) - tau_i) / (sigma_(i+1) - sigma_i),     sigma_i = (tau_i
+    - t0) / (t1 - t0)
 
-with sigma_i held constant. The values are those of t0 + s (t1 - t0), but a jump stands still in s while its time moves: the
-equation dy/ds = t'(s) f is smooth in tau, and its derivatives are those of the solution, the difference of the slopes at the
-jump included: dy(tau+) / dtau = f(tau-) - f(tau+) (Galan, Feehery and Barton, Appl. Numer. Math. 31, 1999, section 3).
-A step ends at each sigma_i, from the left; the next one starts right after it, with the slope there.
+with sigma_i held constant. The values are those of t0 + s (t1 - t0), but a jump stands still in s
+while its time moves: the equation dy/ds = t'(s) f is smooth in tau, and its derivatives are those
+of the solution, the difference of the slopes at the jump included: dy(tau+) / dtau = f(tau-) -
+f(tau+) (Galan, Feehery and Barton, Appl. Numer. Math. 31, 1999, section 3). A step ends at each
+sigma_i, from the left; the next one starts right after it, with the slope there.
 """
 
 from dataclasses import dataclass
@@ -19,14 +22,14 @@ from jaxtyping import Array, Bool, Float
 
 from adjoint.inputs import refuse
 
-# f is evaluated at least so many roundings of the larger end of time inside of each interval between jumps, so that a switch
-# computed from t and a jump falls on the side it is meant to.
+# f is evaluated at least so many roundings of the larger end of time inside of each interval
+# between jumps, so that a switch computed from t and a jump falls on the side it is meant to.
 ROUNDINGS = 8.0
 
 
 class Knots(NamedTuple):
-    """The jumps in order: their times, which may have derivatives, their shares of t1 - t0, which have none, and how close in time
-    f may come to them.
+    """The jumps in order: their times, which may have derivatives, their shares of t1 - t0, which
+    have none, and how close in time f may come to them.
     """
 
     times: Float[Array, " jumps"]
@@ -75,7 +78,10 @@ def time_and_rate(s: Array, knots: Knots, t0: Array, t1: Array) -> tuple[Array, 
     # A shift, so that the derivative of t stays.
     value = jax.lax.stop_gradient(t)
     middle = (first + last) / 2
-    least, most = jnp.minimum(first + knots.margin, middle), jnp.maximum(last - knots.margin, middle)
+    least, most = (
+        jnp.minimum(first + knots.margin, middle),
+        jnp.maximum(last - knots.margin, middle),
+    )
     clipped = jnp.clip(value, least, most)
     return t + (clipped - value), inside.rate
 
@@ -91,8 +97,8 @@ def share_of(t: Array, knots: Knots, t0: Array, t1: Array) -> Array:
 class Limits:
     """Where steps end at the latest: how many jumps there are, and whether there is a largest step.
 
-    The last of the parameters that have no derivative are how close f may come to a jump, the largest step as a share, and the
-    shares of the jumps.
+    The last of the parameters that have no derivative are how close f may come to a jump, the
+    largest step as a share, and the shares of the jumps.
     """
 
     jumps: int
@@ -111,7 +117,9 @@ class Limits:
         return [*constants[:-3], roundings * constants[-3], *constants[-2:]]
 
     def capped(self, h: Array, constants: list[Array]) -> Array:
-        """A step of at most the largest length; the last one before a stop may be stretched by a hundredth."""
+        """A step of at most the largest length; the last one before a stop may be stretched by a
+        hundredth.
+        """
         return jnp.minimum(h, self.longest(constants) / 1.01) if self.has_longest else h
 
     def stop(self, s: Array, constants: list[Array]) -> Array:
@@ -127,17 +135,31 @@ class Limits:
         return jnp.where(is_jump, jnp.nextafter(s, jnp.ones_like(s)), s), is_jump
 
 
-def require_jumps(jumps: Any, max_step: float | None, steps: int | None, dtype: Any) -> Array | None:
+def require_jumps(
+    jumps: Any, max_step: float | None, steps: int | None, dtype: Any
+) -> Array | None:
     """The times of jumps as an array; refuses what is none, and a largest step that is none."""
     if max_step is not None and (isinstance(max_step, jax.Array) or not max_step > 0):
-        refuse("ode_solve", f"max_step = {max_step!r}", "a positive number", "It must be known when tracing.")
+        refuse(
+            "ode_solve",
+            f"max_step = {max_step!r}",
+            "a positive number",
+            "It must be known when tracing.",
+        )
     if steps is not None and not (jumps is None and max_step is None):
         given, remedy = "steps with jumps or max_step", "Leave steps out, or solve up to each jump."
         refuse("ode_solve", given, "steps under error control", remedy)
     if jumps is None:
         return None
     if not isinstance(jumps, jax.Array):
-        jumps = jnp.stack([jnp.asarray(t, dtype) for t in jumps]) if len(jumps) else jnp.zeros(0, dtype)
+        jumps = (
+            jnp.stack([jnp.asarray(t, dtype) for t in jumps]) if len(jumps) else jnp.zeros(0, dtype)
+        )
     if jumps.ndim != 1:
-        refuse("ode_solve", f"jumps of shape {jumps.shape}", "a list of times", "Pass a one-dimensional array.")
+        refuse(
+            "ode_solve",
+            f"jumps of shape {jumps.shape}",
+            "a list of times",
+            "Pass a one-dimensional array.",
+        )
     return jumps.astype(dtype) if jumps.size else None

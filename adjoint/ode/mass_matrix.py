@@ -1,6 +1,8 @@
-"""M y' = f(t, y, p) with a constant M, singular or not: differential-algebraic equations of index 1.
+"""M y' = f(t, y, p) with a constant M, singular or not: differential-algebraic equations of index
+1.
 
-With N a basis of the left null space of M the equations are M y' = f and N' f = 0; index 1 means that M + N N' f_y is regular.
+With N a basis of the left null space of M the equations are M y' = f and N' f = 0; index 1 means
+that M + N N' f_y is regular.
 """
 
 from dataclasses import dataclass
@@ -31,15 +33,26 @@ class MassMatrix:
     def of(cls, where: str, mass_matrix: Any, n: int, dtype: Any) -> "MassMatrix":
         """The mass matrix for n unknowns; refuses what is none."""
         if isinstance(mass_matrix, jax.core.Tracer):
-            refuse(where, "a traced mass_matrix", "a constant array", "Divide by a mass that is a parameter, inside f.")
+            refuse(
+                where,
+                "a traced mass_matrix",
+                "a constant array",
+                "Divide by a mass that is a parameter, inside f.",
+            )
         array = np.ascontiguousarray(mass_matrix, dtype)
         if array.shape != (n, n):
             refuse(
-                where, f"mass_matrix of shape {array.shape}", f"({n}, {n})", "One row and column for each number of y."
+                where,
+                f"mass_matrix of shape {array.shape}",
+                f"({n}, {n})",
+                "One row and column for each number of y.",
             )
         if not np.all(np.isfinite(array)) or not np.any(array):
             refuse(
-                where, "mass_matrix with NaN or of zeros only", "rates in at least one equation", "Take root instead."
+                where,
+                "mass_matrix with NaN or of zeros only",
+                "rates in at least one equation",
+                "Take root instead.",
             )
         return cls(array.tobytes(), n, str(array.dtype))
 
@@ -59,7 +72,9 @@ class MassMatrix:
     def is_singular(self) -> bool:
         return bool(np.any(self.constraints))
 
-    def rate(self, field: Any, s: Array, y: Array, slope: Array, p: Parameters) -> Float[Array, " n"]:
+    def rate(
+        self, field: Any, s: Array, y: Array, slope: Array, p: Parameters
+    ) -> Float[Array, " n"]:
         """y' where M y' = slope, and where N' F(s, y) stays zero."""
         F_s, F_y = jax.jacfwd(lambda s, y: field(s, y, p), argnums=(0, 1))(s, y)
         P = jnp.asarray(self.constraints, y.dtype)

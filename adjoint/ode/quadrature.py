@@ -1,7 +1,9 @@
-"""One step of the adjoint equation together with the integral of F_p' lam over it, which is the step's part of p_bar.
+"""One step of the adjoint equation together with the integral of F_p' lam over it, which is the
+step's part of p_bar.
 
-One pull at a stage gives both F_y' lam, of which the step is made, and F_p' lam, whose sum with the weights of the Runge-Kutta
-method is the integral: the quadrature of an explicit step costs no evaluation of its own.
+One pull at a stage gives both F_y' lam, of which the step is made, and F_p' lam, whose sum with the
+weights of the Runge-Kutta method is the integral: the quadrature of an explicit step costs no
+evaluation of its own.
 """
 
 from collections.abc import Callable
@@ -28,7 +30,9 @@ class Field(Protocol):
         """What `with_parameters` needs of the solution at these s."""
         ...
 
-    def with_parameters(self, s: Array, lam: Array, u: Array, along: Any) -> tuple[Array, list[Array]]:
+    def with_parameters(
+        self, s: Array, lam: Array, u: Array, along: Any
+    ) -> tuple[Array, list[Array]]:
         """The slope at s, and F_p' lam."""
         ...
 
@@ -43,12 +47,14 @@ class AdjointStep(NamedTuple):
     converged: Bool[Array, ""]
 
 
-# A step of the adjoint with its quadrature: (backward, (start, end), lam, along) -> AdjointStep. A step goes back, so that
-# its h is negative and the integral is minus the sum of h b_i F_p' lam_i.
+# A step of the adjoint with its quadrature: (backward, (start, end), lam, along) -> AdjointStep. A
+# step goes back, so that its h is negative and the integral is minus the sum of h b_i F_p' lam_i.
 Rule = Callable[[Integrator, tuple[Array, Array], Array, Any], AdjointStep]
 
 
-def rule_of_stages(backward: Integrator, s: tuple[Array, Array], lam: Array, along: Any) -> AdjointStep:
+def rule_of_stages(
+    backward: Integrator, s: tuple[Array, Array], lam: Array, along: Any
+) -> AdjointStep:
     """The integral and its error by the weights of the Runge-Kutta method at its own stages."""
     return _by_stages(backward, s, lam, along)[0]
 
@@ -62,15 +68,18 @@ def _by_stages(
     return _explicit(backward, s, lam, along)
 
 
-# Up to so many numbers, 8 MiB in double precision, F_p' lam is kept at all nodes and summed at once, which is faster: otherwise
-# it is computed once for each sum. Beyond, sums are made on the way.
+# Up to so many numbers, 8 MiB in double precision, F_p' lam is kept at all nodes and summed at
+# once, which is faster: otherwise it is computed once for each sum. Beyond, sums are made on the
+# way.
 FEW = 2**20
 
 
 def _explicit(
     backward: Integrator, s: tuple[Array, Array], lam: Array, along: Any
 ) -> tuple[AdjointStep, Float[Array, "stages n"]]:
-    """By one copy of the field, in a loop: of six copies in a row XLA makes kernels that compute the same parts several times."""
+    """By one copy of the field, in a loop: of six copies in a row XLA makes kernels that compute
+    the same parts several times.
+    """
     tableau, h, dtype = backward.method.tableau, s[1] - s[0], lam.dtype
     a, c = _full_tableau(tableau)
     at = s[0] + jnp.asarray(c, dtype) * h
@@ -102,7 +111,9 @@ def _implicit(
     step = backward.step_with_moving_ends(s, State(lam, backward.field(s[0], lam, along)), along)
     a, c = _full_tableau(tableau)
     at, stages = s[0] + jnp.asarray(c, dtype) * h, lam[None, :] + weighted(a, step.stages)
-    integral, error = _sums_at(backward, at, -h * jnp.asarray(_weights(tableau), dtype), stages, along)
+    integral, error = _sums_at(
+        backward, at, -h * jnp.asarray(_weights(tableau), dtype), stages, along
+    )
     return AdjointStep(step.y, step.error, integral, error, step.converged), step.stages
 
 
@@ -127,7 +138,9 @@ def _are_few(backward: Integrator, s: Array, lam: Array, u: Array, along: Any) -
     return size * backward.method.tableau.num_stages <= FEW
 
 
-def _zeros(backward: Integrator, s: Array, lam: Array, u: Array, along: Any, count: int) -> list[list[Array]]:
+def _zeros(
+    backward: Integrator, s: Array, lam: Array, u: Array, along: Any, count: int
+) -> list[list[Array]]:
     """So many sums of F_p' lam before the first term."""
     _, rates = jax.eval_shape(lambda: backward.field.with_parameters(s, lam, u, along))
     return [[jnp.zeros(rate.shape, rate.dtype) for rate in rates] for _ in range(count)]
@@ -147,7 +160,11 @@ def _sums(weights: Float[Array, "sums nodes"], rates: list[Array]) -> list[list[
 
 
 def _sums_at(
-    backward: Integrator, s: Array, weights: Float[Array, "sums nodes"], lam: Float[Array, "nodes n"], along: Any
+    backward: Integrator,
+    s: Array,
+    weights: Float[Array, "sums nodes"],
+    lam: Float[Array, "nodes n"],
+    along: Any,
 ) -> list[list[Array]]:
     """The same, with F_p' lam at each of s."""
     u = backward.field.solution(s, along)
@@ -166,16 +183,21 @@ def _sums_at(
     return loops.scan(add, zeros, (weights.T, s, lam, u))[0]
 
 
-# Nodes (those not negative) and weights on [-1, 1] of the rule with 7 points: Kronrod, Nodes and Weights of Quadrature
-# Formulas, 1965.
+# Nodes (those not negative) and weights on [-1, 1] of the rule with 7 points: Kronrod, Nodes and
+# Weights of Quadrature Formulas, 1965.
 KRONROD_NODES = np.array([0.0, 0.4342437493468026, 0.7745966692414834, 0.9604912687080202])
-KRONROD_WEIGHTS = np.array([0.4509165386584741, 0.4013974147759622, 0.2684880898683334, 0.1046562260264673])
+KRONROD_WEIGHTS = np.array(
+    [0.4509165386584741, 0.4013974147759622, 0.2684880898683334, 0.1046562260264673]
+)
 
 
-def rule_of_gauss(backward: Integrator, s: tuple[Array, Array], lam: Array, along: Any) -> AdjointStep:
+def rule_of_gauss(
+    backward: Integrator, s: tuple[Array, Array], lam: Array, along: Any
+) -> AdjointStep:
     """The integral by 7 points on the interpolant of lam, and its error.
 
-    The error is the difference to the rule of the stages, which does not use the interpolant: for a stiff step that may be poor.
+    The error is the difference to the rule of the stages, which does not use the interpolant: for a
+    stiff step that may be poor.
     """
     step, k = _by_stages(backward, s, lam, along)
     nodes = np.concatenate([-KRONROD_NODES[:0:-1], KRONROD_NODES])
@@ -186,5 +208,7 @@ def rule_of_gauss(backward: Integrator, s: tuple[Array, Array], lam: Array, alon
     (integral,) = _sums_at(backward, at, -h * jnp.asarray(weights[None], lam.dtype), inside, along)
     return step._replace(
         integral=integral,
-        integral_error=[new - of_stages for new, of_stages in zip(integral, step.integral, strict=True)],
+        integral_error=[
+            new - of_stages for new, of_stages in zip(integral, step.integral, strict=True)
+        ],
     )

@@ -1,4 +1,6 @@
-"""recurrence: x[k+1] = f(k, x[k], p), its last state and costs along the way, with gradients in bounded memory."""
+"""recurrence: x[k+1] = f(k, x[k], p), its last state and costs along the way, with gradients in
+bounded memory.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +12,14 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
-from adjoint.inputs import all_finite, none_is_nan, refuse, require_mode, takes_jax_functions, warn_if_cut
+from adjoint.inputs import (
+    all_finite,
+    none_is_nan,
+    refuse,
+    require_mode,
+    takes_jax_functions,
+    warn_if_cut,
+)
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
 from adjoint.ode.vector_field import Parameters, VectorField
 from adjoint.solution import Solution, Status, first_failure, poison
@@ -19,11 +28,9 @@ from adjoint.tracing.programs import Static, compiled
 from adjoint.tracing.rule import forward_only, instantiate, with_forward_mode
 from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
-# The rule, with the costs as further states of x:
-#
-#     lam[N] = x_bar,   lam[k] = (df/dx)(k, x[k])' lam[k+1],   p_bar = sum (df/dp)(k, x[k])' lam[k+1]
-#
-# (Strang, Computational Science and Engineering, 2007, section 8.7; Griewank and Walther, Evaluating Derivatives, 2nd ed., ch. 12.)
+# The rule, with the costs as further states of x:  lam[N] = x_bar,   lam[k] = (df/dx)(k, x[k])'
+# lam[k+1],   p_bar = sum (df/dp)(k, x[k])' lam[k+1]  (Strang, Computational Science and
+# Engineering, 2007, section 8.7; Griewank and Walther, Evaluating Derivatives, 2nd ed., ch. 12.)
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,9 @@ def _recur(plan: _Plan, x0: Array, varying: list[Array], constant: list[Array]) 
     return loops.fori_loop(0, plan.steps, lambda k, x: plan.advance(k, x, p), x0)
 
 
-def _recur_fwd(plan: _Plan, x0: Array, varying: list[Array], constant: list[Array]) -> tuple[Array, Any]:
+def _recur_fwd(
+    plan: _Plan, x0: Array, varying: list[Array], constant: list[Array]
+) -> tuple[Array, Any]:
     p, spacing = Parameters(varying, constant), plan.schedule.spacing
 
     def advance(k: Array, carry: Any) -> Any:
@@ -69,9 +78,13 @@ def _recur_bwd(plan: _Plan, residuals: Any, x_bar: Array) -> tuple[Array, list[A
         return plan.advance(k, x, p)
 
     def pull(k: Array, x: Array, lam: _Sweep) -> _Sweep:
-        _, adjoint = jax.vjp(lambda x, varying: plan.advance(k, x, Parameters(varying, p.constant)), x, p.varying)
+        _, adjoint = jax.vjp(
+            lambda x, varying: plan.advance(k, x, Parameters(varying, p.constant)), x, p.varying
+        )
         x_bar, varying_bar = adjoint(lam.x)
-        return _Sweep(x_bar, [total + new for total, new in zip(lam.varying, varying_bar, strict=True)])
+        return _Sweep(
+            x_bar, [total + new for total, new in zip(lam.varying, varying_bar, strict=True)]
+        )
 
     lam = _Sweep(x_bar, [jnp.zeros_like(v) for v in p.varying])
     lam = sweep_back(plan.schedule, advance, pull, kept, plan.steps, lam)
@@ -112,7 +125,8 @@ def recurrence(
     checkpoints: int | None = None,
     mode: Literal["reverse", "both"] = "reverse",
 ) -> Solution[Any]:
-    """Repeat x[k+1] = f(k, x[k], p) for k = 0 to steps - 1, with gradients that need not store every state.
+    """Repeat x[k+1] = f(k, x[k], p) for k = 0 to steps - 1, with gradients that need not store
+    every state.
 
     Parameters
     ----------
@@ -127,15 +141,18 @@ def recurrence(
     running_cost
         g(k, x, p), summed over x[0] to x[steps - 1].
     checkpoints
-        How many states may be stored at once. None: all where they fit into 64 MiB, else about 2 sqrt(steps) of them, each
-        step being repeated once. A small number is kept by a binomial schedule, which repeats steps more often.
+        How many states may be stored at once. None: all where they fit into 64 MiB, else about 2
+        sqrt(steps) of them, each step being repeated once. A small number is kept by a binomial
+        schedule, which repeats steps more often.
     mode
-        Deprecated and without effect, to be removed after one release: derivatives are there in both modes.
+        Deprecated and without effect, to be removed after one release: derivatives are there in
+        both modes.
 
     Returns
     -------
     solution
-        `Solution` with ``value`` x[steps], or with a running cost the pair (x[steps], its sum); ``status``; no ``stats``.
+        `Solution` with ``value`` x[steps], or with a running cost the pair (x[steps], its sum);
+        ``status``; no ``stats``.
 
     Raises
     ------
@@ -144,11 +161,13 @@ def recurrence(
 
     Notes
     -----
-    **Derivative**: lam[k] = (df/dx)' lam[k+1] backwards through the states, p_bar = sum of (df/dp)' lam[k+1]; with respect to
-    x0, p and whatever f closes over. Every schedule takes the same steps in the same order. In forward mode
-    x_dot[k+1] = (df/dx) x_dot[k] + (df/dp) p_dot. Hessians by `jax.jacfwd` of the gradient; reverse over reverse is refused.
+    **Derivative**: lam[k] = (df/dx)' lam[k+1] backwards through the states, p_bar = sum of (df/dp)'
+    lam[k+1]; with respect to x0, p and whatever f closes over. Every schedule takes the same steps
+    in the same order. In forward mode x_dot[k+1] = (df/dx) x_dot[k] + (df/dp) p_dot. Hessians by
+    `jax.jacfwd` of the gradient; reverse over reverse is refused.
 
-    **Status**: `DIVERGED` when a number is not finite at the end, `NONFINITE_INPUT` when one is not at the start.
+    **Status**: `DIVERGED` when a number is not finite at the end, `NONFINITE_INPUT` when one is not
+    at the start.
 
     **Cost**: for a gradient 2 to 4 times the steps, and the memory of the checkpoints.
 
@@ -157,17 +176,28 @@ def recurrence(
     Examples
     --------
     >>> import jax, jax.numpy as jnp, adjoint
-    >>> balance = lambda rate: adjoint.recurrence(lambda k, x, r: (1 + r) * x, jnp.array(100.0), rate, 10).value
+    >>> balance = lambda rate: (
+    ...     adjoint.recurrence(lambda k, x, r: (1 + r) * x, jnp.array(100.0), rate, 10).value
+    ... )
     >>> round(float(balance(0.05)), 2), round(float(jax.grad(balance)(0.05)), 2)  # 1000 * 1.05**9
     (162.89, 1551.33)
     """
     _check(steps, checkpoints, mode)
     warn_if_cut("recurrence", x0=x0, p=p)
-    x0, p = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), x0), jax.tree.map(jnp.asarray, p)
+    x0, p = (
+        jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), x0),
+        jax.tree.map(jnp.asarray, p),
+    )
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(x0)}
     if len(dtypes) != 1 or not all(jnp.issubdtype(d, jnp.inexact) for d in dtypes):
         names = " and ".join(sorted(str(d) for d in dtypes)) or "no arrays"
-        refuse("recurrence", f"x0 with {names}", "floating-point arrays of one dtype", "Convert them.", TypeError)
+        refuse(
+            "recurrence",
+            f"x0 with {names}",
+            "floating-point arrays of one dtype",
+            "Convert them.",
+            TypeError,
+        )
     _require_same("f", jax.eval_shape(lambda *a: f(*a), 0, x0, p), x0)
     (f, cost), (_, x0, p), _ = trace_at_door((f, running_cost), (jnp.zeros((), jnp.int32), x0, p))
     return compiled(_repeat, Static((steps, checkpoints)), f, cost, x0, p)
@@ -181,7 +211,9 @@ def _repeat(
     costs, unravel_costs = jnp.zeros(0, flat.dtype), None
     if running_cost is not None:
         like = jax.eval_shape(running_cost, jnp.zeros((), jnp.int32), x0, p)
-        costs, unravel_costs = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, flat.dtype), like))
+        costs, unravel_costs = ravel_pytree(
+            jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, flat.dtype), like)
+        )
 
     def advance(k: Array, z: Array, p: PyTree, known: list[list[Any]]) -> Array:
         x = unravel(z[: flat.size])
@@ -202,7 +234,9 @@ def _repeat(
     z = poison(z, code == 0)
     x = unravel(z[: flat.size])
     value = x if unravel_costs is None else (x, unravel_costs(z[flat.size :]))
-    return Solution(value, Status(code), {}, f"recurrence of {steps} steps ({flat.size} states, {flat.dtype})")
+    return Solution(
+        value, Status(code), {}, f"recurrence of {steps} steps ({flat.size} states, {flat.dtype})"
+    )
 
 
 def _code(start: Array, p: Parameters, end: Array) -> Array:
@@ -215,7 +249,12 @@ def _code(start: Array, p: Parameters, end: Array) -> Array:
 
 def _check(steps: int, checkpoints: int | None, mode: str) -> None:
     if not isinstance(steps, int) or steps < 0:
-        refuse("recurrence", f"steps = {steps!r}", "an integer of at least 0", "It must be known when tracing.")
+        refuse(
+            "recurrence",
+            f"steps = {steps!r}",
+            "an integer of at least 0",
+            "It must be known when tracing.",
+        )
     require_checkpoints("recurrence", checkpoints)
     require_mode("recurrence", mode)
 

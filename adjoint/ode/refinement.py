@@ -1,13 +1,16 @@
-"""A'x = b by the factors of a matrix close to A: for the transposes of stages, whose matrices differ little within a step.
+"""A'x = b by the factors of a matrix close to A: for the transposes of stages, whose matrices
+differ little within a step.
 
-Each refinement x <- x + A_0'^-1 (b - A'x) makes the error smaller by |1 - A_0'^-1 A'|, in n^2 operations where factors of A take
-n^3. That a change is small tells nothing: factors that are far too large make small changes. What tells is the backward error
+Each refinement x <- x + A_0'^-1 (b - A'x) makes the error smaller by |1 - A_0'^-1 A'|, in n^2
+operations where factors of A take n^3. That a change is small tells nothing: factors that are far
+too large make small changes. What tells is the backward error
 
     max_i |b - A'x|_i / (|A'| |x| + |b|)_i
 
-the share by which entries of A and b have to be changed for x to be their exact solution (W. Oettli, W. Prager, Numer. Math. 6,
-1964; N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., SIAM, 2002, sections 7.2 and 12.2). Where it is the
-rounding of the entries, no factors could do better; where it does not get there soon, A has factors of its own.
+the share by which entries of A and b have to be changed for x to be their exact solution (W.
+Oettli, W. Prager, Numer. Math. 6, 1964; N. J. Higham, Accuracy and Stability of Numerical
+Algorithms, 2nd ed., SIAM, 2002, sections 7.2 and 12.2). Where it is the rounding of the entries, no
+factors could do better; where it does not get there soon, A has factors of its own.
 """
 
 from typing import Any
@@ -20,15 +23,20 @@ from adjoint.tracing import loops
 
 # As many times the rounding of the entries may the backward error be.
 ROUNDING = 4
-# A refinement that leaves more than this share of the backward error does not pay; mostly three or four leave rounding.
+# A refinement that leaves more than this share of the backward error does not pay; mostly three or
+# four leave rounding.
 SLOW, MOST_REFINEMENTS = 0.5, 20
 
 
-def solve_by_nearby_factors(A: Float[Array, "n n"], b: Float[Array, " n"], factors: Any) -> Float[Array, " n"]:
-    """x with A x = b, differentiable by A and b; `factors` are what `lu_factor` makes of a matrix close to A.
+def solve_by_nearby_factors(
+    A: Float[Array, "n n"], b: Float[Array, " n"], factors: Any
+) -> Float[Array, " n"]:
+    """x with A x = b, differentiable by A and b; `factors` are what `lu_factor` makes of a matrix
+    close to A.
 
-    They serve in the transposed system of reverse mode, where each A meets one right-hand side. The directions of forward mode
-    share the factors of A, and so do those of `vmap`, under which the two ways would both be gone.
+    They serve in the transposed system of reverse mode, where each A meets one right-hand side. The
+    directions of forward mode share the factors of A, and so do those of `vmap`, under which the
+    two ways would both be gone.
     """
 
     def forward(_: Any, b: Array) -> Array:
@@ -58,8 +66,12 @@ def _(_: int, is_batched: Any, A: Array, lu: Array, pivots: Array, b: Array) -> 
     return jax.vmap(_by_its_own, axes)(A, b), True
 
 
-def refine(A: Float[Array, "n n"], factors: Any, b: Float[Array, " n"]) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
-    """x with A'x = b by the factors of a matrix close to A, and whether its backward error is rounding."""
+def refine(
+    A: Float[Array, "n n"], factors: Any, b: Float[Array, " n"]
+) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
+    """x with A'x = b by the factors of a matrix close to A, and whether its backward error is
+    rounding.
+    """
     size, enough = jnp.abs(A), ROUNDING * jnp.finfo(b.dtype).eps
 
     def measured(x: Array) -> tuple[Array, Array]:

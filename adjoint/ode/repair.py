@@ -1,7 +1,9 @@
-"""The gradient of a discrete solve with an estimate of its own error; where that is large, the steps are made better.
+"""The gradient of a discrete solve with an estimate of its own error; where that is large, the
+steps are made better.
 
-Steps that suit the solution need not suit its derivatives: at rest, from zero, in a component that rests beside one that moves,
-with controls at zero. The exact gradient of such steps is no gradient of the solution (`error_estimate.py`).
+Steps that suit the solution need not suit its derivatives: at rest, from zero, in a component that
+rests beside one that moves, with controls at zero. The exact gradient of such steps is no gradient
+of the solution (`error_estimate.py`).
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +15,15 @@ from jaxtyping import Array, Float
 from adjoint.ode.checkpoints import Schedule, sweep_back
 from adjoint.ode.error_estimate import ENOUGH, ENOUGH_DIGITS, Sizes, shares
 from adjoint.ode.integrate import Integrator, Record, State
-from adjoint.ode.step_adjoint import Bars, Gradient, LinearizedStep, Sweep, add, finish_at_start, start_of_sweep
+from adjoint.ode.step_adjoint import (
+    Bars,
+    Gradient,
+    LinearizedStep,
+    Sweep,
+    add,
+    finish_at_start,
+    start_of_sweep,
+)
 from adjoint.ode.tangent_control import Grid, grid_for_tangents
 from adjoint.ode.vector_field import Parameters
 from adjoint.tracing import loops
@@ -29,7 +39,13 @@ class Estimated(NamedTuple):
 
 
 def estimated_sweep(
-    schedule: Schedule, integrator: Integrator, record: Record, y0: Array, p: Parameters, s: Array, bars: Bars
+    schedule: Schedule,
+    integrator: Integrator,
+    record: Record,
+    y0: Array,
+    p: Parameters,
+    s: Array,
+    bars: Bars,
 ) -> tuple[Gradient, Float[Array, ""], list[Array]]:
     """The gradient of the steps, and its errors as shares of it: by y0, and by each array of p."""
 
@@ -65,7 +81,9 @@ def estimated_sweep(
 
 
 class _Attempt(NamedTuple):
-    """A gradient with its errors, from the steps of `record`; the best one so far, and that of the last grid."""
+    """A gradient with its errors, from the steps of `record`; the best one so far, and that of the
+    last grid.
+    """
 
     record: Record
     gradient: Gradient
@@ -80,21 +98,32 @@ MOST_HALVINGS = 12
 
 
 def repaired(
-    schedule: Schedule, integrator: Integrator, record: Record, y0: Array, p: Parameters, s: Array, bars: Bars
+    schedule: Schedule,
+    integrator: Integrator,
+    record: Record,
+    y0: Array,
+    p: Parameters,
+    s: Array,
+    bars: Bars,
 ) -> Gradient:
     """The gradient of the steps, or, where that is wrong, of better ones.
 
-    First of steps that suit a random tangent too, then of halved ones as long as that helps. What is left wrong is NaN: more than
-    ENOUGH rtol on steps that the tangent did not suit, and less than one digit otherwise.
+    First of steps that suit a random tangent too, then of halved ones as long as that helps. What
+    is left wrong is NaN: more than ENOUGH rtol on steps that the tangent did not suit, and less
+    than one digit otherwise.
     """
     enough = min(ENOUGH * integrator.tolerances.rtol, 10**-ENOUGH_DIGITS)
     finite = jnp.all(jnp.isfinite(bars.y1)) & jnp.all(jnp.isfinite(bars.samples))
 
     def is_wrong(now: _Attempt) -> Array:
-        can_halve = (2 * now.record.count <= integrator.most_steps) & (now.tries < 2 + MOST_HALVINGS)
+        can_halve = (2 * now.record.count <= integrator.most_steps) & (
+            now.tries < 2 + MOST_HALVINGS
+        )
         # Errors that do not fall are no longer those of the steps.
         helps = (now.tries <= 2) | (now.last <= jnp.max(now.errors))
-        is_open = (now.tries == 0) | ((now.tries == 1) | (can_halve & helps)) & ~(jnp.max(now.errors) <= enough)
+        is_open = (now.tries == 0) | ((now.tries == 1) | (can_halve & helps)) & ~(
+            jnp.max(now.errors) <= enough
+        )
         return is_open & finite
 
     def improve(now: _Attempt) -> _Attempt:
@@ -106,7 +135,9 @@ def repaired(
         # Steps that suit a tangent are not judged by those that did not.
         is_best = (now.tries == 0) | (is_held & ~now.is_held) | ~(last > jnp.max(now.errors))
         gradient, errors = jax.tree.map(
-            lambda new, old: jnp.where(is_best, new, old), (gradient, errors), (now.gradient, now.errors)
+            lambda new, old: jnp.where(is_best, new, old),
+            (gradient, errors),
+            (now.gradient, now.errors),
         )
         return _Attempt(record, gradient, errors, last, is_held, now.tries + 1)
 
@@ -135,7 +166,9 @@ def repaired(
 def _better_steps(
     schedule: Schedule, integrator: Integrator, now: _Attempt, y0: Array, p: Parameters
 ) -> tuple[Record, Array]:
-    """The steps of the next attempt: the same at first, then those that suit a tangent, then halves; and whether one suits."""
+    """The steps of the next attempt: the same at first, then those that suit a tangent, then
+    halves; and whether one suits.
+    """
     grid, count = now.record.grid, now.record.count
 
     # Loops of one turn or none: of a branch each element of a batch would pay both sides.
@@ -149,13 +182,17 @@ def _better_steps(
         )
 
     def once(wanted: Array, body: Any, start: Any) -> Any:
-        turn = loops.while_loop(lambda c: c[0], lambda c: (c[0] & False, body(c[1])), (wanted, start))
+        turn = loops.while_loop(
+            lambda c: c[0], lambda c: (c[0] & False, body(c[1])), (wanted, start)
+        )
         return turn[1]
 
     better = once(now.tries == 1, of_tangent, Grid(grid, count, now.is_held))
     halves, twice = _halved(better.s), 2 * better.count
     is_halved = now.tries >= 2
-    better = better._replace(s=jnp.where(is_halved, halves, better.s), count=jnp.where(is_halved, twice, better.count))
+    better = better._replace(
+        s=jnp.where(is_halved, halves, better.s), count=jnp.where(is_halved, twice, better.count)
+    )
 
     def along(_: Record) -> Record:
         return integrate_along(integrator, better.s, better.count, y0, p, schedule.spacing)
@@ -181,7 +218,9 @@ def integrate_along(
     def advance(k: Array, carry: Any) -> Any:
         state, kept = carry
         slot, is_kept = k // spacing, k % spacing == 0
-        kept = jax.tree.map(lambda all, new: all.at[slot].set(jnp.where(is_kept, new, all[slot])), kept, state)
+        kept = jax.tree.map(
+            lambda all, new: all.at[slot].set(jnp.where(is_kept, new, all[slot])), kept, state
+        )
         step = integrator.step_to_transpose((grid[k], grid[k + 1]), state, p)
         return State(step.y, step.slope), kept
 

@@ -1,6 +1,8 @@
-"""One step of a Runge-Kutta method, explicit or diagonally implicit, by the tableau of a solver of diffrax.
+"""One step of a Runge-Kutta method, explicit or diagonally implicit, by the tableau of a solver of
+diffrax.
 
-The equation is M y' = F(s, y, p) with a constant M, by default the identity. Slopes are kept as h F, so that sums need no h.
+The equation is M y' = F(s, y, p) with a constant M, by default the identity. Slopes are kept as h
+F, so that sums need no h.
 """
 
 from collections.abc import Callable
@@ -22,7 +24,9 @@ Field = Callable[[Array, Array, Any], Array]
 
 
 class Step(NamedTuple):
-    """What a step leaves: the state and its slope F at the end, an error estimate, and the slopes of all stages."""
+    """What a step leaves: the state and its slope F at the end, an error estimate, and the slopes
+    of all stages.
+    """
 
     y: Float[Array, " n"]
     slope: Float[Array, " n"]
@@ -49,7 +53,9 @@ class Tolerances:
 
 @dataclass(frozen=True)
 class RungeKutta:
-    """A method of diffrax by its class, which holds the tableau and the interpolation of its steps."""
+    """A method of diffrax by its class, which holds the tableau and the interpolation of its
+    steps.
+    """
 
     solver: Any
 
@@ -89,16 +95,24 @@ class RungeKutta:
             return _implicit_step(self.tableau, field, tolerances, s, y, slope, p, mass)
         return _explicit_step(self.tableau, field, s, y, slope, p)
 
-    def step_in_a_loop(self, field: Field, s: tuple[Array, Array], y: Array, slope: Array, p: PyTree) -> Step:
-        """The same step of an explicit method, with one copy of the field in a loop over the stages; without `stiffness`."""
+    def step_in_a_loop(
+        self, field: Field, s: tuple[Array, Array], y: Array, slope: Array, p: PyTree
+    ) -> Step:
+        """The same step of an explicit method, with one copy of the field in a loop over the
+        stages; without `stiffness`.
+        """
         return _explicit_step_in_a_loop(self.tableau, field, s, y, slope, p)
 
-    def interpolate(self, s: tuple[Array, Array], y0: Array, y1: Array, stages: Array, at: Array) -> Float[Array, " n"]:
+    def interpolate(
+        self, s: tuple[Array, Array], y0: Array, y1: Array, stages: Array, at: Array
+    ) -> Float[Array, " n"]:
         """The state inside the step from y0 to y1 with these slopes."""
         return self.solver.interpolation_cls(t0=s[0], t1=s[1], y0=y0, y1=y1, k=stages).evaluate(at)
 
 
-def _explicit_step(tableau: Any, field: Field, s: tuple[Array, Array], y: Array, slope: Array, p: PyTree) -> Step:
+def _explicit_step(
+    tableau: Any, field: Field, s: tuple[Array, Array], y: Array, slope: Array, p: PyTree
+) -> Step:
     h = s[1] - s[0]
     k, Y = [h * slope], [y]
     for a, c in zip(tableau.a_lower, tableau.c, strict=True):
@@ -110,7 +124,8 @@ def _explicit_step(tableau: Any, field: Field, s: tuple[Array, Array], y: Array,
         y1 = y + _combination(tableau.b_sol, k)
         slope1 = field(s[1], y1, p)
     error = _combination(tableau.b_error, k)
-    # Two stages at one time tell |h F_y| (Hairer and Wanner, Solving ODEs II, 2nd ed., section IV.2, eq. 2.26).
+    # Two stages at one time tell |h F_y| (Hairer and Wanner, Solving ODEs II, 2nd ed., section
+    # IV.2, eq. 2.26).
     c = np.concatenate([[0.0], tableau.c])
     stiffness = jnp.zeros((), y.dtype)
     if c[-1] == c[-2]:
@@ -135,7 +150,11 @@ def _explicit_step_in_a_loop(
         return k.at[i].set(h * field(jnp.where(c == 1, s[1], s[0] + c * h), Y, p)), Y
 
     k = jnp.zeros((len(rows) + 1, y.size), y.dtype).at[0].set(h * slope)
-    stages = (jnp.asarray(a, y.dtype), jnp.asarray(c_of_stage, y.dtype), jnp.arange(1, len(rows) + 1))
+    stages = (
+        jnp.asarray(a, y.dtype),
+        jnp.asarray(c_of_stage, y.dtype),
+        jnp.arange(1, len(rows) + 1),
+    )
     k, Y = loops.scan(stage, k, stages)
     used = k[: tableau.num_stages]
     error = weighted(tableau.b_error, used)
@@ -143,8 +162,12 @@ def _explicit_step_in_a_loop(
 
 
 def weighted(weights: Array | np.ndarray, k: Array) -> Array:
-    """The sum of w_i k_i, in the precision of k: of the lower one that GPUs have for products little of an error would be left."""
-    return jnp.tensordot(jnp.asarray(weights, k.dtype), k, axes=1, precision=jax.lax.Precision.HIGHEST)
+    """The sum of w_i k_i, in the precision of k: of the lower one that GPUs have for products
+    little of an error would be left.
+    """
+    return jnp.tensordot(
+        jnp.asarray(weights, k.dtype), k, axes=1, precision=jax.lax.Precision.HIGHEST
+    )
 
 
 def _combination(weights: np.ndarray, k: list[Array]) -> Array:
@@ -153,21 +176,23 @@ def _combination(weights: np.ndarray, k: list[Array]) -> Array:
     return sum(terms[1:], start=terms[0]) if terms else jnp.zeros_like(k[0])
 
 
-# An implicit stage is the root Y of   M Y - c - h a F(s, Y, p) = 0,   c = M y + sum of earlier slopes,   a = a_ii:
-#
-#     (M - h a F_y) dY = dc + h a F_p dp
-#
-# one linear solve, in every mode and order (the rule of `root`, whose factors a stage would not fill). Its slope is taken
-# from the equation, h F = (M Y - c) / a, not from F itself, which would amplify what is left of the iteration by the stiffness.
+# An implicit stage is the root Y of   M Y - c - h a F(s, Y, p) = 0,   c = M y + sum of earlier
+# slopes,   a = a_ii:  (M - h a F_y) dY = dc + h a F_p dp  one linear solve, in every mode and order
+# (the rule of `root`, whose factors a stage would not fill). Its slope is taken from the equation,
+# h F = (M Y - c) / a, not from F itself, which would amplify what is left of the iteration by the
+# stiffness.
 
 
-# From so many states factors of the matrix of each stage take longer than refinements by those of the step.
+# From so many states factors of the matrix of each stage take longer than refinements by those of
+# the step.
 MANY = 128
 
 
 @dataclass(frozen=True)
 class _StageDerivative:
-    """dY of an implicit stage; `fixed` is (s, h a) and the factors of M - h a F_y at the start of the step."""
+    """dY of an implicit stage; `fixed` is (s, h a) and the factors of M - h a F_y at the start of
+    the step.
+    """
 
     field: Field
     mass: MassMatrix | None
@@ -186,8 +211,9 @@ def _matrix(mass: MassMatrix | None, y: Array) -> Array:
     return jnp.eye(y.size, dtype=y.dtype) if mass is None else jnp.asarray(mass.array)
 
 
-# The error of an implicit step is held to this share of the tolerance. In a fast transient the estimate is no larger than the
-# error, as it is elsewhere, and a gradient errs ten times as much as the state: so it comes to about rtol.
+# The error of an implicit step is held to this share of the tolerance. In a fast transient the
+# estimate is no larger than the error, as it is elsewhere, and a gradient errs ten times as much as
+# the state: so it comes to about rtol.
 SHARE_OF_TOLERANCE = 0.01
 
 
@@ -205,7 +231,9 @@ def _implicit_step(
     count, dtype = tableau.num_stages, y.dtype
     a = float(tableau.a_diagonal[-1])
     lower, predictor = (np.zeros((count, count)), np.zeros((count, count)))
-    for i, (row, guess) in enumerate(zip(tableau.a_lower, tableau.a_predictor, strict=True), start=1):
+    for i, (row, guess) in enumerate(
+        zip(tableau.a_lower, tableau.a_predictor, strict=True), start=1
+    ):
         lower[i, :i], predictor[i, :i] = row, guess
     c_of_stage = np.concatenate([[tableau.c1], tableau.c])
     fixed_y, fixed_p = jax.lax.stop_gradient((y, p))
@@ -227,12 +255,18 @@ def _implicit_step(
         return (k.at[i].set((apply_mass(Y) - c) / a), converged & is_root, i + 1), Y
 
     k = jnp.zeros((count, y.size), dtype).at[0].set(h * slope)
-    rows = (jnp.asarray(lower[1:], dtype), jnp.asarray(predictor[1:], dtype), jnp.asarray(c_of_stage[1:], dtype))
+    rows = (
+        jnp.asarray(lower[1:], dtype),
+        jnp.asarray(predictor[1:], dtype),
+        jnp.asarray(c_of_stage[1:], dtype),
+    )
     (k, converged, _), Y = loops.scan(stage, (k, jnp.array(True), 1), rows)
-    # Not damped by the factors, as in codes that want few steps: the raw estimate errs on the safe side.
+    # Not damped by the factors, as in codes that want few steps: the raw estimate errs on the safe
+    # side.
     error = weighted(tableau.b_error, k) / SHARE_OF_TOLERANCE
     if mass is not None:
-        # Slopes are no rates: the factors make them so (Hairer and Wanner, Solving ODEs II, IV.8, eq. 8.20).
+        # Slopes are no rates: the factors make them so (Hairer and Wanner, Solving ODEs II, IV.8,
+        # eq. 8.20).
         error = jax.scipy.linalg.lu_solve(factors, error)
     y1, slope1 = Y[-1], k[-1] / h
     if mass is not None:
@@ -242,7 +276,8 @@ def _implicit_step(
     return Step(y1, slope1, error, k, converged, jnp.zeros((), dtype))
 
 
-# An iteration ends when what is left of it is this share of the tolerance, so that it stays out of the error of the step.
+# An iteration ends when what is left of it is this share of the tolerance, so that it stays out of
+# the error of the step.
 KAPPA = 1e-3
 MOST_ITERATIONS = 10
 
@@ -274,14 +309,18 @@ def _iterate(
         change = jax.scipy.linalg.lu_solve(factors, residual)
         size = tolerances.scaled(change, y, Y)
         rate = size / previous
-        # The error left is at most rate / (1 - rate) of the last change; the first change has no rate yet.
+        # The error left is at most rate / (1 - rate) of the last change; the first change has no
+        # rate yet.
         left = jnp.where(count > 0, rate / (1 - rate), 1) * size
-        # Where factors are far from normal a small change may well be followed by one that is larger.
+        # Where factors are far from normal a small change may well be followed by one that is
+        # larger.
         diverged = ((count > 0) & (rate >= 1) & (size > 1)) | ~jnp.isfinite(size)
         # Changes at the level of rounding have no rate.
         converged = ((left < enough) & (rate < 1)) | (size < 1e-2 * enough)
         return Y - change, size, converged, diverged, count + 1
 
     infinite = jnp.asarray(jnp.inf, start.dtype)
-    Y, _, converged, _, _ = loops.while_loop(proceed, improve, (start, infinite, jnp.array(False), jnp.array(False), 0))
+    Y, _, converged, _, _ = loops.while_loop(
+        proceed, improve, (start, infinite, jnp.array(False), jnp.array(False), 0)
+    )
     return Y, converged

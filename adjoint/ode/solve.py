@@ -1,4 +1,6 @@
-"""ode_solve: the solution of y' = f(t, y, p), of its samples and of integrals along it, with derivatives of several kinds."""
+"""ode_solve: the solution of y' = f(t, y, p), of its samples and of integrals along it, with
+derivatives of several kinds.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,9 +39,10 @@ from adjoint.tracing.programs import compiled
 from adjoint.tracing.rule import forward_only, with_forward_mode
 from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
-# Outer room of every rule: forward, the sensitivity remembers what it needs; backward, it pulls the cotangents of y(t1) and of
-# the samples back to y0, p and the sample times; in forward mode `tangent.push` makes y_dot of the same. All that F closed over is
-# among the varying parameters. Loops whose length is found when running have no transpose: reverse mode goes innermost.
+# Outer room of every rule: forward, the sensitivity remembers what it needs; backward, it pulls the
+# cotangents of y(t1) and of the samples back to y0, p and the sample times; in forward mode
+# `tangent.push` makes y_dot of the same. All that F closed over is among the varying parameters.
+# Loops whose length is found when running have no transpose: reverse mode goes innermost.
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,9 @@ def _solve_fwd(
 def _solve_bwd(plan: Plan, residuals: Any, bars: Any) -> Any:
     memory, y0, p, s = residuals
     y1_bar, samples_bar, _ = bars
-    gradient: Gradient = plan.sensitivity.pull_back(plan.integrator, memory, y0, p, s, Bars(y1_bar, samples_bar))
+    gradient: Gradient = plan.sensitivity.pull_back(
+        plan.integrator, memory, y0, p, s, Bars(y1_bar, samples_bar)
+    )
     # A select in f answers a NaN with a clean zero; after a failed solve every number must be NaN.
     finite = jnp.all(jnp.isfinite(y1_bar)) & jnp.all(jnp.isfinite(samples_bar))
     gradient = forward_only(poison(gradient, finite), "ode_solve")
@@ -134,7 +139,8 @@ def ode_solve(
     mode: Literal["reverse", "both"] = "reverse",
     certificate: bool = False,
 ) -> Solution[Any]:
-    """Solve y' = f(t, y, p), y(t0) = y0, with derivatives of y(t1), of samples y(ts) and of the integral of a running cost.
+    """Solve y' = f(t, y, p), y(t0) = y0, with derivatives of y(t1), of samples y(ts) and of the
+    integral of a running cost.
 
     Parameters
     ----------
@@ -145,46 +151,57 @@ def ode_solve(
     p
         Parameters, a pytree. f may also close over values that are being differentiated.
     t0, t1
-        The ends; t1 may lie before t0. Derivatives are taken where they are JAX arrays, not Python numbers.
+        The ends; t1 may lie before t0. Derivatives are taken where they are JAX arrays, not Python
+        numbers.
     ts
-        Times between t0 and t1, in the direction of time, at which to return y: by the interpolant of an explicit solver, of order
-        4 for ``Tsit5``; of a stiff solver by a step to each of them, as accurate as y(t1), at the cost of that step.
+        Times between t0 and t1, in the direction of time, at which to return y: by the interpolant
+        of an explicit solver, of order 4 for ``Tsit5``; of a stiff solver by a step to each of
+        them, as accurate as y(t1), at the cost of that step.
     running_cost
-        g(t, y, p), a number or a pytree, to be integrated from t0 to t1, under the same error control.
+        g(t, y, p), a number or a pytree, to be integrated from t0 to t1, under the same error
+        control.
     solver
-        An explicit or diagonally implicit Runge-Kutta solver of diffrax: ``diffrax.Tsit5()`` (default), ``Dopri5``, ``Dopri8``,
-        ``Bosh3``, ``Heun``, ``Midpoint``, ``Ralston``; for stiff problems ``Kvaerno5``, ``Kvaerno4``, ``Kvaerno3``.
+        An explicit or diagonally implicit Runge-Kutta solver of diffrax: ``diffrax.Tsit5()``
+        (default), ``Dopri5``, ``Dopri8``, ``Bosh3``, ``Heun``, ``Midpoint``, ``Ralston``; for stiff
+        problems ``Kvaerno5``, ``Kvaerno4``, ``Kvaerno3``.
     rtol, atol
-        The error of a step is kept below atol + rtol |y|; of a stiff solver's step below a hundredth of that.
+        The error of a step is kept below atol + rtol |y|; of a stiff solver's step below a
+        hundredth of that.
     max_steps
         At most so many attempts at a step.
     steps
         Take so many equal steps instead, without error control.
     jumps
-        Times between t0 and t1 at which f or running_cost jumps, in any order; they may depend on p. The solve stops and
-        restarts there, f sees one side of a jump only, and derivatives hold what its time adds. Give them for switches,
-        pulses and piecewise inputs. A switch at a state is an `Event` of `hybrid_solve`.
+        Times between t0 and t1 at which f or running_cost jumps, in any order; they may depend on
+        p. The solve stops and restarts there, f sees one side of a jump only, and derivatives hold
+        what its time adds. Give them for switches, pulses and piecewise inputs. A switch at a state
+        is an `Event` of `hybrid_solve`.
     max_step
-        The largest step, in the unit of t: for pulses whose times are not known, half the shortest of them.
+        The largest step, in the unit of t: for pulses whose times are not known, half the shortest
+        of them.
     mass_matrix
-        Solve M y' = f(t, y, p) instead, with a constant M of the flattened y, singular for algebraic equations (of index 1); with a
-        stiff solver only. y0 need not be consistent: M y0 is kept, the rest of it is a guess for `root`.
+        Solve M y' = f(t, y, p) instead, with a constant M of the flattened y, singular for
+        algebraic equations (of index 1); with a stiff solver only. y0 need not be consistent: M y0
+        is kept, the rest of it is a guess for `root`.
     sensitivity
-        How derivatives are computed: `DiscreteAdjoint`, `InterpolatingAdjoint`, `GaussAdjoint`, `BacksolveAdjoint`,
-        `ForwardSensitivity`; None chooses by sizes, and takes `InterpolatingAdjoint` where an explicit solver is at its
-        stability limit.
+        How derivatives are computed: `DiscreteAdjoint`, `InterpolatingAdjoint`, `GaussAdjoint`,
+        `BacksolveAdjoint`, `ForwardSensitivity`; None chooses by sizes, and takes
+        `InterpolatingAdjoint` where an explicit solver is at its stability limit.
     mode
-        Deprecated and without effect, to be removed after one release: derivatives are there in both modes.
+        Deprecated and without effect, to be removed after one release: derivatives are there in
+        both modes.
     certificate
-        Estimate how many digits of a gradient by y0 and p, by this sensitivity, can be believed, from a solve of other steps;
-        NaN and `UNTRUSTED` when there is less than one. Of jumps of f the remedy is jumps, of pulses that no step saw max_step.
+        Estimate how many digits of a gradient by y0 and p, by this sensitivity, can be believed,
+        from a solve of other steps; NaN and `UNTRUSTED` when there is less than one. Of jumps of f
+        the remedy is jumps, of pulses that no step saw max_step.
 
     Returns
     -------
     solution
-        `Solution` with ``value`` y(t1), or the states at ts, stacked; with a running cost the pair (states, integral);
-        ``status``; ``stats``: ``steps``, ``rejected``, ``at_stability_limit``, ``sensitivity`` (which, and why), and with a
-        certificate ``gradient_digits``, ``growth``, ``disagreement``.
+        `Solution` with ``value`` y(t1), or the states at ts, stacked; with a running cost the pair
+        (states, integral); ``status``; ``stats``: ``steps``, ``rejected``, ``at_stability_limit``,
+        ``sensitivity`` (which, and why), and with a certificate ``gradient_digits``, ``growth``,
+        ``disagreement``.
 
     Raises
     ------
@@ -193,20 +210,24 @@ def ode_solve(
 
     Notes
     -----
-    **Derivative**: with respect to y0, p, t0, t1, ts and what f closes over, as the sensitivity says. Steps are constant shares
-    of t1 - t0 in it, and of each interval between jumps; with ``steps`` it is that of the steps, right or not. Forward mode takes
-    the tangent of the steps in one direction (of `DiscreteAdjoint`), the columns of `ForwardSensitivity`, or, for the continuous
-    ones, at the stability limit, and where the steps do not suit the tangent, a solve with the tangent in its error test. Hessians
-    by `jax.jacfwd` of the gradient; reverse over reverse is refused.
+    **Derivative**: with respect to y0, p, t0, t1, ts and what f closes over, as the sensitivity
+    says. Steps are constant shares of t1 - t0 in it, and of each interval between jumps; with
+    ``steps`` it is that of the steps, right or not. Forward mode takes the tangent of the steps in
+    one direction (of `DiscreteAdjoint`), the columns of `ForwardSensitivity`, or, for the
+    continuous ones, at the stability limit, and where the steps do not suit the tangent, a solve
+    with the tangent in its error test. Hessians by `jax.jacfwd` of the gradient; reverse over
+    reverse is refused.
 
-    **Status**: `MAX_STEPS`, `STEP_UNDERFLOW` (blow-up, NaN, a discontinuity), `DIVERGED` (with `steps`), `NONFINITE_INPUT`,
-    `OUT_OF_RANGE` (ts), `UNTRUSTED`. Then the value is NaN, and so is every derivative.
+    **Status**: `MAX_STEPS`, `STEP_UNDERFLOW` (blow-up, NaN, a discontinuity), `DIVERGED` (with
+    `steps`), `NONFINITE_INPUT`, `OUT_OF_RANGE` (ts), `UNTRUSTED`. Then the value is NaN, and so is
+    every derivative.
 
-    **Cost**: the solve, and for a gradient mostly 1 to 5 more, see the sensitivities, for J v 1 to 3; some 100 for a
-    certificate. Outside of `jax.jit` it is compiled once, and found again by what f computes.
+    **Cost**: the solve, and for a gradient mostly 1 to 5 more, see the sensitivities, for J v 1 to
+    3; some 100 for a certificate. Outside of `jax.jit` it is compiled once, and found again by what
+    f computes.
 
-    Source: Y. Cao, S. Li, L. Petzold, R. Serban, SIAM J. Sci. Comput. 24, 2003; A. Griewank, A. Walther, Evaluating
-    Derivatives, 2nd ed., 2008.
+    Source: Y. Cao, S. Li, L. Petzold, R. Serban, SIAM J. Sci. Comput. 24, 2003; A. Griewank, A.
+    Walther, Evaluating Derivatives, 2nd ed., 2008.
 
     Examples
     --------
@@ -220,11 +241,21 @@ def ode_solve(
     """
     dtype = require_problem("ode_solve", f, y0, p, t0, t1, rtol, atol, max_steps, mode)
     if steps is not None and (not isinstance(steps, int) or steps < 1):
-        refuse("ode_solve", f"steps = {steps!r}", "a positive integer", "It must be known when tracing.")
+        refuse(
+            "ode_solve",
+            f"steps = {steps!r}",
+            "a positive integer",
+            "It must be known when tracing.",
+        )
     warn_if_cut("ode_solve", y0=y0, p=p, ts=ts)
     times = None if ts is None else jnp.asarray(ts, dtype)
     if times is not None and (times.ndim != 1 or times.size == 0):
-        refuse("ode_solve", f"ts of shape {times.shape}", "a list of times", "Pass a one-dimensional array.")
+        refuse(
+            "ode_solve",
+            f"ts of shape {times.shape}",
+            "a list of times",
+            "Pass a one-dimensional array.",
+        )
     require_sensitivity("ode_solve", sensitivity)
     breaks = require_jumps(jumps, max_step, steps, dtype)
     y0, p = strongly_typed(y0), jax.tree.map(jnp.asarray, p)
@@ -235,7 +266,10 @@ def ode_solve(
         mass = MassMatrix.of("ode_solve", mass_matrix, ravel_pytree(y0)[0].size, dtype)
         _require_fit(method, sensitivity, certificate)
         if breaks is not None and mass.is_singular:
-            given, remedy = "jumps with a singular mass_matrix", "Solve up to each jump, and go on from there."
+            given, remedy = (
+                "jumps with a singular mass_matrix",
+                "Solve up to each jump, and go on from there.",
+            )
             refuse("ode_solve", given, "a regular mass_matrix", remedy)
     (slope, cost), (start, y0, p), (end, times, breaks) = trace_at_door(
         (f, running_cost), (ends[0], y0, p), ends[1], times, breaks
@@ -286,27 +320,40 @@ def _solve_request(
     code = jnp.where(start_code == 0, _code(problem, outcome), start_code)
     if request.certificate:
         found = certify(integrator, sensitivity, problem.y0, problem.p)
-        stats |= {"gradient_digits": found.digits, "growth": found.growth, "disagreement": found.disagreement}
-        code = jnp.where((code == 0) & ~(found.digits >= ENOUGH_DIGITS), Status.UNTRUSTED.code, code)
+        stats |= {
+            "gradient_digits": found.digits,
+            "growth": found.growth,
+            "disagreement": found.disagreement,
+        }
+        code = jnp.where(
+            (code == 0) & ~(found.digits >= ENOUGH_DIGITS), Status.UNTRUSTED.code, code
+        )
     y1, samples = poison((y1, samples), code == 0)
     end, integral = problem.split(y1)
     states = end if ts is None else jax.vmap(lambda y: problem.split(y)[0])(samples)
     value = states if request.running_cost is None else (states, integral)
     name, y = request.method.solver.__name__, problem.y0
-    return Solution(value, Status(code), stats, f"ode_solve with {name} ({y.size} states, {y.dtype})")
+    return Solution(
+        value, Status(code), stats, f"ode_solve with {name} ({y.size} states, {y.dtype})"
+    )
 
 
 def _sensitivity(request: _Request, integrator: Integrator, problem: Problem) -> tuple[Any, str]:
     if request.sensitivity is not None:
         return request.sensitivity, f"{type(request.sensitivity).__name__}: as asked"
     chosen = choose(integrator, problem.y0, problem.p, problem.s.size)
-    instead = "; InterpolatingAdjoint where at_stability_limit" if chosen.may_change(integrator) else ""
+    instead = (
+        "; InterpolatingAdjoint where at_stability_limit" if chosen.may_change(integrator) else ""
+    )
     return chosen, f"{type(chosen.sensitivity).__name__}: {chosen.why}{instead}"
 
 
 def _require_fit(method: RungeKutta, sensitivity: Any, certificate: bool) -> None:
     if not method.is_implicit:
-        given, remedy = f"mass_matrix with solver {method.solver.__name__}", "Pass solver=diffrax.Kvaerno5()."
+        given, remedy = (
+            f"mass_matrix with solver {method.solver.__name__}",
+            "Pass solver=diffrax.Kvaerno5().",
+        )
         refuse("ode_solve", given, "an implicit solver", remedy)
     if not isinstance(sensitivity, DiscreteAdjoint | ForwardSensitivity | None) or certificate:
         given = f"mass_matrix with {'a certificate' if certificate else sensitivity}"
@@ -321,7 +368,8 @@ def _require_fit(method: RungeKutta, sensitivity: Any, certificate: bool) -> Non
 def _code(problem: Problem, outcome: Outcome) -> Array:
     in_order = jnp.all(jnp.diff(problem.s) >= 0) & jnp.all((problem.s >= 0) & (problem.s <= 1))
     code = jnp.where(in_order, outcome.code, Status.OUT_OF_RANGE.code)
-    # An infinite parameter, such as a bound that is not there, is a fair one; what it spoils ends in the code of the steps.
+    # An infinite parameter, such as a bound that is not there, is a fair one; what it spoils ends
+    # in the code of the steps.
     are_numbers = all_finite((problem.y0, problem.s)) & none_is_nan(problem.p.varying)
     code = jnp.where(are_numbers, code, Status.NONFINITE_INPUT.code)
     return jax.lax.stop_gradient(code.astype(jnp.int32))
@@ -343,17 +391,34 @@ def require_problem(
     require_mode(where, mode)
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         if not tolerance > 0:
-            refuse(where, f"{name} = {tolerance}", "a positive number", "rtol=1e-6 and atol=1e-9 are usual.")
+            refuse(
+                where,
+                f"{name} = {tolerance}",
+                "a positive number",
+                "rtol=1e-6 and atol=1e-9 are usual.",
+            )
     if not isinstance(max_steps, int) or max_steps < 1:
-        refuse(where, f"max_steps = {max_steps!r}", "a positive integer", "It must be known when tracing.")
+        refuse(
+            where,
+            f"max_steps = {max_steps!r}",
+            "a positive integer",
+            "It must be known when tracing.",
+        )
     for name, t in (("t0", t0), ("t1", t1)):
         if jnp.ndim(t) != 0:
-            refuse(where, f"{name} of shape {jnp.shape(t)}", "one number", "Give times to sample at as ts.")
+            refuse(
+                where,
+                f"{name} of shape {jnp.shape(t)}",
+                "one number",
+                "Give times to sample at as ts.",
+            )
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(y0)}
     if len(dtypes) != 1 or not jnp.issubdtype(next(iter(dtypes)), jnp.floating):
         names = " and ".join(sorted(str(d) for d in dtypes)) or "no arrays"
         remedy = "Convert them; write complex states as real and imaginary parts."
-        refuse(where, f"y0 with {names}", "real floating-point arrays of one dtype", remedy, TypeError)
+        refuse(
+            where, f"y0 with {names}", "real floating-point arrays of one dtype", remedy, TypeError
+        )
     (dtype,) = dtypes
     if not any(jnp.size(leaf) for leaf in jax.tree.leaves(y0)):
         refuse(where, "y0 without numbers", "at least one state", "There is nothing to solve for.")
@@ -362,20 +427,40 @@ def require_problem(
         refuse(where, f"rtol = {rtol}", least, f"Loosen rtol. {double_precision_remedy()}")
     y0, p = jax.tree.map(jnp.asarray, (y0, p))
     rate = jax.eval_shape(f, jnp.zeros((), dtype), y0, p)
-    given, expected = (jax.tree.map(lambda leaf: tuple(jnp.shape(leaf)), tree) for tree in (rate, y0))
+    given, expected = (
+        jax.tree.map(lambda leaf: tuple(jnp.shape(leaf)), tree) for tree in (rate, y0)
+    )
     if given != expected:
-        refuse(where, f"f that returns {given}", f"{expected}, as y0", "Return a rate for each number of y.")
+        refuse(
+            where,
+            f"f that returns {given}",
+            f"{expected}, as y0",
+            "Return a rate for each number of y.",
+        )
     return dtype
 
 
 def require_sensitivity(where: str, sensitivity: Any) -> None:
     """Refuse what is no sensitivity, a class of them in place of an object among it."""
-    kinds = DiscreteAdjoint | ForwardSensitivity | InterpolatingAdjoint | GaussAdjoint | BacksolveAdjoint
+    kinds = (
+        DiscreteAdjoint
+        | ForwardSensitivity
+        | InterpolatingAdjoint
+        | GaussAdjoint
+        | BacksolveAdjoint
+    )
     if sensitivity is not None and not isinstance(sensitivity, kinds):
         expected = (
-            "DiscreteAdjoint(), ForwardSensitivity(), InterpolatingAdjoint(), GaussAdjoint() or BacksolveAdjoint()"
+            "DiscreteAdjoint(), ForwardSensitivity(), InterpolatingAdjoint(), GaussAdjoint() or "
+            "BacksolveAdjoint()"
         )
-        refuse(where, f"sensitivity = {sensitivity!r}", expected, "Leave it out for the default.", TypeError)
+        refuse(
+            where,
+            f"sensitivity = {sensitivity!r}",
+            expected,
+            "Leave it out for the default.",
+            TypeError,
+        )
 
 
 def runge_kutta(where: str, solver: Any, steps: int | None) -> RungeKutta:
@@ -395,5 +480,10 @@ def runge_kutta(where: str, solver: Any, steps: int | None) -> RungeKutta:
         )
     method = RungeKutta(kind)
     if steps is None and not method.has_error_estimate:
-        refuse(where, f"solver = {solver!r}", "one with an error estimate", "Or give steps for equal steps.")
+        refuse(
+            where,
+            f"solver = {solver!r}",
+            "one with an error estimate",
+            "Or give steps for equal steps.",
+        )
     return method

@@ -1,4 +1,6 @@
-"""steady_state: where y' = f(t, y, p) comes to rest, with derivatives that do not go back through time."""
+"""steady_state: where y' = f(t, y, p) comes to rest, with derivatives that do not go back through
+time.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,10 +40,13 @@ class LongTime:
         integrator = Integrator(field, self.method, self.tolerances, self.max_steps)
         late, _, _, outcome = integrate(integrator, y0, parameters, jnp.zeros(0, y0.dtype))
         y, steps = Newton().find(problem, late, p)
-        # A Newton step that leaves the trajectory finds a state that it does not come to. Each state is measured by its own
-        # size, as states may have different units; below atol it counts as zero.
+        # A Newton step that leaves the trajectory finds a state that it does not come to. Each
+        # state is measured by its own size, as states may have different units; below atol it
+        # counts as zero.
         size = jnp.abs(late) + jnp.abs(y) + jnp.abs(y0)
-        is_limit = (outcome.code == 0) & jnp.all(jnp.abs(y - late) < LEAP * size + self.tolerances.atol)
+        is_limit = (outcome.code == 0) & jnp.all(
+            jnp.abs(y - late) < LEAP * size + self.tolerances.atol
+        )
         return jnp.where(is_limit, y, jnp.nan), outcome.accepted + steps
 
 
@@ -63,7 +68,8 @@ def steady_state(
     linear_solver: Any = None,
     mode: Literal["reverse", "both"] = "reverse",
 ) -> Solution[PyTree]:
-    """Find the limit of y' = f(t, y, p), f(t, y, p) = 0, that the solution from y0 comes to rest at.
+    """Find the limit of y' = f(t, y, p), f(t, y, p) = 0, that the solution from y0 comes to rest
+    at.
 
     Parameters
     ----------
@@ -83,7 +89,8 @@ def steady_state(
     Returns
     -------
     solution
-        `Solution` with ``value`` y; ``status``; ``stats`` as of `root`, with the steps in time among the ``iterations``.
+        `Solution` with ``value`` y; ``status``; ``stats`` as of `root`, with the steps in time
+        among the ``iterations``.
 
     Raises
     ------
@@ -92,10 +99,12 @@ def steady_state(
 
     Notes
     -----
-    **Derivative**: that of `root`, p_bar = -(adjoint of p -> f)(lam) with f_y' lam = y_bar: no integration back in time.
+    **Derivative**: that of `root`, p_bar = -(adjoint of p -> f)(lam) with f_y' lam = y_bar: no
+    integration back in time.
 
-    **Status**: `NOT_CONVERGED` when the state still moves at the end of the time; `SINGULAR` where a quantity is conserved, so
-    that the limit depends on y0: replace one rate by the conservation law; else as for `root`.
+    **Status**: `NOT_CONVERGED` when the state still moves at the end of the time; `SINGULAR` where
+    a quantity is conserved, so that the limit depends on y0: replace one rate by the conservation
+    law; else as for `root`.
 
     **Cost**: one solve in time, and one factorization of f_y for all derivatives.
 
@@ -111,7 +120,12 @@ def steady_state(
     """
     require_problem("steady_state", f, y0, p, 0.0, time, rtol, atol, max_steps, mode)
     if not isinstance(time, int | float) or not time > 0:
-        refuse("steady_state", f"time = {time!r}", "a positive number", "Give the time that the transient takes.")
+        refuse(
+            "steady_state",
+            f"time = {time!r}",
+            "a positive number",
+            "Give the time that the transient takes.",
+        )
     if solver is None:
         import diffrax
 

@@ -9,12 +9,12 @@ from jaxtyping import Array, Float, Int
 from adjoint.ode.integrate import Integrator, State, while_rarely
 from adjoint.ode.vector_field import Parameters
 
-# The steps as a chain of states x[k] = (y[k], slope[k]), x[k+1] = Phi_k(x[k], p), on the grid that was accepted:
-#
-#     lam[N] = y1_bar,   lam[k] = (dPhi_k/dx)' lam[k+1] + what the samples inside step k add,   p_bar = sum (dPhi_k/dp)' lam[k+1]
-#
-# The grid is a constant: its points s are shares of t1 - t0, and the error of a step does not enter the gradient. (Griewank
-# and Walther, Evaluating Derivatives, 2nd ed., chapters 3 and 12; Eberhard and Bischof, Math. Comp. 68, 1999, on frozen steps.)
+# The steps as a chain of states x[k] = (y[k], slope[k]), x[k+1] = Phi_k(x[k], p), on the grid that
+# was accepted:  lam[N] = y1_bar,   lam[k] = (dPhi_k/dx)' lam[k+1] + what the samples inside step k
+# add,   p_bar = sum (dPhi_k/dp)' lam[k+1]  The grid is a constant: its points s are shares of t1 -
+# t0, and the error of a step does not enter the gradient. (Griewank and Walther, Evaluating
+# Derivatives, 2nd ed., chapters 3 and 12; Eberhard and Bischof, Math. Comp. 68, 1999, on frozen
+# steps.)
 
 
 class Bars(NamedTuple):
@@ -33,7 +33,9 @@ class Gradient(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """The adjoint on its way back: of the state, of the parameters so far; samples before j are still to come."""
+    """The adjoint on its way back: of the state, of the parameters so far; samples before j are
+    still to come.
+    """
 
     state: State
     varying: list[Array]
@@ -44,7 +46,9 @@ class Sweep(NamedTuple):
 def start_of_sweep(y0: Array, p: Parameters, s: Array, y1_bar: Array) -> Sweep:
     """The adjoint at s = 1."""
     zeros = [jnp.zeros_like(v) for v in p.varying]
-    return Sweep(State(y1_bar, jnp.zeros_like(y0)), zeros, jnp.asarray(s.size - 1), jnp.zeros_like(s))
+    return Sweep(
+        State(y1_bar, jnp.zeros_like(y0)), zeros, jnp.asarray(s.size - 1), jnp.zeros_like(s)
+    )
 
 
 class LinearizedStep(NamedTuple):
@@ -68,7 +72,11 @@ class LinearizedStep(NamedTuple):
     ) -> "LinearizedStep":
         def step(state: State, varying: list[Array]) -> tuple[State, Array, Array]:
             result = integrator.step_to_transpose(s, state, Parameters(varying, p.constant))
-            return State(result.y, result.slope), result.stages, integrator.method.error_share * result.error
+            return (
+                State(result.y, result.slope),
+                result.stages,
+                integrator.method.error_share * result.error,
+            )
 
         (after, stages, error), transposed = jax.vjp(step, state, p.varying)
         none = jax.tree.map(jnp.zeros_like, (state, stages, state.y))
@@ -79,7 +87,11 @@ class LinearizedStep(NamedTuple):
 
     def bars_of(self, lam: Sweep) -> tuple[State, Array, Array]:
         """The cotangents of what the step leaves, of its stages and of its error."""
-        return State(self.inside.y1, lam.state.slope), self.inside.stages, jnp.zeros_like(self.error)
+        return (
+            State(self.inside.y1, lam.state.slope),
+            self.inside.stages,
+            jnp.zeros_like(self.error),
+        )
 
     def pull(self, lam: Sweep, state_bar: State, varying_bar: list[Array]) -> Sweep:
         """The adjoint before the step from the one after it."""
@@ -98,7 +110,9 @@ def add(*trees: Any) -> Any:
 
 
 class _Inside(NamedTuple):
-    """Cotangents that the samples inside a step have left at its start, its parameters, its end and its slopes."""
+    """Cotangents that the samples inside a step have left at its start, its parameters, its end and
+    its slopes.
+    """
 
     state: State
     varying: list[Array]
@@ -127,7 +141,9 @@ def _pull_samples(
     def pull(inside: _Inside) -> _Inside:
         j = inside.j
 
-        def sample(state: State, varying: list[Array], y1: Array, stages: Array, at: Array) -> Array:
+        def sample(
+            state: State, varying: list[Array], y1: Array, stages: Array, at: Array
+        ) -> Array:
             return integrator.sample(s, state, y1, stages, at, Parameters(varying, p.constant))[0]
 
         _, adjoint_of_sample = jax.vjp(sample, state, p.varying, y1, stages, samples[j])
@@ -139,8 +155,12 @@ def _pull_samples(
     return while_rarely(is_inside, pull, inside)
 
 
-def finish_at_start(integrator: Integrator, y0: Array, p: Parameters, s: Array, bars: Bars, lam: Sweep) -> Gradient:
-    """The gradient from the adjoint at s = 0: the first slope and the samples at the start come from y0."""
+def finish_at_start(
+    integrator: Integrator, y0: Array, p: Parameters, s: Array, bars: Bars, lam: Sweep
+) -> Gradient:
+    """The gradient from the adjoint at s = 0: the first slope and the samples at the start come
+    from y0.
+    """
 
     def first_slope(y0: Array, varying: list[Array]) -> Array:
         return integrator.field(jnp.zeros_like(y0[0]), y0, Parameters(varying, p.constant))

@@ -4,8 +4,9 @@
     ForwardSensitivity                                its columns S: y_dot = S (y0, p)_dot
     continuous adjoints, the stability limit          a solve with the tangent in its error test
 
-There is a second adaptive solve in the last case alone, and where the recorded steps do not suit the
-tangent (`tangent_control.py`; Hairer, Norsett and Wanner, Solving ODEs I, 2nd ed., section I.14).
+There is a second adaptive solve in the last case alone, and where the recorded steps do not suit
+the tangent (`tangent_control.py`; Hairer, Norsett and Wanner, Solving ODEs I, 2nd ed., section
+I.14).
 """
 
 from collections.abc import Callable
@@ -250,7 +251,9 @@ def _controlled(integrator: Integrator, y0: Array, p: Parameters, s: Array, dots
     at, along = (ravel_pytree(tree)[0] for tree in ((y0, p.varying), (dots.y0, dots.varying)))
     relative = jnp.max(jnp.abs(along) / unit_of(at), initial=0)
     size = jax.lax.stop_gradient(jnp.where(relative > 0, relative, 1))
-    directions = jax.tree.map(lambda dot: (dot / size.astype(dot.dtype))[None], (dots.y0, dots.varying))
+    directions = jax.tree.map(
+        lambda dot: (dot / size.astype(dot.dtype))[None], (dots.y0, dots.varying)
+    )
     end, samples, _, outcome = integrate_with_tangents(integrator, y0, p, directions, s)
     y1_dot, samples_dot = size * end.v[0], size * samples.v[:, 0]
     if s.size:

@@ -2,15 +2,17 @@
 
     v' = F_y v + F_p w,      v(0) = w_y,      for each direction (w_y, w) of (y0, p)
 
-Steps that suit y alone may be far too long for v: y at rest, or at zero, limits no step. The tangent is the one of the *step*,
-by linearization, and its error the tangent of the embedded error; implicit stages cost one linear solve for each direction.
-A product of many columns S = dy/d(y0, p) with one vector of random signs w has E|S w|^2 = |S|_F^2, so that one direction
-controls all columns (Halko, Martinsson and Tropp, SIAM Rev. 53, 2011, section 4.3).
+Steps that suit y alone may be far too long for v: y at rest, or at zero, limits no step. The
+tangent is the one of the *step*, by linearization, and its error the tangent of the embedded error;
+implicit stages cost one linear solve for each direction. A product of many columns S = dy/d(y0, p)
+with one vector of random signs w has E|S w|^2 = |S|_F^2, so that one direction controls all columns
+(Halko, Martinsson and Tropp, SIAM Rev. 53, 2011, section 4.3).
 
-Tolerance of v_i:   rtol (|v_i| + FLOOR max over time |v_i|) + ROUNDING eps max over i (|y_i|, |v_i|)
+Tolerance of v_i:   rtol (|v_i| + FLOOR max over time |v_i|) + ROUNDING eps max over i (|y_i|,
+|v_i|)
 
-It has no unit: neither that of y nor that of p. CVODES takes atol + rtol |v_i| (Hindmarsh and Serban, User Documentation for
-CVODES, section 2.6), which sees nothing where v is below atol.
+It has no unit: neither that of y nor that of p. CVODES takes atol + rtol |v_i| (Hindmarsh and
+Serban, User Documentation for CVODES, section 2.6), which sees nothing where v is below atol.
 """
 
 from dataclasses import dataclass, fields
@@ -25,9 +27,11 @@ from adjoint.ode.integrate import Integrator, Outcome, Record, State, integrate
 from adjoint.ode.runge_kutta import Step, Tolerances
 from adjoint.ode.vector_field import Parameters
 
-# The share of its largest size so far below which a component of v has no digits of its own: atol / rtol of the defaults.
+# The share of its largest size so far below which a component of v has no digits of its own: atol /
+# rtol of the defaults.
 FLOOR = 1e-3
-# In units of rounding: the tangent of an embedded error is a difference of stages, whose rounding the weights do not cancel.
+# In units of rounding: the tangent of an embedded error is a difference of stages, whose rounding
+# the weights do not cancel.
 ROUNDING = 100.0
 
 
@@ -39,7 +43,9 @@ class Directions(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """One flat vector of the integrator by its parts: y, k tangents, and their k largest sizes so far."""
+    """One flat vector of the integrator by its parts: y, k tangents, and their k largest sizes so
+    far.
+    """
 
     y: Float[Array, " n"]
     v: Float[Array, "k n"]
@@ -68,7 +74,8 @@ class TangentTolerances(Tolerances):
         size = jnp.max(jnp.stack([jnp.abs(row.v) for row in rows]), axis=0)
         peak = jnp.max(jnp.stack([size, *(row.peak for row in rows)]), axis=0)
         precision = jnp.finfo(error.dtype)
-        # A direction is as large as the numbers themselves, so that what is less than the rounding of y is noise.
+        # A direction is as large as the numbers themselves, so that what is less than the rounding
+        # of y is noise.
         largest_y = jnp.max(jnp.abs(jnp.stack([row.y for row in rows])))
         noisy = jnp.maximum(jnp.max(peak, axis=1, keepdims=True), largest_y)
         rounding = ROUNDING / self.share * precision.eps * noisy
@@ -109,7 +116,9 @@ class TangentIntegrator(Integrator):
         return cls(
             field=_TangentField(base.field, n),
             method=base.method,
-            tolerances=TangentTolerances(tolerances.rtol, tolerances.atol, n, base.method.error_share),
+            tolerances=TangentTolerances(
+                tolerances.rtol, tolerances.atol, n, base.method.error_share
+            ),
             max_steps=base.max_steps,
             steps=base.steps,
             mass=base.mass,
@@ -163,12 +172,16 @@ class TangentIntegrator(Integrator):
             here = Parameters(varying, p.p.constant)
             return self.base.sample(s, State(y, slope), y1, stages, at, here)
 
-        def along(v: Array, v_slope: Array, v1: Array, v_stages: Array, varying_dot: list[Array]) -> Any:
+        def along(
+            v: Array, v_slope: Array, v1: Array, v_stages: Array, varying_dot: list[Array]
+        ) -> Any:
             primals = (y.y, slope.y, end.y, rows.y, p.p.varying)
             return jax.jvp(of_base, primals, (v, v_slope, v1, v_stages, varying_dot), has_aux=True)
 
         axes, out_axes = (0, 0, 0, 1, 0), (None, 0, None)
-        sample, v, found = jax.vmap(along, axes, out_axes)(y.v, slope.v, end.v, rows.v, p.varying_dot)
+        sample, v, found = jax.vmap(along, axes, out_axes)(
+            y.v, slope.v, end.v, rows.v, p.varying_dot
+        )
         return _Rows(sample, v, jnp.zeros_like(v)).flat(), found
 
     def at_start(self, y0: Array, s: Array, p: Any) -> Array:
@@ -192,9 +205,15 @@ def unit_of(numbers: Array) -> Array:
 
 
 def integrate_with_tangents(
-    integrator: Integrator, y0: Array, p: Parameters, directions: Any, s: Array, spacing: int | None = None
+    integrator: Integrator,
+    y0: Array,
+    p: Parameters,
+    directions: Any,
+    s: Array,
+    spacing: int | None = None,
 ) -> tuple[_Rows, _Rows, Record | None, Outcome]:
-    """As `integrate`, with the tangents along `directions` = (k of y0, k of p.varying) in the error test.
+    """As `integrate`, with the tangents along `directions` = (k of y0, k of p.varying) in the error
+    test.
 
     The states of the record are flat rows.
     """
@@ -202,12 +221,16 @@ def integrate_with_tangents(
     n = y0.size
     start = _Rows(y0, y0_dot, jax.lax.stop_gradient(jnp.abs(y0_dot))).flat()
     joint = TangentIntegrator.of(integrator, n)
-    end, samples, record, outcome = integrate(joint, start, Directions(p, varying_dot), s, spacing)  # type: ignore[arg-type]
+    # To `integrate` they are what the field of the joint problem takes.
+    operands: Any = Directions(p, varying_dot)
+    end, samples, record, outcome = integrate(joint, start, operands, s, spacing)
     return _Rows.of(end, n), jax.vmap(lambda flat: _Rows.of(flat, n))(samples), record, outcome
 
 
 def random_directions(y0: Array, varying: list[Array], count: int) -> tuple[Array, list[Array]]:
-    """Random signs in the units of the numbers: always the same ones, in every element of a batch."""
+    """Random signs in the units of the numbers: always the same ones, in every element of a
+    batch.
+    """
     flat, unravel = ravel_pytree((y0, varying))
     signs = jax.random.rademacher(jax.random.key(18063), (count, flat.size), flat.dtype)
     return jax.vmap(unravel)(signs * unit_of(flat)[None])

@@ -11,10 +11,11 @@ BANDWIDTH = 0.25
 
 
 def smooth_weights(count: int, h: Float[Array, ""]) -> Float[Array, " count"]:
-    """Weights w_k of intervals of length h, w_k h adding up to 1: constant, but for tapers at both ends.
+    """Weights w_k of intervals of length h, w_k h adding up to 1: constant, but for tapers at both
+    ends.
 
-    The tapers are infinitely smooth, so that the average of something periodic converges faster than any power of the time,
-    and whole periods need not fit.
+    The tapers are infinitely smooth, so that the average of something periodic converges faster
+    than any power of the time, and whole periods need not fit.
     """
     s = (jnp.arange(count) + 0.5) / count
     x = jnp.clip(jnp.minimum(s, 1 - s) / TAPER, max=1 - 1e-3)
@@ -22,19 +23,26 @@ def smooth_weights(count: int, h: Float[Array, ""]) -> Float[Array, " count"]:
     return (w / (jnp.sum(w) * h)).astype(h.dtype)
 
 
-def standard_error(shares: Float[Array, " parts"], parts: Float[Array, "parts m"]) -> Float[Array, " m"]:
-    """The standard error of the sum of the parts, whose expectations are as the shares, which add up to 1.
+def standard_error(
+    shares: Float[Array, " parts"], parts: Float[Array, "parts m"]
+) -> Float[Array, " m"]:
+    """The standard error of the sum of the parts, whose expectations are as the shares, which add
+    up to 1.
 
-    By Parzen's lag window: errors that neighboring parts have with opposite signs, as those that come from cutting, almost
-    vanish in it, and it is never negative (M. B. Priestley, Spectral Analysis and Time Series, 1981, section 6.2.3).
+    By Parzen's lag window: errors that neighboring parts have with opposite signs, as those that
+    come from cutting, almost vanish in it, and it is never negative (M. B. Priestley, Spectral
+    Analysis and Time Series, 1981, section 6.2.3).
     """
     count = shares.size
     i = jnp.arange(count)
     lag = jnp.abs(i[:, None] - i[None, :]) / (BANDWIDTH * count)
     window = jnp.where(lag < 0.5, 1 - 6 * lag**2 * (1 - lag), 2 * jnp.clip(1 - lag, min=0) ** 3)
     left = parts - jnp.outer(shares, jnp.sum(parts, axis=0))
-    # The expectation is estimated too; for independent parts it is known how much smaller that makes the result.
+    # The expectation is estimated too; for independent parts it is known how much smaller that
+    # makes the result.
     centering = jnp.eye(count) - shares[:, None]
-    correction = jnp.sum(shares**2) / jnp.trace(window @ centering @ jnp.diag(shares**2) @ centering.T)
+    correction = jnp.sum(shares**2) / jnp.trace(
+        window @ centering @ jnp.diag(shares**2) @ centering.T
+    )
     variance = jnp.einsum("im,ij,jm->m", left, window, left) * correction
     return jnp.sqrt(jnp.maximum(variance, 0)).astype(parts.dtype)

@@ -1,7 +1,9 @@
-"""The user's equation in the form that all methods work on: a flat state y over s in [0, 1], dy/ds = F(s, y, p).
+"""The user's equation in the form that all methods work on: a flat state y over s in [0, 1], dy/ds
+= F(s, y, p).
 
-With t = t0 + s (t1 - t0) and F = (t1 - t0) f the ends are parameters like all others, and time may run backwards; with jumps
-t(s) is linear between them only (`jumps.py`). An integral of g(t, y, p) is one more group of states, with g as its slope.
+With t = t0 + s (t1 - t0) and F = (t1 - t0) f the ends are parameters like all others, and time may
+run backwards; with jumps t(s) is linear between them only (`jumps.py`). An integral of g(t, y, p)
+is one more group of states, with g as its slope.
 """
 
 from collections.abc import Callable
@@ -27,8 +29,10 @@ class Parameters(NamedTuple):
 
 @dataclass(frozen=True)
 class VectorField:
-    """F(s, y, p) as a traced program. Its leaves in order: what it closed over, p, what it closed over that is known, what is
-    fixed; `counts` of the first three, and `varies` tells which leaves are varying parameters."""
+    """F(s, y, p) as a traced program. Its leaves in order: what it closed over, p, what it closed
+    over that is known, what is fixed; `counts` of the first three, and `varies` tells which leaves
+    are varying parameters.
+    """
 
     program: Any
     counts: tuple[int, int, int]
@@ -38,27 +42,43 @@ class VectorField:
     def of(
         cls, function: Callable[..., Array], s: Array, y: Array, p: PyTree, fixed: PyTree = ()
     ) -> tuple["VectorField", Parameters]:
-        """The field of function(s, y, p, fixed), and its parameters: the leaves of p and what the function closed over."""
+        """The field of function(s, y, p, fixed), and its parameters: the leaves of p and what the
+        function closed over.
+        """
         traced = TracedFunction.of(function, s, y, p, fixed)
         groups = (traced.closed_over, jax.tree.leaves(p), traced.known, jax.tree.leaves(fixed))
-        moving = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for group in groups[:2] for leaf in group]
+        moving = [
+            jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+            for group in groups[:2]
+            for leaf in group
+        ]
         resting = [False for group in groups[2:] for _ in group]
         leaves, varies = [leaf for group in groups for leaf in group], (*moving, *resting)
         parameters = Parameters(
             [leaf for leaf, is_varying in zip(leaves, varies, strict=True) if is_varying],
             [leaf for leaf, is_varying in zip(leaves, varies, strict=True) if not is_varying],
         )
-        return cls(traced.program, (len(groups[0]), len(groups[1]), len(groups[2])), varies), parameters
+        return cls(
+            traced.program, (len(groups[0]), len(groups[1]), len(groups[2])), varies
+        ), parameters
 
-    def __call__(self, s: Float[Array, ""], y: Float[Array, " n"], p: Parameters) -> Float[Array, " n"]:
+    def __call__(
+        self, s: Float[Array, ""], y: Float[Array, " n"], p: Parameters
+    ) -> Float[Array, " n"]:
         varying, constant = iter(p.varying), iter(p.constant)
-        leaves = iter([next(varying) if is_varying else next(constant) for is_varying in self.varies])
-        closed_over, p_leaves, known = ([next(leaves) for _ in range(count)] for count in self.counts)
+        leaves = iter(
+            [next(varying) if is_varying else next(constant) for is_varying in self.varies]
+        )
+        closed_over, p_leaves, known = (
+            [next(leaves) for _ in range(count)] for count in self.counts
+        )
         return TracedFunction(closed_over, known, self.program)(s, y, p_leaves, list(leaves))
 
 
 class Problem(NamedTuple):
-    """dy/ds = F(s, y, p) from y0, to be sampled at the points s of [0, 1]; `split` gives (state, integral) of a flat y."""
+    """dy/ds = F(s, y, p) from y0, to be sampled at the points s of [0, 1]; `split` gives (state,
+    integral) of a flat y.
+    """
 
     field: VectorField
     y0: Float[Array, " n"]
@@ -85,7 +105,9 @@ def pose(
     jumps_vary: bool = False,
     max_step: float | None = None,
 ) -> Problem:
-    """The flat problem of y' = f(t, y, p), and of the integral of a running cost if there is one."""
+    """The flat problem of y' = f(t, y, p), and of the integral of a running cost if there is
+    one.
+    """
     state, unravel = ravel_pytree(y0)
     dtype = state.dtype
     # Ends that were plain numbers have no derivative, and computing none saves its time.
@@ -98,8 +120,13 @@ def pose(
     if jumps is not None or max_step is not None:
         knots = Knots.of(jnp.zeros(0, dtype) if jumps is None else jumps, *ends)
         limits = Limits(knots.times.size, max_step is not None)
-        longest = jnp.asarray(jnp.inf if max_step is None else max_step, dtype) / jnp.abs(ends[1] - ends[0])
-        varying, fixed = (*varying, *[knots.times] * jumps_vary), (*fixed, *[knots.times] * (not jumps_vary))
+        longest = jnp.asarray(jnp.inf if max_step is None else max_step, dtype) / jnp.abs(
+            ends[1] - ends[0]
+        )
+        varying, fixed = (
+            (*varying, *[knots.times] * jumps_vary),
+            (*fixed, *[knots.times] * (not jumps_vary)),
+        )
         # Without derivatives, and last, where `Limits` finds them.
         fixed = (*fixed, *jax.lax.stop_gradient((knots.margin, longest, knots.shares)))
         if ts is not None and limits.jumps:
@@ -108,7 +135,9 @@ def pose(
         costs, unravel_costs = jnp.zeros(0, dtype), lambda _: None
     else:
         like = jax.eval_shape(running_cost, ends[0], y0, p)
-        costs, unravel_costs = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype), like))
+        costs, unravel_costs = ravel_pytree(
+            jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype), like)
+        )
 
     def F(s: Array, y: Array, differentiated: Any, fixed: Any) -> Array:
         p, varying = differentiated

@@ -14,13 +14,16 @@ from adjoint.optimize.descent import DescentState
 from adjoint.optimize.lagrangian import Constraints, no_constraints
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Method, Request
 
-# rho_i |c_i'|^2 = FIRST_PENALTY |f'| at the start; times RAISE when the violation has not fallen to this SHARE.
+# rho_i |c_i'|^2 = FIRST_PENALTY |f'| at the start; times RAISE when the violation has not fallen to
+# this SHARE.
 FIRST_PENALTY, RAISE, SHARE = 10.0, 10.0, 0.25
 # The inner problems' tolerance: this share of |f'(x0)|, and of the tolerance before.
 FIRST_TOLERANCE, TIGHTEN = 0.1, 0.1
-# An inner run ends after so many of its steps, or so many for each unknown, converged or not; the next one begins anew.
+# An inner run ends after so many of its steps, or so many for each unknown, converged or not; the
+# next one begins anew.
 INNER_STEPS, INNER_STEPS_EACH = 50, 10
-# An inner run has lost the constraints when an iterate misses them by so many times the size of x, or the miss that it began with.
+# An inner run has lost the constraints when an iterate misses them by so many times the size of x,
+# or the miss that it began with.
 LOST = 100.0
 # Multipliers are kept below this, in units of scale / |c_i'|.
 LARGEST_MULTIPLIER = 1e8
@@ -42,14 +45,15 @@ class AugmentedState(NamedTuple):
     penalties
         rho, of each constraint.
     scale, sizes
-        The largest |f'| of an iterate; |c_i'| at the start, or at the first iterate where f' is not zero.
+        The largest |f'| of an iterate; |c_i'| at the start, or at the first iterate where f' is not
+        zero.
     infeasibility
         How far the constraints and their multipliers were from being satisfied, in lengths of x.
     tolerance
         Of the inner run.
     settling, lost
-        Whether the inner run is over, and its result to be evaluated; whether that is where it began, as it has run away to where f
-        falls faster than the penalties grow.
+        Whether the inner run is over, and its result to be evaluated; whether that is where it
+        began, as it has run away to where f falls faster than the penalties grow.
     """
 
     request: Int32[Array, ""]
@@ -78,15 +82,17 @@ class AugmentedState(NamedTuple):
 
 @dataclass(frozen=True)
 class AugmentedLagrangian:
-    """Minimize f + sum_i rho_i / 2 (c_i + lambda_i / rho_i)^2 by `inner`, then lambda <- lambda + rho c, again and again.
+    """Minimize f + sum_i rho_i / 2 (c_i + lambda_i / rho_i)^2 by `inner`, then lambda <- lambda +
+    rho c, again and again.
 
-    For inequalities c + lambda / rho and the new lambda are replaced by zero where they are negative. rho grows when the
-    violation has not fallen enough.
+    For inequalities c + lambda / rho and the new lambda are replaced by zero where they are
+    negative. rho grows when the violation has not fallen enough.
 
     Parameters
     ----------
     inner
-        A method that asks for values with derivatives only: `BFGS`, `LBFGS` or `SteepestDescent`. Bounds are its own.
+        A method that asks for values with derivatives only: `BFGS`, `LBFGS` or `SteepestDescent`.
+        Bounds are its own.
 
     Raises
     ------
@@ -95,11 +101,12 @@ class AugmentedLagrangian:
 
     Notes
     -----
-    **Steps** of the history, of `callback` and of max_steps are those of the multipliers, mostly 5 to 15. **Cost** of each: an
-    inner run, which keeps what the one before has learned unless rho has grown, and one evaluation of its result.
+    **Steps** of the history, of `callback` and of max_steps are those of the multipliers, mostly 5
+    to 15. **Cost** of each: an inner run, which keeps what the one before has learned unless rho
+    has grown, and one evaluation of its result.
 
-    Source: E. G. Birgin, J. M. Martinez, Practical Augmented Lagrangian Methods, SIAM (2014), algorithm 4.1; Nocedal and Wright,
-    Numerical Optimization, 2nd ed., section 17.4.
+    Source: E. G. Birgin, J. M. Martinez, Practical Augmented Lagrangian Methods, SIAM (2014),
+    algorithm 4.1; Nocedal and Wright, Numerical Optimization, 2nd ed., section 17.4.
 
     Examples
     --------
@@ -108,7 +115,10 @@ class AugmentedLagrangian:
     >>> solution = adjoint.minimize(
     ...     jnp.sum, jnp.array([-2.0, 1.0]), adjoint.AugmentedLagrangian(), equality=on_the_circle
     ... )
-    >>> [round(float(v), 6) for v in adjoint.require(solution)], round(float(solution.stats["multipliers"][0]), 6)
+    >>> (
+    ...     [round(float(v), 6) for v in adjoint.require(solution)],
+    ...     round(float(solution.stats["multipliers"][0]), 6),
+    ... )
     ([-1.0, -1.0], 0.5)
     """
 
@@ -117,8 +127,14 @@ class AugmentedLagrangian:
 
     def __post_init__(self) -> None:
         protocol = ("init", "step", "measure", "revive", "requests", "handles")
-        known = not isinstance(self.inner, type) and all(hasattr(self.inner, name) for name in protocol)
-        if not known or self.inner.requests != (Request.VALUE,) or "inequality" in self.inner.handles:
+        known = not isinstance(self.inner, type) and all(
+            hasattr(self.inner, name) for name in protocol
+        )
+        if (
+            not known
+            or self.inner.requests != (Request.VALUE,)
+            or "inequality" in self.inner.handles
+        ):
             refuse(
                 "AugmentedLagrangian",
                 f"inner = {describe(self.inner)}",
@@ -160,7 +176,9 @@ class AugmentedLagrangian:
         first = ~state.started
         concludes = first | state.settling
         unscaled = first | ((state.scale == 0) & jnp.any(answer.derivative != 0))
-        concluded = _where(unscaled, _scaled(state, answer, domain), _concluded(state, answer, domain))
+        concluded = _where(
+            unscaled, _scaled(state, answer, domain), _concluded(state, answer, domain)
+        )
         same = jnp.all(concluded.penalties == state.penalties) & ~state.inner.stuck
         same = same & (state.inner.iterations < _most_steps(state.point.size))
         concluded = concluded._replace(inner=_anew(self.inner, state, same, domain))
@@ -169,7 +187,8 @@ class AugmentedLagrangian:
         near = self.inner.measure(inner, domain).stationarity <= state.tolerance
         lost = (inner.iterations > state.inner.iterations) & _is_lost(state, answer, domain)
         over = inner.stuck | near | lost | (inner.iterations >= _most_steps(state.point.size))
-        # What the inner run has found may be any point of its last line search: its constraints are asked for again.
+        # What the inner run has found may be any point of its last line search: its constraints are
+        # asked for again.
         return state._replace(
             inner=inner,
             point=jnp.where(lost, state.at.x, jnp.where(over, inner.at.x, inner.point)),
@@ -185,7 +204,9 @@ class AugmentedLagrangian:
 
     def measure(self, state: AugmentedState, domain: Domain) -> Measure:
         """Of the Lagrangian, with the latest multipliers."""
-        return lagrangian.measure(state.at, state.constraints, state.multipliers, state.weights, domain)
+        return lagrangian.measure(
+            state.at, state.constraints, state.multipliers, state.weights, domain
+        )
 
 
 def _most_steps(n: int) -> int:
@@ -198,10 +219,14 @@ def _where(condition: Bool[Array, ""], a: Any, b: Any) -> Any:
 
 
 def _anew(inner: Method, state: AugmentedState, same: Bool[Array, ""], domain: Domain) -> Any:
-    """The inner run begun at the point, with what the one before has learned where second derivatives are about the same."""
+    """The inner run begun at the point, with what the one before has learned where second
+    derivatives are about the same.
+    """
     begun, before = inner.init(state.point, domain), state.inner
     if isinstance(begun, DescentState):
-        kept = begun._replace(memory=before.memory, fresh=before.fresh, size=before.size, unit=before.unit)
+        kept = begun._replace(
+            memory=before.memory, fresh=before.fresh, size=before.size, unit=before.unit
+        )
         return _where(same, kept, begun)
     return begun
 
@@ -222,12 +247,17 @@ def _augmented(state: AugmentedState, answer: Answer, domain: Domain) -> Answer:
 
 
 def _scaled(state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedState:
-    """The start, with penalties and tolerances in its units; or the first iterate that has any, after a start where f' is 0.
+    """The start, with penalties and tolerances in its units; or the first iterate that has any,
+    after a start where f' is 0.
 
-    After such a start the way to the iterate tells the second derivatives of f, which penalties are to exceed.
+    After such a start the way to the iterate tells the second derivatives of f, which penalties are
+    to exceed.
     """
     constraints = lagrangian.of_answer(answer)
-    scale, sizes = domain.dual_norm(answer.derivative), lagrangian.row_norms(constraints.jacobian, domain)
+    scale, sizes = (
+        domain.dual_norm(answer.derivative),
+        lagrangian.row_norms(constraints.jacobian, domain),
+    )
     size, sizes = jnp.where(scale > 0, scale, 1), jnp.where(sizes > 0, sizes, 1)
     length = domain.norm(state.point - state.at.x)
     return state._replace(
@@ -242,7 +272,9 @@ def _scaled(state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedS
 
 
 def _bend(state: AugmentedState, answer: Answer, domain: Domain) -> Float[Array, ""]:
-    """How much f' has changed on the way to the point, for each length: penalties far below hold nothing back."""
+    """How much f' has changed on the way to the point, for each length: penalties far below hold
+    nothing back.
+    """
     length = domain.norm(state.point - state.at.x)
     far = length > jnp.sqrt(jnp.finfo(length.dtype).eps) * domain.norm(state.point)
     change = domain.dual_norm(answer.derivative - state.at.derivative)
@@ -253,7 +285,9 @@ def _unmet(state: AugmentedState, constraints: Constraints, domain: Domain) -> F
     """How far constraints and multipliers are from being satisfied, in lengths of x."""
     is_equation = jnp.arange(constraints.value.size) < domain.equalities
     unmet = jnp.maximum(constraints.value, -state.multipliers / state.penalties)
-    return jnp.max(jnp.abs(jnp.where(is_equation, constraints.value, unmet)) / state.sizes, initial=0.0)
+    return jnp.max(
+        jnp.abs(jnp.where(is_equation, constraints.value, unmet)) / state.sizes, initial=0.0
+    )
 
 
 def _is_lost(state: AugmentedState, answer: Answer, domain: Domain) -> Bool[Array, ""]:
@@ -263,12 +297,18 @@ def _is_lost(state: AugmentedState, answer: Answer, domain: Domain) -> Bool[Arra
 
 
 def _concluded(state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedState:
-    """The result of an inner run as an iterate, with its multipliers; the penalties of the next one."""
+    """The result of an inner run as an iterate, with its multipliers; the penalties of the next
+    one.
+    """
     constraints = lagrangian.of_answer(answer)
     infeasibility = _unmet(state, constraints, domain)
     # What the inexactness of the inner run leaves is not for the penalties to mend.
-    slow = state.lost | (infeasibility > SHARE * state.infeasibility) & (infeasibility > state.tolerance / state.scale)
-    raised = jnp.maximum(RAISE * state.penalties, FIRST_PENALTY * _bend(state, answer, domain) / state.sizes**2)
+    slow = state.lost | (infeasibility > SHARE * state.infeasibility) & (
+        infeasibility > state.tolerance / state.scale
+    )
+    raised = jnp.maximum(
+        RAISE * state.penalties, FIRST_PENALTY * _bend(state, answer, domain) / state.sizes**2
+    )
     scale = jnp.maximum(state.scale, domain.dual_norm(answer.derivative))
     most = LARGEST_MULTIPLIER * scale / state.sizes
     multipliers = _positive(state.multipliers + state.penalties * constraints.value, domain)
@@ -286,5 +326,7 @@ def _concluded(state: AugmentedState, answer: Answer, domain: Domain) -> Augment
         penalties=jnp.where(slow, raised, state.penalties),
         scale=scale,
         infeasibility=infeasibility,
-        tolerance=jnp.where(state.lost, state.tolerance, jnp.maximum(TIGHTEN * state.tolerance, finest)),
+        tolerance=jnp.where(
+            state.lost, state.tolerance, jnp.maximum(TIGHTEN * state.tolerance, finest)
+        ),
     )

@@ -19,13 +19,16 @@ class _Inverse(NamedTuple):
     updates: Int32[Array, ""]
 
 
-# c2 of the strong Wolfe conditions. With 0.9 steps along flat directions, of which H knows nothing yet, may end when a tenth of
-# the slope is gone; ill-conditioned least squares (PALMER of CUTEst) take half as many more of them.
+# c2 of the strong Wolfe conditions. With 0.9 steps along flat directions, of which H knows nothing
+# yet, may end when a tenth of the slope is gone; ill-conditioned least squares (PALMER of CUTEst)
+# take half as many more of them.
 CURVATURE = 0.7
-# For so many updates per unknown most of H may be what it began with, and is enlarged where it proves too small.
+# For so many updates per unknown most of H may be what it began with, and is enlarged where it
+# proves too small.
 YOUNG = 3
-# The system of the held entries is solved to this share of its residual, in at most so many steps of n^2 operations: H itself is
-# no better known, and every step of the conjugate gradients leaves a direction downhill.
+# The system of the held entries is solved to this share of its residual, in at most so many steps
+# of n^2 operations: H itself is no better known, and every step of the conjugate gradients leaves a
+# direction downhill.
 FORCING, MOST_PRODUCTS = 1e-2, 20
 
 
@@ -33,20 +36,23 @@ FORCING, MOST_PRODUCTS = 1e-2, 20
 class BFGS(Descent):
     """x <- x - t H f'(x), with H <- (1 - rho s y') H (1 - rho y s') + rho s s', rho = 1 / (s . y).
 
-    H begins as M^-1 of the inner product, or where none is given as the squares of the units of x, which are the sizes of its
-    entries at the start; scaled by (s . y) / (y' H y) before its first update, and before the next 3 n where that makes it larger:
-    the first step is along the steepest direction, and its scale far too small for the flat ones. So the run is the same in any
-    unit of f, in any one unit of x, and in units of each entry where their sizes count for f at the start: an entry that is next
-    to zero by chance, which shows in how little its size means to f, has a larger unit, up to the largest size. Bounds are kept by
-    projection; H is then cut down to the entries that are not at a bound.
+    H begins as M^-1 of the inner product, or where none is given as the squares of the units of x,
+    which are the sizes of its entries at the start; scaled by (s . y) / (y' H y) before its first
+    update, and before the next 3 n where that makes it larger: the first step is along the steepest
+    direction, and its scale far too small for the flat ones. So the run is the same in any unit of
+    f, in any one unit of x, and in units of each entry where their sizes count for f at the start:
+    an entry that is next to zero by chance, which shows in how little its size means to f, has a
+    larger unit, up to the largest size. Bounds are kept by projection; H is then cut down to the
+    entries that are not at a bound.
 
     Notes
     -----
-    **Cost** per step: mostly one value and derivative; n^2 operations and numbers: up to a few thousand unknowns. With bounds,
-    a few times as many operations.
+    **Cost** per step: mostly one value and derivative; n^2 operations and numbers: up to a few
+    thousand unknowns. With bounds, a few times as many operations.
 
-    Source: Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 6.1 and equations (6.17) and (6.20); scaling only where
-    H is too small: M. Al-Baali, Comput. Optim. Appl. 9, 191-203 (1998).
+    Source: Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 6.1 and equations (6.17)
+    and (6.20); scaling only where H is too small: M. Al-Baali, Comput. Optim. Appl. 9, 191-203
+    (1998).
 
     Examples
     --------
@@ -65,7 +71,9 @@ class BFGS(Descent):
     def forget(self, x: Float[Array, " n"], domain: Domain) -> _Inverse:
         return _Inverse(domain.inverse_matrix(x.dtype, x.size), jnp.zeros((), jnp.int32))
 
-    def direction(self, memory: _Inverse, at: Iterate, free: Bool[Array, " n"], domain: Domain) -> Float[Array, " n"]:
+    def direction(
+        self, memory: _Inverse, at: Iterate, free: Bool[Array, " n"], domain: Domain
+    ) -> Float[Array, " n"]:
         g, H = at.derivative * free, memory.H
         if not domain.bounded:
             return -H @ g
@@ -73,7 +81,9 @@ class BFGS(Descent):
         H_g = H @ g
         return -jnp.where(free, H_g - _through_held(H, H_g, ~free), 0)
 
-    def learn(self, memory: _Inverse, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain) -> _Inverse:
+    def learn(
+        self, memory: _Inverse, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain
+    ) -> _Inverse:
         s_y, updates = s @ y, memory.updates
         scale = s_y / (y @ (memory.H @ y))
         enlarged = jnp.where(updates <= YOUNG * s.size, jnp.maximum(scale, 1), 1)
@@ -84,11 +94,15 @@ class BFGS(Descent):
         return _Inverse(H, updates + 1)
 
 
-def _through_held(H: Float[Array, "n n"], b: Float[Array, " n"], held: Bool[Array, " n"]) -> Float[Array, " n"]:
-    """H x, where x is zero but for the held entries, and H x = b in these: by conjugate gradients, in units of the diagonal.
+def _through_held(
+    H: Float[Array, "n n"], b: Float[Array, " n"], held: Bool[Array, " n"]
+) -> Float[Array, " n"]:
+    """H x, where x is zero but for the held entries, and H x = b in these: by conjugate gradients,
+    in units of the diagonal.
 
-    However early they end, b' x is positive and no more than that of the solution, so that the direction is downhill
-    (Nocedal and Wright, section 5.1: they minimize x' H x / 2 - b' x over growing spaces, from zero).
+    However early they end, b' x is positive and no more than that of the solution, so that the
+    direction is downhill (Nocedal and Wright, section 5.1: they minimize x' H x / 2 - b' x over
+    growing spaces, from zero).
     """
     diagonal = jnp.diagonal(H)
 
@@ -109,7 +123,9 @@ def _through_held(H: Float[Array, "n n"], b: Float[Array, " n"], held: Bool[Arra
 
 
 class _Pairs(NamedTuple):
-    """The latest steps s and changes y of the derivative, newest last; a pair that is not there yet is zero."""
+    """The latest steps s and changes y of the derivative, newest last; a pair that is not there yet
+    is zero.
+    """
 
     s: Float[Array, "memory n"]
     y: Float[Array, "memory n"]
@@ -131,9 +147,10 @@ class LBFGS(Descent):
 
     Notes
     -----
-    **Cost** per step: mostly one value and derivative; 4 memory n operations, 2 memory n numbers. With bounds, only the entries of
-    the pairs that are not at a bound are used. Source: Nocedal and Wright, algorithm 7.4, with
-    H_0 = M^-1 (s . y) / (y' M^-1 y), as in equation (7.20), and M of `BFGS`.
+    **Cost** per step: mostly one value and derivative; 4 memory n operations, 2 memory n numbers.
+    With bounds, only the entries of the pairs that are not at a bound are used. Source: Nocedal and
+    Wright, algorithm 7.4, with H_0 = M^-1 (s . y) / (y' M^-1 y), as in equation (7.20), and M of
+    `BFGS`.
 
     Examples
     --------
@@ -158,10 +175,14 @@ class LBFGS(Descent):
         none = jnp.zeros((self.memory, x.size), x.dtype)
         return _Pairs(none, none)
 
-    def direction(self, memory: _Pairs, at: Iterate, free: Bool[Array, " n"], domain: Domain) -> Float[Array, " n"]:
+    def direction(
+        self, memory: _Pairs, at: Iterate, free: Bool[Array, " n"], domain: Domain
+    ) -> Float[Array, " n"]:
         s, y = memory.s * free[None, :], memory.y * free[None, :]
         s_y = jnp.sum(s * y, axis=1)
-        usable = s_y > jnp.finfo(s.dtype).eps * jnp.linalg.norm(s, axis=1) * jnp.linalg.norm(y, axis=1)
+        usable = s_y > jnp.finfo(s.dtype).eps * jnp.linalg.norm(s, axis=1) * jnp.linalg.norm(
+            y, axis=1
+        )
         rho = jnp.where(usable, 1 / jnp.where(usable, s_y, 1), 0)
 
         def down(q: Array, pair: tuple[Array, Array, Array]) -> tuple[Array, Array]:
@@ -180,7 +201,9 @@ class LBFGS(Descent):
         r = scale * domain.gradient(q) * free
         return -loops.scan(up, r, (s, y, rho, alpha))[0]
 
-    def learn(self, memory: _Pairs, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain) -> _Pairs:
+    def learn(
+        self, memory: _Pairs, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain
+    ) -> _Pairs:
         def append(old: Array, new: Array) -> Array:
             return jnp.concatenate([old[1:], new[None]])
 

@@ -1,4 +1,6 @@
-"""Which method: the one that was named, or one for the size of the problem and what is known of it."""
+"""Which method: the one that was named, or one for the size of the problem and what is known of
+it.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -37,21 +39,38 @@ def honoring(given: Iterable[str]) -> list[str]:
 
 
 def as_method(method: Any) -> Method:
-    """The method that an object of the public interface stands for: `Newton` and `NewtonKrylov` find roots and minimizers."""
+    """The method that an object of the public interface stands for: `Newton` and `NewtonKrylov`
+    find roots and minimizers.
+    """
     if isinstance(method, Newton):
         _refuse_settings_of_roots(method)
     if isinstance(method, NewtonKrylov):
         M = method.preconditioner
         if isinstance(M, Multigrid):
             refuse(
-                "minimize", f"preconditioner = {M}", "a function v -> M v", "Multigrid is for linear_solve and root."
+                "minimize",
+                f"preconditioner = {M}",
+                "a function v -> M v",
+                "Multigrid is for linear_solve and root.",
             )
         return TrustRegionCG(method.forcing, M)
     if isinstance(method, Newton):
         return TrustRegionNewton()
-    if isinstance(method, type) or not all(hasattr(method, name) for name in ("init", "step", "measure", "revive")):
-        given = f"method = {method.__name__}, a class" if isinstance(method, type) else f"method = {describe(method)}"
-        refuse("minimize", given, METHODS, "Pass one of these objects, or None for a choice.", TypeError)
+    if isinstance(method, type) or not all(
+        hasattr(method, name) for name in ("init", "step", "measure", "revive")
+    ):
+        given = (
+            f"method = {method.__name__}, a class"
+            if isinstance(method, type)
+            else f"method = {describe(method)}"
+        )
+        refuse(
+            "minimize",
+            given,
+            METHODS,
+            "Pass one of these objects, or None for a choice.",
+            TypeError,
+        )
     return method
 
 
@@ -61,26 +80,48 @@ def _refuse_settings_of_roots(method: Newton) -> None:
         if (value := getattr(method, setting)) != getattr(default, setting):
             given = f"{name} with {setting} = {value}, which is for roots"
             refuse(
-                "minimize", given, "its default", f"minimize has {setting} of its own: minimize(..., {setting}=...)."
+                "minimize",
+                given,
+                "its default",
+                f"minimize has {setting} of its own: minimize(..., {setting}=...).",
             )
     if isinstance(method, NewtonKrylov) and method.restart != NewtonKrylov().restart:
         given = f"NewtonKrylov with restart = {method.restart}"
-        refuse("minimize", given, "its default", "Conjugate gradients, which minimize uses, have no restart.")
+        refuse(
+            "minimize",
+            given,
+            "its default",
+            "Conjugate gradients, which minimize uses, have no restart.",
+        )
 
 
 def choose(
     n: int, boxed: bool, has_equality: bool, has_inequality: bool, traceable: bool
 ) -> tuple[tuple[Method, ...], str]:
-    """The methods to try in turn, and why these; boxed: whether every unknown has two finite bounds."""
+    """The methods to try in turn, and why these; boxed: whether every unknown has two finite
+    bounds.
+    """
     if has_equality or has_inequality:
         quadratic: tuple[Method, ...] = (SQP(),) if n <= QUADRATIC else ()
         augmented = AugmentedLagrangian(BFGS() if n <= DENSE else LBFGS())
         if boxed and not has_equality:
-            return (*quadratic, MMA(), augmented), f"inequalities, and finite bounds for all of {n} unknowns"
-        return (*quadratic, augmented), f"{'equations' if has_equality else 'inequalities'}, {n} unknowns"
+            return (
+                *quadratic,
+                MMA(),
+                augmented,
+            ), f"inequalities, and finite bounds for all of {n} unknowns"
+        return (
+            *quadratic,
+            augmented,
+        ), f"{'equations' if has_equality else 'inequalities'}, {n} unknowns"
     if traceable and n <= SMALL:
         methods = (TrustRegionNewton(), BFGS(), TrustRegionNewton())
         return methods, f"{n} unknowns, at most {SMALL}, with second derivatives"
     if n <= DENSE:
-        return (BFGS(),), f"{n} unknowns, at most {DENSE}" if traceable else f"{n} unknowns without second derivatives"
+        return (
+            (BFGS(),),
+            f"{n} unknowns, at most {DENSE}"
+            if traceable
+            else f"{n} unknowns without second derivatives",
+        )
     return (LBFGS(),), f"{n} unknowns, more than {DENSE}"

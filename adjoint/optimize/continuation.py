@@ -1,4 +1,6 @@
-"""From a checkpoint to a run and back: what makes a run the same run, and how its state is laid out."""
+"""From a checkpoint to a run and back: what makes a run the same run, and how its state is laid
+out.
+"""
 
 import hashlib
 import re
@@ -23,10 +25,11 @@ History = list[dict[str, float]]
 
 
 class Continuation:
-    """The files of one run; of several runs one after the other in one call of `minimize`, each `stage` has its own.
+    """The files of one run; of several runs one after the other in one call of `minimize`, each
+    `stage` has its own.
 
-    So a call that is repeated finds the finished runs finished, takes the same decisions after them, and goes on in the stage
-    that was stopped.
+    So a call that is repeated finds the finished runs finished, takes the same decisions after
+    them, and goes on in the stage that was stopped.
     """
 
     def __init__(
@@ -49,7 +52,9 @@ class Continuation:
         )
 
     def load(self, like: Run) -> tuple[Run, History, float] | None:
-        """The saved run, its history and its seconds, or None; `like` has the shapes of the run, as of `jax.eval_shape`."""
+        """The saved run, its history and its seconds, or None; `like` has the shapes of the run, as
+        of `jax.eval_shape`.
+        """
         snapshot = self._files.load()
         if snapshot is None:
             return None
@@ -77,24 +82,42 @@ def _of_stage(path: Path, stage: int) -> Path:
 
 
 def _reopened(run: Run, limits: Limits) -> Run:
-    """A run that ended at a limit which has been raised since goes on; nothing but its code told that it had ended."""
+    """A run that ended at a limit which has been raised since goes on; nothing but its code told
+    that it had ended.
+    """
     code = int(run.code)
     more_steps = code == Status.NOT_CONVERGED.code and int(run.state.iterations) < limits.max_steps
-    more_evaluations = code == Status.MAX_EVALUATIONS.code and int(run.counts[0]) < limits.max_evaluations
-    return run._replace(code=jnp.full_like(run.code, RUNNING)) if more_steps or more_evaluations else run
+    more_evaluations = (
+        code == Status.MAX_EVALUATIONS.code and int(run.counts[0]) < limits.max_evaluations
+    )
+    return (
+        run._replace(code=jnp.full_like(run.code, RUNNING))
+        if more_steps or more_evaluations
+        else run
+    )
 
 
 def _problem(
-    stage: int, objective: Objective, method: Method, x: Float[Array, " n"], domain: Domain, limits: Limits
+    stage: int,
+    objective: Objective,
+    method: Method,
+    x: Float[Array, " n"],
+    domain: Domain,
+    limits: Limits,
 ) -> dict[str, str]:
     """What is run, in words that are the same in every process."""
     shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
-    traced = (objective.function, *objective.constraints) if objective.gradient is None else objective.constraints
+    shapes = jax.tree.map(lambda v: v.shape, jax.eval_shape(objective.unravel, shape))
+    traced = (
+        (objective.function, *objective.constraints)
+        if objective.gradient is None
+        else objective.constraints
+    )
     named = () if objective.gradient is None else (objective.function, objective.gradient)
     return {
         "stage": str(stage),
         "method": _without_addresses(repr(method)),
-        "x": f"{x.dtype}[{x.size}] as {jax.tree.map(lambda v: v.shape, jax.eval_shape(objective.unravel, shape))}",
+        "x": f"{x.dtype}[{x.size}] as {shapes}",
         "start": _digest([x]),
         "inner product": type(domain.inner_product).__name__,
         "bounds, noise and weights": _digest(
@@ -102,7 +125,9 @@ def _problem(
         ),
         "tolerances": ", ".join(f"{float(v):.17g}" for v in limits[:3]),
         "functions": ", ".join(getattr(f, "__qualname__", type(f).__qualname__) for f in named),
-        "objective's program": _digest([_program(lambda v, f=f: f(objective.unravel(v)), shape) for f in traced]),
+        "objective's program": _digest(
+            [_program(lambda v, f=f: f(objective.unravel(v)), shape) for f in traced]
+        ),
     }
 
 

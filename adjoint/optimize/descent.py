@@ -1,8 +1,9 @@
 """Descent with a line search: what steepest descent, BFGS and L-BFGS have in common.
 
-A model supplies a direction from the derivative and learns from each step; here the direction is kept within the bounds (as in
-J. L. Morales, J. Nocedal, ACM Trans. Math. Softw. 38, 2011: projected, and searched along a straight line), the line is searched,
-and a model that has led astray is forgotten once before the method is stuck.
+A model supplies a direction from the derivative and learns from each step; here the direction is
+kept within the bounds (as in J. L. Morales, J. Nocedal, ACM Trans. Math. Softw. 38, 2011:
+projected, and searched along a straight line), the line is searched, and a model that has led
+astray is forgotten once before the method is stuck.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -15,13 +16,14 @@ from adjoint.optimize.line_search import LineSearch, advance, begin
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
 from adjoint.tracing import loops
 
-# Length of the very first step, in the norm of the inner product: this share of |x|, or 1 where x is zero; and no more than takes f
-# to zero, to first order, which is as far as most objectives go.
+# Length of the very first step, in the norm of the inner product: this share of |x|, or 1 where x
+# is zero; and no more than takes f to zero, to first order, which is as far as most objectives go.
 FIRST_STEP = 0.1
-# A direction must make at least this angle with the level set: cos(d, -gradient) in the norm of the inner product.
+# A direction must make at least this angle with the level set: cos(d, -gradient) in the norm of the
+# inner product.
 SMALLEST_COSINE = 1e-10
-# A change of an entry by its unit changes f, to first order, by this share of the largest such change, or by more: the size of an
-# entry that is next to zero by chance is no unit.
+# A change of an entry by its unit changes f, to first order, by this share of the largest such
+# change, or by more: the size of an entry that is next to zero by chance is no unit.
 COMPARABLE = 0.1
 
 
@@ -36,11 +38,17 @@ class Model(Protocol):
         """The memory before any step."""
         ...
 
-    def direction(self, memory: Any, at: Iterate, free: Bool[Array, " n"], domain: Domain) -> Float[Array, " n"]:
-        """-B^-1 f'(x) in the free entries, zero elsewhere; with an empty memory, any multiple of -gradient."""
+    def direction(
+        self, memory: Any, at: Iterate, free: Bool[Array, " n"], domain: Domain
+    ) -> Float[Array, " n"]:
+        """-B^-1 f'(x) in the free entries, zero elsewhere; with an empty memory, any multiple of
+        -gradient.
+        """
         ...
 
-    def learn(self, memory: Any, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain) -> Any:
+    def learn(
+        self, memory: Any, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain
+    ) -> Any:
         """The memory after a step s that changed the derivative by y, with s . y > 0."""
         ...
 
@@ -53,7 +61,8 @@ class DescentState(NamedTuple):
     search, memory
         The line search in progress, and what the model has learned.
     contradicted_by
-        How far the values of the latest search, if it has failed, were from what their slopes say: noise, if f' is right.
+        How far the values of the latest search, if it has failed, were from what their slopes say:
+        noise, if f' is right.
     fresh
         Whether the model has learned nothing.
     size, reach
@@ -82,7 +91,7 @@ class DescentState(NamedTuple):
         return self.direction
 
 
-class Descent:
+class Descent(Model):
     """A method made of a `Model`: its `init`, `step` and `measure`."""
 
     requests = (Request.VALUE,)
@@ -103,7 +112,7 @@ class Descent:
             iterations=jnp.zeros((), jnp.int32),
             stuck=no,
             search=begin(zero, zero, jnp.zeros_like(x), zero, zero),
-            memory=self.forget(x, domain),  # pyright: ignore[reportAttributeAccessIssue]
+            memory=self.forget(x, domain),
             contradicted_by=zero,
             fresh=jnp.ones((), bool),
             started=no,
@@ -116,13 +125,18 @@ class Descent:
         """The state after the answer that it asked for; pure."""
         first = ~state.started
         state = loops.cond(
-            first & state.fresh, lambda s: self._in_units_of_start(s, answer, domain), lambda s: s, state
+            first & state.fresh,
+            lambda s: self._in_units_of_start(s, answer, domain),
+            lambda s: s,
+            state,
         )
         domain = domain.in_units(state.unit)
         slope = answer.derivative @ state.direction
         noise = domain.rounding(state.search.start.value)
         search = advance(state.search, answer.value, slope, answer.derivative, noise, self.c2)
-        state = state._replace(search=_where(first, state.search, search), started=jnp.ones((), bool))
+        state = state._replace(
+            search=_where(first, state.search, search), started=jnp.ones((), bool)
+        )
         turns = first | search.accepted | search.failed
 
         def turn(state: DescentState) -> DescentState:
@@ -133,22 +147,29 @@ class Descent:
 
         return loops.cond(turns, turn, go_on, state)
 
-    def _in_units_of_start(self, state: DescentState, answer: Answer, domain: Domain) -> DescentState:
-        unit = self.units(state.point, answer.derivative)  # pyright: ignore[reportAttributeAccessIssue]
-        memory = self.forget(state.point, domain.in_units(unit))  # pyright: ignore[reportAttributeAccessIssue]
+    def _in_units_of_start(
+        self, state: DescentState, answer: Answer, domain: Domain
+    ) -> DescentState:
+        unit = self.units(state.point, answer.derivative)
+        memory = self.forget(state.point, domain.in_units(unit))
         return state._replace(unit=unit, memory=memory)
 
     def revive(self, state: DescentState, domain: Domain) -> DescentState:
-        """The stuck state with all forgotten that may have led astray, in units of the sizes that entries have had by now.
+        """The stuck state with all forgotten that may have led astray, in units of the sizes that
+        entries have had by now.
 
         Stuck as before where nothing had been learned, and no units either.
         """
         known = jnp.any(state.unit != 1)
         unit = jnp.where(state.reach > 0, state.reach, jnp.where(state.size > 0, state.size, 1))
-        state_in_units = state._replace(unit=unit, fresh=jnp.ones((), bool), stuck=jnp.zeros((), bool))
+        state_in_units = state._replace(
+            unit=unit, fresh=jnp.ones((), bool), stuck=jnp.zeros((), bool)
+        )
         domain = domain.in_units(unit)
-        forgotten = self.forget(state.at.x, domain)  # pyright: ignore[reportAttributeAccessIssue]
-        again = self._look(state_in_units._replace(memory=forgotten, size=domain.norm(state.at.x)), domain)
+        forgotten = self.forget(state.at.x, domain)
+        again = self._look(
+            state_in_units._replace(memory=forgotten, size=domain.norm(state.at.x)), domain
+        )
         return _where(state.fresh & known, state, again)
 
     def measure(self, state: DescentState, domain: Domain) -> Measure:
@@ -158,19 +179,29 @@ class Descent:
         none = jnp.zeros_like(at.value)
         return Measure(domain.dual_norm(projected), none, at.value, projected, none)
 
-    def _learn(self, state: DescentState, answer: Answer, first: Bool[Array, ""], domain: Domain) -> DescentState:
-        """Move to the point that the search has found and learn from the step; where it has found none, be stuck."""
+    def _learn(
+        self, state: DescentState, answer: Answer, first: Bool[Array, ""], domain: Domain
+    ) -> DescentState:
+        """Move to the point that the search has found and learn from the step; where it has found
+        none, be stuck.
+        """
         search = state.search
         failed = ~first & search.failed
-        x = jnp.where(search.fell_back, _along(state.at.x, search.t, state.direction, domain), state.point)
+        x = jnp.where(
+            search.fell_back, _along(state.at.x, search.t, state.direction, domain), state.point
+        )
         value = jnp.where(search.fell_back, search.low.value, answer.value)
         derivative = jnp.where(search.fell_back, search.low_derivative, answer.derivative)
         at = _where(failed, state.at, Iterate(x, value, derivative))
         s, y = at.x - state.at.x, at.derivative - state.at.derivative
         # Where rounding or noise has turned the curvature around there is nothing to learn.
-        curved = ~first & ~failed & (s @ y > jnp.finfo(x.dtype).eps * jnp.linalg.norm(s) * jnp.linalg.norm(y))
+        curved = (
+            ~first
+            & ~failed
+            & (s @ y > jnp.finfo(x.dtype).eps * jnp.linalg.norm(s) * jnp.linalg.norm(y))
+        )
         s, y = (jnp.where(curved, v, jnp.ones_like(v)) for v in (s, y))
-        learned = self.learn(state.memory, s, y, domain)  # pyright: ignore[reportAttributeAccessIssue]
+        learned = self.learn(state.memory, s, y, domain)
         return state._replace(
             at=at,
             iterations=state.iterations + jnp.where(first | failed, 0, 1),
@@ -193,7 +224,9 @@ class Descent:
         # A projected direction may lead uphill; the first step's way never does.
         direction = jnp.where((slope < steep) & jnp.all(jnp.isfinite(proposed)), proposed, downhill)
         slope = at.derivative @ direction
-        search = begin(at.value, slope, at.derivative, jnp.ones_like(at.value), domain.longest(at.x, direction))
+        search = begin(
+            at.value, slope, at.derivative, jnp.ones_like(at.value), domain.longest(at.x, direction)
+        )
         return state._replace(
             point=_along(at.x, search.t, direction, domain),
             direction=direction,
@@ -201,13 +234,16 @@ class Descent:
             stuck=state.stuck | ~(slope < 0),
         )
 
-    def _within(self, state: DescentState, free: Bool[Array, " n"], domain: Domain) -> Float[Array, " n"]:
-        """The model's direction, projected; entries that would pass a bound move onto it, and the others as if these were held.
+    def _within(
+        self, state: DescentState, free: Bool[Array, " n"], domain: Domain
+    ) -> Float[Array, " n"]:
+        """The model's direction, projected; entries that would pass a bound move onto it, and the
+        others as if these were held.
 
-        Else the others step as an entry close to its bound would have it if it could go on, and the run zigzags along that bound
-        (D. P. Bertsekas, SIAM J. Control Optim. 20, 221-246, 1982).
+        Else the others step as an entry close to its bound would have it if it could go on, and the
+        run zigzags along that bound (D. P. Bertsekas, SIAM J. Control Optim. 20, 221-246, 1982).
         """
-        at, towards = state.at, self.direction  # pyright: ignore[reportAttributeAccessIssue]
+        at, towards = state.at, self.direction
         target = at.x + towards(state.memory, at, free, domain)
         if not domain.bounded:
             return target - at.x
@@ -221,7 +257,8 @@ class Descent:
 
 
 def units_of_start(x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Float[Array, " n"]:
-    """The sizes of the entries, or as much more as it takes to have an effect on f, but no more than the largest size.
+    """The sizes of the entries, or as much more as it takes to have an effect on f, but no more
+    than the largest size.
 
     Entries that are zero have the largest size; 1 where all are.
     """
@@ -233,7 +270,9 @@ def units_of_start(x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Flo
     return jnp.clip(effective, size, jnp.max(size, initial=0.0))
 
 
-def _downhill(at: Iterate, free: Bool[Array, " n"], size: Float[Array, ""], domain: Domain) -> Float[Array, " n"]:
+def _downhill(
+    at: Iterate, free: Bool[Array, " n"], size: Float[Array, ""], domain: Domain
+) -> Float[Array, " n"]:
     """Along minus the gradient, by the length of a first step."""
     gradient = domain.gradient(at.derivative * free) * free
     norm = domain.norm(gradient)

@@ -1,6 +1,8 @@
-"""The one loop that runs every method: on the host, where anything can be called, watched and saved; or compiled.
+"""The one loop that runs every method: on the host, where anything can be called, watched and
+saved; or compiled.
 
-Both ask `Run.request` at `Run.point` of the objective and hand the answer to `proceed` or `examine`, so they take the same steps.
+Both ask `Run.request` at `Run.point` of the objective and hand the answer to `proceed` or
+`examine`, so they take the same steps.
 """
 
 import signal
@@ -40,7 +42,8 @@ class Step:
     value
         f(x).
     stationarity
-        Dual norm of the projected derivative (of the Lagrangian, with constraints), in units of f per unit of x.
+        Dual norm of the projected derivative (of the Lagrangian, with constraints), in units of f
+        per unit of x.
     violation
         Largest violation of a constraint, in its unit.
     length
@@ -54,7 +57,9 @@ class Step:
     --------
     >>> import jax.numpy as jnp, adjoint
     >>> seen = []
-    >>> _ = adjoint.minimize(lambda x: jnp.sum(x**2), jnp.ones(2), adjoint.BFGS(), callback=seen.append)
+    >>> _ = adjoint.minimize(
+    ...     lambda x: jnp.sum(x**2), jnp.ones(2), adjoint.BFGS(), callback=seen.append
+    ... )
     >>> [(step.iteration, round(step.value, 3)) for step in seen][0]
     (0, 2.0)
     """
@@ -75,20 +80,23 @@ class Step:
         return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "x"}
 
 
-# Up to so many unknowns a step is as quick without XLA's fusion emitters, which take three quarters of the time to compile it; with
-# 100 they make n x n products seven times as quick.
+# Up to so many unknowns a step is as quick without XLA's fusion emitters, which take three quarters
+# of the time to compile it; with 100 they make n x n products seven times as quick.
 FEW = 32
 
 
-# Two programs, so that what a method does is compiled once for all objectives of a size. On the host it is known what is asked, and
-# what comes next: most runs never need, and never compile, `examine`.
+# Two programs, so that what a method does is compiled once for all objectives of a size. On the
+# host it is known what is asked, and what comes next: most runs never need, and never compile,
+# `examine`.
 @partial(jax.jit, static_argnames=("objective", "method", "request"))
 def ask(objective: Objective, method: Method, request: Request, run: Run) -> Answer:
     """The answer to what the run asks."""
     return objective.answer_to(request, method, run)
 
 
-def go_on(half: Any, method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
+def go_on(
+    half: Any, method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits
+) -> Run:
     """The run after the answer, by `proceed` or `examine`, whose turn it is."""
     return _programs(run.state.point.size <= FEW)(half, method, run, answer, domain, limits)
 
@@ -97,12 +105,16 @@ def go_on(half: Any, method: Method, run: Run, answer: Answer, domain: Domain, l
 def _programs(few: bool) -> Callable[..., Run]:
     """`go_on`, compiled."""
     return jax.jit(
-        lambda half, *rest: half(*rest), static_argnums=(0, 1), compiler_options=_quick_to_compile() if few else None
+        lambda half, *rest: half(*rest),
+        static_argnums=(0, 1),
+        compiler_options=_quick_to_compile() if few else None,
     )
 
 
 def _quick_to_compile() -> dict[str, bool] | None:
-    """For programs of scalars and short vectors: without the CPU's fusion emitters, where this version of XLA has the choice."""
+    """For programs of scalars and short vectors: without the CPU's fusion emitters, where this
+    version of XLA has the choice.
+    """
     options = {"xla_cpu_use_fusion_emitters": False}
     if jax.default_backend() != "cpu":
         return None
@@ -114,7 +126,9 @@ def _quick_to_compile() -> dict[str, bool] | None:
 
 
 @partial(jax.jit, static_argnames=("method", "constraints"))
-def begin(method: Method, x: Array, domain: Domain, constraints: int, begun: Begun | None = None) -> Run:
+def begin(
+    method: Method, x: Array, domain: Domain, constraints: int, begun: Begun | None = None
+) -> Run:
     """A run before the first evaluation."""
     return start(method, x, domain, constraints, begun)
 
@@ -128,7 +142,9 @@ def compiled(
     done: Bool[Array, ""],
     begun: Begun | None = None,
 ) -> Run:
-    """The whole run inside a compiled function, for `jit` and `vmap`; no step of it where it is already done."""
+    """The whole run inside a compiled function, for `jit` and `vmap`; no step of it where it is
+    already done.
+    """
     run = start(method, x, domain, objective.constraint_count(x), begun)
     run = run._replace(code=jnp.where(done, Status.SUCCESS.code, run.code).astype(jnp.int32))
 
@@ -141,7 +157,9 @@ def compiled(
 
     # Two loops inside one, so that under vmap an examination costs nothing while no run needs one.
     return loops.while_loop(
-        lambda run: run.code == RUNNING, lambda run: loop(examine, True, loop(proceed, False, run)), run
+        lambda run: run.code == RUNNING,
+        lambda run: loop(examine, True, loop(proceed, False, run)),
+        run,
     )
 
 
@@ -160,10 +178,14 @@ def on_host(
 ) -> Run:
     """The run one evaluation at a time, or the rest of the one in the checkpoint.
 
-    `history` is filled; what it holds already belongs to the stages before this one, and so do its seconds. `callback` sees
-    every step and answers whether to stop.
+    `history` is filled; what it holds already belongs to the stages before this one, and so do its
+    seconds. `callback` sees every step and answers whether to stop.
     """
-    files = None if checkpoint is None else Continuation(checkpoint, stage, objective, method, x, domain, limits)
+    files = (
+        None
+        if checkpoint is None
+        else Continuation(checkpoint, stage, objective, method, x, domain, limits)
+    )
     begins = partial(begin, method, x, domain, objective.constraint_count(x), begun)
     saved = None if files is None else files.load(jax.eval_shape(begins))
     if saved is None:
@@ -200,7 +222,9 @@ class Files(Protocol):
 
 @dataclass
 class Watch:
-    """What happens after each evaluation: a new step is noted, shown and saved; and whether to stop, and why."""
+    """What happens after each evaluation: a new step is noted, shown and saved; and whether to
+    stop, and why.
+    """
 
     domain: Domain
     max_seconds: float | None

@@ -1,8 +1,9 @@
 """Is the derivative that a method was given the derivative of the values it was given?
 
-Along x + t d, for t shrinking from a small share of |x| to rounding: the difference f(x + t d) - f(x) against the mean of the
-slopes at both ends (the trapezoidal rule, in error by t^3 f'''/12). With a right derivative the mismatch shrinks until it is the
-noise of f; with a wrong one it shrinks like t only. All points are on the side of x where the method may go.
+Along x + t d, for t shrinking from a small share of |x| to rounding: the difference f(x + t d) -
+f(x) against the mean of the slopes at both ends (the trapezoidal rule, in error by t^3 f'''/12).
+With a right derivative the mismatch shrinks until it is the noise of f; with a wrong one it shrinks
+like t only. All points are on the side of x where the method may go.
 """
 
 from typing import NamedTuple
@@ -13,16 +14,20 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.optimize.problem import Answer, Domain, Iterate
 
-# The t of the evaluations: eight of them from 1 down to 5e-7, of a step of this share of |x| (or of 1, at zero).
+# The t of the evaluations: eight of them from 1 down to 5e-7, of a step of this share of |x| (or of
+# 1, at zero).
 SHARES = 8.0 ** -np.arange(8)
 REACH = 0.01
 # A slope is wrong when it misses by this share; noise must be this far below it to tell.
 MISMATCH, CLARITY = 0.1, 0.05
-# From one t to the next what smooth terms miss shrinks by eight squared or more, and noise by chance only.
+# From one t to the next what smooth terms miss shrinks by eight squared or more, and noise by
+# chance only.
 POWER = 32
-# What a wrong derivative misses shrinks by eight; noise shrinks by half of that three times in a row in 3 of 100,000 cases.
+# What a wrong derivative misses shrinks by eight; noise shrinks by half of that three times in a
+# row in 3 of 100,000 cases.
 STEADY = 4
-# Where values jump, the mismatch grows by eight, and four times it is the same jump but for this share.
+# Where values jump, the mismatch grows by eight, and four times it is the same jump but for this
+# share.
 JUMP, EVEN = 4, 0.01
 
 
@@ -75,10 +80,14 @@ def idle(x: Float[Array, " n"]) -> Examination:
     """No examination."""
     zero, none = jnp.zeros((), x.dtype), jnp.zeros(SHARES.shape, x.dtype)
     at = Iterate(x, zero, jnp.zeros_like(x))
-    return Examination(jnp.zeros((), bool), jnp.zeros((), jnp.int32), at, jnp.zeros_like(x), none, none)
+    return Examination(
+        jnp.zeros((), bool), jnp.zeros((), jnp.int32), at, jnp.zeros_like(x), none, none
+    )
 
 
-def begin(base: Iterate, direction: Float[Array, " n"], size: Float[Array, ""], domain: Domain) -> Examination:
+def begin(
+    base: Iterate, direction: Float[Array, " n"], size: Float[Array, ""], domain: Domain
+) -> Examination:
     """An examination along a direction in which the bounds leave room; size is that of x, or 0."""
     length = domain.norm(direction)
     reach = REACH * jnp.where(size > 0, size, 1) / jnp.where(length > 0, length, 1)
@@ -109,30 +118,38 @@ def find(examination: Examination, domain: Domain) -> Finding:
     usable = jnp.isfinite(e.values) & jnp.isfinite(e.slopes)
     values, slopes = jnp.where(usable, e.values, e.base.value), jnp.where(usable, e.slopes, slope)
     difference, mean = (values - e.base.value) / t, (slopes + slope) / 2
-    # Just beyond a kink of f the slope there is the right one, and that of x belongs to the other side.
+    # Just beyond a kink of f the slope there is the right one, and that of x belongs to the other
+    # side.
     mismatch = jnp.minimum(jnp.abs(difference - mean), jnp.abs(difference - slopes))
-    # At the shortest steps the mismatch is all noise, of values and of slopes, unless it still shrinks like a power of t, or has
-    # always shrunk at least like t, as that of a slope that is wrong by little does, or stays the same: f jumps at x.
+    # At the shortest steps the mismatch is all noise, of values and of slopes, unless it still
+    # shrinks like a power of t, or has always shrunk at least like t, as that of a slope that is
+    # wrong by little does, or stays the same: f jumps at x.
     unknown, missed = mismatch * t, (difference - mean) * t
     smooth = jnp.all(unknown[-3:-1] > POWER * unknown[-2:])
     steady = jnp.all(jnp.abs(missed[-4:-1]) > STEADY * jnp.abs(missed[-3:]))
     jump = jnp.ptp(missed[-4:]) <= EVEN * jnp.max(jnp.abs(missed[-4:]))
     known = smooth | steady | jump
-    noise = jnp.maximum(domain.rounding(e.base.value), jnp.where(known, 0, 2 * jnp.max(unknown[-2:])))
+    noise = jnp.maximum(
+        domain.rounding(e.base.value), jnp.where(known, 0, 2 * jnp.max(unknown[-2:]))
+    )
     slope_noise = jnp.abs(slopes[-1] - slopes[-2])
     uncertainty = 2 * noise / t + slope_noise
     size = jnp.maximum(jnp.abs(difference), jnp.maximum(jnp.abs(slopes), jnp.abs(slope)))
     clear = usable & (uncertainty <= CLARITY * size)
     off = clear & (mismatch > MISMATCH * size)
-    # The mismatch of a right derivative is quadratic in t: from one t to the next it shrinks by more than this half. That of a
-    # wrong one stays; where it grows as t shrinks, values jump, of which no derivative knows.
+    # The mismatch of a right derivative is quadratic in t: from one t to the next it shrinks by
+    # more than this half. That of a wrong one stays; where it grows as t shrinks, values jump, of
+    # which no derivative knows.
     share = mismatch[1:] / jnp.where(mismatch[:-1] > 0, mismatch[:-1], 1)
     lasting = off[:-1] & off[1:] & (share > 1 / 2) & (share < JUMP)
-    # What a Newton step would gain along d: from the curvature over each stretch that it does not leave, or over the longest.
+    # What a Newton step would gain along d: from the curvature over each stretch that it does not
+    # leave, or over the longest.
     bends = (slopes - slope) / t
     inside = usable & (bends * t >= jnp.abs(slope))
     bend = jnp.maximum(jnp.max(jnp.where(inside, bends, 0)), bends[0])
     gain = jnp.where(bend > 0, slope**2 / (2 * jnp.where(bend > 0, bend, 1)), jnp.inf)
     # It stays wrong as long as anything can be seen.
     ever_after = jnp.flip(jnp.cumprod(jnp.flip(off | ~clear))) > 0
-    return Finding(jnp.any(lasting & ever_after[:-1]), ~jnp.any(clear) | (gain <= 10 * noise), noise)
+    return Finding(
+        jnp.any(lasting & ever_after[:-1]), ~jnp.any(clear) | (gain <= 10 * noise), noise
+    )

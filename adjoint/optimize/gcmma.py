@@ -1,4 +1,6 @@
-"""GCMMA: the method of moving asymptotes with conservative approximations, which converges from everywhere."""
+"""GCMMA: the method of moving asymptotes with conservative approximations, which converges from
+everywhere.
+"""
 
 from dataclasses import dataclass
 
@@ -9,16 +11,19 @@ from adjoint.optimize import lagrangian
 from adjoint.optimize.mma import MMA, MMAState, asked, shortfall, slope_sizes
 from adjoint.optimize.problem import Answer, Domain, Iterate
 
-# The curvature to begin with, as a share of the slopes; and what of it is kept for the next iterate.
+# The curvature to begin with, as a share of the slopes; and what of it is kept for the next
+# iterate.
 FIRST_CURVATURE, KEPT = 0.1, 0.1
 
 
 @dataclass(frozen=True)
 class GCMMA(MMA):
-    """Moving asymptotes, where a point is taken only if no approximation is below its function there.
+    """Moving asymptotes, where a point is taken only if no approximation is below its function
+    there.
 
-    Else rho / 2 sum_j (x_j - x_k,j)^2 / (w_j^2 - (x_j - x_k,j)^2), with w the distance of the asymptotes, is raised in the
-    approximations that were, and the subproblem at x_k solved again. So once within the constraints all iterates are, and f falls.
+    Else rho / 2 sum_j (x_j - x_k,j)^2 / (w_j^2 - (x_j - x_k,j)^2), with w the distance of the
+    asymptotes, is raised in the approximations that were, and the subproblem at x_k solved again.
+    So once within the constraints all iterates are, and f falls.
 
     Raises
     ------
@@ -27,8 +32,9 @@ class GCMMA(MMA):
 
     Notes
     -----
-    **Cost** per step: that of `MMA` for each subproblem, mostly one or two. A point that is not taken is evaluated with its
-    derivatives all the same. After twelve in a row that are not taken, the derivatives are examined.
+    **Cost** per step: that of `MMA` for each subproblem, mostly one or two. A point that is not
+    taken is evaluated with its derivatives all the same. After twelve in a row that are not taken,
+    the derivatives are examined.
 
     Source: K. Svanberg, SIAM J. Optim. 12, 555-573 (2002), sections 2 to 5.
 
@@ -38,16 +44,22 @@ class GCMMA(MMA):
     >>> nearest = lambda x: jnp.sum((x - jnp.array([0.3, 0.9])) ** 2)
     >>> within = lambda x: x[0] + x[1] - 1
     >>> x = adjoint.require(
-    ...     adjoint.minimize(nearest, jnp.zeros(2), adjoint.GCMMA(), bounds=(0.0, 1.0), inequality=within)
+    ...     adjoint.minimize(
+    ...         nearest, jnp.zeros(2), adjoint.GCMMA(), bounds=(0.0, 1.0), inequality=within
+    ...     )
     ... )
     >>> [round(float(v), 6) for v in x]
     [0.2, 0.8]
     """
 
-    def _judge(self, state: MMAState, answer: Answer, domain: Domain) -> tuple[Bool[Array, ""], Float[Array, "1+m"]]:
+    def _judge(
+        self, state: MMAState, answer: Answer, domain: Domain
+    ) -> tuple[Bool[Array, ""], Float[Array, "1+m"]]:
         constraints = lagrangian.of_answer(answer)
         first, missed = ~state.started, shortfall(state, answer)
-        sizes = slope_sizes(Iterate(state.point, answer.value, answer.derivative), constraints, state.width)
+        sizes = slope_sizes(
+            Iterate(state.point, answer.value, answer.derivative), constraints, state.width
+        )
         eps = jnp.finfo(missed.dtype).eps
         before = jnp.concatenate([state.at.value[None], state.constraints.value])
         found = missed + state.approximations

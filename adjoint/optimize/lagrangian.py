@@ -1,4 +1,6 @@
-"""How far an iterate with multipliers is from the conditions of Karush, Kuhn and Tucker; shared by all methods for constraints."""
+"""How far an iterate with multipliers is from the conditions of Karush, Kuhn and Tucker; shared by
+all methods for constraints.
+"""
 
 from typing import NamedTuple
 
@@ -54,10 +56,12 @@ def measure(
     weights: Float[Array, " m"],
     domain: Domain,
 ) -> Measure:
-    """Stationarity and complementarity in one norm, the largest violation, and f + weights . violations.
+    """Stationarity and complementarity in one norm, the largest violation, and f + weights .
+    violations.
 
-    The multiplier of an inequality counts as much of the stationarity as the constraint is away from zero, in lengths of x up to
-    1: by the same measure `Domain.projected_derivative` takes bounds.
+    The multiplier of an inequality counts as much of the stationarity as the constraint is away
+    from zero, in lengths of x up to 1: by the same measure `Domain.projected_derivative` takes
+    bounds.
     """
     added = multipliers @ constraints.jacobian
     projected = domain.projected_derivative(at.x, at.derivative + added)
@@ -84,10 +88,12 @@ def at_iterate(at: Iterate, constraints: Constraints, multipliers: Float[Array, 
 def trapped(
     x: Float[Array, " n"], constraints: Constraints, multipliers: Float[Array, " m"], domain: Domain
 ) -> Bool[Array, ""]:
-    """Whether the violation is stationary where there is some: then no small change of x makes it smaller.
+    """Whether the violation is stationary where there is some: then no small change of x makes it
+    smaller.
 
-    That of sum c_i^2 / 2, or of sum |lambda_i c_i|, over the violated constraints: their slopes cancel each other, but for
-    `TRAPPED` of the sum of their sizes. For convex constraints the second is a proof that no x satisfies all of them.
+    That of sum c_i^2 / 2, or of sum |lambda_i c_i|, over the violated constraints: their slopes
+    cancel each other, but for `TRAPPED` of the sum of their sizes. For convex constraints the
+    second is a proof that no x satisfies all of them.
     """
     violated = violations(constraints.value, domain)
     sizes = row_norms(constraints.jacobian, domain)

@@ -1,8 +1,9 @@
 """A line search for the strong Wolfe conditions, one evaluation at a time.
 
-Along x + t d, with phi(t) = f(x + t d): find t with phi(t) <= phi(0) + c1 t phi'(0) and |phi'(t)| <= c2 |phi'(0)|, by bracketing
-and cubic interpolation (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithms 3.5 and 3.6, equation 3.59). Differences
-of phi below its noise decide nothing: there the slopes alone do (W. W. Hager, H. Zhang, SIAM J. Optim. 16, 2005, equation 4.1).
+Along x + t d, with phi(t) = f(x + t d): find t with phi(t) <= phi(0) + c1 t phi'(0) and |phi'(t)|
+<= c2 |phi'(0)|, by bracketing and cubic interpolation (Nocedal and Wright, Numerical Optimization,
+2nd ed., algorithms 3.5 and 3.6, equation 3.59). Differences of phi below its noise decide nothing:
+there the slopes alone do (W. W. Hager, H. Zhang, SIAM J. Optim. 16, 2005, equation 4.1).
 """
 
 from typing import NamedTuple
@@ -12,16 +13,18 @@ from jaxtyping import Array, Bool, Float, Int32
 
 # c1 (Nocedal and Wright, section 3.1); c2 is the method's.
 SUFFICIENT_DECREASE = 1e-4
-# An extrapolation goes at least and at most so many times as far, an interpolation keeps this share from either end.
+# An extrapolation goes at least and at most so many times as far, an interpolation keeps this share
+# from either end.
 SHORTEST_LEAP, LONGEST_LEAP, MARGIN = 1.5, 4.0, 0.1
 # Back from a point where f is not finite.
 RETREAT = 0.2
 # Interpolation contracts a bracket by about three a trial: 15 trials are beyond rounding.
 TRIALS = 15
-# So many trials in a row at which values contradict slopes that have changed by this share at most: noise, or a wrong derivative.
+# So many trials in a row at which values contradict slopes that have changed by this share at most:
+# noise, or a wrong derivative.
 CONTRADICTIONS, STRAIGHT = 3, 0.5
-# A gain and a change of f that are both no more than so many times the rounding of f; f may be what is left of larger terms. Then a
-# slope that has fallen to this share is a step forward.
+# A gain and a change of f that are both no more than so many times the rounding of f; f may be what
+# is left of larger terms. Then a slope that has fallen to this share is a step forward.
 HIDDEN, FLATTENED = 10, 0.1
 
 
@@ -41,12 +44,13 @@ class LineSearch(NamedTuple):
     t
         The next t to evaluate; where the search `ended` well, the t that was found.
     start, low, high
-        t = 0; the best knot with enough decrease; the other end of the bracket, once there is one. The derivative of f at `low`
-        is `low_derivative`.
+        t = 0; the best knot with enough decrease; the other end of the bracket, once there is one.
+        The derivative of f at `low` is `low_derivative`.
     longest
         The largest t allowed.
     contradictions, contradicted_by
-        Trials in a row at which phi contradicts phi', and by how much it did at the latest such trial.
+        Trials in a row at which phi contradicts phi', and by how much it did at the latest such
+        trial.
     accepted, failed
         How it ended: `t` was the last evaluated one, or the one of `low` where `fell_back`.
     """
@@ -77,7 +81,9 @@ def begin(
     zero, no = jnp.zeros_like(value), jnp.zeros((), bool)
     origin = Knot(zero, value, slope)
     t, none = jnp.minimum(t, longest).astype(value.dtype), jnp.zeros((), jnp.int32)
-    return LineSearch(t, origin, origin, derivative, origin, no, longest, none, none, zero, no, no, no)
+    return LineSearch(
+        t, origin, origin, derivative, origin, no, longest, none, none, zero, no, no, no
+    )
 
 
 def advance(
@@ -88,16 +94,25 @@ def advance(
     noise: Float[Array, ""],
     c2: float,
 ) -> LineSearch:
-    """The search after phi and phi' at its t; `noise` is what differences of phi below are not to be believed."""
+    """The search after phi and phi' at its t; `noise` is what differences of phi below are not to
+    be believed.
+    """
     t, low, start = search.t, search.low, search.start
     finite = jnp.isfinite(value) & jnp.isfinite(slope) & jnp.all(jnp.isfinite(derivative))
     enough = value <= start.value + SUFFICIENT_DECREASE * t * start.slope + noise
     too_far = ~finite | ~enough | (value > low.value + noise)
     flat = jnp.abs(slope) <= c2 * jnp.abs(start.slope)
     at_limit = (t >= search.longest) & (slope < 0)
-    # Where no more is to be gained than rounding may hide, values tell nothing, and slopes still do.
-    blind = finite & (t * jnp.abs(start.slope) <= HIDDEN * noise) & (jnp.abs(value - start.value) <= HIDDEN * noise)
-    accepted = (~too_far & (flat | at_limit)) | (blind & (jnp.abs(slope) <= FLATTENED * jnp.abs(start.slope)))
+    # Where no more is to be gained than rounding may hide, values tell nothing, and slopes still
+    # do.
+    blind = (
+        finite
+        & (t * jnp.abs(start.slope) <= HIDDEN * noise)
+        & (jnp.abs(value - start.value) <= HIDDEN * noise)
+    )
+    accepted = (~too_far & (flat | at_limit)) | (
+        blind & (jnp.abs(slope) <= FLATTENED * jnp.abs(start.slope))
+    )
     turned = ~too_far & (slope * jnp.where(search.bracketed, search.high.t - low.t, 1) >= 0)
 
     here = Knot(t, jnp.where(finite, value, jnp.inf), jnp.where(finite, slope, 0))
@@ -105,16 +120,22 @@ def advance(
     new_high = _choose(too_far, here, _choose(turned, low, search.high))
     bracketed = search.bracketed | too_far | turned
     trials = search.trials + 1
-    spent = jnp.abs(new_high.t - new_low.t) <= 4 * jnp.finfo(t.dtype).eps * jnp.maximum(new_high.t, new_low.t)
+    spent = jnp.abs(new_high.t - new_low.t) <= 4 * jnp.finfo(t.dtype).eps * jnp.maximum(
+        new_high.t, new_low.t
+    )
     contradicted, off = contradiction(value - start.value, t * start.slope, t * slope, noise)
-    contradictions = jnp.where(finite & contradicted, search.contradictions + 1, 0).astype(jnp.int32)
+    contradictions = jnp.where(finite & contradicted, search.contradictions + 1, 0).astype(
+        jnp.int32
+    )
     blurred = contradictions >= CONTRADICTIONS
     ended = ~accepted & ((trials >= TRIALS) | (bracketed & spent) | blurred)
     # A point that is lower by more than noise is a step forward even where no slope is flat enough.
     fell_back = ended & (new_low.value < start.value - jnp.where(blurred, 10 * off, noise))
     following = jnp.where(bracketed, _interpolate(new_low, new_high), _extrapolate(low, here))
     return LineSearch(
-        t=jnp.where(accepted, t, jnp.where(fell_back, new_low.t, jnp.minimum(following, search.longest))),
+        t=jnp.where(
+            accepted, t, jnp.where(fell_back, new_low.t, jnp.minimum(following, search.longest))
+        ),
         start=start,
         low=new_low,
         low_derivative=jnp.where(too_far, search.low_derivative, derivative),
@@ -131,9 +152,13 @@ def advance(
 
 
 def contradiction(
-    change: Float[Array, ""], slope: Float[Array, ""], slope_beyond: Float[Array, ""], noise: Float[Array, ""]
+    change: Float[Array, ""],
+    slope: Float[Array, ""],
+    slope_beyond: Float[Array, ""],
+    noise: Float[Array, ""],
 ) -> tuple[Bool[Array, ""], Float[Array, ""]]:
-    """Whether a change of f over a step contradicts the slopes, times the step, at its ends; and by how much.
+    """Whether a change of f over a step contradicts the slopes, times the step, at its ends; and by
+    how much.
 
     Where the slope has hardly changed a smooth f is close to a line with that slope.
     """

@@ -1,4 +1,6 @@
-"""minimize: the front door of the optimizers, which chooses a method, runs it by one of the two loops, and says how it ended."""
+"""minimize: the front door of the optimizers, which chooses a method, runs it by one of the two
+loops, and says how it ended.
+"""
 
 from collections.abc import Callable
 from functools import reduce
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 
 @takes_jax_functions(
     "minimize",
-    "Functions of NumPy: pass the derivative of the objective as gradient=, and wrap what else there is "
+    "Functions of NumPy: pass the derivative of the objective as gradient=, and wrap what else "
+    "there is "
     "in adjoint.external(function, vjp=..., like=...).",
 )
 def minimize(
@@ -51,51 +54,57 @@ def minimize(
     callback: Callable[[Step], Any] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Solution[PyTree]:
-    """Minimize f(x) subject to lower <= x <= upper, g(x) = 0 and h(x) <= 0, and say honestly how it ended.
+    """Minimize f(x) subject to lower <= x <= upper, g(x) = 0 and h(x) <= 0, and say honestly how it
+    ended.
 
     Parameters
     ----------
     objective
-        f, a real scalar of x, written in JAX (what JAX cannot trace goes through `external`, or comes with its `gradient`).
+        f, a real scalar of x, written in JAX (what JAX cannot trace goes through `external`, or
+        comes with its `gradient`).
     x0
-        Where to start: an array or a pytree of real arrays of one dtype. A start outside of the bounds is projected; by how
-        much is in ``stats["start_outside"]``.
+        Where to start: an array or a pytree of real arrays of one dtype. A start outside of the
+        bounds is projected; by how much is in ``stats["start_outside"]``.
     method
         `SteepestDescent`, `BFGS`, `LBFGS`, `Newton`, `NewtonKrylov`, `GaussNewton`, `MMA`, `GCMMA`,
         `AugmentedLagrangian` or `SQP`; None chooses by size, bounds, constraints and derivatives,
         and ``stats["method"]`` says what and why.
     bounds
-        (lower, upper), each a number or structured and shaped like x0; infinite, or None for a whole side, where there is
-        none. Or `scipy.optimize.Bounds`. A pair (lowest, highest) for each unknown, the other form of SciPy, is refused, as
-        is all that can be read in both ways.
+        (lower, upper), each a number or structured and shaped like x0; infinite, or None for a
+        whole side, where there is none. Or `scipy.optimize.Bounds`. A pair (lowest, highest) for
+        each unknown, the other form of SciPy, is refused, as is all that can be read in both ways.
     equality, inequality
-        g and h, functions of x that return arrays: g(x) = 0 and h(x) <= 0. (The inequalities of SciPy are >= 0: change
-        their signs.)
+        g and h, functions of x that return arrays: g(x) = 0 and h(x) <= 0. (The inequalities of
+        SciPy are >= 0: change their signs.)
     inner_product
-        Measures steps and derivatives, and makes gradients of derivatives: `Euclidean` (default), `Weighted`, `Sobolev`. With the
-        default `BFGS`, `LBFGS`, `Newton` and `GaussNewton` measure their steps in units of the entries of x0.
+        Measures steps and derivatives, and makes gradients of derivatives: `Euclidean` (default),
+        `Weighted`, `Sobolev`. With the default `BFGS`, `LBFGS`, `Newton` and `GaussNewton` measure
+        their steps in units of the entries of x0.
     gradient
-        f' as a function of x. With it, objective and gradient are called on the host with NumPy arrays.
+        f' as a function of x. With it, objective and gradient are called on the host with NumPy
+        arrays.
     noise
         Uncertainty of f, absolute; estimated when progress stops and this is zero.
     rtol, atol
-        A run may stop when the projected derivative (of the Lagrangian, with constraints), times the
-        sizes that the entries of x have reached, is at most rtol times that at the start, or times
-        the forces of the constraints where these are larger: the same in all units. As a steep
-        start makes that a large number, little must be left to gain, too: a change of any entry by
-        its size changes f by at most 1e-5 of f to first order, and a Newton step, where the method
-        knows one, gains at most 1e-8 of f; or, where f is zero by rounding, x is within 1e-8 of the
-        minimizer by its slopes. A dual norm of at most atol, in units of f per unit of x, is enough
-        by itself.
+        A run may stop when the projected derivative (of the Lagrangian, with constraints), times
+        the sizes that the entries of x have reached, is at most rtol times that at the start, or
+        times the forces of the constraints where these are larger: the same in all units. As a
+        steep start makes that a large number, little must be left to gain, too: a change of any
+        entry by its size changes f by at most 1e-5 of f to first order, and a Newton step, where
+        the method knows one, gains at most 1e-8 of f; or, where f is zero by rounding, x is within
+        1e-8 of the minimizer by its slopes. A dual norm of at most atol, in units of f per unit of
+        x, is enough by itself.
     constraint_tolerance
-        Largest violation of a constraint, in its unit, that counts as none: state constraints as shares of what they limit.
+        Largest violation of a constraint, in its unit, that counts as none: state constraints as
+        shares of what they limit.
     max_steps, max_evaluations, max_seconds
         Limits; the last one is looked at between evaluations, outside of `jit` only.
     callback
         Called with a `Step` after each step, outside of `jit` only. A true answer ends the run.
     checkpoint
-        Where to save the run and to go on from, outside of `jit` only. With it or a `callback`, Ctrl-C and SIGTERM let the
-        evaluation in progress finish and end the run as `INTERRUPTED`; a second one is a `KeyboardInterrupt` at once.
+        Where to save the run and to go on from, outside of `jit` only. With it or a `callback`,
+        Ctrl-C and SIGTERM let the evaluation in progress finish and end the run as `INTERRUPTED`; a
+        second one is a `KeyboardInterrupt` at once.
 
     Returns
     -------
@@ -110,21 +119,24 @@ def minimize(
     Raises
     ------
     ValueError, TypeError
-        For what makes no problem, and for a method that cannot honor what was given, naming those that can.
+        For what makes no problem, and for a method that cannot honor what was given, naming those
+        that can.
 
     Notes
     -----
     **Derivative**: none; `argmin` differentiates minimizers.
 
-    **Units**: those of f, and of all x by one factor, change no run. Those of single entries of x change none of `MMA`, `GCMMA`,
-    and, where no entry starts at zero, `Newton` and `GaussNewton`; `BFGS` and `LBFGS` say when; the others depend on them.
+    **Units**: those of f, and of all x by one factor, change no run. Those of single entries of x
+    change none of `MMA`, `GCMMA`, and, where no entry starts at zero, `Newton` and `GaussNewton`;
+    `BFGS` and `LBFGS` say when; the others depend on them.
 
-    **Status**: `SUCCESS`; `NOISE_FLOOR`, a success of its own kind; `NOT_CONVERGED`, `MAX_EVALUATIONS` or `TIME_LIMIT` at a limit;
-    `STALLED`; `UNTRUSTED_GRADIENT`, when differences of f contradict f'; `UNBOUNDED`; `INFEASIBLE`; `NONFINITE_OBJECTIVE`;
-    `INTERRUPTED`. At a minimum only the derivative is known to vanish: it may be a local one.
+    **Status**: `SUCCESS`; `NOISE_FLOOR`, a success of its own kind; `NOT_CONVERGED`,
+    `MAX_EVALUATIONS` or `TIME_LIMIT` at a limit; `STALLED`; `UNTRUSTED_GRADIENT`, when differences
+    of f contradict f'; `UNBOUNDED`; `INFEASIBLE`; `NONFINITE_OBJECTIVE`; `INTERRUPTED`. At a
+    minimum only the derivative is known to vanish: it may be a local one.
 
-    **Cost**: evaluations as counted, and on the host less than a millisecond around each. Under `jit` and `vmap` the same steps
-    run in one compiled loop.
+    **Cost**: evaluations as counted, and on the host less than a millisecond around each. Under
+    `jit` and `vmap` the same steps run in one compiled loop.
 
     Source: Nocedal and Wright, Numerical Optimization, 2nd ed., Springer (2006).
 
@@ -132,19 +144,25 @@ def minimize(
     --------
     >>> import jax.numpy as jnp, adjoint
     >>> rosenbrock = lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
-    >>> solution = adjoint.minimize(rosenbrock, jnp.array([-1.2, 1.0]), adjoint.BFGS(), bounds=(-2.0, 0.5))
+    >>> solution = adjoint.minimize(
+    ...     rosenbrock, jnp.array([-1.2, 1.0]), adjoint.BFGS(), bounds=(-2.0, 0.5)
+    ... )
     >>> [round(float(v), 4) for v in adjoint.require(solution)], solution.status
     ([0.5, 0.25], Status.SUCCESS)
     """
     statement = state(objective, x0, bounds, equality, inequality, inner_product, gradient, noise)
     methods, why = _methods(method, statement, equality, inequality)
-    limits = _limits(statement.x.dtype, rtol, atol, constraint_tolerance, max_steps, max_evaluations)
+    limits = _limits(
+        statement.x.dtype, rtol, atol, constraint_tolerance, max_steps, max_evaluations
+    )
     if statement.traced:
         _refuse_on_host_only(max_seconds=max_seconds, callback=callback, checkpoint=checkpoint)
         return _solution(_compiled_stages(statement, methods, limits), statement, methods, why)
     stages, columns = _host_stages(statement, methods, limits, max_seconds, callback, checkpoint)
     solution = _solution(stages, statement, methods, why)
-    return Solution(solution.value, solution.status, solution.stats | {"history": columns}, solution.origin)
+    return Solution(
+        solution.value, solution.status, solution.stats | {"history": columns}, solution.origin
+    )
 
 
 class _Stage(NamedTuple):
@@ -157,25 +175,38 @@ class _Stage(NamedTuple):
     begun: Begun | None
 
 
-def _methods(method: Any, statement: Statement, equality: Any, inequality: Any) -> tuple[tuple[Method, ...], str]:
+def _methods(
+    method: Any, statement: Statement, equality: Any, inequality: Any
+) -> tuple[tuple[Method, ...], str]:
     """The methods to try in turn, and why these."""
-    given = {"bounds": statement.domain.bounded, "equality": equality is not None, "inequality": inequality is not None}
+    given = {
+        "bounds": statement.domain.bounded,
+        "equality": equality is not None,
+        "inequality": inequality is not None,
+    }
     if method is None:
         n, constrained = statement.x.size, given["equality"] or given["inequality"]
         require_scalar(statement, BFGS())
         # Asked only where the answer decides, since it takes a tracing of the objective.
-        twice = n <= SMALL and not constrained and statement.objective.has_second_derivatives(statement.x)
-        methods, why = choose(n, _is_boxed(statement.domain), given["equality"], given["inequality"], twice)
+        twice = (
+            n <= SMALL
+            and not constrained
+            and statement.objective.has_second_derivatives(statement.x)
+        )
+        methods, why = choose(
+            n, _is_boxed(statement.domain), given["equality"], given["inequality"], twice
+        )
     else:
         methods, why = (as_method(method),), "as asked"
     for chosen in methods:
-        missing = [name for name, is_given in given.items() if is_given and name not in chosen.handles]
+        present = [name for name, is_given in given.items() if is_given]
+        missing = [name for name in present if name not in chosen.handles]
         if missing:
             refuse(
                 f"minimize with {type(chosen).__name__}",
                 " and ".join(missing),
                 f"none, as this method cannot honor {'it' if len(missing) == 1 else 'them'}",
-                f"Use {' or '.join(honoring(name for name, is_given in given.items() if is_given) or ['adjoint.argmin'])}.",
+                f"Use {' or '.join(honoring(present) or ['adjoint.argmin'])}.",
             )
         if statement.objective.gradient is not None and (
             chosen.requests != (Request.VALUE,) or getattr(chosen, "least_squares", False)
@@ -184,7 +215,8 @@ def _methods(method: Any, statement: Statement, equality: Any, inequality: Any) 
                 f"minimize with {type(chosen).__name__}",
                 "gradient=, which leaves second derivatives unknown",
                 "an objective that JAX can trace",
-                "Take BFGS(), LBFGS() or SteepestDescent(); or wrap the objective in adjoint.external.",
+                "Take BFGS(), LBFGS() or SteepestDescent(); or wrap the objective in "
+                "adjoint.external.",
             )
         if hasattr(chosen, "require"):
             chosen.require(statement.domain)  # pyright: ignore[reportAttributeAccessIssue]
@@ -195,20 +227,36 @@ def _methods(method: Any, statement: Statement, equality: Any, inequality: Any) 
 def _is_boxed(domain: Domain) -> bool:
     """Whether every unknown is known to have two finite bounds."""
     bounds = [domain.lower, domain.upper]
-    return all(b is not None and not isinstance(b, jax.core.Tracer) and bool(jnp.all(jnp.isfinite(b))) for b in bounds)
+    return all(
+        b is not None and not isinstance(b, jax.core.Tracer) and bool(jnp.all(jnp.isfinite(b)))
+        for b in bounds
+    )
 
 
-def _limits(dtype: Any, rtol: float, atol: float, constraint_tolerance: float, max_steps: int, most: int) -> Limits:
-    for name, value in (("rtol", rtol), ("atol", atol), ("constraint_tolerance", constraint_tolerance)):
+def _limits(
+    dtype: Any, rtol: float, atol: float, constraint_tolerance: float, max_steps: int, most: int
+) -> Limits:
+    for name, value in (
+        ("rtol", rtol),
+        ("atol", atol),
+        ("constraint_tolerance", constraint_tolerance),
+    ):
         if not isinstance(value, jax.core.Tracer) and not value >= 0:
-            refuse("minimize", f"{name} = {value}", "a number that is not negative", f"Leave {name} out.")
+            refuse(
+                "minimize",
+                f"{name} = {value}",
+                "a number that is not negative",
+                f"Leave {name} out.",
+            )
     for name, value in (("max_steps", max_steps), ("max_evaluations", most)):
         if not isinstance(value, jax.core.Tracer) and value < 1:
             refuse("minimize", f"{name} = {value}", "a positive integer", f"Leave {name} out.")
     # In float32 a derivative that is smaller than the first one by 1e-8 is all rounding.
     numbers = jnp if isinstance(rtol, jax.core.Tracer) else np
     visible = numbers.where(rtol > 0, numbers.maximum(rtol, 32 * float(jnp.finfo(dtype).eps)), 0)
-    relative, absolute, tolerance = (jnp.asarray(value, dtype) for value in (visible, atol, constraint_tolerance))
+    relative, absolute, tolerance = (
+        jnp.asarray(value, dtype) for value in (visible, atol, constraint_tolerance)
+    )
     return Limits(relative, absolute, tolerance, max_steps, most)
 
 
@@ -216,12 +264,15 @@ def _refuse_on_host_only(**given: Any) -> None:
     for name, value in given.items():
         if value is not None:
             refuse(
-                "minimize", f"{name} inside jit or vmap", "a call outside of them", f"Leave {name} out, or do not jit."
+                "minimize",
+                f"{name} inside jit or vmap",
+                "a call outside of them",
+                f"Leave {name} out, or do not jit.",
             )
 
 
-# A method that has another one behind it gives up after so many steps, the first and the second: it may be crawling where the
-# other one runs.
+# A method that has another one behind it gives up after so many steps, the first and the second: it
+# may be crawling where the other one runs.
 PATIENCE = (100, 300)
 # The same with constraints, where the first method learns second derivatives in as many steps as
 # there are unknowns.
@@ -237,12 +288,16 @@ def _left(limits: Limits, spent: Any, number: int, methods: tuple[Method, ...]) 
     return limits._replace(max_steps=steps, max_evaluations=limits.max_evaluations - spent)
 
 
-def _compiled_stages(statement: Statement, methods: tuple[Method, ...], limits: Limits) -> list[_Stage]:
+def _compiled_stages(
+    statement: Statement, methods: tuple[Method, ...], limits: Limits
+) -> list[_Stage]:
     stages: list[_Stage] = []
     x, done, spent, begun = statement.x, jnp.zeros((), bool), jnp.zeros((), jnp.int32), None
     for number, method in enumerate(methods):
         left = _left(limits, spent, number, methods)
-        stage = _stage(compiled(statement.objective, method, x, statement.domain, left, done, begun))
+        stage = _stage(
+            compiled(statement.objective, method, x, statement.domain, left, done, begun)
+        )
         stages.append(stage)
         begun = stage.begun
         x, done, spent = stage.x, done | stage.final, spent + stage.stats["evaluations"]
@@ -280,7 +335,9 @@ def _host_stages(
         x, spent = stages[-1].x, spent + int(stages[-1].stats["evaluations"])
         if bool(stages[-1].final):
             break
-    return stages, HistoryTable((name, np.array([row[name] for row in rows])) for name in (rows[0] if rows else ()))
+    return stages, HistoryTable(
+        (name, np.array([row[name] for row in rows])) for name in (rows[0] if rows else ())
+    )
 
 
 def _final(code: Array) -> Array:
@@ -304,11 +361,19 @@ def _stage(run: Run) -> _Stage:
     }
     if hasattr(run.state, "multipliers"):
         stats["multipliers"] = jnp.where(finished, run.state.multipliers, run.best.multipliers)
-    return _Stage(jnp.where(finished, run.state.at.x, run.best.x), stats, run.code, _final(run.code), _carried(run))
+    return _Stage(
+        jnp.where(finished, run.state.at.x, run.best.x),
+        stats,
+        run.code,
+        _final(run.code),
+        _carried(run),
+    )
 
 
 def _carried(run: Run) -> Begun | None:
-    """What the next method measures its progress by, unless the merits of both differ by what constraints add."""
+    """What the next method measures its progress by, unless the merits of both differ by what
+    constraints add.
+    """
     if hasattr(run.state, "multipliers"):
         return None
     return Begun(run.first_measure, run.reach, run.sizes, run.value_at_size)
@@ -317,7 +382,9 @@ def _carried(run: Run) -> Begun | None:
 _ADD_UP = ("iterations", "evaluations", "hessians", "products")
 
 
-def _solution(stages: list[_Stage], statement: Statement, methods: tuple[Method, ...], why: str) -> Solution[PyTree]:
+def _solution(
+    stages: list[_Stage], statement: Statement, methods: tuple[Method, ...], why: str
+) -> Solution[PyTree]:
     """The last stage that ran, with the counts of all."""
     x, stats, code, keep, _ = stages[0]
     for stage in stages[1:]:

@@ -22,26 +22,32 @@ SHRINK, GROW = 0.7, 1.5
 MOVE = 0.9
 # Curvature beyond that of the asymptotes: as shares of |f_j| and of their mean.
 OPPOSITE, FLAT = 1e-3, 1e-5
-# A curvature that was too small becomes so many times what the point has asked for. A method stops after so many refused points
-# in a row, which have raised it beyond all that a right derivative needs.
+# A curvature that was too small becomes so many times what the point has asked for. A method stops
+# after so many refused points in a row, which have raised it beyond all that a right derivative
+# needs.
 MARGIN, MOST_REFUSED = 1.1, 12
 # What is left at least of second derivatives that a step has not confirmed.
 FORGET = 0.1
-# Those of the entries of f' by themselves are believed where they have missed less than this share of what the others have.
+# Those of the entries of f' by themselves are believed where they have missed less than this share
+# of what the others have.
 CONVINCING = 0.25
-# The price of a violation in the subproblem, in units of the objective's largest slope; ten times it while one remains.
+# The price of a violation in the subproblem, in units of the objective's largest slope; ten times
+# it while one remains.
 PENALTY, LARGEST_PENALTY = 1e3, 1e7
 
 
 class Bends(NamedTuple):
-    """Two guesses at the diagonals of second derivatives, of f and of each constraint; all in spans, upper - lower.
+    """Two guesses at the diagonals of second derivatives, of f and of each constraint; all in
+    spans, upper - lower.
 
     Attributes
     ----------
     even
-        The least change of those before with s' D s = s' y, for the latest step s and the change y of f'.
+        The least change of those before with s' D s = s' y, for the latest step s and the change y
+        of f'.
     entrywise
-        y_j / s_j: right where f is a sum of functions of one x_j each, and anything else where it is far from that.
+        y_j / s_j: right where f is a sum of functions of one x_j each, and anything else where it
+        is far from that.
     missed
         |y - D s| / |y| of the two at the latest step, before they knew of it.
     """
@@ -53,7 +59,9 @@ class Bends(NamedTuple):
     @property
     def better(self) -> Float[Array, "1+m n"]:
         """Of each function those that foretell its slopes."""
-        return jnp.where((self.missed[1] < CONVINCING * self.missed[0])[:, None], self.entrywise, self.even)
+        return jnp.where(
+            (self.missed[1] < CONVINCING * self.missed[0])[:, None], self.entrywise, self.even
+        )
 
 
 class MMAState(NamedTuple):
@@ -76,7 +84,8 @@ class MMAState(NamedTuple):
     penalty
         The price of violations in the subproblem.
     curvature
-        What the approximations curve beyond their asymptotes, of f and of each constraint: rho of Svanberg (2002).
+        What the approximations curve beyond their asymptotes, of f and of each constraint: rho of
+        Svanberg (2002).
     bends
         Diagonals of the second derivatives of f and of each constraint.
     approximations
@@ -111,12 +120,15 @@ class MMAState(NamedTuple):
 
 @dataclass(frozen=True)
 class MMA:
-    """Minimize convex separable approximations of f and h, one after the other, each of first order at the latest iterate.
+    """Minimize convex separable approximations of f and h, one after the other, each of first order
+    at the latest iterate.
 
-    f and every inequality are approximated by r + sum_j p_j / (U_j - x_j) + q_j / (x_j - L_j), where p_j belongs to positive and
-    q_j to negative derivatives. The asymptotes L and U move away from x_j while it goes on and towards it where it turns around.
-    Where changes of the derivatives along the steps tell of more curvature than asymptotes give, p_j and q_j get what is missing:
-    entry by entry where that has foretold the derivatives, as with sums of functions of one x_j each, or else spread evenly.
+    f and every inequality are approximated by r + sum_j p_j / (U_j - x_j) + q_j / (x_j - L_j),
+    where p_j belongs to positive and q_j to negative derivatives. The asymptotes L and U move away
+    from x_j while it goes on and towards it where it turns around. Where changes of the derivatives
+    along the steps tell of more curvature than asymptotes give, p_j and q_j get what is missing:
+    entry by entry where that has foretold the derivatives, as with sums of functions of one x_j
+    each, or else spread evenly.
 
     Raises
     ------
@@ -125,27 +137,39 @@ class MMA:
 
     Notes
     -----
-    **Cost** per step: one value and derivative of everything, and 20 to 40 linear systems in the multipliers, n m^2 + m^3
-    operations each: for many unknowns and up to a few hundred constraints. **Units**: the run is the same whatever units
-    the entries of x, f and the constraints have, as widths and curvatures are in upper - lower; only `constraint_tolerance` of
-    `minimize` is in the unit of the constraints. **Converges** linearly, which reaches the usual rtol
-    of 1e-8 in some tens of steps; there is no proof that it does (`GCMMA` has one), and a run that turns in circles ends as
-    `NOT_CONVERGED`. Where something is not a number the step is halved; where a constraint is broken whose approximation was far
-    from it, the subproblem is solved again with more curvature.
+    **Cost** per step: one value and derivative of everything, and 20 to 40 linear systems in the
+    multipliers, n m^2 + m^3 operations each: for many unknowns and up to a few hundred constraints.
+    **Units**: the run is the same whatever units the entries of x, f and the constraints have, as
+    widths and curvatures are in upper - lower; only `constraint_tolerance` of `minimize` is in the
+    unit of the constraints. **Converges** linearly, which reaches the usual rtol of 1e-8 in some
+    tens of steps; there is no proof that it does (`GCMMA` has one), and a run that turns in circles
+    ends as `NOT_CONVERGED`. Where something is not a number the step is halved; where a constraint
+    is broken whose approximation was far from it, the subproblem is solved again with more
+    curvature.
 
-    Source: K. Svanberg, Int. J. Numer. Methods Eng. 24, 359-373 (1987), sections 3 and 4; the widths of section 5 of K. Svanberg,
-    SIAM J. Optim. 12, 555-573 (2002), but for larger steps outwards; the even diagonals as in M. Zhu, J. L. Nazareth,
-    H. Wolkowicz, SIAM J. Optim. 9, 1192-1204 (1999), the least change that satisfies the weak secant equation.
+    Source: K. Svanberg, Int. J. Numer. Methods Eng. 24, 359-373 (1987), sections 3 and 4; the
+    widths of section 5 of K. Svanberg, SIAM J. Optim. 12, 555-573 (2002), but for larger steps
+    outwards; the even diagonals as in M. Zhu, J. L. Nazareth, H. Wolkowicz, SIAM J. Optim. 9,
+    1192-1204 (1999), the least change that satisfies the weak secant equation.
 
     Examples
     --------
     >>> import jax.numpy as jnp, adjoint
-    >>> weights = jnp.array([61.0, 37, 19, 7, 1])  # a cantilever of five boxes, Svanberg (1987), section 6.1
+    >>> weights = jnp.array(
+    ...     [61.0, 37, 19, 7, 1]
+    ... )  # a cantilever of five boxes, Svanberg (1987), section 6.1
     >>> bend = lambda x: jnp.sum(weights / x**3) - 1
     >>> solution = adjoint.minimize(
-    ...     lambda x: 0.0624 * jnp.sum(x), jnp.full(5, 5.0), adjoint.MMA(), bounds=(1.0, 10.0), inequality=bend
+    ...     lambda x: 0.0624 * jnp.sum(x),
+    ...     jnp.full(5, 5.0),
+    ...     adjoint.MMA(),
+    ...     bounds=(1.0, 10.0),
+    ...     inequality=bend,
     ... )
-    >>> round(float(solution.stats["value"]), 6), [round(float(v), 2) for v in adjoint.require(solution)]
+    >>> (
+    ...     round(float(solution.stats["value"]), 6),
+    ...     [round(float(v), 2) for v in adjoint.require(solution)],
+    ... )
     (1.339956, [6.02, 5.31, 4.49, 3.5, 2.15])
     """
 
@@ -160,7 +184,10 @@ class MMA:
         """The state that asks about x first."""
         self.require(domain)
         x = domain.project(x)
-        none, straight = jnp.zeros(constraints, x.dtype), jnp.zeros((1 + constraints, x.size), x.dtype)
+        none, straight = (
+            jnp.zeros(constraints, x.dtype),
+            jnp.zeros((1 + constraints, x.size), x.dtype),
+        )
         return MMAState(
             request=jnp.zeros((), jnp.int32),
             point=x,
@@ -208,21 +235,32 @@ class MMA:
 
     def measure(self, state: MMAState, domain: Domain) -> Measure:
         """Of the Lagrangian, with the multipliers of the latest subproblem."""
-        return lagrangian.measure(state.at, state.constraints, state.multipliers, state.weights, domain)
+        return lagrangian.measure(
+            state.at, state.constraints, state.multipliers, state.weights, domain
+        )
 
-    def _judge(self, state: MMAState, answer: Answer, domain: Domain) -> tuple[Bool[Array, ""], Float[Array, "1+m"]]:
+    def _judge(
+        self, state: MMAState, answer: Answer, domain: Domain
+    ) -> tuple[Bool[Array, ""], Float[Array, "1+m"]]:
         """Whether the point becomes an iterate, and the curvature of the next approximations.
 
-        Not where it breaks a constraint and that has missed its approximation by more than its whole change to first order: such an
-        approximation knows nothing of the constraint there, and the next ones may lead ever farther away.
+        Not where it breaks a constraint and that has missed its approximation by more than its
+        whole change to first order: such an approximation knows nothing of the constraint there,
+        and the next ones may lead ever farther away.
         """
         constraints = lagrangian.of_answer(answer)
         missed = shortfall(state, answer)
         known = jnp.abs(state.constraints.jacobian) @ jnp.abs(state.point - state.at.x)
-        rounding = 8 * jnp.finfo(known.dtype).eps * (jnp.abs(state.constraints.value) + jnp.abs(constraints.value))
+        rounding = (
+            8
+            * jnp.finfo(known.dtype).eps
+            * (jnp.abs(state.constraints.value) + jnp.abs(constraints.value))
+        )
         wild = (constraints.value > 0) & (missed[1:] > known + rounding)
         accepted = ~state.started | ~jnp.any(wild)
-        raised = state.curvature.at[1:].set(jnp.where(wild, asked(state, missed)[1:], state.curvature[1:]))
+        raised = state.curvature.at[1:].set(
+            jnp.where(wild, asked(state, missed)[1:], state.curvature[1:])
+        )
         return accepted, jnp.where(accepted, 0, raised)
 
 
@@ -233,7 +271,9 @@ def shortfall(state: MMAState, answer: Answer) -> Float[Array, "1+m"]:
 
 
 def asked(state: MMAState, missed: Float[Array, "1+m"]) -> Float[Array, "1+m"]:
-    """The curvature with which the approximations would have reached the functions at the point, and a little more."""
+    """The curvature with which the approximations would have reached the functions at the point,
+    and a little more.
+    """
     square = ((state.point - state.at.x) / state.width) ** 2
     reach = jnp.sum(square / (1 - square)) / 2
     return MARGIN * (state.curvature + missed / jnp.where(reach > 0, reach, 1))
@@ -244,7 +284,9 @@ def _moved(state: MMAState, answer: Answer, domain: Domain) -> MMAState:
     first, x = ~state.started, state.point
     previous = jnp.where(first, jnp.stack([x, x]), jnp.stack([state.at.x, state.previous[0]]))
     at, constraints = Iterate(x, answer.value, answer.derivative), lagrangian.of_answer(answer)
-    changes = (slopes(at, constraints) - slopes(state.at, state.constraints)) * span(domain)[None, :]
+    changes = (slopes(at, constraints) - slopes(state.at, state.constraints)) * span(domain)[
+        None, :
+    ]
     learned = learn(state.bends, changes, (x - state.at.x) / span(domain))
     return state._replace(
         at=at,
@@ -265,7 +307,9 @@ def learn(bends: Bends, y: Float[Array, "1+m n"], s: Float[Array, " n"]) -> Bend
     """What the changes y of the slopes along the step s tell; both in spans."""
     shortest = jnp.sqrt(jnp.finfo(s.dtype).eps)
     moved, far, squares = jnp.abs(s) > shortest, jnp.max(jnp.abs(s)) > shortest, s**2
-    missed = jnp.linalg.norm(y[None] - jnp.stack([bends.even, bends.entrywise]) * s[None, None, :], axis=2)
+    missed = jnp.linalg.norm(
+        y[None] - jnp.stack([bends.even, bends.entrywise]) * s[None, None, :], axis=2
+    )
     size = jnp.linalg.norm(y, axis=1)[None, :]
     seen, explained = y @ s, bends.even @ squares
     more = (seen - explained)[:, None] * (squares / jnp.where(far, squares @ squares, 1))[None, :]
@@ -279,7 +323,9 @@ def learn(bends: Bends, y: Float[Array, "1+m n"], s: Float[Array, " n"]) -> Bend
 
 def require_finite_bounds(name: str, domain: Domain) -> None:
     """Asymptotes are placed by the bounds, so that every unknown needs both."""
-    remedy = "Give the range that x can reasonably have, or use AugmentedLagrangian(), which needs none."
+    remedy = (
+        "Give the range that x can reasonably have, or use AugmentedLagrangian(), which needs none."
+    )
     if domain.lower is None or domain.upper is None:
         refuse(name, "no bounds", "finite bounds for every unknown", remedy)
     bounds = jnp.stack([domain.lower, domain.upper])
@@ -302,14 +348,18 @@ def span(domain: Domain) -> Float[Array, " n"]:
 def next_width(
     width: Float[Array, " n"], x: Float[Array, " n"], previous: Float[Array, "2 n"], domain: Domain
 ) -> Float[Array, " n"]:
-    """The distance of the asymptotes: smaller where x_j has turned around, larger where it has gone on."""
+    """The distance of the asymptotes: smaller where x_j has turned around, larger where it has gone
+    on.
+    """
     turn = (x - previous[0]) * (previous[0] - previous[1])
     factor = jnp.where(turn < 0, SHRINK, jnp.where(turn > 0, GROW, 1))
     return jnp.clip(factor * width, SMALLEST_WIDTH * span(domain), LARGEST_WIDTH * span(domain))
 
 
 class Proposal(NamedTuple):
-    """The minimizer of a subproblem, its multipliers, and the largest y, in units of the scaled constraints."""
+    """The minimizer of a subproblem, its multipliers, and the largest y, in units of the scaled
+    constraints.
+    """
 
     x: Float[Array, " n"]
     multipliers: Float[Array, " m"]
@@ -326,17 +376,26 @@ def propose(
     penalty: Float[Array, ""],
     domain: Domain,
 ) -> Proposal:
-    """Minimize the approximations at x; `curvature` is what is added to them, rho of equation (5.4) of Svanberg (2002)."""
+    """Minimize the approximations at x; `curvature` is what is added to them, rho of equation (5.4)
+    of Svanberg (2002).
+    """
     assert domain.lower is not None
     assert domain.upper is not None
     x, movable = at.x, domain.upper > domain.lower
     slope = slopes(at, constraints) * (width * movable)[None, :]
     values = jnp.concatenate([jnp.zeros(1, x.dtype), constraints.value])
-    missing = jnp.maximum(bends * ((width / span(domain) * movable) ** 2)[None, :] - 2 * jnp.abs(slope), 0)
+    missing = jnp.maximum(
+        bends * ((width / span(domain) * movable) ** 2)[None, :] - 2 * jnp.abs(slope), 0
+    )
     extra = OPPOSITE * jnp.abs(slope) + (curvature[:, None] + missing) / 4
-    scale = jnp.maximum(jnp.max(jnp.abs(slope) + (curvature[:, None] + missing) / 4, axis=1), 1e-3 * jnp.abs(values))
+    scale = jnp.maximum(
+        jnp.max(jnp.abs(slope) + (curvature[:, None] + missing) / 4, axis=1), 1e-3 * jnp.abs(values)
+    )
     scale = jnp.where(scale > 0, scale, 1)
-    low, high = jnp.maximum(domain.lower, x - MOVE * width), jnp.minimum(domain.upper, x + MOVE * width)
+    low, high = (
+        jnp.maximum(domain.lower, x - MOVE * width),
+        jnp.minimum(domain.upper, x + MOVE * width),
+    )
     problem = separable.Separable(
         p=(jnp.maximum(slope, 0) + extra) / scale[:, None],
         q=(jnp.maximum(-slope, 0) + extra) / scale[:, None],
@@ -346,30 +405,51 @@ def propose(
         penalty=penalty,
     )
     found = separable.solve(problem)
-    held_low, held_high = found.at_lower > found.h - problem.lower, found.at_upper > problem.upper - found.h
+    held_low, held_high = (
+        found.at_lower > found.h - problem.lower,
+        found.at_upper > problem.upper - found.h,
+    )
     h = jnp.where(held_low, problem.lower, jnp.where(held_high, problem.upper, found.h))
     reached = jnp.where(held_low, low, jnp.where(held_high, high, x + width * found.h))
-    multipliers = jnp.where(found.multipliers > found.slack, found.multipliers, 0) * scale[0] / scale[1:]
+    multipliers = (
+        jnp.where(found.multipliers > found.slack, found.multipliers, 0) * scale[0] / scale[1:]
+    )
     point = jnp.where(movable, domain.project(reached), x)
     return Proposal(point, multipliers, jnp.max(found.y, initial=0.0), problem.values(h) * scale)
 
 
-def slope_sizes(at: Iterate, constraints: Constraints, width: Float[Array, " n"]) -> Float[Array, "1+m"]:
-    """By how much f and the constraints change on the way to an asymptote, to first order, on average."""
+def slope_sizes(
+    at: Iterate, constraints: Constraints, width: Float[Array, " n"]
+) -> Float[Array, "1+m"]:
+    """By how much f and the constraints change on the way to an asymptote, to first order, on
+    average.
+    """
     return jnp.mean(jnp.abs(slopes(at, constraints) * width[None, :]), axis=1)
 
 
 def _look(state: MMAState, domain: Domain) -> MMAState:
     """The subproblem at the iterate: where to go and the multipliers here."""
-    curvature = jnp.maximum(state.curvature, FLAT * slope_sizes(state.at, state.constraints, state.width))
-    proposal = propose(state.at, state.constraints, state.width, curvature, state.bends.better, state.penalty, domain)
+    curvature = jnp.maximum(
+        state.curvature, FLAT * slope_sizes(state.at, state.constraints, state.width)
+    )
+    proposal = propose(
+        state.at,
+        state.constraints,
+        state.width,
+        curvature,
+        state.bends.better,
+        state.penalty,
+        domain,
+    )
     still = jnp.all(jnp.abs(proposal.x - state.at.x) <= smallest(state.at.x))
     violated = proposal.excess > jnp.sqrt(jnp.finfo(state.point.dtype).eps)
     return state._replace(
         point=proposal.x,
         multipliers=proposal.multipliers,
         weights=jnp.maximum(state.weights, 2 * proposal.multipliers),
-        penalty=jnp.where(violated, jnp.minimum(10 * state.penalty, LARGEST_PENALTY), state.penalty),
+        penalty=jnp.where(
+            violated, jnp.minimum(10 * state.penalty, LARGEST_PENALTY), state.penalty
+        ),
         curvature=curvature,
         approximations=proposal.approximations,
         stuck=still | (state.refused >= MOST_REFUSED),

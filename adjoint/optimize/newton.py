@@ -12,9 +12,11 @@ from adjoint.optimize.problem import Answer, Domain, Iterate, Request
 from adjoint.optimize.trust_region import eigenbasis, hopeless, judge, minimize_in_ball
 from adjoint.tracing import loops
 
-# With bounds: entries that a step would carry beyond are held, and the others solved for again, at most so often.
+# With bounds: entries that a step would carry beyond are held, and the others solved for again, at
+# most so often.
 ROUNDS = 8
-# The lengths of steps along the projected gradient that a step must be as good as, by the model: radius times these.
+# The lengths of steps along the projected gradient that a step must be as good as, by the model:
+# radius times these.
 CAUCHY_SHARES = tuple(4.0**-k for k in range(12))
 # A negative eigenvalue counts when it is so many times its rounding.
 INDEFINITE = 100
@@ -34,7 +36,8 @@ class TrustRegionState(NamedTuple):
     predicted
         The decrease of f that the model promises at `point`.
     promise
-        The decrease that it promises without a trust region; infinite where f'' is indefinite, or not known yet.
+        The decrease that it promises without a trust region; infinite where f'' is indefinite, or
+        not known yet.
     newton_share
         The largest share of an entry by which Newton's step changes it; infinite where rounding
         hides an eigenvalue.
@@ -43,7 +46,8 @@ class TrustRegionState(NamedTuple):
     revived
         Whether the radius has been reset since the last step.
     contradictions, contradicted_by
-        Trials in a row at which f contradicts f', and by how much at the latest: noise, if f' is right.
+        Trials in a row at which f contradicts f', and by how much at the latest: noise, if f' is
+        right.
     """
 
     request: Int32[Array, ""]
@@ -68,18 +72,21 @@ class TrustRegionState(NamedTuple):
 
 @dataclass(frozen=True)
 class TrustRegionNewton:
-    """x <- x + s, where s minimizes f'(x) s + s' f''(x) s / 2 within |s| <= radius, exactly, the hard case included.
+    """x <- x + s, where s minimizes f'(x) s + s' f''(x) s / 2 within |s| <= radius, exactly, the
+    hard case included.
 
-    The norm is that of the inner product, and with the Euclidean one that of x_i / |x0_i|, so that steps are the same in whatever
-    units x is (an entry that starts at zero is measured by the largest). The radius follows the ratio of the decrease of f to
-    that of the model (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 4.1). A point is a minimum only where f''
-    has no negative eigenvalue. Bounds are kept by projection: entries that are at a bound, or that the step would carry beyond
-    one, are held there, and the step is as good, by the model, as any along the projected gradient.
+    The norm is that of the inner product, and with the Euclidean one that of x_i / |x0_i|, so that
+    steps are the same in whatever units x is (an entry that starts at zero is measured by the
+    largest). The radius follows the ratio of the decrease of f to that of the model (Nocedal and
+    Wright, Numerical Optimization, 2nd ed., algorithm 4.1). A point is a minimum only where f'' has
+    no negative eigenvalue. Bounds are kept by projection: entries that are at a bound, or that the
+    step would carry beyond one, are held there, and the step is as good, by the model, as any along
+    the projected gradient.
 
     Notes
     -----
-    **Cost** per step: one Hessian, one to a few values with derivatives, one eigendecomposition for each of them (about 10 n^3
-    operations): up to 500 unknowns.
+    **Cost** per step: one Hessian, one to a few values with derivatives, one eigendecomposition for
+    each of them (about 10 n^3 operations): up to 500 unknowns.
     """
 
     requests = (Request.VALUE, Request.HESSIAN)
@@ -127,7 +134,9 @@ class TrustRegionNewton:
         return loops.cond(accepted | state.stuck, lambda s: s, lambda s: _propose(s, domain), state)
 
     def revive(self, state: TrustRegionState, domain: Domain) -> TrustRegionState:
-        """The stuck state with the radius that it began with, once a step: now the noise of f is known."""
+        """The stuck state with the radius that it began with, once a step: now the noise of f is
+        known.
+        """
         no, none = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
         fresh = state._replace(radius=state.size, stuck=no, revived=~no, contradictions=none)
         again = _propose(fresh, domain.in_units(state.unit))
@@ -136,17 +145,20 @@ class TrustRegionNewton:
 
 @dataclass(frozen=True)
 class GaussNewton(TrustRegionNewton):
-    """x <- x + s, where s minimizes |r(x) + r'(x) s|^2 / 2 within |s| <= radius, for least squares: f = |r|^2 / 2.
+    """x <- x + s, where s minimizes |r(x) + r'(x) s|^2 / 2 within |s| <= radius, for least squares:
+    f = |r|^2 / 2.
 
-    In `minimize` with this method the objective returns the residuals r, an array or a pytree of arrays, and not |r|^2. The
-    multiplier of the radius is the damping of the Levenberg-Marquardt method. Bounds are kept by projection.
+    In `minimize` with this method the objective returns the residuals r, an array or a pytree of
+    arrays, and not |r|^2. The multiplier of the radius is the damping of the Levenberg-Marquardt
+    method. Bounds are kept by projection.
 
     Notes
     -----
-    Without second derivatives of r the convergence is fast only where residuals at the solution are small or r is nearly linear.
-    **Cost** per step: the Jacobian of r, one to a few values with derivatives, one eigendecomposition for each of them. Source:
-    J. J. Moré, The Levenberg-Marquardt algorithm: implementation and theory, in Numerical Analysis, Lecture Notes in Mathematics
-    630, Springer (1978).
+    Without second derivatives of r the convergence is fast only where residuals at the solution are
+    small or r is nearly linear. **Cost** per step: the Jacobian of r, one to a few values with
+    derivatives, one eigendecomposition for each of them. Source: J. J. Moré, The
+    Levenberg-Marquardt algorithm: implementation and theory, in Numerical Analysis, Lecture Notes
+    in Mathematics 630, Springer (1978).
 
     Examples
     --------
@@ -162,7 +174,9 @@ class GaussNewton(TrustRegionNewton):
 
 
 def _units(x: Float[Array, " n"]) -> Float[Array, " n"]:
-    """The sizes of the entries at the start; the largest where it is zero, or nothing beside that; 1 where all are."""
+    """The sizes of the entries at the start; the largest where it is zero, or nothing beside that;
+    1 where all are.
+    """
     size = jnp.abs(x)
     largest = jnp.max(size, initial=0.0)
     largest = jnp.where(largest > 0, largest, 1)
@@ -170,9 +184,13 @@ def _units(x: Float[Array, " n"]) -> Float[Array, " n"]:
 
 
 def _judge(state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegionState:
-    """The state that has moved and asks for the Hessian, or that has stayed with a smaller radius."""
+    """The state that has moved and asks for the Hessian, or that has stayed with a smaller
+    radius.
+    """
     s = state.point - state.at.x
-    verdict = judge(state.at, answer, s, state.predicted, state.radius, state.contradictions, domain)
+    verdict = judge(
+        state.at, answer, s, state.predicted, state.radius, state.contradictions, domain
+    )
     first = ~state.started
     accepted = first | verdict.accepted
     here = Iterate(state.point, answer.value, answer.derivative)
@@ -195,31 +213,45 @@ def _judge(state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegi
 
 
 def _promise(H: Array, at: Iterate, domain: Domain) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """What the model gains without a trust region, g' H^-1 g / 2 of the free entries, and the share of x that its step changes.
+    """What the model gains without a trust region, g' H^-1 g / 2 of the free entries, and the share
+    of x that its step changes.
 
     Infinite where H is indefinite; the share also where rounding hides an eigenvalue.
     """
     free = domain.free(at.x, at.derivative)
     w, vectors = eigenbasis(H, free, domain)
-    b, rounding = vectors.T @ (at.derivative * free), w.size * jnp.finfo(w.dtype).eps * jnp.max(jnp.abs(w))
+    b, rounding = (
+        vectors.T @ (at.derivative * free),
+        w.size * jnp.finfo(w.dtype).eps * jnp.max(jnp.abs(w)),
+    )
     known = jnp.maximum(w, jnp.maximum(rounding, jnp.finfo(w.dtype).tiny))
     gain = jnp.sum(b**2 / known) / 2
     size = jnp.maximum(jnp.abs(at.x), jnp.sqrt(jnp.finfo(w.dtype).eps) * domain_units(domain, at.x))
     share = jnp.max(jnp.abs(vectors @ (b / known)) * free / size, initial=0.0)
     resolved = w[0] > INDEFINITE * rounding
-    return jnp.where(w[0] < -INDEFINITE * rounding, jnp.inf, gain), jnp.where(resolved, share, jnp.inf)
+    return jnp.where(w[0] < -INDEFINITE * rounding, jnp.inf, gain), jnp.where(
+        resolved, share, jnp.inf
+    )
 
 
 def domain_units(domain: Domain, x: Float[Array, " n"]) -> Float[Array, " n"]:
     """The units of the entries, or their largest size where there are none."""
-    return jnp.full_like(x, jnp.max(jnp.abs(x), initial=0.0)) if domain.unit is None else domain.unit
+    return (
+        jnp.full_like(x, jnp.max(jnp.abs(x), initial=0.0)) if domain.unit is None else domain.unit
+    )
 
 
 def _propose(state: TrustRegionState, domain: Domain) -> TrustRegionState:
-    """The state that asks for the value at the trial step; stuck where the model promises nothing."""
+    """The state that asks for the value at the trial step; stuck where the model promises
+    nothing.
+    """
     x, g, H = state.at.x, state.at.derivative, state.hessian
     everything = jnp.ones(x.shape, bool)
-    s = _bounded_step(state, domain) if domain.bounded else _step(H, g, everything, state.radius, domain)
+    s = (
+        _bounded_step(state, domain)
+        if domain.bounded
+        else _step(H, g, everything, state.radius, domain)
+    )
     point = domain.project(x + s)
     s = point - x
     predicted = -(g @ s + s @ (H @ s) / 2)
@@ -233,7 +265,9 @@ def _propose(state: TrustRegionState, domain: Domain) -> TrustRegionState:
     )
 
 
-def _step(H: Array, g: Array, free: Bool[Array, " n"], radius: Float[Array, ""], domain: Domain) -> Float[Array, " n"]:
+def _step(
+    H: Array, g: Array, free: Bool[Array, " n"], radius: Float[Array, ""], domain: Domain
+) -> Float[Array, " n"]:
     """The minimizer of the model of the free entries."""
     basis = eigenbasis(H, free, domain)
     y, _ = minimize_in_ball(basis.values, basis.vectors.T @ (g * free), radius)
@@ -241,7 +275,9 @@ def _step(H: Array, g: Array, free: Bool[Array, " n"], radius: Float[Array, ""],
 
 
 def _bounded_step(state: TrustRegionState, domain: Domain) -> Float[Array, " n"]:
-    """A step within the bounds: by the free entries, with those held that would leave, or along the projected gradient."""
+    """A step within the bounds: by the free entries, with those held that would leave, or along the
+    projected gradient.
+    """
     x, g, H, radius = state.at.x, state.at.derivative, state.hessian, state.radius
     free = domain.free(x, g)
 

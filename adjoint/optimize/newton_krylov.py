@@ -1,4 +1,6 @@
-"""Newton's method for many unknowns: a trust region whose step is found by conjugate gradients from products f''(x) v alone."""
+"""Newton's method for many unknowns: a trust region whose step is found by conjugate gradients from
+products f''(x) v alone.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,8 +35,8 @@ class Inner(NamedTuple):
     products
         Made so far.
     base, H_base
-        A step within the bounds from which they have begun, or, when settling, which is as far as s can be followed from there;
-        and H times it.
+        A step within the bounds from which they have begun, or, when settling, which is as far as s
+        can be followed from there; and H times it.
     settling
         Whether the product that is asked for is that with s itself, cut down to the bounds.
     """
@@ -51,14 +53,16 @@ class Inner(NamedTuple):
 
 
 class TrustRegionCGState(NamedTuple):
-    """Where the method stands; see `adjoint.optimize.problem.State` and `adjoint.optimize.newton.TrustRegionState`.
+    """Where the method stands; see `adjoint.optimize.problem.State` and
+    `adjoint.optimize.newton.TrustRegionState`.
 
     Attributes
     ----------
     predicted
         The decrease of f that the model promises at `point`.
     promise
-        The decrease that it promises for all that the conjugate gradients have found; infinite while they have not ended.
+        The decrease that it promises for all that the conjugate gradients have found; infinite
+        while they have not ended.
     """
 
     request: Int32[Array, ""]
@@ -81,25 +85,30 @@ class TrustRegionCGState(NamedTuple):
 
 @dataclass(frozen=True)
 class TrustRegionCG:
-    """x <- x + s, where s minimizes f'(x) s + s' f''(x) s / 2 within |s| <= radius over the Krylov spaces of conjugate gradients.
+    """x <- x + s, where s minimizes f'(x) s + s' f''(x) s / 2 within |s| <= radius over the Krylov
+    spaces of conjugate gradients.
 
-    They end at the relative residual `forcing`, at the radius or where f'' curves down (Steihaug and Toint). They are
-    preconditioned by M^-1 of the inner product, so their number does not grow with the mesh where f'' is M and something compact.
-    A step that is not accepted is shortened, without further products. Bounds: entries that the step would carry beyond one are
-    held there, and the conjugate gradients go on with the others. Where f' is small they are run once more, and the point is a
-    minimum only when they have nothing to gain. A point where f' = 0 and f'' is indefinite is not left.
+    They end at the relative residual `forcing`, at the radius or where f'' curves down (Steihaug
+    and Toint). They are preconditioned by M^-1 of the inner product, so their number does not grow
+    with the mesh where f'' is M and something compact. A step that is not accepted is shortened,
+    without further products. Bounds: entries that the step would carry beyond one are held there,
+    and the conjugate gradients go on with the others. Where f' is small they are run once more, and
+    the point is a minimum only when they have nothing to gain. A point where f' = 0 and f'' is
+    indefinite is not left.
 
     Parameters
     ----------
     forcing
         Relative residual, in the dual norm, to which each Newton system is solved.
     preconditioner
-        v -> P v for flat vectors v, symmetric positive definite and close to f''^-1, in place of M^-1.
+        v -> P v for flat vectors v, symmetric positive definite and close to f''^-1, in place of
+        M^-1.
 
     Notes
     -----
-    **Cost** per step: one to a few values with derivatives, and products, each about two derivatives; memory of a few vectors.
-    Source: T. Steihaug, SIAM J. Numer. Anal. 20 (1983); J. Nocedal, Y. Yuan, in Advances in Nonlinear Programming, Kluwer (1998).
+    **Cost** per step: one to a few values with derivatives, and products, each about two
+    derivatives; memory of a few vectors. Source: T. Steihaug, SIAM J. Numer. Anal. 20 (1983); J.
+    Nocedal, Y. Yuan, in Advances in Nonlinear Programming, Kluwer (1998).
     """
 
     forcing: float = 1e-4
@@ -109,7 +118,9 @@ class TrustRegionCG:
     handles = ("bounds",)
     measure = Descent.measure
 
-    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> TrustRegionCGState:
+    def init(
+        self, x: Float[Array, " n"], domain: Domain, constraints: int = 0
+    ) -> TrustRegionCGState:
         """The state that asks about x first."""
         x = domain.project(x)
         zero, no, nothing = jnp.zeros((), x.dtype), jnp.zeros((), bool), jnp.zeros_like(x)
@@ -125,7 +136,17 @@ class TrustRegionCG:
             stuck=no,
             search_direction=nothing,
             radius=radius,
-            inner=Inner(nothing, nothing, nothing, nothing, nothing, zero, jnp.ones(x.shape, bool), integer, no),
+            inner=Inner(
+                nothing,
+                nothing,
+                nothing,
+                nothing,
+                nothing,
+                zero,
+                jnp.ones(x.shape, bool),
+                integer,
+                no,
+            ),
             predicted=zero,
             promise=jnp.full((), jnp.inf, x.dtype),
             size=radius,
@@ -145,16 +166,22 @@ class TrustRegionCG:
         )
 
     def revive(self, state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:
-        """The stuck state with the radius that it began with, once a step: now the noise of f is known."""
+        """The stuck state with the radius that it began with, once a step: now the noise of f is
+        known.
+        """
         no, none = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
         fresh = state._replace(radius=state.size, stuck=no, revived=~no, contradictions=none)
         again = self._begin(fresh, domain)
         return jax.tree.map(lambda a, b: jnp.where(state.revived, a, b), state, again)
 
-    def _judge(self, state: TrustRegionCGState, answer: Answer, domain: Domain) -> TrustRegionCGState:
+    def _judge(
+        self, state: TrustRegionCGState, answer: Answer, domain: Domain
+    ) -> TrustRegionCGState:
         """The state that has moved and begins to solve, or that tries a shorter step."""
         s = state.point - state.at.x
-        verdict = judge(state.at, answer, s, state.predicted, state.radius, state.contradictions, domain)
+        verdict = judge(
+            state.at, answer, s, state.predicted, state.radius, state.contradictions, domain
+        )
         first = ~state.started
         accepted = first | verdict.accepted
         radius = jnp.where(first, state.radius, verdict.radius)
@@ -176,19 +203,31 @@ class TrustRegionCG:
         stayed = _try(state._replace(radius=radius, inner=shorter), domain)
         stuck = stayed.stuck | hopeless(verdict, radius, size)
         stayed = stayed._replace(
-            stuck=stuck, contradictions=verdict.contradictions, contradicted_by=verdict.contradicted_by
+            stuck=stuck,
+            contradictions=verdict.contradictions,
+            contradicted_by=verdict.contradicted_by,
         )
-        return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), self._begin(moved, domain), stayed)
+        return jax.tree.map(
+            lambda a, b: jnp.where(accepted, a, b), self._begin(moved, domain), stayed
+        )
 
     def _begin(self, state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:
         """The state that asks for the first product at its iterate."""
         nothing = jnp.zeros_like(state.at.x)
         free = domain.free(state.at.x, state.at.derivative)
         begun = self._restart(state, nothing, nothing, free, jnp.zeros((), jnp.int32), domain)
-        return begun._replace(promise=jnp.where(begun.inner.r_z == 0, 0, jnp.inf).astype(state.at.x.dtype))
+        return begun._replace(
+            promise=jnp.where(begun.inner.r_z == 0, 0, jnp.inf).astype(state.at.x.dtype)
+        )
 
     def _restart(
-        self, state: TrustRegionCGState, s: Array, H_s: Array, free: Array, products: Array, domain: Domain
+        self,
+        state: TrustRegionCGState,
+        s: Array,
+        H_s: Array,
+        free: Array,
+        products: Array,
+        domain: Domain,
     ) -> TrustRegionCGState:
         r = (state.at.derivative + H_s) * free
         z = self._precondition(r, free, domain)
@@ -203,10 +242,16 @@ class TrustRegionCG:
             stuck=~(r_z > 0),
         )
 
-    def _precondition(self, r: Float[Array, " n"], free: Bool[Array, " n"], domain: Domain) -> Float[Array, " n"]:
-        return (domain.gradient(r) if self.preconditioner is None else self.preconditioner(r)) * free
+    def _precondition(
+        self, r: Float[Array, " n"], free: Bool[Array, " n"], domain: Domain
+    ) -> Float[Array, " n"]:
+        return (
+            domain.gradient(r) if self.preconditioner is None else self.preconditioner(r)
+        ) * free
 
-    def _go_on(self, state: TrustRegionCGState, product: Float[Array, " n"], domain: Domain) -> TrustRegionCGState:
+    def _go_on(
+        self, state: TrustRegionCGState, product: Float[Array, " n"], domain: Domain
+    ) -> TrustRegionCGState:
         if domain.bounded:
             state = loops.cond(
                 state.inner.settling,
@@ -219,8 +264,12 @@ class TrustRegionCG:
         ended = state.request == Request.VALUE
         return state._replace(promise=jnp.where(ended, state.predicted, state.promise))
 
-    def _iterate(self, state: TrustRegionCGState, H_d: Float[Array, " n"], domain: Domain) -> TrustRegionCGState:
-        """One step of the conjugate gradients; at their end, the state that tries what they have found."""
+    def _iterate(
+        self, state: TrustRegionCGState, H_d: Float[Array, " n"], domain: Domain
+    ) -> TrustRegionCGState:
+        """One step of the conjugate gradients; at their end, the state that tries what they have
+        found.
+        """
         inner, d, radius = state.inner, state.direction, state.radius
         curvature = d @ H_d
         alpha = inner.r_z / jnp.where(curvature > 0, curvature, 1)
@@ -237,10 +286,16 @@ class TrustRegionCG:
         following = inner._replace(s=s, H_s=H_s, r=r, r_z=r_z, products=products)
         beta = r_z / jnp.where(inner.r_z > 0, inner.r_z, 1)
         going = state._replace(inner=following, direction=-z + beta * d)
-        return jax.tree.map(lambda a, b: jnp.where(ended, a, b), _finish(state, following, domain), going)
+        return jax.tree.map(
+            lambda a, b: jnp.where(ended, a, b), _finish(state, following, domain), going
+        )
 
-    def _settle(self, state: TrustRegionCGState, H_s: Float[Array, " n"], domain: Domain) -> TrustRegionCGState:
-        """After a step was cut down to the bounds: go on from it, or from where the first bound was met if that is better."""
+    def _settle(
+        self, state: TrustRegionCGState, H_s: Float[Array, " n"], domain: Domain
+    ) -> TrustRegionCGState:
+        """After a step was cut down to the bounds: go on from it, or from where the first bound was
+        met if that is better.
+        """
         inner, g = state.inner, state.at.derivative
 
         def model(s: Array, H_s: Array) -> Array:
@@ -248,13 +303,16 @@ class TrustRegionCG:
 
         projected = model(inner.s, H_s) < model(inner.base, inner.H_base)
         s, H_s = jnp.where(projected, inner.s, inner.base), jnp.where(projected, H_s, inner.H_base)
-        # An entry that is held stays where the step has it; those that the shorter step leaves within the bounds are free again.
+        # An entry that is held stays where the step has it; those that the shorter step leaves
+        # within the bounds are free again.
         there = state.at.x + s
         rounding = 4 * jnp.finfo(s.dtype).eps * state.size
         below, above = there - rounding, there + rounding
         met = ((domain.project(below) != below) | (domain.project(above) != above)) & ~inner.free
         free = jnp.where(projected, inner.free, domain.free(state.at.x, g) & ~met)
-        full = (domain.norm(s) >= NEARLY * state.radius) | (inner.products >= s.size + PRODUCTS_BEYOND)
+        full = (domain.norm(s) >= NEARLY * state.radius) | (
+            inner.products >= s.size + PRODUCTS_BEYOND
+        )
         again = self._restart(state, s, H_s, free, inner.products, domain)
         tried = _try(state._replace(inner=inner._replace(s=s, H_s=H_s)), domain)
         return jax.tree.map(lambda a, b: jnp.where(again.stuck | full, a, b), tried, again)
@@ -270,7 +328,9 @@ def _to_sphere(s: Array, d: Array, radius: Array, domain: Domain) -> Array:
 
 
 def _finish(state: TrustRegionCGState, inner: Inner, domain: Domain) -> TrustRegionCGState:
-    """The state that tries the step, or, where the bounds have cut it, asks for the product with what is left."""
+    """The state that tries the step, or, where the bounds have cut it, asks for the product with
+    what is left.
+    """
     whole = _try(state._replace(inner=inner), domain)
     if not domain.bounded:
         return whole

@@ -1,4 +1,6 @@
-"""The user's functions as answers to requests: traced by JAX, or called on the host with a gradient of theirs."""
+"""The user's functions as answers to requests: traced by JAX, or called on the host with a gradient
+of theirs.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +23,8 @@ Function = Callable[[PyTree], Any]
 
 @dataclass(frozen=True)
 class Objective:
-    """f and c by the structure of x; hashed by identity of the functions, so that what was compiled is found again.
+    """f and c by the structure of x; hashed by identity of the functions, so that what was compiled
+    is found again.
 
     Attributes
     ----------
@@ -44,16 +47,25 @@ class Objective:
         """What the run wants to know, by JAX; to be compiled."""
         if len(method.requests) == 1:
             return self.answer_to(method.requests[0], method, run)
-        branches = [lambda run, kind=kind: self.answer_to(kind, method, run) for kind in method.requests]
+        branches = [
+            lambda run, kind=kind: self.answer_to(kind, method, run) for kind in method.requests
+        ]
         index = jnp.searchsorted(jnp.asarray([int(kind) for kind in method.requests]), run.request)
         return loops.switch(index, branches, run)
 
     def answer_to(self, request: Request, method: Method, run: Run) -> Answer:
         """The answer to a request of this kind."""
-        blank, least_squares = self.blank(method, run.state.point), getattr(method, "least_squares", False)
+        blank, least_squares = (
+            self.blank(method, run.state.point),
+            getattr(method, "least_squares", False),
+        )
         match request:
             case Request.VALUE:
-                return self._least_squares(run.point, blank) if least_squares else self._value(run.point, blank)
+                return (
+                    self._least_squares(run.point, blank)
+                    if least_squares
+                    else self._value(run.point, blank)
+                )
             case Request.HESSIAN:
                 return blank._replace(hessian=self._hessian(run, least_squares))
             case Request.PRODUCT:
@@ -77,18 +89,24 @@ class Objective:
         return sum(_size(c, self.unravel, x) for c in self.constraints)
 
     def has_second_derivatives(self, x: Float[Array, " n"]) -> bool:
-        """Whether JAX can differentiate f' once more: black boxes and some solvers know first derivatives only.
+        """Whether JAX can differentiate f' once more: black boxes and some solvers know first
+        derivatives only.
 
-        Where it cannot, whoever refuses says so when f'' is traced, or when it is lowered; nothing is computed.
+        Where it cannot, whoever refuses says so when f'' is traced, or when it is lowered; nothing
+        is computed.
         """
         if self.gradient is not None:
             return False
         gradient, shape = jax.grad(self._flat), jax.ShapeDtypeStruct(x.shape, x.dtype)
         try:
             program = jax.make_jaxpr(jax.jacfwd(gradient))(shape).jaxpr
-            constants = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in program.constvars]
+            constants = [
+                jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in program.constvars
+            ]
             # Constants as arguments, since inside of jit some are traced.
-            jax.jit(lambda constants, x: jax.core.eval_jaxpr(program, constants, x)).lower(constants, shape)
+            jax.jit(lambda constants, x: jax.core.eval_jaxpr(program, constants, x)).lower(
+                constants, shape
+            )
         except (TypeError, ValueError, NotImplementedError):
             jax.eval_shape(gradient, shape)  # what has not even a first derivative says so here
             return False
@@ -101,11 +119,23 @@ class Objective:
         value, gradient = self.function(tree), self.gradient(tree)
         if isinstance(value, tuple | list) or np.shape(value) != ():
             given = f"an objective that returns {describe(value)}"
-            refuse("minimize", given, "one number", "Return f alone, and its derivative by gradient=.", TypeError)
+            refuse(
+                "minimize",
+                given,
+                "one number",
+                "Return f alone, and its derivative by gradient=.",
+                TypeError,
+            )
         value = np.asarray(value, x.dtype)
         if _shapes(gradient) != _shapes(tree):
             given = f"gradient= that returns {_shapes(gradient)[1]}"
-            refuse("minimize", given, f"the derivative, like x, {_shapes(tree)[1]}", "Return f'(x).", TypeError)
+            refuse(
+                "minimize",
+                given,
+                f"the derivative, like x, {_shapes(tree)[1]}",
+                "Return f'(x).",
+                TypeError,
+            )
         derivative = ravel_pytree(gradient)[0].astype(x.dtype)
         return self._constrained(x, blank._replace(value=jnp.asarray(value), derivative=derivative))
 

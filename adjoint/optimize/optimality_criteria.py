@@ -1,4 +1,6 @@
-"""The optimality criteria method: the fixed-point update of topology optimization, for one constraint on the volume."""
+"""The optimality criteria method: the fixed-point update of topology optimization, for one
+constraint on the volume.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +13,9 @@ from jaxtyping import Array, Float
 from adjoint.inputs import refuse, require_shape
 from adjoint.tracing import loops
 
-# The first bracket of the multiplier, 0 to 1e9, is that of the published code: with its coarse tolerance, the
-# midpoints that the bisection visits decide the fifth digit of the result. It is widened when it is too small.
+# The first bracket of the multiplier, 0 to 1e9, is that of the published code: with its coarse
+# tolerance, the midpoints that the bisection visits decide the fifth digit of the result. It is
+# widened when it is too small.
 _UPPER_MULTIPLIER = 1e9
 
 
@@ -26,8 +29,9 @@ class OCState(NamedTuple):
     change
         Largest change of an entry in the last step; infinite before the first.
     multiplier
-        The Lagrange multiplier λ of the volume constraint in the last step: the gain in the objective per unit of
-        volume. Zero before the first step; close to zero when the constraint was not active.
+        The Lagrange multiplier λ of the volume constraint in the last step: the gain in the
+        objective per unit of volume. Zero before the first step; close to zero when the constraint
+        was not active.
 
     Examples
     --------
@@ -44,10 +48,12 @@ class OCState(NamedTuple):
 
 @dataclass(frozen=True)
 class OC:
-    """x_e <- clip(x_e B_e^η), with B_e = (-dc/dx_e) / (λ dV/dx_e), and λ such that V = sum_e (dV/dx_e) x_e fits.
+    """x_e <- clip(x_e B_e^η), with B_e = (-dc/dx_e) / (λ dV/dx_e), and λ such that V = sum_e
+    (dV/dx_e) x_e fits.
 
-    Minimizes c(x) subject to V(x) <= V_max and 0 <= x <= 1, where no derivative of c is positive and V is linear with
-    positive coefficients. Where a derivative of c is positive, it counts as zero: material that does harm is removed.
+    Minimizes c(x) subject to V(x) <= V_max and 0 <= x <= 1, where no derivative of c is positive
+    and V is linear with positive coefficients. Where a derivative of c is positive, it counts as
+    zero: material that does harm is removed.
 
     Parameters
     ----------
@@ -56,9 +62,10 @@ class OC:
     damping
         η, in (0, 1]; 1/2 is exact for a statically determinate structure.
     bisection_tolerance
-        The multiplier is bisected until its bracket [λ1, λ2] has λ2 - λ1 <= tolerance (λ1 + λ2). The published 1e-3
-        leaves the volume within 1e-3 of its limit, sometimes above it. With 1e-12 the constraint holds to rounding,
-        and the iterates differ: by 1e-4 in the final compliance of the published example (216.79 for 216.81).
+        The multiplier is bisected until its bracket [λ1, λ2] has λ2 - λ1 <= tolerance (λ1 + λ2).
+        The published 1e-3 leaves the volume within 1e-3 of its limit, sometimes above it. With
+        1e-12 the constraint holds to rounding, and the iterates differ: by 1e-4 in the final
+        compliance of the published example (216.79 for 216.81).
 
     Raises
     ------
@@ -80,9 +87,10 @@ class OC:
 
     References
     ----------
-    M. P. Bendsoe, O. Sigmund, Topology Optimization: Theory, Methods and Applications, Springer (2003), section 1.2.1.
-    E. Andreassen, A. Clausen, M. Schevenels, B. S. Lazarov, O. Sigmund, Efficient topology optimization in MATLAB
-    using 88 lines of code, Struct. Multidisc. Optim. 43 (2011) 1-16, equations (3) and (4).
+    M. P. Bendsoe, O. Sigmund, Topology Optimization: Theory, Methods and Applications, Springer
+    (2003), section 1.2.1. E. Andreassen, A. Clausen, M. Schevenels, B. S. Lazarov, O. Sigmund,
+    Efficient topology optimization in MATLAB using 88 lines of code, Struct. Multidisc. Optim. 43
+    (2011) 1-16, equations (3) and (4).
     """
 
     move: float = 0.2
@@ -93,7 +101,10 @@ class OC:
         for name in ("move", "damping"):
             if not 0 < getattr(self, name) <= 1:
                 refuse(
-                    "OC", f"{name} = {getattr(self, name)}", "a number above 0 and up to 1", f"Use the default {name}."
+                    "OC",
+                    f"{name} = {getattr(self, name)}",
+                    "a number above 0 and up to 1",
+                    f"Use the default {name}.",
                 )
         if not 0 < self.bisection_tolerance < 1:
             refuse(
@@ -125,8 +136,9 @@ class OC:
         objective_derivative
             dc/dx at ``state.x``, of its shape.
         volume_derivative
-            dV/dx, positive, of the same shape. A linear volume needs nothing else: behind a density filter x~ = W x,
-            the volume sum(x~) is sum(x dV/dx) with dV/dx = W' 1, so the filter is not called in the bisection.
+            dV/dx, positive, of the same shape. A linear volume needs nothing else: behind a density
+            filter x~ = W x, the volume sum(x~) is sum(x dV/dx) with dV/dx = W' 1, so the filter is
+            not called in the bisection.
         volume_limit
             V_max, in the unit of ``sum(volume_derivative * x)``.
 
@@ -135,7 +147,10 @@ class OC:
         state
             The new design. A NaN in a derivative is a NaN in the design; it is not repaired.
         """
-        for name, given in (("objective_derivative", objective_derivative), ("volume_derivative", volume_derivative)):
+        for name, given in (
+            ("objective_derivative", objective_derivative),
+            ("volume_derivative", volume_derivative),
+        ):
             require_shape(
                 "OC.step",
                 name,
@@ -160,9 +175,12 @@ class OC:
 
 
 def _bisect(too_much: Callable[[Array], Array], tolerance: float, dtype: Any) -> Array:
-    """The multiplier above which the volume fits: the last midpoint of a bisection, as in the published code."""
+    """The multiplier above which the volume fits: the last midpoint of a bisection, as in the
+    published code.
+    """
     limits = jnp.finfo(dtype)
-    # Far below and far above any multiplier: reached when no multiplier, or every one, lets the volume fit.
+    # Far below and far above any multiplier: reached when no multiplier, or every one, lets the
+    # volume fit.
     smallest, largest = np.sqrt(limits.tiny), np.sqrt(limits.max)
     # A bracket of neighboring floating-point numbers cannot shrink.
     tolerance = max(tolerance, 4 * float(limits.eps))

@@ -1,8 +1,10 @@
-"""What a method of optimization meets: points to evaluate, answers, the box it may move in and the inner product it measures by.
+"""What a method of optimization meets: points to evaluate, answers, the box it may move in and the
+inner product it measures by.
 
-Methods are pure: `init` makes a state from a point, and `step` makes the next state from an answer. A state says what it wants
-to know next, by `request` and `point`; whoever runs the method asks the objective and hands the answer to `step`. So the
-objective may be anything, a step costs one evaluation, and a state is all there is to save. All vectors are flat.
+Methods are pure: `init` makes a state from a point, and `step` makes the next state from an answer.
+A state says what it wants to know next, by `request` and `point`; whoever runs the method asks the
+objective and hands the answer to `step`. So the objective may be anything, a step costs one
+evaluation, and a state is all there is to save. All vectors are flat.
 """
 
 import enum
@@ -61,7 +63,8 @@ class Measure(NamedTuple):
     Attributes
     ----------
     stationarity
-        Dual norm of the projected derivative, of the Lagrangian when there are constraints; in units of f per unit of x.
+        Dual norm of the projected derivative, of the Lagrangian when there are constraints; in
+        units of f per unit of x.
     violation
         Largest violation of a constraint, in its unit.
     merit
@@ -69,8 +72,8 @@ class Measure(NamedTuple):
     derivative
         The projected derivative whose dual norm (but for slack constraints) is `stationarity`.
     scale
-        Dual norm of what the constraints add to f', multipliers . c'; zero without any. Where they cancel, stationarity is small
-        against this, whatever f' was at the start.
+        Dual norm of what the constraints add to f', multipliers . c'; zero without any. Where they
+        cancel, stationarity is small against this, whatever f' was at the start.
     """
 
     stationarity: Float[Array, ""]
@@ -118,10 +121,11 @@ class Domain:
         return replace(self, unit=unit) if isinstance(self.inner_product, Euclidean) else self
 
     def in_sizes(self, reach: Float[Array, " n"]) -> "Domain":
-        """Measured in the sizes that the entries have reached, unless the user has said how to measure.
+        """Measured in the sizes that the entries have reached, unless the user has said how to
+        measure.
 
-        An entry that has always been zero has upper - lower for its unit where that is finite, which no
-        other entry decides; else the largest size.
+        An entry that has always been zero has upper - lower for its unit where that is finite,
+        which no other entry decides; else the largest size.
         """
         largest = jnp.max(reach, initial=0.0)
         unit = jnp.full_like(reach, jnp.where(largest > 0, largest, 1))
@@ -166,12 +170,17 @@ class Domain:
             return jnp.ones(x.shape, bool)
         return ~(((x <= self.lower) & (derivative > 0)) | ((x >= self.upper) & (derivative < 0)))
 
-    def projected_derivative(self, x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Float[Array, " n"]:
-        """The derivative, cut where a bound is nearer than the step along it: zero where x is stationary in the box."""
+    def projected_derivative(
+        self, x: Float[Array, " n"], derivative: Float[Array, " n"]
+    ) -> Float[Array, " n"]:
+        """The derivative, cut where a bound is nearer than the step along it: zero where x is
+        stationary in the box.
+        """
         if not self.bounded:
             return derivative
         size = jnp.maximum(self.dual_norm(derivative), jnp.finfo(x.dtype).tiny)
-        # The length of a step of 1 in one entry, on average; of a step of its unit, where it has one.
+        # The length of a step of 1 in one entry, on average; of a step of its unit, where it has
+        # one.
         unit = 1.0 if self.unit is not None else self.norm(jnp.ones_like(x)) / jnp.sqrt(x.size)
         squares = jnp.ones_like(x) if self.unit is None else self.unit**2
         step = squares * derivative / (size * unit)
@@ -181,11 +190,17 @@ class Domain:
         """The largest t for which x + t direction is within the bounds."""
         if self.lower is None or self.upper is None:
             return jnp.asarray(jnp.inf, x.dtype)
-        to_bound = jnp.where(direction > 0, self.upper - x, jnp.where(direction < 0, self.lower - x, jnp.inf))
-        return jnp.min(jnp.where(direction == 0, jnp.inf, to_bound / jnp.where(direction == 0, 1, direction)))
+        to_bound = jnp.where(
+            direction > 0, self.upper - x, jnp.where(direction < 0, self.lower - x, jnp.inf)
+        )
+        return jnp.min(
+            jnp.where(direction == 0, jnp.inf, to_bound / jnp.where(direction == 0, 1, direction))
+        )
 
     def rounding(self, value: Float[Array, ""]) -> Float[Array, ""]:
-        """What differences of f below are not to be believed: its noise, or a few units of its last place."""
+        """What differences of f below are not to be believed: its noise, or a few units of its last
+        place.
+        """
         return jnp.maximum(self.noise, 4 * jnp.finfo(value.dtype).eps * jnp.abs(value))
 
 
@@ -199,8 +214,9 @@ class State(Protocol):
     at
         The latest accepted iterate; `iterations` counts them, from 0 for the start.
     stuck
-        Whether the method knows no way on; `search_direction` is where it tried last. When the derivative turns out to be right,
-        `Method.revive` may find another way, else it leaves the state stuck.
+        Whether the method knows no way on; `search_direction` is where it tried last. When the
+        derivative turns out to be right, `Method.revive` may find another way, else it leaves the
+        state stuck.
     """
 
     @property

@@ -1,4 +1,7 @@
-"""A run of a method: what has been spent, the best point so far, and when and why it is over. Pure, for either loop."""
+"""A run of a method: what has been spent, the best point so far, and when and why it is over.
+
+Pure, for either loop.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -14,7 +17,8 @@ from adjoint.optimize.stopping import RUNNING, STOPPING, Evidence, first_that_ho
 from adjoint.solution import Status
 from adjoint.tracing import loops
 
-# Two steps in a row whose gain misses what their slopes say by this share make the derivative suspect.
+# Two steps in a row whose gain misses what their slopes say by this share make the derivative
+# suspect.
 SUSPECT = 0.1
 # Eight in a row that miss it altogether, by this share, are looked into at once: some methods creep
 # along a wrong derivative.
@@ -31,7 +35,9 @@ def _counted(run: Run) -> Run:
 
 def _limited(run: Run, limits: Limits) -> Run:
     spent = (run.code == RUNNING) & (run.counts[0] >= limits.max_evaluations)
-    return run._replace(code=jnp.where(spent, Status.MAX_EVALUATIONS.code, run.code).astype(jnp.int32))
+    return run._replace(
+        code=jnp.where(spent, Status.MAX_EVALUATIONS.code, run.code).astype(jnp.int32)
+    )
 
 
 def _as_noisy(domain: Domain, run: Run) -> Domain:
@@ -39,7 +45,9 @@ def _as_noisy(domain: Domain, run: Run) -> Domain:
 
 
 def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
-    """One more evaluation of an examination; after the last, end, or go on with what it has told about the noise."""
+    """One more evaluation of an examination; after the last, end, or go on with what it has told
+    about the noise.
+    """
     run, domain = _counted(run), _as_noisy(domain, run)
     there = Iterate(run.examination.point, answer.value, answer.derivative)
     there = _lagrangian(run, there, lagrangian.of_answer(answer))
@@ -52,9 +60,13 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
         stuck = run.reason == Status.STALLED.code
         revived = method.revive(run.state, noisy)
         # Constraints balance the slope of f, so that its gain says nothing.
-        at_floor = _at_floor(run, noisy) if _constrained(run) else finding.at_floor & _at_floor(run, noisy)
+        at_floor = (
+            _at_floor(run, noisy) if _constrained(run) else finding.at_floor & _at_floor(run, noisy)
+        )
         at_floor = at_floor & (run.measure.violation <= limits.constraint_tolerance)
-        again = stuck & ~at_floor & ~revived.stuck & (run.measure.merit < run.revived_at - SEEN * noise)
+        again = (
+            stuck & ~at_floor & ~revived.stuck & (run.measure.merit < run.revived_at - SEEN * noise)
+        )
         code = jnp.where(stuck & at_floor, Status.NOISE_FLOOR.code, run.reason)
         code = jnp.where(again, RUNNING, code)
         code = jnp.where(finding.wrong, Status.UNTRUSTED_GRADIENT.code, code)
@@ -69,11 +81,14 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
         )
 
     over = examination.complete(examined)
-    return _limited(loops.cond(over, conclude, lambda run: run._replace(examination=examined), run), limits)
+    return _limited(
+        loops.cond(over, conclude, lambda run: run._replace(examination=examined), run), limits
+    )
 
 
 def _blur(run: Run) -> Float[Array, ""]:
-    """The noise that contradicted slopes where the method got stuck, on stretches too short for an examination; or zero.
+    """The noise that contradicted slopes where the method got stuck, on stretches too short for an
+    examination; or zero.
 
     Rounding of terms that were as large as f when x took its present size: more than that may as
     well be a wrong derivative.
@@ -92,14 +107,20 @@ def proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
     first = run.counts[0] + run.counts[1] == 1
     moved = first | (state.iterations != before.iterations)
     run = run._replace(state=state)
-    arrived = loops.cond(moved, lambda run: _arrive(method, run, before, first, domain, limits), lambda run: run, run)
+    arrived = loops.cond(
+        moved, lambda run: _arrive(method, run, before, first, domain, limits), lambda run: run, run
+    )
     # Second derivatives tell a minimum from a plateau or a saddle, and arrive after the step.
     told = _prediction_known(state) & (moved | ~_prediction_known(before))
     return _limited(_stop(arrived, moved, told, first, answer, domain, limits), limits)
 
 
-def _arrive(method: Method, run: Run, left: Any, first: Bool[Array, ""], domain: Domain, limits: Limits) -> Run:
-    """Measure a new iterate and compare it with the one before, that of the state that was left, and with the best."""
+def _arrive(
+    method: Method, run: Run, left: Any, first: Bool[Array, ""], domain: Domain, limits: Limits
+) -> Run:
+    """Measure a new iterate and compare it with the one before, that of the state that was left,
+    and with the best.
+    """
     before, at, measure = left.at, run.state.at, method.measure(run.state, domain)
     reach = jnp.maximum(run.reach, jnp.abs(at.x))
     scaled = method.measure(run.state, domain.in_sizes(reach))
@@ -144,8 +165,12 @@ def _arrive(method: Method, run: Run, left: Any, first: Bool[Array, ""], domain:
     )
 
 
-def _mismatch(known: Array, before: Iterate, at: Iterate, rounding: Array, first: Bool[Array, ""]) -> Array:
-    """What the step gained against the mean of the slopes at its ends, appended to what is known when it can be seen."""
+def _mismatch(
+    known: Array, before: Iterate, at: Iterate, rounding: Array, first: Bool[Array, ""]
+) -> Array:
+    """What the step gained against the mean of the slopes at its ends, appended to what is known
+    when it can be seen.
+    """
     s = at.x - before.x
     slopes = jnp.stack([before.derivative @ s, at.derivative @ s])
     gain = at.value - before.value
@@ -156,7 +181,8 @@ def _mismatch(known: Array, before: Iterate, at: Iterate, rounding: Array, first
 
 
 def _unexplained(run: Run, left: Any, rounding: Array, first: Bool[Array, ""]) -> Float[Array, ""]:
-    """By how much the Lagrangian has changed beyond the slopes at both ends of a step: noise, if these are right.
+    """By how much the Lagrangian has changed beyond the slopes at both ends of a step: noise, if
+    these are right.
 
     The change of a convex function is between the two; what misses their mean by more than both is
     no curvature.
@@ -181,19 +207,27 @@ def _stop(
     domain: Domain,
     limits: Limits,
 ) -> Run:
-    """Whether and why the run is over, or has to be examined before it may be; `told` when all is known of the iterate."""
+    """Whether and why the run is over, or has to be examined before it may be; `told` when all is
+    known of the iterate.
+    """
     state, measure = run.state, run.measure
     reference = _reference(run, domain)
     evidence = _evidence(run, domain)
     within = measure.violation <= limits.constraint_tolerance
-    settled = stopping.is_settled(evidence, _knows_curvature(state)) | (measure.stationarity <= limits.atol)
+    settled = stopping.is_settled(evidence, _knows_curvature(state)) | (
+        measure.stationarity <= limits.atol
+    )
     settled = settled & _prediction_known(state)
-    small = (run.scaled.stationarity <= limits.rtol * reference) | (measure.stationarity <= limits.atol)
+    small = (run.scaled.stationarity <= limits.rtol * reference) | (
+        measure.stationarity <= limits.atol
+    )
     converged = told & small & within & settled
     # In the sizes of the start, as those of today grow with an x that runs away.
     slope = jnp.where(run.first_measure.stationarity > 0, run.first_measure.stationarity, reference)
     scale = jnp.maximum(jnp.abs(run.first_measure.merit), slope)
-    bottomless = (scale > 0) & (run.first_measure.merit - measure.merit > scale / jnp.finfo(scale.dtype).eps)
+    bottomless = (scale > 0) & (
+        run.first_measure.merit - measure.merit > scale / jnp.finfo(scale.dtype).eps
+    )
     asked = (answer.value, answer.derivative, answer.constraints, answer.jacobian)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in asked if part is not None]))
     idle = moved & (run.idle >= STOPPING.idle_steps)
@@ -202,7 +236,8 @@ def _stop(
     at_floor = _at_floor(run, domain) if _constrained(run) else jnp.zeros((), bool)
     circles = moved & (run.circling >= STOPPING.circling_steps)
     suspect, absurd = jnp.all(run.mismatch[-2:] > SUSPECT), jnp.all(run.mismatch > ALTOGETHER)
-    # Stuck outside of the constraints, where points within them are known, is no reason to doubt that there are any.
+    # Stuck outside of the constraints, where points within them are known, is no reason to doubt
+    # that there are any.
     feasible = within | (run.best.violation <= limits.constraint_tolerance)
     code = first_that_holds(
         (Status.NONFINITE_OBJECTIVE, first & ~finite),
@@ -216,14 +251,23 @@ def _stop(
         (Status.NOT_CONVERGED, moved & (state.iterations >= limits.max_steps)),
     )
 
-    ends_in_doubt = converged | (code == Status.NOISE_FLOOR.code) | (code == Status.NOT_CONVERGED.code)
-    doubtful = (code == Status.STALLED.code) | (suspect & ends_in_doubt) | (absurd & (code == RUNNING))
+    ends_in_doubt = (
+        converged | (code == Status.NOISE_FLOOR.code) | (code == Status.NOT_CONVERGED.code)
+    )
+    doubtful = (
+        (code == Status.STALLED.code) | (suspect & ends_in_doubt) | (absurd & (code == RUNNING))
+    )
     # A method that may go uphill has been led there by f', right or wrong.
     uphill = converged & (run.best.violation <= limits.constraint_tolerance)
     fallen = jnp.maximum(jnp.abs(state.at.value), jnp.abs(run.first_measure.merit - measure.merit))
-    uphill = uphill & (run.best.value < state.at.value - STOPPING.settled * fallen - domain.rounding(state.at.value))
+    uphill = uphill & (
+        run.best.value
+        < state.at.value - STOPPING.settled * fallen - domain.rounding(state.at.value)
+    )
     doubtful = doubtful | uphill
-    doubtful = doubtful & (code != Status.UNBOUNDED.code) & (code != Status.NONFINITE_OBJECTIVE.code)
+    doubtful = (
+        doubtful & (code != Status.UNBOUNDED.code) & (code != Status.NONFINITE_OBJECTIVE.code)
+    )
     last_step = _inward(state.at.x, state.at.x - run.previous.x, domain)
     direction = jnp.where(converged, last_step, _doubtful_direction(run, domain))
     direction = jnp.where(uphill, _inward(state.at.x, run.best.x - state.at.x, domain), direction)
@@ -240,9 +284,11 @@ def _stop(
 
 
 def _reference(run: Run, domain: Domain) -> Float[Array, ""]:
-    """What rtol is a share of: the slope at the start, or the forces of the constraints that balance f' by now.
+    """What rtol is a share of: the slope at the start, or the forces of the constraints that
+    balance f' by now.
 
-    Both in the sizes of today. A start may be a minimum of f where it is not yet within the constraints.
+    Both in the sizes of today. A start may be a minimum of f where it is not yet within the
+    constraints.
     """
     first = domain.in_sizes(run.reach).dual_norm(run.first_measure.derivative)
     return jnp.maximum(first, run.scaled.scale)
@@ -253,12 +299,18 @@ def _constrained(run: Run) -> bool:
 
 
 def _lagrangian(run: Run, at: Iterate, constraints: lagrangian.Constraints) -> Iterate:
-    """What is stationary at a solution, and as noisy as f and the constraints together; f itself without constraints."""
-    return lagrangian.at_iterate(at, constraints, run.state.multipliers) if _constrained(run) else at
+    """What is stationary at a solution, and as noisy as f and the constraints together; f itself
+    without constraints.
+    """
+    return (
+        lagrangian.at_iterate(at, constraints, run.state.multipliers) if _constrained(run) else at
+    )
 
 
 def _trapped(run: Run, domain: Domain) -> Bool[Array, ""]:
-    """Whether no small change of x makes the violation smaller; without that evidence a run outside of the constraints goes on."""
+    """Whether no small change of x makes the violation smaller; without that evidence a run outside
+    of the constraints goes on.
+    """
     if not _constrained(run):
         return jnp.zeros((), bool)
     sizes = domain.in_sizes(run.reach)
@@ -266,8 +318,13 @@ def _trapped(run: Run, domain: Domain) -> Bool[Array, ""]:
 
 
 def _doubtful_direction(run: Run, domain: Domain) -> Float[Array, " n"]:
-    """Where the method got stuck, if it did, and downhill in units of the entries' sizes: what there is to gain is along it."""
-    state, unit = run.state, jnp.where(run.reach > 0, run.reach, jnp.where(run.size > 0, run.size, 1))
+    """Where the method got stuck, if it did, and downhill in units of the entries' sizes: what
+    there is to gain is along it.
+    """
+    state, unit = (
+        run.state,
+        jnp.where(run.reach > 0, run.reach, jnp.where(run.size > 0, run.size, 1)),
+    )
 
     def normalized(v: Array) -> Array:
         length = jnp.max(jnp.abs(v) / unit, initial=0.0)
@@ -280,11 +337,15 @@ def _doubtful_direction(run: Run, domain: Domain) -> Float[Array, " n"]:
 
 
 def _at_floor(run: Run, domain: Domain) -> Bool[Array, ""]:
-    """Whether steps that gain nothing tell that nothing can be seen to gain, when they are within the constraints.
+    """Whether steps that gain nothing tell that nothing can be seen to gain, when they are within
+    the constraints.
 
-    Where the slope is no more than noise can hide: methods for constraints may as well turn in circles.
+    Where the slope is no more than noise can hide: methods for constraints may as well turn in
+    circles.
     """
-    return stopping.hides_slope(_evidence(run, domain), _constrained(run), _knows_curvature(run.state))
+    return stopping.hides_slope(
+        _evidence(run, domain), _constrained(run), _knows_curvature(run.state)
+    )
 
 
 def _evidence(run: Run, domain: Domain) -> Evidence:
@@ -310,10 +371,14 @@ def _knows_curvature(state: Any) -> bool:
 
 
 def _prediction_known(state: Any) -> Bool[Array, ""]:
-    """Whether a method of second derivatives knows what they predict at its iterate, and that this is finite."""
+    """Whether a method of second derivatives knows what they predict at its iterate, and that this
+    is finite.
+    """
     return jnp.isfinite(state.promise) if hasattr(state, "promise") else jnp.ones((), bool)
 
 
-def _inward(x: Float[Array, " n"], direction: Float[Array, " n"], domain: Domain) -> Float[Array, " n"]:
+def _inward(
+    x: Float[Array, " n"], direction: Float[Array, " n"], domain: Domain
+) -> Float[Array, " n"]:
     """The direction, turned around where the bounds leave no room along it."""
     return jnp.where(domain.longest(x, direction) > 0, direction, -direction)

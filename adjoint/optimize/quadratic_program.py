@@ -53,7 +53,8 @@ class QuadraticProgram(NamedTuple):
 
 
 class Point(NamedTuple):
-    """An interior point: d, the multipliers, the rooms to all limits, and the multipliers of the bounds.
+    """An interior point: d, the multipliers, the rooms to all limits, and the multipliers of the
+    bounds.
 
     Attributes
     ----------
@@ -102,7 +103,9 @@ class _Factors(NamedTuple):
 
 
 def solve(problem: QuadraticProgram) -> Point:
-    """The solution; where a limit is met its room is zero but for rounding, else its multiplier is."""
+    """The solution; where a limit is met its room is zero but for rounding, else its multiplier
+    is.
+    """
 
     def unfinished(carry: tuple[Point, Bool[Array, ""], Int32[Array, ""]]) -> Bool[Array, ""]:
         return ~carry[1] & (carry[2] < MOST_STEPS)
@@ -165,7 +168,11 @@ def _is_solved(problem: QuadraticProgram, point: Point) -> Bool[Array, ""]:
 
 
 def _mean(problem: QuadraticProgram, products: _Products) -> Float[Array, ""]:
-    count = 2 * problem.values.size + jnp.sum(jnp.isfinite(problem.lower)) + jnp.sum(jnp.isfinite(problem.upper))
+    count = (
+        2 * problem.values.size
+        + jnp.sum(jnp.isfinite(problem.lower))
+        + jnp.sum(jnp.isfinite(problem.upper))
+    )
     return sum(jnp.sum(part) for part in products) / jnp.maximum(count, 1)
 
 
@@ -173,7 +180,9 @@ def _step(problem: QuadraticProgram, point: Point) -> Point:
     """The next point: a predictor towards the limits, and a corrector towards the central path."""
     residuals, products = _residuals(problem, point), _products(problem, point)
     factors = _factorize(problem, point)
-    affine = _direction(problem, point, factors, residuals, _Products(*(-part for part in products)))
+    affine = _direction(
+        problem, point, factors, residuals, _Products(*(-part for part in products))
+    )
     length = _longest(problem, point, affine)
     mean = _mean(problem, products)
     foreseen = _mean(problem, _products(problem, _moved(point, affine, length)))
@@ -184,9 +193,13 @@ def _step(problem: QuadraticProgram, point: Point) -> Point:
         affine.room_low * affine.at_low,
         affine.room_high * affine.at_high,
     )
-    towards = _Products(*(centering * mean - part - more for part, more in zip(products, second_order, strict=True)))
+    towards = _Products(
+        *(centering * mean - part - more for part, more in zip(products, second_order, strict=True))
+    )
     direction = _direction(problem, point, factors, residuals, towards)
-    return _moved(point, direction, jnp.minimum(1, TO_BOUNDARY * _longest(problem, point, direction)))
+    return _moved(
+        point, direction, jnp.minimum(1, TO_BOUNDARY * _longest(problem, point, direction))
+    )
 
 
 def _moved(point: Point, direction: Point, length: Float[Array, ""]) -> Point:
@@ -200,14 +213,22 @@ def _factorize(problem: QuadraticProgram, point: Point) -> _Factors:
     matrix = matrix + REGULARIZATION * jnp.max(jnp.diagonal(problem.hessian)) * identity
     cholesky = jnp.linalg.cholesky(matrix)
     solved = jax.scipy.linalg.cho_solve((cholesky, True), problem.rows.T)
-    give = point.above / (problem.price - point.multipliers) + point.below / (point.multipliers - problem.least)
+    give = point.above / (problem.price - point.multipliers) + point.below / (
+        point.multipliers - problem.least
+    )
     schur = problem.rows @ solved
-    schur = schur + jnp.diag(give + REGULARIZATION * jnp.max(jnp.abs(jnp.diagonal(schur)), initial=0.0))
+    schur = schur + jnp.diag(
+        give + REGULARIZATION * jnp.max(jnp.abs(jnp.diagonal(schur)), initial=0.0)
+    )
     return _Factors(cholesky, solved, schur)
 
 
 def _direction(
-    problem: QuadraticProgram, point: Point, factors: _Factors, residuals: _Residuals, products: _Products
+    problem: QuadraticProgram,
+    point: Point,
+    factors: _Factors,
+    residuals: _Residuals,
+    products: _Products,
 ) -> Point:
     """Newton's step for the residuals, and for products that are to change by so much."""
     to_least, to_price = point.multipliers - problem.least, problem.price - point.multipliers
@@ -239,7 +260,10 @@ def _longest(problem: QuadraticProgram, point: Point, direction: Point) -> Float
     """The largest length, at most 1 / TO_BOUNDARY, that keeps all that has to be positive so."""
 
     def most(part: Array, change: Array) -> Array:
-        return jnp.min(jnp.where(change < 0, -part / jnp.where(change < 0, change, 1), jnp.inf), initial=jnp.inf)
+        return jnp.min(
+            jnp.where(change < 0, -part / jnp.where(change < 0, change, 1), jnp.inf),
+            initial=jnp.inf,
+        )
 
     kept = [
         (point.below, direction.below),
@@ -251,4 +275,6 @@ def _longest(problem: QuadraticProgram, point: Point, direction: Point) -> Float
         (point.at_low, direction.at_low),
         (point.at_high, direction.at_high),
     ]
-    return jnp.minimum(jnp.min(jnp.stack([most(part, change) for part, change in kept])), 1 / TO_BOUNDARY)
+    return jnp.minimum(
+        jnp.min(jnp.stack([most(part, change) for part, change in kept])), 1 / TO_BOUNDARY
+    )

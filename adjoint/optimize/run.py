@@ -25,7 +25,9 @@ class Limits(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The best iterate so far: the lowest f of those within the constraints, or the least violation; with its multipliers."""
+    """The best iterate so far: the lowest f of those within the constraints, or the least
+    violation; with its multipliers.
+    """
 
     x: Float[Array, " n"]
     value: Float[Array, ""]
@@ -104,7 +106,9 @@ class Run(NamedTuple):
 
     @property
     def seen_noise(self) -> Float[Array, ""]:
-        """Of f, or of the Lagrangian with constraints: as examined, or as the last steps have met it."""
+        """Of f, or of the Lagrangian with constraints: as examined, or as the last steps have met
+        it.
+        """
         return jnp.maximum(self.noise, jnp.max(self.unexplained))
 
     @property

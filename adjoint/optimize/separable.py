@@ -1,11 +1,13 @@
-"""The subproblem of the method of moving asymptotes, solved by a primal-dual interior point iteration.
+"""The subproblem of the method of moving asymptotes, solved by a primal-dual interior point
+iteration.
 
 Minimize g_0(h) + d sum(y + y^2 / 2) subject to g_i(h) <= y_i, lower <= h <= upper and y >= 0, where
 
     g_i(h) = r_i + sum_j p_ij (1 / (1 - h_j) - 1) + q_ij (1 / (1 + h_j) - 1),  p, q >= 0, r_0 = 0.
 
-All g are convex and separable, so that a Newton step costs a system in the multipliers alone. The y make every subproblem
-feasible. The barrier falls as in A. Waechter, L. T. Biegler, Math. Program. 106, 25-57 (2006), equations (6) to (8).
+All g are convex and separable, so that a Newton step costs a system in the multipliers alone. The y
+make every subproblem feasible. The barrier falls as in A. Waechter, L. T. Biegler, Math. Program.
+106, 25-57 (2006), equations (6) to (8).
 """
 
 from typing import NamedTuple
@@ -56,7 +58,9 @@ class Separable(NamedTuple):
 
 
 class Point(NamedTuple):
-    """The unknowns: h, y, slacks of the constraints, and the multipliers of these, of h >= lower, h <= upper and y >= 0."""
+    """The unknowns: h, y, slacks of the constraints, and the multipliers of these, of h >= lower, h
+    <= upper and y >= 0.
+    """
 
     h: Float[Array, " n"]
     y: Float[Array, " m"]
@@ -103,11 +107,15 @@ def solve(problem: Separable) -> Point:
         barrier = jnp.where(reached, lower, barrier)
         step = _newton_step(problem, point, _with_barrier(residual, barrier))
         search = _search(problem, point, step, residual, barrier)
-        return _Iteration(_moved(point, step, search.t), search.residual, barrier, count + 1, search.falls)
+        return _Iteration(
+            _moved(point, step, search.t), search.residual, barrier, count + 1, search.falls
+        )
 
     start = _start(problem)
     barrier = FIRST_BARRIER * jnp.max(start.at_lower, initial=1.0)
-    begun = _Iteration(start, _residual(problem, start), barrier, jnp.zeros((), jnp.int32), jnp.ones((), bool))
+    begun = _Iteration(
+        start, _residual(problem, start), barrier, jnp.zeros((), jnp.int32), jnp.ones((), bool)
+    )
     return loops.while_loop(unfinished, advance, begun).point
 
 
@@ -117,12 +125,15 @@ def _start(problem: Separable) -> Point:
     h = jnp.clip(0.0, problem.lower + room, problem.upper - room)
     values = problem.values(h)[1:]
     slack = jnp.maximum(1 - values, 1)
-    # Where constraints are broken at first, y may be needed to the end: from multipliers of half its price all are far from zero.
+    # Where constraints are broken at first, y may be needed to the end: from multipliers of half
+    # its price all are far from zero.
     broken = jnp.any(values > 0)
     half = problem.penalty / 2
     size = jnp.where(broken, half, 1)
     bounds, one = size * jnp.ones_like(h), jnp.ones_like(slack)
-    return Point(h, one, slack, size / slack, bounds, bounds, jnp.where(broken, half, problem.penalty) * one)
+    return Point(
+        h, one, slack, size / slack, bounds, bounds, jnp.where(broken, half, problem.penalty) * one
+    )
 
 
 def _residual(problem: Separable, point: Point) -> Point:
@@ -160,7 +171,8 @@ def _newton_step(problem: Separable, point: Point, residual: Point) -> Point:
     right_h = -residual.h - residual.at_lower / to_lower + residual.at_upper / to_upper
     D = problem.penalty + at_zero / y
     right_y = -residual.y - residual.at_zero / y
-    # G dh - dy + dslack = -residual.slack, where dh, dy and dslack are linear in the step of the multipliers.
+    # G dh - dy + dslack = -residual.slack, where dh, dy and dslack are linear in the step of the
+    # multipliers.
     right = residual.slack - residual.multipliers / multipliers + G @ (right_h / H) - right_y / D
     matrix = (G / H[None, :]) @ G.T + jnp.diag(1 / D + slack / multipliers)
     d_multipliers = jnp.linalg.solve(matrix, right)
@@ -177,11 +189,15 @@ def _newton_step(problem: Separable, point: Point, residual: Point) -> Point:
     )
 
 
-def _search(problem: Separable, point: Point, step: Point, residual: Point, barrier: Float[Array, ""]) -> _Search:
+def _search(
+    problem: Separable, point: Point, step: Point, residual: Point, barrier: Float[Array, ""]
+) -> _Search:
     """As far along the step as everything stays positive and the residual falls."""
     room = (*point[1:], point.h - problem.lower, problem.upper - point.h)
     rates = (*step[1:], step.h, -step.h)
-    most = [jnp.max(-rate / size, initial=TO_BOUNDARY) for size, rate in zip(room, rates, strict=True)]
+    most = [
+        jnp.max(-rate / size, initial=TO_BOUNDARY) for size, rate in zip(room, rates, strict=True)
+    ]
     t = TO_BOUNDARY / jnp.max(jnp.stack(most))
     before = _size(_with_barrier(residual, barrier))
 
@@ -192,7 +208,9 @@ def _search(problem: Separable, point: Point, step: Point, residual: Point, barr
         return _Search(t, after, falls, search.halvings + 1)
 
     begun = _Search(2 * t, residual, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
-    return loops.while_loop(lambda search: ~search.falls & (search.halvings <= MAX_HALVINGS), halve, begun)
+    return loops.while_loop(
+        lambda search: ~search.falls & (search.halvings <= MAX_HALVINGS), halve, begun
+    )
 
 
 def _moved(point: Point, step: Point, t: Float[Array, ""]) -> Point:

@@ -95,7 +95,8 @@ class SQPState(NamedTuple):
 
 @dataclass(frozen=True)
 class SQP:
-    """Minimize a quadratic model of the Lagrangian within the constraints to first order, and search along that step.
+    """Minimize a quadratic model of the Lagrangian within the constraints to first order, and
+    search along that step.
 
     The model is f'(x) d + d' B d / 2, with B learned by damped BFGS from the Lagrangian and begun
     as a multiple of the squared inverse units of x: the sizes of its entries at the start, so that
@@ -108,9 +109,9 @@ class SQP:
     **Cost** per step: mostly one value and derivative of everything, and a quadratic program: 10 to
     20 times n^3 / 3 + n m^2 + m^3 / 3 operations, for up to some hundred unknowns. It runs on the
     host and compiled alike. Inner products measure how far a point is from being stationary; steps
-    know none. **Units**: the run is the same whatever units f and the constraints have, and those of
-    the entries of x where none starts at zero; `constraint_tolerance` of `minimize` is in the unit of
-    the constraints.
+    know none. **Units**: the run is the same whatever units f and the constraints have, and those
+    of the entries of x where none starts at zero; `constraint_tolerance` of `minimize` is in the
+    unit of the constraints.
 
     Source: Nocedal and Wright, Numerical Optimization, 2nd ed., sections 18.3 to 18.5.
 
@@ -118,8 +119,13 @@ class SQP:
     --------
     >>> import jax.numpy as jnp, adjoint
     >>> on_the_circle = lambda x: jnp.sum(x**2) - 2
-    >>> solution = adjoint.minimize(jnp.sum, jnp.array([-2.0, 1.0]), adjoint.SQP(), equality=on_the_circle)
-    >>> [round(float(v), 6) for v in adjoint.require(solution)], round(float(solution.stats["multipliers"][0]), 6)
+    >>> solution = adjoint.minimize(
+    ...     jnp.sum, jnp.array([-2.0, 1.0]), adjoint.SQP(), equality=on_the_circle
+    ... )
+    >>> (
+    ...     [round(float(v), 6) for v in adjoint.require(solution)],
+    ...     round(float(solution.stats["multipliers"][0]), 6),
+    ... )
     ([-1.0, -1.0], 0.5)
     """
 
@@ -129,7 +135,11 @@ class SQP:
     def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> SQPState:
         """The state that asks about x first."""
         x, zero, no = domain.project(x), jnp.zeros((), x.dtype), jnp.zeros((), bool)
-        none, nothing, integer = jnp.zeros(constraints, x.dtype), jnp.zeros_like(x), jnp.zeros((), jnp.int32)
+        none, nothing, integer = (
+            jnp.zeros(constraints, x.dtype),
+            jnp.zeros_like(x),
+            jnp.zeros((), jnp.int32),
+        )
         return SQPState(
             request=integer,
             point=x,
@@ -178,10 +188,14 @@ class SQP:
         return state._replace(started=jnp.ones((), bool))
 
     def revive(self, state: SQPState, domain: Domain) -> SQPState:
-        """The stuck state with what it has learned forgotten; stuck as before where it had learned nothing."""
+        """The stuck state with what it has learned forgotten; stuck as before where it had learned
+        nothing.
+        """
         scale = jnp.max(jnp.abs(state.unit * state.at.derivative)) / FIRST_STEP
         identity = jnp.eye(state.unit.size, dtype=state.unit.dtype)
-        fresh = state._replace(hessian=positive(scale) * identity, updates=jnp.zeros_like(state.updates))
+        fresh = state._replace(
+            hessian=positive(scale) * identity, updates=jnp.zeros_like(state.updates)
+        )
         proposal = _propose(fresh, fresh.constraints.value, domain)
         again = _look(fresh._replace(stuck=jnp.zeros((), bool)), proposal, domain)
         known = (state.updates > 0) | (domain.noise > 0)
@@ -189,7 +203,9 @@ class SQP:
 
     def measure(self, state: SQPState, domain: Domain) -> Measure:
         """Of the Lagrangian, with the multipliers of the latest subproblem."""
-        return lagrangian.measure(state.at, state.constraints, state.multipliers, state.weights, domain)
+        return lagrangian.measure(
+            state.at, state.constraints, state.multipliers, state.weights, domain
+        )
 
 
 class _Judgement(NamedTuple):
@@ -225,7 +241,9 @@ def _begun(state: SQPState, answer: Answer, domain: Domain) -> SQPState:
 
 
 def _units(x: Float[Array, " n"], domain: Domain) -> Float[Array, " n"]:
-    """The sizes of the entries; where one is zero, the width of its bounds, or the largest size, or 1."""
+    """The sizes of the entries; where one is zero, the width of its bounds, or the largest size, or
+    1.
+    """
     size = jnp.abs(x)
     largest = positive(jnp.max(size, initial=0.0))
     other = jnp.full_like(x, largest)
@@ -240,9 +258,13 @@ def _merit(value: Array, constraints: Array, penalties: Array, domain: Domain) -
 
 
 def _rounding(state: SQPState, domain: Domain) -> Float[Array, ""]:
-    """Of the merit: of f, and of constraints as sums of terms of the size of their slopes times x."""
+    """Of the merit: of f, and of constraints as sums of terms of the size of their slopes times
+    x.
+    """
     terms = jnp.abs(state.constraints.jacobian) @ jnp.abs(state.at.x)
-    return domain.rounding(state.at.value) + 4 * jnp.finfo(terms.dtype).eps * (state.penalties @ terms)
+    return domain.rounding(state.at.value) + 4 * jnp.finfo(terms.dtype).eps * (
+        state.penalties @ terms
+    )
 
 
 def _judge(state: SQPState, answer: Answer, domain: Domain) -> _Judgement:
@@ -314,11 +336,15 @@ def _look(state: SQPState, proposal: Proposal, domain: Domain) -> SQPState:
     size = jnp.abs(proposal.multipliers)
     penalties = jnp.maximum(size, (state.penalties + size) / 2)
     violated = lagrangian.violations(state.constraints.value, domain)
-    left = lagrangian.violations(state.constraints.value + state.constraints.jacobian @ proposal.step, domain)
+    left = lagrangian.violations(
+        state.constraints.value + state.constraints.jacobian @ proposal.step, domain
+    )
     slope = state.at.derivative @ proposal.step - penalties @ (violated - left)
     point = domain.project(state.at.x + proposal.step)
     eps = jnp.finfo(point.dtype).eps
-    still = jnp.all(jnp.abs(proposal.step) <= 4 * eps * jnp.maximum(jnp.abs(state.at.x), eps * state.unit))
+    still = jnp.all(
+        jnp.abs(proposal.step) <= 4 * eps * jnp.maximum(jnp.abs(state.at.x), eps * state.unit)
+    )
     return state._replace(
         point=point,
         multipliers=proposal.multipliers,

@@ -1,4 +1,6 @@
-"""The subproblem of SQP: a quadratic model within the constraints to first order, in units without a scale."""
+"""The subproblem of SQP: a quadratic model within the constraints to first order, in units without
+a scale.
+"""
 
 from typing import NamedTuple
 
@@ -62,7 +64,8 @@ def propose(
     price: Float[Array, ""],
     domain: Domain,
 ) -> Proposal:
-    """The step that minimizes the model; violations cost as much as it takes to remove what can be removed.
+    """The step that minimizes the model; violations cost as much as it takes to remove what can be
+    removed.
 
     So multipliers have the size of the forces of the constraints, and not of a price that is beyond
     all of them: where constraints contradict each other to first order, ten times the price removes
@@ -88,7 +91,11 @@ def propose(
 
 
 def _scaled(
-    at: Iterate, constraints: Constraints, hessian: Float[Array, "n n"], unit: Float[Array, " n"], domain: Domain
+    at: Iterate,
+    constraints: Constraints,
+    hessian: Float[Array, "n n"],
+    unit: Float[Array, " n"],
+    domain: Domain,
 ) -> _Subproblem:
     rows = constraints.jacobian * unit[None, :]
     sizes = positive(jnp.max(jnp.abs(rows), axis=1, initial=0.0))

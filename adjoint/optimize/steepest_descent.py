@@ -1,4 +1,6 @@
-"""Steepest descent: along minus the gradient of an inner product, which is the whole difference between a good and a bad one."""
+"""Steepest descent: along minus the gradient of an inner product, which is the whole difference
+between a good and a bad one.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,12 +20,13 @@ class _Length(NamedTuple):
 
 @dataclass(frozen=True)
 class SteepestDescent(Descent):
-    """x <- x - t tau M^-1 f'(x): downhill as the inner product of `minimize` sees it, with tau = <s, s> / (s . y) of the last step.
+    """x <- x - t tau M^-1 f'(x): downhill as the inner product of `minimize` sees it, with tau =
+    <s, s> / (s . y) of the last step.
 
     Notes
     -----
-    **Cost** per step: mostly one value and derivative. Source: J. Barzilai, J. M. Borwein, IMA J. Numer. Anal. 8 (1988), equation
-    (6), as the first trial of a strong Wolfe search.
+    **Cost** per step: mostly one value and derivative. Source: J. Barzilai, J. M. Borwein, IMA J.
+    Numer. Anal. 8 (1988), equation (6), as the first trial of a strong Wolfe search.
 
     Examples
     --------
@@ -32,7 +35,10 @@ class SteepestDescent(Descent):
     >>> units = adjoint.Weighted(jnp.array([1.0, 1e6]))
     >>> method, start = adjoint.SteepestDescent(), jnp.array([1.0, 1e-3])
     >>> solution = adjoint.minimize(valley, start, method, inner_product=units)
-    >>> bool(jnp.max(jnp.abs(adjoint.require(solution))) < 1e-6), int(solution.stats["iterations"]) <= 3
+    >>> (
+    ...     bool(jnp.max(jnp.abs(adjoint.require(solution))) < 1e-6),
+    ...     int(solution.stats["iterations"]) <= 3,
+    ... )
     (True, True)
     """
 
@@ -42,8 +48,12 @@ class SteepestDescent(Descent):
     def forget(self, x: Float[Array, " n"], domain: Domain) -> _Length:
         return _Length(jnp.ones((), x.dtype))
 
-    def direction(self, memory: _Length, at: Iterate, free: Bool[Array, " n"], domain: Domain) -> Float[Array, " n"]:
+    def direction(
+        self, memory: _Length, at: Iterate, free: Bool[Array, " n"], domain: Domain
+    ) -> Float[Array, " n"]:
         return -memory.tau * domain.gradient(at.derivative * free) * free
 
-    def learn(self, memory: _Length, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain) -> _Length:
+    def learn(
+        self, memory: _Length, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain
+    ) -> _Length:
         return _Length(s @ domain.derivative(s) / (s @ y))

@@ -18,7 +18,8 @@ RUNNING = -1
 
 @dataclass(frozen=True)
 class Stopping:
-    """Tolerances, all of them shares or counts; those without a source are held by `benchmarks.optimize`.
+    """Tolerances, all of them shares or counts; those without a source are held by
+    `benchmarks.optimize`.
 
     Attributes
     ----------
@@ -47,7 +48,8 @@ class Stopping:
     idle_steps
         So many steps in a row that gain nothing end a run.
     relieved
-        A step that makes the least violation smaller by no more than this share is none towards the constraints.
+        A step that makes the least violation smaller by no more than this share is none towards the
+        constraints.
     circling_steps
         So many in a row without a new lowest merit end a run that is at the noise floor.
     at_floor, at_floor_within_constraints, at_floor_by_prediction
@@ -122,13 +124,17 @@ def predicts_nothing(evidence: Evidence) -> Bool[Array, ""]:
 
 
 def is_settled(evidence: Evidence, knows_curvature: bool) -> Bool[Array, ""]:
-    """Whether little is left to gain: beside f, or where f is zero beside what was gained at this size of x."""
+    """Whether little is left to gain: beside f, or where f is zero beside what was gained at this
+    size of x.
+    """
     eps = jnp.finfo(evidence.value.dtype).eps
     share = jnp.maximum(STOPPING.settled, jnp.sqrt(eps))
     beside_f = evidence.slope <= share * jnp.abs(evidence.value)
     if knows_curvature:
         beside_f = beside_f & predicts_nothing(evidence)
-    recently = evidence.slope_here <= jnp.maximum(STOPPING.settled_recently, 4 * eps) * evidence.recent
+    recently = (
+        evidence.slope_here <= jnp.maximum(STOPPING.settled_recently, 4 * eps) * evidence.recent
+    )
     # A convex function with its minimum of zero at a distance d from x is d / |x| of its slope, or
     # less.
     near = jnp.abs(evidence.value) <= STOPPING.exact * evidence.slope_here

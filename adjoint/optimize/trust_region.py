@@ -1,8 +1,9 @@
-"""Trust regions: the quadratic model minimized within a ball, exactly, and how far the next ball may reach.
+"""Trust regions: the quadratic model minimized within a ball, exactly, and how far the next ball
+may reach.
 
-min g . s + s' H s / 2 subject to |s| <= radius is solved in the basis of eigenvectors of H, where it is an equation in one number,
-the multiplier lam: (H + lam) s = -g with H + lam semidefinite and lam (radius - |s|) = 0 (Nocedal and Wright, Numerical
-Optimization, 2nd ed., theorem 4.1).
+min g . s + s' H s / 2 subject to |s| <= radius is solved in the basis of eigenvectors of H, where
+it is an equation in one number, the multiplier lam: (H + lam) s = -g with H + lam semidefinite and
+lam (radius - |s|) = 0 (Nocedal and Wright, Numerical Optimization, 2nd ed., theorem 4.1).
 """
 
 from typing import NamedTuple
@@ -18,10 +19,12 @@ from adjoint.tracing import loops
 
 # A step must bring this share of the decrease that the model promises.
 SUFFICIENT_DECREASE = 1e-4
-# Below the first share the radius shrinks, above the second it grows (Nocedal and Wright, algorithm 4.1).
+# Below the first share the radius shrinks, above the second it grows (Nocedal and Wright, algorithm
+# 4.1).
 POOR, GOOD = 0.25, 0.75
 SHORTEST_CUT, LONGEST_CUT, GROWTH = 0.1, 0.5, 3.0
-# Decreases are not to be believed when they are promised to be below so many times the rounding of f.
+# Decreases are not to be believed when they are promised to be below so many times the rounding of
+# f.
 BLURRED = 10
 # So many times the longest |x| so far, in units of its rounding, is the shortest radius.
 COLLAPSED = 4
@@ -30,14 +33,18 @@ SECULAR_STEPS = 60
 
 
 class Eigenbasis(NamedTuple):
-    """Eigenvectors of H v = w M v as columns, orthonormal in the inner product of M, and their w, ascending."""
+    """Eigenvectors of H v = w M v as columns, orthonormal in the inner product of M, and their w,
+    ascending.
+    """
 
     values: Float[Array, " n"]
     vectors: Float[Array, "n n"]
 
 
 def eigenbasis(H: Float[Array, "n n"], free: Bool[Array, " n"], domain: Domain) -> Eigenbasis:
-    """Of the block of the free entries; the held ones are apart, with eigenvalues that are not the lowest."""
+    """Of the block of the free entries; the held ones are apart, with eigenvalues that are not the
+    lowest.
+    """
     block = free[:, None] & free[None, :]
     identity = jnp.eye(free.size, dtype=H.dtype)
     unit = jnp.ones_like(H[0]) if domain.unit is None else domain.unit
@@ -61,7 +68,8 @@ def minimize_in_ball(
 ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
     """y and lam that minimize b . y + sum w_i y_i^2 / 2 within |y| <= radius; w ascending.
 
-    The hard case, b without a part along the lowest w < 0, included: there y goes to the sphere along it.
+    The hard case, b without a part along the lowest w < 0, included: there y goes to the sphere
+    along it.
     """
     eps = jnp.finfo(w.dtype).eps
     # What is zero but for rounding would send a step far along the null space of H.
@@ -97,7 +105,9 @@ def minimize_in_ball(
 
 
 class Judgement(NamedTuple):
-    """Whether a trial step is accepted, the radius from now on, the trials in a row at which f contradicts f', and by how much."""
+    """Whether a trial step is accepted, the radius from now on, the trials in a row at which f
+    contradicts f', and by how much.
+    """
 
     accepted: Bool[Array, ""]
     radius: Float[Array, ""]
@@ -114,9 +124,11 @@ def judge(
     contradictions: Int32[Array, ""],
     domain: Domain,
 ) -> Judgement:
-    """What the answer at ``at.x + s`` says about the step and the model, which `predicted` that f decreases by so much.
+    """What the answer at ``at.x + s`` says about the step and the model, which `predicted` that f
+    decreases by so much.
 
-    Where f decreases by less than its rounding, the mean of the slopes at both ends is the decrease.
+    Where f decreases by less than its rounding, the mean of the slopes at both ends is the
+    decrease.
     """
     length, noise = domain.norm(s), domain.rounding(at.value)
     slope, slope_beyond = at.derivative @ s, answer.derivative @ s
@@ -134,12 +146,17 @@ def judge(
     contradicted, off = contradiction(-decrease, slope, slope_beyond, noise)
     contradicted = finite & contradicted & ~accepted
     contradictions = jnp.where(contradicted, contradictions + 1, 0).astype(jnp.int32)
-    # A step to where the model is at its minimum is not straight, but the slope at its end is no larger.
+    # A step to where the model is at its minimum is not straight, but the slope at its end is no
+    # larger.
     blur = jnp.where(finite & ~accepted & (jnp.abs(slope_beyond) <= jnp.abs(slope)), off, 0)
     return Judgement(accepted, jnp.where(share >= POOR, grown, shrunk), contradictions, blur)
 
 
-def hopeless(verdict: Judgement, radius: Float[Array, ""], size: Float[Array, ""]) -> Bool[Array, ""]:
-    """Whether no step within the radius would change an x of this size, or f does not do what f' says, nearer and nearer."""
+def hopeless(
+    verdict: Judgement, radius: Float[Array, ""], size: Float[Array, ""]
+) -> Bool[Array, ""]:
+    """Whether no step within the radius would change an x of this size, or f does not do what f'
+    says, nearer and nearer.
+    """
     collapsed = ~(radius > COLLAPSED * jnp.finfo(radius.dtype).eps * size)
     return collapsed | (verdict.contradictions >= CONTRADICTIONS)

@@ -1,1 +1,3 @@
-"""All side effects of the library: output folders, histories, progress, pictures, VTK files and reports."""
+"""All side effects of the library: output folders, histories, progress, pictures, VTK files and
+reports.
+"""

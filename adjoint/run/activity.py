@@ -1,13 +1,15 @@
-"""Signs of life of a phase without iterations: a spinner on a terminal, now and then a line elsewhere."""
+"""Signs of life of a phase without iterations: a spinner on a terminal, now and then a line
+elsewhere.
+"""
 
 import threading
 import time
 from collections.abc import Callable
 from typing import Self, TextIO
 
-# A log hears of a phase after this many seconds of silence, and again each time the silence has doubled: a phase of
-# an hour leaves nine lines. Ten seconds are the limit of a person's attention to a silent program (Nielsen, Usability
-# Engineering, 1993, section 5.5).
+# A log hears of a phase after this many seconds of silence, and again each time the silence has
+# doubled: a phase of an hour leaves nine lines. Ten seconds are the limit of a person's attention
+# to a silent program (Nielsen, Usability Engineering, 1993, section 5.5).
 FIRST_SILENCE = 10.0  # seconds
 
 
@@ -19,7 +21,8 @@ class Activity:
     Parameters
     ----------
     stream
-        A terminal gets a spinner with the seconds so far; a file or a pipe gets a line after 10 s, 20 s, 40 s, ...
+        A terminal gets a spinner with the seconds so far; a file or a pipe gets a line after 10 s,
+        20 s, 40 s, ...
     first_silence
         Seconds until the first line.
 

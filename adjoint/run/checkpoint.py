@@ -1,7 +1,9 @@
-"""Checkpoints of a run: two generations of one file, each whole or recognized as damaged; no pickle.
+"""Checkpoints of a run: two generations of one file, each whole or recognized as damaged; no
+pickle.
 
-A file is one line of JSON (what was run, the history, the shapes of the arrays), then the bytes of the arrays, then the SHA-256 of
-all that. A new generation is complete on the disk before the older ones move.
+A file is one line of JSON (what was run, the history, the shapes of the arrays), then the bytes of
+the arrays, then the SHA-256 of all that. A new generation is complete on the disk before the older
+ones move.
 """
 
 import hashlib
@@ -30,39 +32,48 @@ class Checkpoint:
     Parameters
     ----------
     path
-        The file. The generation before the newest is kept next to it as ``PATH.previous``. Its folder is created.
+        The file. The generation before the newest is kept next to it as ``PATH.previous``. Its
+        folder is created.
     every
-        Save every so many steps; the end is always saved, also after Ctrl-C, SIGTERM or max_seconds.
+        Save every so many steps; the end is always saved, also after Ctrl-C, SIGTERM or
+        max_seconds.
 
     Raises
     ------
     ValueError
-        For `every` below 1. By `minimize`: when both generations are damaged, or the file belongs to another problem, start,
-        method or tolerance, or to another format.
+        For `every` below 1. By `minimize`: when both generations are damaged, or the file belongs
+        to another problem, start, method or tolerance, or to another format.
 
     Warns
     -----
     UserWarning
-        Once, when nothing can be saved (a full disk, a read-only folder): the run goes on and the last good file stays. When the
-        newest generation is damaged and the one before is used. When JAX or the device has changed, and so perhaps the last bits.
+        Once, when nothing can be saved (a full disk, a read-only folder): the run goes on and the
+        last good file stays. When the newest generation is damaged and the one before is used. When
+        JAX or the device has changed, and so perhaps the last bits.
 
     Notes
     -----
-    A run that goes on takes the same steps, bit by bit, as one that was never stopped. Its seconds add up, and max_seconds is for
-    all of them. A finished run is returned at once; one that ran out of max_steps, max_evaluations or max_seconds goes on when
-    these are raised. The callback may see a step again that was not yet saved.
+    A run that goes on takes the same steps, bit by bit, as one that was never stopped. Its seconds
+    add up, and max_seconds is for all of them. A finished run is returned at once; one that ran out
+    of max_steps, max_evaluations or max_seconds goes on when these are raised. The callback may see
+    a step again that was not yet saved.
 
-    An objective that JAX traces is recognized by its traced program; one with its own ``gradient=`` by the names of the functions
-    alone.
+    An objective that JAX traces is recognized by its traced program; one with its own ``gradient=``
+    by the names of the functions alone.
 
-    **Cost**: the state of the method is written each time, n^2 numbers for `BFGS`, 2 memory n for `LBFGS`.
+    **Cost**: the state of the method is written each time, n^2 numbers for `BFGS`, 2 memory n for
+    `LBFGS`.
 
     Examples
     --------
     >>> import pathlib, tempfile, jax.numpy as jnp, adjoint
-    >>> checkpoint = adjoint.Checkpoint(pathlib.Path(tempfile.mkdtemp()) / "bowl.checkpoint", every=5)
+    >>> checkpoint = adjoint.Checkpoint(
+    ...     pathlib.Path(tempfile.mkdtemp()) / "bowl.checkpoint", every=5
+    ... )
     >>> cost = lambda x: jnp.sum((x - 1) ** 4)
-    >>> first = adjoint.minimize(cost, jnp.zeros(2), adjoint.BFGS(), max_steps=3, checkpoint=checkpoint)
+    >>> first = adjoint.minimize(
+    ...     cost, jnp.zeros(2), adjoint.BFGS(), max_steps=3, checkpoint=checkpoint
+    ... )
     >>> second = adjoint.minimize(cost, jnp.zeros(2), adjoint.BFGS(), checkpoint=checkpoint)
     >>> int(first.stats["iterations"]), second.status
     (3, Status.SUCCESS)
@@ -73,7 +84,12 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            refuse("Checkpoint", f"every = {self.every}", "a number of steps, at least 1", "1 is usual.")
+            refuse(
+                "Checkpoint",
+                f"every = {self.every}",
+                "a number of steps, at least 1",
+                "1 is usual.",
+            )
 
 
 class Snapshot(NamedTuple):
@@ -124,11 +140,15 @@ class Generations:
         self._complained = False
 
     def save(self, snapshot: Snapshot) -> None:
-        """Make `snapshot` the newest generation; when that fails, warn the first time and leave the files as they are."""
+        """Make `snapshot` the newest generation; when that fails, warn the first time and leave the
+        files as they are.
+        """
         following = self.path.with_name(f"{self.path.name}.next")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            RunFolder(self.path.parent).write(following.name, _encode(snapshot, self._problem, self._origin))
+            RunFolder(self.path.parent).write(
+                following.name, _encode(snapshot, self._problem, self._origin)
+            )
             if self._keep_newest and self.path.exists():
                 os.replace(self.path, self.previous)
             os.replace(following, self.path)
@@ -137,7 +157,8 @@ class Generations:
                 following.unlink()
             if not self._complained:
                 warnings.warn(
-                    f"checkpoint {self.path} could not be saved ({error.strerror or error}); the run goes on without, and the "
+                    f"checkpoint {self.path} could not be saved ({error.strerror or error}); the "
+                    "run goes on without, and the "
                     "last good checkpoint is kept",
                     stacklevel=2,
                 )
@@ -162,13 +183,19 @@ class Generations:
             except OSError as error:
                 damages.append(f"{path} ({error.strerror})")
                 continue
-            if len(content) < _DIGEST or hashlib.sha256(content[:-_DIGEST]).digest() != content[-_DIGEST:]:
+            if (
+                len(content) < _DIGEST
+                or hashlib.sha256(content[:-_DIGEST]).digest() != content[-_DIGEST:]
+            ):
                 damages.append(f"{path} (wrong checksum)")
                 continue
             snapshot = self._decode(path, content)
             if damages:
                 self._keep_newest = False
-                warnings.warn(f"damaged checkpoint {damages[0]}: going on from {path}, the one before", stacklevel=2)
+                warnings.warn(
+                    f"damaged checkpoint {damages[0]}: going on from {path}, the one before",
+                    stacklevel=2,
+                )
             return snapshot
         if damages:
             refuse(
@@ -191,7 +218,11 @@ class Generations:
             )
         same_origin = header["origin"] == self._origin
         problem = header["problem"]
-        different = [k for k in self._problem.keys() | problem.keys() if problem.get(k) != self._problem.get(k)]
+        different = [
+            k
+            for k in self._problem.keys() | problem.keys()
+            if problem.get(k) != self._problem.get(k)
+        ]
         # The text of a traced program is that of one version of JAX.
         different = sorted(k for k in different if same_origin or not k.endswith("program"))
         if different:
@@ -203,7 +234,8 @@ class Generations:
             )
         if not same_origin:
             warnings.warn(
-                f"checkpoint {path} was written with {_named(header['origin'], sorted(header['origin']))} and goes on with "
+                f"checkpoint {path} was written with "
+                f"{_named(header['origin'], sorted(header['origin']))} and goes on with "
                 f"{_named(self._origin, sorted(self._origin))}: the last bits may differ",
                 stacklevel=3,
             )
@@ -223,7 +255,9 @@ def _encode(snapshot: Snapshot, problem: dict[str, str], origin: dict[str, str])
         "arrays": [[array.dtype.str, list(array.shape)] for array in snapshot.arrays],
         "history": snapshot.history,
     }
-    body = b"".join([json.dumps(header).encode(), b"\n", *(array.tobytes() for array in snapshot.arrays)])
+    body = b"".join(
+        [json.dumps(header).encode(), b"\n", *(array.tobytes() for array in snapshot.arrays)]
+    )
     return body + hashlib.sha256(body).digest()
 
 

@@ -1,4 +1,6 @@
-"""Checks: numbers of a run beside what they should be, in one table that decides how the run ended."""
+"""Checks: numbers of a run beside what they should be, in one table that decides how the run
+ended.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +10,8 @@ from adjoint.run.ending import Ending, Outcome
 
 @dataclass(frozen=True)
 class Check:
-    """A number beside what it should be: it holds if |measured - reference| <= bound. NaN never holds.
+    """A number beside what it should be: it holds if |measured - reference| <= bound. NaN never
+    holds.
 
     Parameters
     ----------
@@ -25,7 +28,9 @@ class Check:
 
     Examples
     --------
-    >>> Check("compliance", 216.81, bound=0.01, reference=216.81, source="Andreassen et al. (2011)").holds
+    >>> Check(
+    ...     "compliance", 216.81, bound=0.01, reference=216.81, source="Andreassen et al. (2011)"
+    ... ).holds
     True
     >>> Check("off the closed form", float("nan"), bound=1e-9, source="rounding").holds
     False
@@ -48,7 +53,11 @@ def checks_table(checks: Sequence[Check]) -> str:
 
     Examples
     --------
-    >>> print(checks_table([Check("sag in m", 0.25, bound=1e-6, reference=0.25, source="the catenary")]))
+    >>> print(
+    ...     checks_table(
+    ...         [Check("sag in m", 0.25, bound=1e-6, reference=0.25, source="the catenary")]
+    ...     )
+    ... )
     quantity  measured  reference  at most off  verdict  source
     sag in m      0.25       0.25        1e-06  holds    the catenary
     """
@@ -90,7 +99,8 @@ def judged(checks: Sequence[Check], remarks: str = "") -> Ending:
     """
     if not checks:
         raise ValueError(
-            "run: got no checks, expected at least one. Return [Check(name, measured, bound, source), ...]."
+            "run: got no checks, expected at least one. Return [Check(name, measured, bound, "
+            "source), ...]."
         )
     table, said = checks_table(checks), f"{remarks} " if remarks else ""
     failed = [check.name for check in checks if not check.holds]

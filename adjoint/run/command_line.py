@@ -1,4 +1,6 @@
-"""The command line ``list | run | verify | resume | new``, for the gallery and for anyone's own file."""
+"""The command line ``list | run | verify | resume | new``, for the gallery and for anyone's own
+file.
+"""
 
 import dataclasses
 import io
@@ -22,7 +24,15 @@ from adjoint.run.interruption import Interruption
 from adjoint.run.problem import OWN_FILE, SMALLEST, Gallery, Problem
 from adjoint.run.record import Record, remove_checkpoints
 from adjoint.run.run_folder import FolderInUseError, RunFolder
-from adjoint.run.settings import UsageError, assignments, domain, listed, read_settings, read_toml, spelled
+from adjoint.run.settings import (
+    UsageError,
+    assignments,
+    domain,
+    listed,
+    read_settings,
+    read_toml,
+    spelled,
+)
 from adjoint.solution import SolveError
 
 WRONG_USAGE = 2
@@ -41,17 +51,18 @@ A run that ended with 5 or 130, or that was killed, goes on with: {program} resu
 
 RUN_HELP = """Solve a problem and leave pictures, data and a report in one folder.
 
-The problem is one of the gallery, a Python file of your own, or a TOML file that names one of them and holds its
-settings. The gradient is verified first. Progress is shown while the run goes on; Ctrl-C or SIGTERM finishes the
-iteration and writes what there is, and a second one stops at once. Either way, and after a kill or a full disk, resume
-goes on."""
+The problem is one of the gallery, a Python file of your own, or a TOML file that names one of them
+and holds its settings. The gradient is verified first. Progress is shown while the run goes on;
+Ctrl-C or SIGTERM finishes the iteration and writes what there is, and a second one stops at once.
+Either way, and after a kill or a full disk, resume goes on."""
 
 VERIFY_HELP = "Check the gradient of a problem; writes nothing."
 
-RESUME_HELP = """Go on with a run that was stopped, with the settings that it began with, to the same bits.
+RESUME_HELP = """Go on with a run that was stopped, with its settings, to the same bits.
 
-It may have been stopped by Ctrl-C, SIGTERM, SIGKILL, a full disk or a power failure. A long run goes on from what it
-saved, every few seconds or every step, a short one runs again. A run that is done stays as it is."""
+It may have been stopped by Ctrl-C, SIGTERM, SIGKILL, a full disk or a power failure. A long run
+goes on from what it saved, every few seconds or every step, a short one runs again. A run that is
+done stays as it is."""
 
 
 SET_HELP = "change a setting by name=value; repeatable"
@@ -128,7 +139,10 @@ class Program:
         """Name the problems of the gallery."""
         known = self.gallery.problems()
         if not known:
-            print("no gallery here: it is the folder problems/ of a clone of this library. Go there, or " + OWN_FILE)
+            print(
+                "no gallery here: it is the folder problems/ of a clone of this library. Go there, "
+                "or " + OWN_FILE
+            )
         width = max(map(len, known), default=0)
         for name, problem in known.items():
             print(f"{name:<{width}}  {problem.summary}")
@@ -138,8 +152,13 @@ class Program:
         """The parser of one problem, with a flag for each of its settings."""
         problem, given = self._named(name)
         app = App(name=name, help=problem.summary, version_flags=())
-        Flags = Annotated[_flags(problem, read_settings(problem.module, given)), Parameter(name="*", accepts_keys=True)]
-        Assignments = Annotated[list[str], Parameter(name="--set", help=SET_HELP, negative=(), n_tokens=1)]
+        Flags = Annotated[
+            _flags(problem, read_settings(problem.module, given)),
+            Parameter(name="*", accepts_keys=True),
+        ]
+        Assignments = Annotated[
+            list[str], Parameter(name="--set", help=SET_HELP, negative=(), n_tokens=1)
+        ]
 
         def settings(flags: Any, assigned: Sequence[str]) -> Any:
             of_flags = {} if flags is None else dataclasses.asdict(flags)
@@ -149,7 +168,11 @@ class Program:
         if verb == "verify":
 
             @app.default
-            def verify(*, flags: Flags | None = None, assigned: Assignments | None = None) -> int:  # pyright: ignore
+            def verify(
+                *,
+                flags: Flags | None = None,  # pyright: ignore
+                assigned: Assignments | None = None,  # pyright: ignore
+            ) -> int:
                 return _verify(problem, settings(flags, assigned or ()))
 
         else:
@@ -166,7 +189,9 @@ class Program:
         return app
 
     def _named(self, name: str) -> tuple[Problem, list[str]]:
-        """The problem of that name, Python file or TOML file, and the settings that the TOML file holds."""
+        """The problem of that name, Python file or TOML file, and the settings that the TOML file
+        holds.
+        """
         if not name.endswith(".toml"):
             return self.gallery.find(name), []
         of_file, given = read_toml(Path(name))
@@ -177,8 +202,9 @@ class Program:
     def command(self, problem: Problem, settings: Any) -> str:
         """The command, quoted for a shell, that runs the problem with these settings.
 
-        Every setting is spelled out, so that the command means the same after a default has changed. The output folder
-        is not part of it: a run never writes into the folder of another, so a repetition goes to a new one.
+        Every setting is spelled out, so that the command means the same after a default has
+        changed. The output folder is not part of it: a run never writes into the folder of another,
+        so a repetition goes to a new one.
         """
         spelled = assignments(dataclasses.asdict(settings))
         words = [*self.name.split(), "run", problem.name]
@@ -189,11 +215,15 @@ class Program:
             problem=problem.name,
             summary=problem.summary,
             settings=dataclasses.asdict(settings),
-            meanings={field.name: field.metadata.get("help", "") for field in dataclasses.fields(settings)},
+            meanings={
+                field.name: field.metadata.get("help", "") for field in dataclasses.fields(settings)
+            },
             command=self.command(problem, settings),
         )
 
-    def _run(self, problem: Problem, settings: Any, out: Path | None, interruption: Interruption) -> int:
+    def _run(
+        self, problem: Problem, settings: Any, out: Path | None, interruption: Interruption
+    ) -> int:
         task = self._task(problem, settings)
         with _claim(out, problem.title, stored_run.stored(task)) as folder:
             print(f"{problem.title}: {task.summary}\noutput: {folder.path}", flush=True)
@@ -216,8 +246,17 @@ class Program:
             print(f"{run.problem.title}: {task.summary}\ngoing on in: {folder.path}", flush=True)
             return self._work(run.problem, run.settings, task, folder, interruption)
 
-    def _work(self, problem: Problem, settings: Any, task: Task, folder: RunFolder, interruption: Interruption) -> int:
-        """Run the problem, from its start or from where its record has got to, and leave the record."""
+    def _work(
+        self,
+        problem: Problem,
+        settings: Any,
+        task: Task,
+        folder: RunFolder,
+        interruption: Interruption,
+    ) -> int:
+        """Run the problem, from its start or from where its record has got to, and leave the
+        record.
+        """
         go_on = f"{self.name} resume {shlex.quote(str(folder.path))}"
         try:
             folder.write("command.txt", task.command + "\n")
@@ -244,7 +283,10 @@ def _flags(problem: Problem, defaults: Any) -> type:
         meaning = f"{field.metadata.get('help', '')} ({domain(field, types[field.name])})".strip()
         default = spelled(getattr(defaults, field.name))
         described = Parameter(
-            help=f"{meaning} [default: {default}]", negative=(), show_default=False, allow_leading_hyphen=True
+            help=f"{meaning} [default: {default}]",
+            negative=(),
+            show_default=False,
+            allow_leading_hyphen=True,
         )
         kind = Annotated[types[field.name] | None, described]
         flags.append((field.name, kind, dataclasses.field(default=None)))
@@ -252,7 +294,9 @@ def _flags(problem: Problem, defaults: Any) -> type:
 
 
 def _ending(problem: Problem, settings: Any, record: Record, interruption: Interruption) -> Ending:
-    """Verify the gradient and run the problem; Ctrl-C and a failed solve are endings too, and leave what there is."""
+    """Verify the gradient and run the problem; Ctrl-C and a failed solve are endings too, and leave
+    what there is.
+    """
     try:
         if problem.verify is None:
             print("this problem has no verify(settings): its gradient is not checked", flush=True)
@@ -266,10 +310,14 @@ def _ending(problem: Problem, settings: Any, record: Record, interruption: Inter
         result = problem.module.run(settings, record)
         return result if isinstance(result, Ending) else judged(result)
     except (KeyboardInterrupt, Exception) as error:
-        if isinstance(error, OSError) or not (interruption.requested or isinstance(error, SolveError)):
+        if isinstance(error, OSError) or not (
+            interruption.requested or isinstance(error, SolveError)
+        ):
             raise
         if interruption.requested:
-            return Ending(Outcome.INTERRUPTED, f"Interrupted after {len(record.history)} iterations.")
+            return Ending(
+                Outcome.INTERRUPTED, f"Interrupted after {len(record.history)} iterations."
+            )
         return Ending(Outcome.NOT_CONVERGED, str(error))
 
 
@@ -302,7 +350,9 @@ def _claim(out: Path | None, name: str, content: str) -> RunFolder:
     try:
         return RunFolder.claim(out, *first)
     except FolderInUseError as error:
-        raise FolderInUseError(f"{error}; give a new or an empty one, or leave --out away") from None
+        raise FolderInUseError(
+            f"{error}; give a new or an empty one, or leave --out away"
+        ) from None
 
 
 def _exit_code(error: Exception, interruption: Interruption) -> int:
@@ -313,14 +363,16 @@ def _exit_code(error: Exception, interruption: Interruption) -> int:
         case UsageError() | FolderInUseError():
             return _complain(str(error), WRONG_USAGE)
         case BrokenPipeError():
-            # The reader of our output has left (`... | head`); Python would try to flush to it once more at exit.
+            # The reader of our output has left (`... | head`); Python would try to flush to it once
+            # more at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return INPUT_OUTPUT
         case OSError():
             where = f"{error.filename}: " if error.filename is not None else ""
             return _complain(f"{where}{error.strerror or error}", INPUT_OUTPUT)
         case _ if interruption.requested:
-            # Ctrl-C in a host callback surfaces as an error of the compiled program that called back.
+            # Ctrl-C in a host callback surfaces as an error of the compiled program that called
+            # back.
             return _complain("interrupted", Outcome.INTERRUPTED)
         case SolveError():
             return _complain(str(error), Outcome.NOT_CONVERGED)
@@ -341,7 +393,9 @@ def _warn(message: Warning | str, *_: object) -> None:
 
 
 def end_process_with(program: Program) -> None:
-    """Run a command line as a process: with warnings as sentences, and its exit code as that of the process."""
+    """Run a command line as a process: with warnings as sentences, and its exit code as that of the
+    process.
+    """
     warnings.showwarning = _warn
     # A terminal that cannot show a character gets a question mark instead of a traceback.
     for stream in (sys.stdout, sys.stderr):

@@ -1,7 +1,7 @@
 """Pictures of a run as PNG: a density field and the curves of its convergence.
 
-Fields are indexed like coordinates: ``field[i, j]`` belongs to the i-th cell from the left and the j-th from the
-bottom.
+Fields are indexed like coordinates: ``field[i, j]`` belongs to the i-th cell from the left and the
+j-th from the bottom.
 """
 
 import io
@@ -43,7 +43,10 @@ def gray_levels(density: Float[np.ndarray, "x y"]) -> UInt8[np.ndarray, "rows co
     """
     density = np.asarray(density)
     if density.ndim != 2 or density.size == 0:
-        raise ValueError(f"a density picture needs one value per cell of a plane grid, got the shape {density.shape}")
+        raise ValueError(
+            "a density picture needs one value per cell of a plane grid, got the shape "
+            f"{density.shape}"
+        )
     if not np.isfinite(density).all():
         raise ValueError("a density picture needs finite numbers, got NaN or Inf")
     return np.round(255.0 * (1.0 - np.clip(density.T[::-1], 0.0, 1.0))).astype(np.uint8)
@@ -52,8 +55,8 @@ def gray_levels(density: Float[np.ndarray, "x y"]) -> UInt8[np.ndarray, "rows co
 def density_image(density: Float[np.ndarray, "x y"], size: int) -> "Image":
     """A density as a gray picture with square cells.
 
-    A cell becomes a whole number of pixels, so that all of them look the same, unless there are more cells side by side
-    than `size`: then several are averaged to a pixel.
+    A cell becomes a whole number of pixels, so that all of them look the same, unless there are
+    more cells side by side than `size`: then several are averaged to a pixel.
 
     Parameters
     ----------
@@ -130,7 +133,10 @@ class Panel:
 
 
 def convergence_png(
-    iterations: Float[np.ndarray, " iterations"], panels: Sequence[Panel], title: str, dots_per_inch: int = 150
+    iterations: Float[np.ndarray, " iterations"],
+    panels: Sequence[Panel],
+    title: str,
+    dots_per_inch: int = 150,
 ) -> bytes:
     """Curves over the iterations, one panel above the other, as PNG.
 
@@ -157,14 +163,29 @@ def convergence_png(
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, panel in zip(axes, panels, strict=True):
         if len(panel.values) != len(iterations):
-            raise ValueError(f"panel {panel.label!r} has {len(panel.values)} values for {len(iterations)} iterations")
-        axis.plot(iterations, panel.values, color="black", linewidth=1.3, marker="." if len(iterations) < 30 else None)
+            raise ValueError(
+                f"panel {panel.label!r} has {len(panel.values)} values for {len(iterations)} "
+                "iterations"
+            )
+        axis.plot(
+            iterations,
+            panel.values,
+            color="black",
+            linewidth=1.3,
+            marker="." if len(iterations) < 30 else None,
+        )
         if panel.scale == "log" and (panel.values > 0).any():
             axis.set_yscale("log", nonpositive="mask")
             if _decades(panel.values) < 1.0:
                 _number_log_ticks(axis)
         if panel.target is not None and (panel.target > 0 or axis.get_yscale() == "linear"):
-            axis.axhline(panel.target, color="tab:red", linestyle="--", linewidth=1.0, label=panel.target_label)
+            axis.axhline(
+                panel.target,
+                color="tab:red",
+                linestyle="--",
+                linewidth=1.0,
+                label=panel.target_label,
+            )
             axis.legend(loc="best", frameon=False)
         axis.set_ylabel(panel.label)
         axis.grid(alpha=0.3, which="both")

@@ -23,10 +23,11 @@ Frame = tuple[UInt8[np.ndarray, "rows columns"], str]
 
 
 class Film:
-    """Frames of a density, thinned out evenly: when they become too many, every second one is dropped.
+    """Frames of a density, thinned out evenly: when they become too many, every second one is
+    dropped.
 
-    So after any number of iterations the frames are equally spaced, at least `MOST_FRAMES` / 2 and at most
-    `MOST_FRAMES` of them, and the latest one is always the last.
+    So after any number of iterations the frames are equally spaced, at least `MOST_FRAMES` / 2 and
+    at most `MOST_FRAMES` of them, and the latest one is always the last.
 
     Examples
     --------
@@ -63,7 +64,12 @@ class Film:
         """
         levels = gray_levels(density)
         # Enlarged only in the film, reduced at once.
-        frame = (levels if max(levels.shape) <= FRAME_SIZE else np.asarray(level_image(levels, FRAME_SIZE)), caption)
+        frame = (
+            levels
+            if max(levels.shape) <= FRAME_SIZE
+            else np.asarray(level_image(levels, FRAME_SIZE)),
+            caption,
+        )
         self._latest = None if self._count % self._stride == 0 else frame
         if self._latest is None:
             self._frames.append(frame)
@@ -83,7 +89,9 @@ class Film:
         """
         if not self._count:
             raise ValueError("a film without a frame cannot be written; add at least one")
-        frames = [_captioned(level_image(levels, FRAME_SIZE), caption) for levels, caption in self._all()]
+        frames = [
+            _captioned(level_image(levels, FRAME_SIZE), caption) for levels, caption in self._all()
+        ]
         # Browsers play anything shorter than 20 ms at 100 ms; 60 ms is still smooth.
         duration = min(max(FILM_LENGTH // len(frames), 60), 400)
         buffer = io.BytesIO()
@@ -98,13 +106,25 @@ class Film:
         return buffer.getvalue()
 
     def arrays(self) -> list[np.ndarray]:
-        """Everything that `restore` needs: texts and counts as the bytes of JSON, then the frames."""
+        """Everything that `restore` needs: texts and counts as the bytes of JSON, then the
+        frames.
+        """
         frames = self._all()
-        said = {"captions": self.captions, "whole": self._latest is None, "stride": self._stride, "count": self._count}
-        return [np.frombuffer(json.dumps(said).encode(), np.uint8), *(levels for levels, _ in frames)]
+        said = {
+            "captions": self.captions,
+            "whole": self._latest is None,
+            "stride": self._stride,
+            "count": self._count,
+        }
+        return [
+            np.frombuffer(json.dumps(said).encode(), np.uint8),
+            *(levels for levels, _ in frames),
+        ]
 
     def restore(self, arrays: Sequence[np.ndarray]) -> int:
-        """Take the place of the film whose `arrays` these begin with; answers how many they were."""
+        """Take the place of the film whose `arrays` these begin with; answers how many they
+        were.
+        """
         said = json.loads(arrays[0].tobytes())
         captions = said["captions"]
         frames = list(zip(arrays[1 : 1 + len(captions)], captions, strict=True))

@@ -65,7 +65,9 @@ class History:
             When a value is not one real number.
         """
         if self._rows and tuple(row) != self.columns:
-            raise ValueError(f"a history row has the columns {list(row)}, expected {list(self.columns)}")
+            raise ValueError(
+                f"a history row has the columns {list(row)}, expected {list(self.columns)}"
+            )
         self._rows.append({name: _number(name, value) for name, value in row.items()})
 
     def column(self, name: str) -> Float[np.ndarray, " rows"]:
@@ -77,13 +79,19 @@ class History:
             When there is no such column.
         """
         if name not in self.columns:
-            raise KeyError(f"no column {name!r} in this history; the columns are {list(self.columns)}")
+            raise KeyError(
+                f"no column {name!r} in this history; the columns are {list(self.columns)}"
+            )
         return np.array([row[name] for row in self._rows], dtype=np.float64)
 
     def csv(self) -> str:
-        """The history as CSV: a header, then one line per row. Floats read back to the same bits."""
+        """The history as CSV: a header, then one line per row.
+
+        Floats read back to the same bits.
+        """
         text = io.StringIO()
-        # The csv module writes floats with repr, the shortest text that reads back to the same float64.
+        # The csv module writes floats with repr, the shortest text that reads back to the same
+        # float64.
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
         writer.writerows(row.values() for row in self._rows)
@@ -93,5 +101,7 @@ class History:
 def _number(name: str, value: object) -> Number:
     array = np.asarray(value)
     if array.ndim != 0 or array.dtype.kind not in "iuf":
-        raise TypeError(f"the history column {name!r} got {value!r}, expected one integer or real number")
+        raise TypeError(
+            f"the history column {name!r} got {value!r}, expected one integer or real number"
+        )
     return int(array) if array.dtype.kind in "iu" else float(array)

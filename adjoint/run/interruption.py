@@ -1,7 +1,9 @@
-"""Ctrl-C and SIGTERM without loss: an iteration in progress is finished, a second signal stops at once.
+"""Ctrl-C and SIGTERM without loss: an iteration in progress is finished, a second signal stops at
+once.
 
-An exception raised in the middle of a compiled program surfaces as that program's error, or not at all when it falls
-into a host callback. So inside an iteration the signal only leaves a mark, which is read between two iterations.
+An exception raised in the middle of a compiled program surfaces as that program's error, or not at
+all when it falls into a host callback. So inside an iteration the signal only leaves a mark, which
+is read between two iterations.
 """
 
 import signal
@@ -16,12 +18,15 @@ T = TypeVar("T")
 
 
 class Interruption:
-    """The answer to Ctrl-C (SIGINT), SIGTERM or other signals for as long as the ``with`` block lasts.
+    """The answer to Ctrl-C (SIGINT), SIGTERM or other signals for as long as the ``with`` block
+    lasts.
 
-    In `between` it waits for the end of the current step, in `deferred` for whoever reads `requested`; elsewhere, and the second
-    time, it is a `KeyboardInterrupt` at once. Outside the main thread, where Python has no signals, nothing changes.
+    In `between` it waits for the end of the current step, in `deferred` for whoever reads
+    `requested`; elsewhere, and the second time, it is a `KeyboardInterrupt` at once. Outside the
+    main thread, where Python has no signals, nothing changes.
 
-    One inside another, such as that of `minimize` in a step of `between`, answers in its place and tells it at its end.
+    One inside another, such as that of `minimize` in a step of `between`, answers in its place and
+    tells it at its end.
 
     Parameters
     ----------
@@ -59,7 +64,8 @@ class Interruption:
                 outer.requested = outer._cut_short = True
 
     def between(self, steps: Iterable[T]) -> Iterator[T]:
-        """Yield the steps; after a Ctrl-C, raise `KeyboardInterrupt` once the current step has been dealt with.
+        """Yield the steps; after a Ctrl-C, raise `KeyboardInterrupt` once the current step has been
+        dealt with.
 
         A step in which an `Interruption` of its own was answered is not whole, and not yielded.
 
@@ -90,7 +96,8 @@ class Interruption:
         self.requested = True
         if first and self._waiting:
             print(
-                "\ninterrupted: finishing this iteration, then writing what is there (Ctrl-C again stops at once)",
+                "\ninterrupted: finishing this iteration, then writing what is there (Ctrl-C again "
+                "stops at once)",
                 file=sys.stderr,
                 flush=True,
             )

@@ -1,16 +1,19 @@
-"""A problem, of the gallery or in anyone's own file: what it must define, and how it is found and loaded.
+"""A problem, of the gallery or in anyone's own file: what it must define, and how it is found and
+loaded.
 
 A problem is a Python module that defines
 
 - ``Settings``: a frozen dataclass, see `adjoint.run.settings`;
-- ``run(settings, record)``: does the work, reports it to the record, and returns its checks, a list of `Check`, or an
-  `Ending` of its own. Called again in the folder of a killed run it must end in the same bits, because it is
-  deterministic or because it goes on from what the record has saved of it;
+- ``run(settings, record)``: does the work, reports it to the record, and returns its checks, a list
+  of `Check`, or an `Ending` of its own. Called again in the folder of a killed run it must end in
+  the same bits, because it is deterministic or because it goes on from what the record has saved of
+  it;
 
 and may define
 
 - ``SUMMARY``: what it is, in one line; left out, the first line of the file's docstring is taken;
-- ``verify(settings)``: the verdict on its gradient, as `adjoint.verify_gradient` returns it. A run begins with it;
+- ``verify(settings)``: the verdict on its gradient, as `adjoint.verify_gradient` returns it. A run
+  begins with it;
 - ``JUDGED``: where the gradient was judged, in a sentence.
 """
 
@@ -52,7 +55,8 @@ def verify(settings):
 
 def run(settings, record):
     x = float(extension(jnp.array(4.0), settings.force))
-    return [Check("extension in m", x, reference=settings.force / 4, bound=1e-12, source="Hooke's law")]
+    expected = settings.force / 4
+    return [Check("extension in m", x, reference=expected, bound=1e-12, source="Hooke's law")]
 '''
 
 
@@ -109,13 +113,19 @@ class Gallery:
         """The modules, whether or not they are problems."""
         if self.package is None:
             return []
-        found = sorted(module.name for module in pkgutil.iter_modules(self.package.__path__) if not module.ispkg)
+        found = sorted(
+            module.name
+            for module in pkgutil.iter_modules(self.package.__path__)
+            if not module.ispkg
+        )
         return [name for name in found if name != "__main__"]
 
     def problems(self) -> dict[str, Problem]:
         """All problems by name, in alphabetical order; all modules are imported."""
         found = {name: self._load(name) for name in self.names()}
-        return {name: problem for name, problem in found.items() if hasattr(problem.module, "Settings")}
+        return {
+            name: problem for name, problem in found.items() if hasattr(problem.module, "Settings")
+        }
 
     def find(self, name: str) -> Problem:
         """The problem of that name, or the one in the file of that name. Only this one is imported.
@@ -134,7 +144,10 @@ class Gallery:
         known = self.problems()
         if not known:
             raise UsageError(f"there is no problem {name!r} and no gallery here; {OWN_FILE}")
-        raise UsageError(f"there is no problem {name!r}{did_you_mean(name, known)}; the problems are {listed(known)}")
+        raise UsageError(
+            f"there is no problem {name!r}{did_you_mean(name, known)}; the problems are "
+            f"{listed(known)}"
+        )
 
     def _load(self, name: str) -> Problem:
         assert self.package is not None
@@ -142,7 +155,8 @@ class Gallery:
 
 
 OWN_FILE = (
-    "run a file of your own, such as adjoint run my_bracket.py; adjoint new my_bracket.py writes one to begin with"
+    "run a file of your own, such as adjoint run my_bracket.py; adjoint new my_bracket.py writes "
+    "one to begin with"
 )
 
 
@@ -162,14 +176,16 @@ def load_file(path: Path) -> Problem:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # What stands beside the file can be imported by it, as if it were run by Python; dataclasses look up their module.
+    # What stands beside the file can be imported by it, as if it were run by Python; dataclasses
+    # look up their module.
     sys.path.insert(0, str(path.parent))
     sys.modules[module.__name__] = module
     spec.loader.exec_module(module)
     missing = _missing(module)
     if missing:
         raise UsageError(
-            f"{path} is no problem: it has no {' and no '.join(missing)}. The smallest one that works:\n\n{SMALLEST}"
+            f"{path} is no problem: it has no {' and no '.join(missing)}. The smallest one that "
+            f"works:\n\n{SMALLEST}"
         )
     return Problem(str(path), module)
 
@@ -185,7 +201,9 @@ def _missing(module: ModuleType) -> list[str]:
 
 
 def gallery_here() -> Gallery:
-    """The gallery of the current folder, if that is a clone of the library: its package `problems`."""
+    """The gallery of the current folder, if that is a clone of the library: its package
+    `problems`.
+    """
     if not all((Path(package) / "__main__.py").is_file() for package in ("adjoint", "problems")):
         return Gallery(None)
     sys.path.insert(0, str(Path.cwd()))

@@ -1,4 +1,6 @@
-"""Live progress of an iteration: a table that updates itself on a terminal, a few plain lines elsewhere."""
+"""Live progress of an iteration: a table that updates itself on a terminal, a few plain lines
+elsewhere.
+"""
 
 import re
 import time
@@ -10,8 +12,9 @@ from typing import TYPE_CHECKING, Self, TextIO
 if TYPE_CHECKING:
     from rich.console import Group
 
-# A log gets a line at most every second at first, and later one each time the run has become 5 % older: about
-# ln(T / 20 s) / 0.05 + 20 lines after T seconds, so 100 for a quarter of an hour and 200 for a day.
+# A log gets a line at most every second at first, and later one each time the run has become 5 %
+# older: about ln(T / 20 s) / 0.05 + 20 lines after T seconds, so 100 for a quarter of an hour and
+# 200 for a day.
 SHORTEST_PAUSE = 1.0  # seconds
 PAUSE_PER_AGE = 0.05
 ROWS_ON_SCREEN = 12
@@ -23,7 +26,8 @@ def format_number(value: float) -> str:
 
 
 class PlainProgress:
-    """Progress as plain lines: the first row, the last row, and rows in between at growing distances in time.
+    """Progress as plain lines: the first row, the last row, and rows in between at growing
+    distances in time.
 
     Parameters
     ----------
@@ -83,7 +87,8 @@ class PlainProgress:
 
 
 class TerminalProgress:
-    """Progress as a table of the latest rows that redraws itself in place, with the time since the start.
+    """Progress as a table of the latest rows that redraws itself in place, with the time since the
+    start.
 
     Parameters
     ----------
@@ -167,5 +172,7 @@ def _folded(name: str, width: int) -> str:
 
 
 def progress_on(stream: TextIO) -> PlainProgress | TerminalProgress:
-    """The kind of progress that suits a stream: a live table on a terminal, plain lines in a file or a pipe."""
+    """The kind of progress that suits a stream: a live table on a terminal, plain lines in a file
+    or a pipe.
+    """
     return TerminalProgress(stream) if stream.isatty() else PlainProgress(stream)

@@ -9,7 +9,8 @@ PACKAGES = ("adjoint", "jax", "jaxlib", "numpy", "scipy")
 
 
 def provenance() -> dict[str, str]:
-    """Versions of the packages that decide about the digits, and the machine that decides about the time.
+    """Versions of the packages that decide about the digits, and the machine that decides about the
+    time.
 
     Returns
     -------

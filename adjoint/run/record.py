@@ -1,4 +1,6 @@
-"""The record of one run: what an iteration reports while it runs, and the files that it leaves however it ends."""
+"""The record of one run: what an iteration reports while it runs, and the files that it leaves
+however it ends.
+"""
 
 import json
 import math
@@ -27,18 +29,21 @@ from adjoint.run.run_folder import RunFolder
 
 T = TypeVar("T")
 
-PAUSE = 5.0  # seconds between two versions of history.csv and of the state: what a killed run may lose
+PAUSE = (
+    5.0  # seconds between two versions of history.csv and of the state: what a killed run may lose
+)
 CHECKPOINTS = "checkpoint"
 
 
 class Record:
     """The record of one run.
 
-    A problem reports its gradient's verdict, runs its iterations through `follow`, reports each with `iteration`, and
-    adds its pictures and files; whoever runs the problem calls `close`.
+    A problem reports its gradient's verdict, runs its iterations through `follow`, reports each
+    with `iteration`, and adds its pictures and files; whoever runs the problem calls `close`.
 
-    A killed run goes on in its folder with a new record. A problem whose run takes seconds simply runs again. One with
-    iterations of its own hands their state to `keep` and begins with `state`; one on `minimize` gives it a `checkpoint`.
+    A killed run goes on in its folder with a new record. A problem whose run takes seconds simply
+    runs again. One with iterations of its own hands their state to `keep` and begins with `state`;
+    one on `minimize` gives it a `checkpoint`.
 
     Parameters
     ----------
@@ -58,8 +63,8 @@ class Record:
     film
         One frame per iteration, thinned out.
     state
-        The latest of `keep` or `save`, in a run that goes on the one that was saved, with its history and its film;
-        None when there is none.
+        The latest of `keep` or `save`, in a run that goes on the one that was saved, with its
+        history and its film; None when there is none.
 
     Raises
     ------
@@ -69,7 +74,9 @@ class Record:
     Examples
     --------
     >>> import pathlib, sys, tempfile
-    >>> folder = RunFolder.claim(pathlib.Path(tempfile.mkdtemp()), "command.txt", "python -m problems run square")
+    >>> folder = RunFolder.claim(
+    ...     pathlib.Path(tempfile.mkdtemp()), "command.txt", "python -m problems run square"
+    ... )
     >>> task = Task("square", "Halve a number.", {}, {}, "python -m problems run square")
     >>> record = Record(folder, task, sys.stdout, Interruption())
     >>> for k in record.follow(range(2)):
@@ -102,38 +109,49 @@ class Record:
         self.state: Sequence[np.ndarray] | None = None
         self._kept = 0
         self._generations = Generations(
-            folder.path / CHECKPOINTS / "record", {"problem": task.problem, "settings": str(dict(task.settings))}, {}
+            folder.path / CHECKPOINTS / "record",
+            {"problem": task.problem, "settings": str(dict(task.settings))},
+            {},
         )
         self._restore()
 
     def gradient(self, verdict: GradientVerdict, circumstances: str) -> None:
-        """Take note of the gradient's verdict and say it; the whole table when it is not to be trusted.
+        """Take note of the gradient's verdict and say it; the whole table when it is not to be
+        trusted.
 
         Parameters
         ----------
         verdict
             What `adjoint.verify_gradient` returned.
         circumstances
-            Where the gradient was judged, in a sentence: at which parameters, on which size of the problem.
+            Where the gradient was judged, in a sentence: at which parameters, on which size of the
+            problem.
         """
         self._verdict = verdict
         self._circumstances = circumstances
         self._activity.pause()
         if verdict.trusted:
-            print(f"gradient: trusted, relative error {verdict.relative_error:.1e}", file=self._stream, flush=True)
+            print(
+                f"gradient: trusted, relative error {verdict.relative_error:.1e}",
+                file=self._stream,
+                flush=True,
+            )
         else:
             print(f"gradient: not trusted\n{verdict}", file=self._stream, flush=True)
         self._activity.begin("computing")
 
     @contextmanager
     def activity(self) -> Iterator[None]:
-        """Show signs of life wherever no iterations are followed; whoever runs the problem calls it in this context."""
+        """Show signs of life wherever no iterations are followed; whoever runs the problem calls it
+        in this context.
+        """
         with self._activity:
             self._activity.begin("verifying the gradient")
             yield
 
     def phase(self, what: str) -> None:
-        """Say what is done from now on, where it may take more than a few seconds and is no iteration.
+        """Say what is done from now on, where it may take more than a few seconds and is no
+        iteration.
 
         Parameters
         ----------
@@ -143,7 +161,8 @@ class Record:
         self._activity.begin(what)
 
     def follow(self, iterations: Iterable[T]) -> Iterator[T]:
-        """Yield the iterations with live progress, and stop between two of them after a Ctrl-C; then save what is kept.
+        """Yield the iterations with live progress, and stop between two of them after a Ctrl-C;
+        then save what is kept.
 
         Raises
         ------
@@ -161,7 +180,10 @@ class Record:
             self._activity.begin("drawing the pictures")
 
     def iteration(
-        self, row: Mapping[str, object], density: Float[np.ndarray, "x y"] | None = None, caption: str = ""
+        self,
+        row: Mapping[str, object],
+        density: Float[np.ndarray, "x y"] | None = None,
+        caption: str = "",
     ) -> None:
         """Report one iteration.
 
@@ -191,7 +213,8 @@ class Record:
                 self._complain(error)
 
     def keep(self, state: Sequence[np.ndarray]) -> None:
-        """Take what the iterations go on from after the one just reported; saved now and then, and when `follow` ends.
+        """Take what the iterations go on from after the one just reported; saved now and then, and
+        when `follow` ends.
 
         Parameters
         ----------
@@ -209,18 +232,22 @@ class Record:
             self._save()
 
     def save(self, state: Sequence[np.ndarray]) -> None:
-        """The same as `keep`, but saved at once: for a callback of `minimize`, which saves its own state after it."""
+        """The same as `keep`, but saved at once: for a callback of `minimize`, which saves its own
+        state after it.
+        """
         self.state = state
         self._kept = len(self.history)
         self._save()
 
     def reported(self, number: int) -> bool:
-        """Whether the iteration `number`, from 1, has been reported, perhaps before the run was stopped.
+        """Whether the iteration `number`, from 1, has been reported, perhaps before the run was
+        stopped.
 
         Raises
         ------
         ValueError
-            When not even the one before it is there: `minimize` could save its state and the record could not.
+            When not even the one before it is there: `minimize` could save its state and the record
+            could not.
         """
         rows = len(self.history)
         if number > rows + 1:
@@ -276,7 +303,8 @@ class Record:
         self._files.append((name, meaning))
 
     def close(self, ending: Ending) -> None:
-        """Write the history, ``report.html`` and at last ``result.json``; unless interrupted, remove the checkpoints.
+        """Write the history, ``report.html`` and at last ``result.json``; unless interrupted,
+        remove the checkpoints.
 
         Parameters
         ----------
@@ -290,7 +318,9 @@ class Record:
         """
         seconds = time.monotonic() - self._started
         if len(self.history):
-            self.file("history.csv", self.history.csv(), "the numbers of every iteration, with all digits")
+            self.file(
+                "history.csv", self.history.csv(), "the numbers of every iteration, with all digits"
+            )
         made_with = {"date": self._began.isoformat(timespec="seconds"), **provenance()}
         self._files.append(("result.json", "this page for programs"))
         self._folder.write("report.html", report_page(self._report(ending, seconds, made_with)))
@@ -319,7 +349,9 @@ class Record:
 
     def _complain(self, error: OSError) -> None:
         if not self._complained:
-            warnings.warn(f"{error.filename}: {error.strerror}; the run goes on without", stacklevel=3)
+            warnings.warn(
+                f"{error.filename}: {error.strerror}; the run goes on without", stacklevel=3
+            )
         self._complained = True
 
     def _result(self, ending: Ending, seconds: float, made_with: dict[str, str]) -> str:
@@ -328,7 +360,9 @@ class Record:
             "problem": self._task.problem,
             "outcome": ending.outcome.name,
             "ending": ending.sentence,
-            "last_iteration": {name: _json_number(value) for name, value in self.history.last.items()},
+            "last_iteration": {
+                name: _json_number(value) for name, value in self.history.last.items()
+            },
             "total_seconds": seconds,
             "gradient": verdict
             and {
@@ -351,8 +385,13 @@ class Record:
             successful=ending.outcome == Outcome.DONE,
             numbers={name: format_number(value) for name, value in self.history.last.items()},
             pictures=self._pictures,
-            gradient=f"{self._circumstances}\n\n{self._verdict}" if self._verdict is not None else "",
-            settings=[(name, str(value), task.meanings.get(name, "")) for name, value in task.settings.items()],
+            gradient=f"{self._circumstances}\n\n{self._verdict}"
+            if self._verdict is not None
+            else "",
+            settings=[
+                (name, str(value), task.meanings.get(name, ""))
+                for name, value in task.settings.items()
+            ],
             command=task.command,
             files=self._files,
             provenance={"total time": f"{seconds:.1f} s", **made_with},

@@ -1,4 +1,6 @@
-"""The report of a run: one HTML page that holds everything, pictures included, and asks nothing of the network."""
+"""The report of a run: one HTML page that holds everything, pictures included, and asks nothing of
+the network.
+"""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -18,13 +20,15 @@ p.ending { padding: .6rem .9rem; border-left: .4rem solid; }
 p.good { border-color: #2e7d32; background: #eef6ee; }
 p.bad { border-color: #b3261e; background: #fbeeed; }
 table { border-collapse: collapse; }
-th, td { text-align: left; padding: .2rem 1.4rem .2rem 0; vertical-align: top; border-bottom: 1px solid #eee; }
+th, td { text-align: left; padding: .2rem 1.4rem .2rem 0; vertical-align: top;
+         border-bottom: 1px solid #eee; }
 th { font-weight: 600; white-space: nowrap; }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 figure { margin: 1.2rem 0; }
 img { max-width: 100%; height: auto; border: 1px solid #ccc; }
 figcaption { color: #555; font-size: .9rem; }
-pre { background: #f5f5f5; padding: .7rem .9rem; overflow-x: auto; font-size: .82rem; line-height: 1.4; }
+pre { background: #f5f5f5; padding: .7rem .9rem; overflow-x: auto; font-size: .82rem;
+      line-height: 1.4; }
 pre.command { white-space: pre-wrap; }
 """
 
@@ -65,7 +69,8 @@ class Report:
     pictures
         From top to bottom.
     gradient
-        The gradient's verdict and where it was judged; empty when the run ended before there was one.
+        The gradient's verdict and where it was judged; empty when the run ended before there was
+        one.
     settings
         Name, value and meaning of each.
     command
@@ -104,7 +109,9 @@ def report_page(report: Report) -> str:
 
     Examples
     --------
-    >>> page = report_page(Report("beam", "A beam.", "Converged.", True, {"c": "1 < 2"}, (), "", (), "run", (), {}))
+    >>> page = report_page(
+    ...     Report("beam", "A beam.", "Converged.", True, {"c": "1 < 2"}, (), "", (), "run", (), {})
+    ... )
     >>> "<td>1 &lt; 2</td>" in page.replace(' class="number"', "")
     True
     """

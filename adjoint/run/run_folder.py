@@ -1,7 +1,9 @@
-"""The output folder of one run: claimed before the work starts, then written one whole file at a time.
+"""The output folder of one run: claimed before the work starts, then written one whole file at a
+time.
 
-A file under its final name is always complete: the content goes to ``NAME.part`` and is renamed. Whoever looks into the
-folder of a running, killed or failed run finds the last good version of each file.
+A file under its final name is always complete: the content goes to ``NAME.part`` and is renamed.
+Whoever looks into the folder of a running, killed or failed run finds the last good version of each
+file.
 """
 
 import os
@@ -12,20 +14,25 @@ from typing import Self
 
 try:
     import fcntl
-except ImportError:  # where there is no such lock, two processes in one folder are the user's to avoid
+except (
+    ImportError
+):  # where there is no such lock, two processes in one folder are the user's to avoid
     fcntl = None
 
 
 class FolderInUseError(ValueError):
-    """The folder holds something already, and a run never overwrites results; or another process works in it."""
+    """The folder holds something already, and a run never overwrites results; or another process
+    works in it.
+    """
 
 
 class RunFolder:
     """An output folder that belongs to one run.
 
-    Made by `claim` or `claim_new`, which both create a first file, so that a folder that cannot be written is found
-    before the work and not after it; or by `take_over`. These also lock it: until `close`, the end of a ``with`` block
-    or the end of the process, however that ends, no other process gets it.
+    Made by `claim` or `claim_new`, which both create a first file, so that a folder that cannot be
+    written is found before the work and not after it; or by `take_over`. These also lock it: until
+    `close`, the end of a ``with`` block or the end of the process, however that ends, no other
+    process gets it.
 
     Attributes
     ----------
@@ -56,7 +63,8 @@ class RunFolder:
         path
             The folder; its parents are created as well.
         first_name, first_content
-            The first file. It is created exclusively: of two runs that claim one folder, one is refused.
+            The first file. It is created exclusively: of two runs that claim one folder, one is
+            refused.
 
         Raises
         ------
@@ -84,7 +92,9 @@ class RunFolder:
         try:
             (path / first_name).open("x").close()
         except FileExistsError:
-            raise FolderInUseError(f"the output folder {path} was taken by another run just now") from None
+            raise FolderInUseError(
+                f"the output folder {path} was taken by another run just now"
+            ) from None
         folder.write(first_name, first_content)
         return folder
 
@@ -155,12 +165,15 @@ class RunFolder:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.close()
-            raise FolderInUseError(f"another process works in the folder {self.path} just now") from None
+            raise FolderInUseError(
+                f"another process works in the folder {self.path} just now"
+            ) from None
         except OSError:  # a file system without locks
             self.close()
 
     def write(self, name: str, content: str | bytes) -> Path:
-        """Write one file, whole or not at all; an older version stays until the new one is complete.
+        """Write one file, whole or not at all; an older version stays until the new one is
+        complete.
 
         Parameters
         ----------
@@ -177,7 +190,8 @@ class RunFolder:
         Raises
         ------
         OSError
-            When it cannot be written (a full disk, say); its ``filename`` is the file that was meant.
+            When it cannot be written (a full disk, say); its ``filename`` is the file that was
+            meant.
         """
         path = self.path / name
         part = self.path / f"{name}.part"

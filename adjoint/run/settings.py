@@ -1,7 +1,9 @@
-"""Settings of a problem: what they mean, and how text from a command line or a TOML file becomes settings.
+"""Settings of a problem: what they mean, and how text from a command line or a TOML file becomes
+settings.
 
-`Settings` is a frozen dataclass of int, float, str and bool fields with defaults. The metadata of a field may hold ``help``
-(its meaning and unit), ``minimum`` and ``maximum`` (both allowed themselves) and ``choices``.
+`Settings` is a frozen dataclass of int, float, str and bool fields with defaults. The metadata of a
+field may hold ``help`` (its meaning and unit), ``minimum`` and ``maximum`` (both allowed
+themselves) and ``choices``.
 """
 
 import dataclasses
@@ -20,7 +22,8 @@ class UsageError(ValueError):
 
 
 def read_settings(problem: ModuleType, assignments: Sequence[str]) -> Any:
-    """The settings of a problem: its defaults, changed by assignments such as ``nelx=300``; the last one counts.
+    """The settings of a problem: its defaults, changed by assignments such as ``nelx=300``; the
+    last one counts.
 
     Parameters
     ----------
@@ -37,7 +40,8 @@ def read_settings(problem: ModuleType, assignments: Sequence[str]) -> Any:
     Raises
     ------
     UsageError
-        When a text is no assignment, a name is unknown, or a value does not fit; the message says what would.
+        When a text is no assignment, a name is unknown, or a value does not fit; the message says
+        what would.
     """
     fields = {field.name: field for field in dataclasses.fields(problem.Settings)}
     types = typing.get_type_hints(problem.Settings)
@@ -45,7 +49,9 @@ def read_settings(problem: ModuleType, assignments: Sequence[str]) -> Any:
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise UsageError(f"{assignment}: expected name=value, such as --set {next(iter(fields))}=...")
+            raise UsageError(
+                f"{assignment}: expected name=value, such as --set {next(iter(fields))}=..."
+            )
         if name not in fields:
             raise UsageError(
                 f"{assignment}: there is no setting {name!r}{did_you_mean(name, fields)}; "
@@ -64,7 +70,8 @@ def read_settings(problem: ModuleType, assignments: Sequence[str]) -> Any:
 def read_toml(path: Path) -> tuple[str | None, list[str]]:
     """The problem that a TOML file names, if it does, and its settings as assignments.
 
-    A file may hold ``problem = "mbb_beam"``, or the path of a file beside it, and a table ``[settings]``::
+    A file may hold ``problem = "mbb_beam"``, or the path of a file beside it, and a table
+    ``[settings]``::
 
         problem = "my_bracket.py"
 
@@ -85,7 +92,9 @@ def read_toml(path: Path) -> tuple[str | None, list[str]]:
         raise UsageError(f"{path} is no TOML: {error}") from None
     unknown = sorted(content.keys() - {"problem", "settings"})
     if unknown:
-        raise UsageError(f"{path} has {listed(unknown)}, expected problem = ... and a table [settings] only")
+        raise UsageError(
+            f"{path} has {listed(unknown)}, expected problem = ... and a table [settings] only"
+        )
     settings = content.get("settings", {})
     name = content.get("problem")
     if not isinstance(settings, dict) or not (name is None or isinstance(name, str)):
@@ -99,12 +108,20 @@ def settings_help(problem: ModuleType) -> str:
     """The settings of a problem as text: name, default, what is allowed, and the meaning."""
     types = typing.get_type_hints(problem.Settings)
     rows = [
-        (field.name, spelled(field.default), domain(field, types[field.name]), field.metadata.get("help", ""))
+        (
+            field.name,
+            spelled(field.default),
+            domain(field, types[field.name]),
+            field.metadata.get("help", ""),
+        )
         for field in dataclasses.fields(problem.Settings)
     ]
     rows = [("setting", "default", "allowed", "meaning"), *rows]
     widths = [max(len(row[k]) for row in rows) for k in range(3)]
-    lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)) for row in rows)
+    lines = (
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))
+        for row in rows
+    )
     return "\n".join(f"  {line}  {row[3]}".rstrip() for line, row in zip(lines, rows, strict=True))
 
 

@@ -1,4 +1,6 @@
-"""``run.json`` in the folder of a run: what it was asked to do, so that another process can go on with it."""
+"""``run.json`` in the folder of a run: what it was asked to do, so that another process can go on
+with it.
+"""
 
 import json
 from dataclasses import dataclass
@@ -34,10 +36,15 @@ class StoredRun:
     made_with: dict[str, str]
 
     def differences(self) -> str:
-        """What is different from then and could change the last bits, in words; empty when nothing is."""
+        """What is different from then and could change the last bits, in words; empty when nothing
+        is.
+        """
         now = provenance()
         changed = [name for name in DECISIVE if self.made_with.get(name) != now[name]]
-        return ", ".join(f"{name} {self.made_with.get(name, 'unknown')} then and {now[name]} now" for name in changed)
+        return ", ".join(
+            f"{name} {self.made_with.get(name, 'unknown')} then and {now[name]} now"
+            for name in changed
+        )
 
 
 def stored(task: Task) -> str:
@@ -67,14 +74,23 @@ def read(path: Path, gallery: Gallery) -> StoredRun:
     except FileNotFoundError:
         raise UsageError(f"the folder {path} holds no run: it has no {NAME}") from None
     if not text:
-        raise UsageError(f"the run in {path} was stopped before it began; remove the folder and run again")
+        raise UsageError(
+            f"the run in {path} was stopped before it began; remove the folder and run again"
+        )
     try:
         content = json.loads(text)
-        layout, name, settings, made_with = (content[key] for key in ("format", "problem", "settings", "made_with"))
+        layout, name, settings, made_with = (
+            content[key] for key in ("format", "problem", "settings", "made_with")
+        )
     except (ValueError, KeyError, TypeError):
-        raise UsageError(f"{path / NAME} is damaged; run again what {path / 'command.txt'} says") from None
+        raise UsageError(
+            f"{path / NAME} is damaged; run again what {path / 'command.txt'} says"
+        ) from None
     if layout != FORMAT:
-        raise UsageError(f"{path / NAME} has format {layout}, expected {FORMAT}; go on with the version that wrote it")
+        raise UsageError(
+            f"{path / NAME} has format {layout}, expected {FORMAT}; go on with the version that "
+            "wrote it"
+        )
     problem = gallery.find(name)
     return StoredRun(problem, read_settings(problem.module, assignments(settings)), made_with)
 

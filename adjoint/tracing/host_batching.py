@@ -1,4 +1,6 @@
-"""Between JAX and a user's NumPy functions: pytrees as flat arrays and back, and the lanes of a `vmap` one by one."""
+"""Between JAX and a user's NumPy functions: pytrees as flat arrays and back, and the lanes of a
+`vmap` one by one.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +26,11 @@ class HostStructure:
     @classmethod
     def of(cls, tree: PyTree) -> "HostStructure":
         leaves, treedef = jax.tree.flatten(tree)
-        return cls(treedef, tuple(jnp.shape(leaf) for leaf in leaves), tuple(jnp.result_type(leaf) for leaf in leaves))
+        return cls(
+            treedef,
+            tuple(jnp.shape(leaf) for leaf in leaves),
+            tuple(jnp.result_type(leaf) for leaf in leaves),
+        )
 
     @property
     def is_inexact(self) -> tuple[bool, ...]:
@@ -49,18 +55,35 @@ class HostStructure:
         return jax.tree.unflatten(self.treedef, leaves)
 
     def leaves_of(self, tree: Any, where: str, what: str, model: str) -> list[np.ndarray]:
-        """The arrays that a user's function returned, refused unless they are structured like the `model`."""
+        """The arrays that a user's function returned, refused unless they are structured like the
+        `model`.
+        """
         leaves, treedef = jax.tree.flatten(tree)
         arrays = [np.asarray(leaf) for leaf in leaves]
         shapes = tuple(array.shape for array in arrays)
         if treedef != self.treedef:
-            given, expected = f"{treedef} with shapes {shapes}", f"{self.treedef} with shapes {self.shapes}"
+            given, expected = (
+                f"{treedef} with shapes {shapes}",
+                f"{self.treedef} with shapes {self.shapes}",
+            )
         elif shapes != self.shapes:
             given, expected = f"shapes {shapes}", f"shapes {self.shapes}"
         else:
-            given, expected = f"dtypes {[str(a.dtype) for a in arrays]}", f"{[str(dtype) for dtype in self.dtypes]}"
-        if treedef != self.treedef or shapes != self.shapes or not all(map(_fits, arrays, self.dtypes)):
-            refuse(where, f"{what} with {given}", f"{expected}, like {model}", f"Return arrays like {model}.")
+            given, expected = (
+                f"dtypes {[str(a.dtype) for a in arrays]}",
+                f"{[str(dtype) for dtype in self.dtypes]}",
+            )
+        if (
+            treedef != self.treedef
+            or shapes != self.shapes
+            or not all(map(_fits, arrays, self.dtypes))
+        ):
+            refuse(
+                where,
+                f"{what} with {given}",
+                f"{expected}, like {model}",
+                f"Return arrays like {model}.",
+            )
         return arrays
 
     def ravel(self, tree: Any, where: str, what: str, model: str) -> np.ndarray:
@@ -73,14 +96,18 @@ def _size(shape: tuple[int, ...]) -> int:
 
 
 def _fits(array: np.ndarray, dtype: Any) -> bool:
-    # No complex numbers for real ones, no text. What comes in the place of integers, which have no derivative, is not used.
+    # No complex numbers for real ones, no text. What comes in the place of integers, which have no
+    # derivative, is not used.
     return not np.issubdtype(dtype, np.inexact) or np.can_cast(array.dtype, dtype, "same_kind")
 
 
 def make_lane_call(
-    function: Callable[..., Sequence[np.ndarray]], results: tuple[jax.ShapeDtypeStruct, ...], ranks: Sequence[int]
+    function: Callable[..., Sequence[np.ndarray]],
+    results: tuple[jax.ShapeDtypeStruct, ...],
+    ranks: Sequence[int],
 ) -> Callable[..., tuple[Array, ...]]:
-    """A JAX-callable for a NumPy-only `function(*arrays)` of one lane, whose results and arguments look as told.
+    """A JAX-callable for a NumPy-only `function(*arrays)` of one lane, whose results and arguments
+    look as told.
 
     Make it once: a new one is a new program to JAX. See `map_lanes`.
     """
@@ -94,7 +121,8 @@ def map_lanes(
     ranks: Sequence[int],
     arrays: Sequence[np.ndarray],
 ) -> tuple[np.ndarray, ...]:
-    """`function` of each lane of a `vmap` by itself; leading axes of size 1 are shared. An `ArithmeticError` becomes NaN.
+    """`function` of each lane of a `vmap` by itself; leading axes of size 1 are shared. An
+    `ArithmeticError` becomes NaN.
 
     `ranks` are those of the arrays within a lane, which the function gets as copies of its own.
     """
@@ -104,7 +132,12 @@ def map_lanes(
     for lane in np.ndindex(lanes):
         own = [
             np.array(
-                a[tuple(0 if size == 1 else k for k, size in zip(lane[len(lane) - len(axes) :], axes, strict=True))]
+                a[
+                    tuple(
+                        0 if size == 1 else k
+                        for k, size in zip(lane[len(lane) - len(axes) :], axes, strict=True)
+                    )
+                ]
             )
             for a, axes in zip(arrays, outer, strict=True)
         ]

@@ -1,8 +1,9 @@
 """Calls from compiled code to NumPy on the host, and the count of solves that they keep.
 
-`jax.experimental.buffer_callback` writes into the result's memory and, on JAX 0.10.2, cannot deadlock when several programs are in
-flight on one core, which `pure_callback` can, since that moves its arguments with `device_put`. Off the CPU, where
-buffers live on the device, `pure_callback` is the one that works.
+`jax.experimental.buffer_callback` writes into the result's memory and, on JAX 0.10.2, cannot
+deadlock when several programs are in flight on one core, which `pure_callback` can, since that
+moves its arguments with `device_put`. Off the CPU, where buffers live on the device,
+`pure_callback` is the one that works.
 """
 
 import threading
@@ -26,9 +27,9 @@ Kind = Literal["factorizations", "solves", "transpose_solves"]
 def make_host_call(function: HostFunction) -> Callable[..., tuple[Array, ...]]:
     """A JAX-callable for a NumPy-only `function(*arrays) -> tuple of arrays`.
 
-    The returned callable takes the result shapes first. Make it once per solver object: a new callback is a new
-    program to JAX. Batched by `vmap`, the function is called once, with leading axes of size 1 on what is not batched.
-    `function` must not raise and must not call JAX.
+    The returned callable takes the result shapes first. Make it once per solver object: a new
+    callback is a new program to JAX. Batched by `vmap`, the function is called once, with leading
+    axes of size 1 on what is not batched. `function` must not raise and must not call JAX.
     """
 
     def into_buffers(_context: Any, out: tuple[Any, ...], *arrays: Any) -> None:
@@ -58,7 +59,8 @@ class SolveCount:
     Attributes
     ----------
     factorizations
-        Matrices factorized. The few solves inside a factorization that estimate its condition are part of it.
+        Matrices factorized. The few solves inside a factorization that estimate its condition are
+        part of it.
     solves, transpose_solves
         Right-hand sides solved for with A, and with A'.
     """
@@ -101,9 +103,10 @@ _traced_with_ticks = False
 def count_solves() -> Iterator[SolveCount]:
     """Count the factorizations and solves of the `with` block, of every solver, in every thread.
 
-    Solvers on the host are counted as they run. Solvers compiled by JAX (dense, iterative) get counting callbacks while
-    the block is active, for which JAX's compiled functions are dropped and compiled again on entering and leaving: this is for
-    tests and studies, not for production runs. Functions compiled ahead of time (`.lower().compile()`) are not counted.
+    Solvers on the host are counted as they run. Solvers compiled by JAX (dense, iterative) get
+    counting callbacks while the block is active, for which JAX's compiled functions are dropped and
+    compiled again on entering and leaving: this is for tests and studies, not for production runs.
+    Functions compiled ahead of time (`.lower().compile()`) are not counted.
 
     Examples
     --------
@@ -151,7 +154,9 @@ _ticks = {kind: _make_tick(kind) for kind in ("factorizations", "solves", "trans
 
 
 def tick(kind: Kind, x: Array, number: int = 1) -> Array:
-    """Pass x on, and count one event (per lane of a `vmap`) where it is computed, if anybody counts."""
+    """Pass x on, and count one event (per lane of a `vmap`) where it is computed, if anybody
+    counts.
+    """
     global _traced_without_ticks, _traced_with_ticks
     if not _active:
         _traced_without_ticks = True

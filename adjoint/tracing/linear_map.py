@@ -90,7 +90,9 @@ class BoundRule:
         parts, structure = jax.tree.flatten(residuals)
         place_of = {id(leaf): place for place, leaf in enumerate(leaves)}
         places = tuple(place_of.get(id(part)) for part in parts)
-        computed = [jnp.asarray(part) for part, place in zip(parts, places, strict=True) if place is None]
+        computed = [
+            jnp.asarray(part) for part, place in zip(parts, places, strict=True) if place is None
+        ]
         return value, computed, _Residuals(structure, places)
 
     def run_with_tangent(self, moving: tuple[bool, ...], *arrays: Any) -> tuple[Any, list[Any]]:
@@ -100,20 +102,32 @@ class BoundRule:
         built = residuals.build([*computed, *(leaves[place] for place in residuals.kept)])
         return value, self.push(moving, built, dots, value)
 
-    def push(self, moving: tuple[bool, ...], residuals: Any, dots: Sequence[Array], like: Any) -> list[Array]:
+    def push(
+        self, moving: tuple[bool, ...], residuals: Any, dots: Sequence[Array], like: Any
+    ) -> list[Array]:
         """The tangents of the inexact leaves of `like`, which the function returns."""
         rest = iter(dots)
-        operand_dots = jax.tree.unflatten(self.structure, [next(rest) if moves else None for moves in moving])
+        operand_dots = jax.tree.unflatten(
+            self.structure, [next(rest) if moves else None for moves in moving]
+        )
         found = spread(self.tangent(self.plan, residuals, operand_dots), like)
         pairs = zip(found, jax.tree.leaves(like), strict=True)
-        return [jnp.zeros(leaf.shape, leaf.dtype) if dot is None else dot for dot, leaf in pairs if is_inexact(leaf)]
+        return [
+            jnp.zeros(leaf.shape, leaf.dtype) if dot is None else dot
+            for dot, leaf in pairs
+            if is_inexact(leaf)
+        ]
 
-    def pull(self, moving: tuple[bool, ...], residuals: Any, bars: Sequence[Array], like: Any) -> list[Array]:
+    def pull(
+        self, moving: tuple[bool, ...], residuals: Any, bars: Sequence[Array], like: Any
+    ) -> list[Array]:
         """The cotangents of the operands that move."""
         assert self.backward is not None
         rest = iter(bars)
         leaves, structure = jax.tree.flatten(like)
-        all_bars = [next(rest) if is_inexact(a) else np.zeros(a.shape, jax.dtypes.float0) for a in leaves]
+        all_bars = [
+            next(rest) if is_inexact(a) else np.zeros(a.shape, jax.dtypes.float0) for a in leaves
+        ]
         found = tuple(self.backward(self.plan, residuals, jax.tree.unflatten(structure, all_bars)))
         flat = spread(found, jax.tree.unflatten(self.structure, range(len(moving))))
         return [bar for bar, moves in zip(flat, moving, strict=True) if moves]
@@ -197,7 +211,9 @@ mlir.register_lowering(call_rule, mlir.lower_fun(_call_impl, multiple_results=Tr
 mlir.register_lowering(_linear_map, mlir.lower_fun(_map_impl, multiple_results=True))
 
 
-def _call_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, rule: BoundRule, axes: Axes) -> Any:
+def _call_jvp(
+    primals: Sequence[Any], tangents: Sequence[Any], *, rule: BoundRule, axes: Axes
+) -> Any:
     moving = tuple(type(tangent) is not ad.Zero for tangent in tangents)
     dots = [tangent for tangent, moves in zip(tangents, moving, strict=True) if moves]
     has_axis = [[has for has, moves in zip(level, moving, strict=True) if moves] for level in axes]
@@ -208,7 +224,9 @@ def _call_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, rule: BoundRul
     else:
         value, computed, residuals = _forward(*primals, of=rule, axes=axes)
         out, structure = jax.tree.flatten(value)
-        shapes = tuple(jax.ShapeDtypeStruct(jnp.shape(o)[len(axes) :], jnp.result_type(o)) for o in out)
+        shapes = tuple(
+            jax.ShapeDtypeStruct(jnp.shape(o)[len(axes) :], jnp.result_type(o)) for o in out
+        )
         arrays = [*computed, *(primals[place] for place in residuals.kept)]
         all_axes = tuple(
             (*(True for _ in computed), *(level[place] for place in residuals.kept), *of_dots)
@@ -218,10 +236,14 @@ def _call_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, rule: BoundRul
         like = tuple(jax.typeof(o).to_tangent_aval() for o in out if is_inexact(o))
         found = _linear_map.bind(*arrays, *dots, map=derivative, axes=all_axes, like=like)
     rest = iter(found)
-    return out, [next(rest) if is_inexact(o) else ad.Zero(jax.typeof(o).to_tangent_aval()) for o in out]
+    return out, [
+        next(rest) if is_inexact(o) else ad.Zero(jax.typeof(o).to_tangent_aval()) for o in out
+    ]
 
 
-def _map_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, map: _Map, axes: Axes, like: Any) -> Any:
+def _map_jvp(
+    primals: Sequence[Any], tangents: Sequence[Any], *, map: _Map, axes: Axes, like: Any
+) -> Any:
     count = map.count
     bind = partial(_linear_map.bind, map=map, axes=axes, like=like)
     parts: list[Any] = []
@@ -242,22 +264,32 @@ def _map_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, map: _Map, axes
     return bind(*primals), [sum(dots[1:], start=dots[0]) for dots in zip(*parts, strict=True)]
 
 
-def _map_transpose(cotangents: Sequence[Any], *arrays: Any, map: _Map, axes: Axes, like: Any) -> list[Any]:
+def _map_transpose(
+    cotangents: Sequence[Any], *arrays: Any, map: _Map, axes: Axes, like: Any
+) -> list[Any]:
     count = map.count
     bars = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
     transposed = replace(map, is_adjoint=not map.is_adjoint)
     all_axes = tuple((*level[:count], *(True for _ in bars)) for level in axes)
     avals = [a.aval if ad.is_undefined_primal(a) else jax.typeof(a) for a in arrays[count:]]
     # What is the same in all lanes of a `vmap` has the sum of their cotangents.
-    shared = [[k for k, level in enumerate(reversed(axes)) if not level[count + i]] for i in range(len(avals))]
+    shared = [
+        [k for k, level in enumerate(reversed(axes)) if not level[count + i]]
+        for i in range(len(avals))
+    ]
     sizes = jnp.shape(bars[0])[: len(axes)] if bars else ()
     like = tuple(
-        _with_axes(aval, {place: sizes[place] for place in places}) for aval, places in zip(avals, shared, strict=True)
+        _with_axes(aval, {place: sizes[place] for place in places})
+        for aval, places in zip(avals, shared, strict=True)
     )
     found = _linear_map.bind(*arrays[:count], *bars, map=transposed, axes=all_axes, like=like)
-    summed = [jnp.sum(bar, places) if places else bar for bar, places in zip(found, shared, strict=True)]
+    summed = [
+        jnp.sum(bar, places) if places else bar for bar, places in zip(found, shared, strict=True)
+    ]
     is_linear = [ad.is_undefined_primal(array) for array in arrays[count:]]
-    return [None] * count + [bar if is_in else None for bar, is_in in zip(summed, is_linear, strict=True)]
+    return [None] * count + [
+        bar if is_in else None for bar, is_in in zip(summed, is_linear, strict=True)
+    ]
 
 
 def _with_axes(aval: Any, sizes: dict[int, int]) -> Any:

@@ -1,11 +1,14 @@
-"""Loops, branches and linear solves of JAX that also work inside `jax.shard_map` with its check of types (check_vma=True).
+"""Loops, branches and linear solves of JAX that also work inside `jax.shard_map` with its check of
+types (check_vma=True).
 
-There the type of an array says over which axes of the mesh it varies from device to device. A constant varies over none, so that
-a loop from zeros to something of the inputs has a state of two types, which JAX refuses. What enters is cast here to what
-comes out. Outside of `shard_map` these are JAX's own functions.
+There the type of an array says over which axes of the mesh it varies from device to device. A
+constant varies over none, so that a loop from zeros to something of the inputs has a state of two
+types, which JAX refuses. What enters is cast here to what comes out. Outside of `shard_map` these
+are JAX's own functions.
 
-A cast of what is being differentiated is a sum over devices when it is transposed. So all operands of a solver are cast alike at
-its door, where that sum is the derivative that is wanted; behind it only constants are cast.
+A cast of what is being differentiated is a sum over devices when it is transposed. So all operands
+of a solver are cast alike at its door, where that sum is the derivative that is wanted; behind it
+only constants are cast.
 """
 
 from collections.abc import Callable
@@ -17,7 +20,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 Axes = frozenset[str]
-# A state of n leaves is cast in at most n rounds, as each makes one more leaf vary; real ones take two.
+# A state of n leaves is cast in at most n rounds, as each makes one more leaf vary; real ones take
+# two.
 ROUNDS = 16
 
 
@@ -62,13 +66,20 @@ def vary_over(tree: PyTree, axes: Axes) -> PyTree:
 
 
 def example(n: int, dtype: Any, axes: Axes) -> Any:
-    """The type of a vector that varies over these axes: a function transposed at one that does not would cast what it is
-    applied to, and the transpose of that is a sum over devices."""
-    return jax.typeof(vary_over(jnp.zeros(n, dtype), axes)) if axes else jax.ShapeDtypeStruct((n,), dtype)
+    """The type of a vector that varies over these axes: a function transposed at one that does not
+    would cast what it is applied to, and the transpose of that is a sum over devices.
+    """
+    return (
+        jax.typeof(vary_over(jnp.zeros(n, dtype), axes))
+        if axes
+        else jax.ShapeDtypeStruct((n,), dtype)
+    )
 
 
 def vary_alike(tree: PyTree, *others: PyTree) -> PyTree:
-    """The arrays of the tree, each varying over all axes over which any of them and of the others varies."""
+    """The arrays of the tree, each varying over all axes over which any of them and of the others
+    varies.
+    """
     return vary_over(tree, axes_of(tree, others))
 
 
@@ -81,7 +92,10 @@ def _fixed_point(step: Callable[[PyTree], PyTree], start: PyTree) -> PyTree:
     """The start, cast until it varies as what one step makes of it."""
     for _ in range(ROUNDS):
         types = jax.eval_shape(step, start)
-        if all(axes_of(new) <= axes_of(old) for new, old in zip(*map(jax.tree.leaves, (types, start)), strict=True)):
+        if all(
+            axes_of(new) <= axes_of(old)
+            for new, old in zip(*map(jax.tree.leaves, (types, start)), strict=True)
+        ):
             return start
         start = vary_as(start, types)
     return vary_alike(start, types)
@@ -103,7 +117,9 @@ def fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], start: An
     first = vary_over(jnp.asarray(lower), axes_of(jnp.asarray(upper)))
     start = _fixed_point(partial(body, first), jax.tree.map(jnp.asarray, start))
     last = vary_over(jnp.asarray(upper), axes_of(first))
-    fixed_ends = (lower, upper) if isinstance(lower, int) and isinstance(upper, int) else (first, last)
+    fixed_ends = (
+        (lower, upper) if isinstance(lower, int) and isinstance(upper, int) else (first, last)
+    )
     return jax.lax.fori_loop(*fixed_ends, lambda k, state: vary_as(body(k, state), start), start)
 
 
@@ -160,7 +176,9 @@ def custom_linear_solve(
     if not in_shard_map():
         return jax.lax.custom_linear_solve(matvec, b, solve, transpose_solve)
     applied = (matvec, partial(solve, matvec), partial(transpose_solve, matvec))
-    b = _fixed_point(lambda b: vary_alike(b, *(jax.eval_shape(function, b) for function in applied)), b)
+    b = _fixed_point(
+        lambda b: vary_alike(b, *(jax.eval_shape(function, b) for function in applied)), b
+    )
 
     def cast(function: Callable[..., Array]) -> Callable[..., Array]:
         return lambda *arguments: vary_as(function(*arguments), b)

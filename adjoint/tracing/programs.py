@@ -1,8 +1,10 @@
-"""Solvers outside of `jax.jit`, compiled once: their programs, found again by what the functions of the user compute.
+"""Solvers outside of `jax.jit`, compiled once: their programs, found again by what the functions of
+the user compute.
 
-At every call the functions of the user are traced, in about a millisecond, so that what they read from globals, objects and
-closures is seen as it is now, and a function made anew for each call finds the program of the last one. The traces, compared as
-structures, are the key; all arrays that they closed over are arguments of the program, so nothing is baked in, and what is being
+At every call the functions of the user are traced, in about a millisecond, so that what they read
+from globals, objects and closures is seen as it is now, and a function made anew for each call
+finds the program of the last one. The traces, compared as structures, are the key; all arrays that
+they closed over are arguments of the program, so nothing is baked in, and what is being
 differentiated is differentiated.
 """
 
@@ -18,7 +20,9 @@ import jax
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Static:
-    """What a program must know when it is traced, as a pytree without arrays; two are the same if their values are equal."""
+    """What a program must know when it is traced, as a pytree without arrays; two are the same if
+    their values are equal.
+    """
 
     value: Any
 
@@ -26,13 +30,17 @@ class Static:
 @jax.tree_util.register_static
 @dataclass(frozen=True, eq=False)
 class Transient:
-    """As `Static`, of what may have changed by the next call, or cannot be compared: no program is kept for it."""
+    """As `Static`, of what may have changed by the next call, or cannot be compared: no program is
+    kept for it.
+    """
 
     value: Any
 
 
 def as_static(value: Any) -> Static | Transient:
-    """An object with a value of its own, a frozen dataclass of what can be compared, is static; others are not."""
+    """An object with a value of its own, a frozen dataclass of what can be compared, is static;
+    others are not.
+    """
     try:
         hash(value)
     except TypeError:
@@ -47,8 +55,8 @@ class ProgramCache:
     Attributes
     ----------
     largest_number
-        How many are kept. A program holds 1 to 5 MB (measured: `root` 2, constrained `argmin` 5), so 64 of them hold some 150 MB;
-        a script works with a handful of problems at a time.
+        How many are kept. A program holds 1 to 5 MB (measured: `root` 2, constrained `argmin` 5),
+        so 64 of them hold some 150 MB; a script works with a handful of problems at a time.
     """
 
     def __init__(self, largest_number: int = 64):
@@ -79,10 +87,11 @@ programs = ProgramCache()
 
 
 def compiled(body: Callable[..., Any], *operands: Any) -> Any:
-    """body(*operands) by one compiled program, found again at calls that differ only in their arrays.
+    """body(*operands) by one compiled program, found again at calls that differ only in their
+    arrays.
 
-    `body` is a function of a module; operands are pytrees of arrays and of `TracedFunction`, with all else that the body must know
-    when it is traced as static parts.
+    `body` is a function of a module; operands are pytrees of arrays and of `TracedFunction`, with
+    all else that the body must know when it is traced as static parts.
     """
     if any(map(_is_transient, jax.tree.leaves(operands, is_leaf=_is_transient))):
         return body(*operands)

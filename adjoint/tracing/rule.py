@@ -45,7 +45,9 @@ def with_forward_mode(rule: Any, tangent: Callable[[Any, Any, Any], Any]) -> Cal
         is_new = any(isinstance(node, TracedFunction) for node in nodes)
         bound = BoundRule(rule.fun, rule.fwd, rule.bwd, tangent, plan, structure, is_new)
         like = jax.eval_shape(partial(run, of=bound, axes=()), *leaves)
-        return jax.tree.unflatten(jax.tree.structure(like), call_rule.bind(*leaves, rule=bound, axes=()))
+        return jax.tree.unflatten(
+            jax.tree.structure(like), call_rule.bind(*leaves, rule=bound, axes=())
+        )
 
     return call
 
@@ -75,7 +77,9 @@ def _attached(rule: Tangent, value: Array, operands: PyTree, fixed: PyTree) -> A
     return value
 
 
-def _attached_fwd(rule: Tangent, value: Array, operands: PyTree, fixed: PyTree) -> tuple[Array, Any]:
+def _attached_fwd(
+    rule: Tangent, value: Array, operands: PyTree, fixed: PyTree
+) -> tuple[Array, Any]:
     value = _attach(rule, value, operands, fixed)
     return value, (value, operands, fixed)
 
@@ -96,7 +100,9 @@ def instantiate(operands: PyTree, dots: PyTree) -> PyTree:
     return jax.tree.map(tangent, dots, operands, is_leaf=lambda dot: dot is None)
 
 
-def push_forward(function: Callable[..., Any], operands: Sequence[PyTree], dots: Sequence[PyTree]) -> Any:
+def push_forward(
+    function: Callable[..., Any], operands: Sequence[PyTree], dots: Sequence[PyTree]
+) -> Any:
     """The tangent of function(*operands) along dots (None: no motion); None if nothing moves."""
     leaves, structure = jax.tree.flatten(tuple(operands))
     flat_dots = spread(tuple(dots), tuple(operands))
@@ -115,7 +121,9 @@ def push_forward(function: Callable[..., Any], operands: Sequence[PyTree], dots:
 
 def forward_only(values: PyTree, where: str) -> PyTree:
     """The values, in reverse mode refused: a loop made them that JAX cannot transpose."""
-    return jax.tree.map(lambda leaf: _forward_only.bind(leaf, where=where) if is_inexact(leaf) else leaf, values)
+    return jax.tree.map(
+        lambda leaf: _forward_only.bind(leaf, where=where) if is_inexact(leaf) else leaf, values
+    )
 
 
 def _refuse_transpose(_: Any, __: Any, *, where: str) -> Any:

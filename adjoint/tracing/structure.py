@@ -1,7 +1,9 @@
-"""Whether two traced functions compute the same: all that a jaxpr says, as a value that can be compared and hashed.
+"""Whether two traced functions compute the same: all that a jaxpr says, as a value that can be
+compared and hashed.
 
-Names of variables and places in source files do not count. What has no value that can be compared, such as the function of a
-callback, is equal to itself alone, and is kept alive by the value that names it, so that no other can take its address.
+Names of variables and places in source files do not count. What has no value that can be compared,
+such as the function of a callback, is equal to itself alone, and is kept alive by the value that
+names it, so that no other can take its address.
 """
 
 from collections.abc import Hashable
@@ -13,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, Literal
 
-# Parameters of `custom_jvp` and `custom_vjp` that every trace makes anew; what they do is read off the derivatives themselves.
+# Parameters of `custom_jvp` and `custom_vjp` that every trace makes anew; what they do is read off
+# the derivatives themselves.
 MADE_BY_TRACING = {
     "custom_jvp_call": {"jvp_jaxpr_fun"},
     "custom_vjp_call": {"fwd_jaxpr_thunk", "bwd", "out_trees"},
@@ -21,7 +24,9 @@ MADE_BY_TRACING = {
 
 
 class IncomparableError(Exception):
-    """A part of the program belongs to a trace that is still going on, or refuses to be traced: nothing equals it."""
+    """A part of the program belongs to a trace that is still going on, or refuses to be traced:
+    nothing equals it.
+    """
 
 
 class Identity:
@@ -38,7 +43,10 @@ class Identity:
 
 
 def structure_of(jaxpr: Jaxpr, _inside: tuple[Any, ...] = ()) -> Hashable:
-    """All that a jaxpr computes from its constants and arguments. `IncomparableError` if a part of it is being traced."""
+    """All that a jaxpr computes from its constants and arguments.
+
+    `IncomparableError` if a part of it is being traced.
+    """
     numbers: dict[Any, int] = {}
 
     def atom(v: Any) -> Hashable:
@@ -49,7 +57,9 @@ def structure_of(jaxpr: Jaxpr, _inside: tuple[Any, ...] = ()) -> Hashable:
     def equation(eqn: Any) -> Hashable:
         made_by_tracing = MADE_BY_TRACING.get(eqn.primitive.name, set())
         parameters = tuple(
-            (name, value_of(value, _inside)) for name, value in eqn.params.items() if name not in made_by_tracing
+            (name, value_of(value, _inside))
+            for name, value in eqn.params.items()
+            if name not in made_by_tracing
         )
         rule = _derivative(jaxpr, eqn, _inside) if made_by_tracing else None
         inputs, outputs = tuple(map(atom, eqn.invars)), tuple(map(atom, eqn.outvars))
@@ -57,15 +67,25 @@ def structure_of(jaxpr: Jaxpr, _inside: tuple[Any, ...] = ()) -> Hashable:
 
     inputs = tuple(map(atom, (*jaxpr.constvars, *jaxpr.invars)))
     equations = tuple(map(equation, jaxpr.eqns))
-    return len(jaxpr.constvars), inputs, equations, tuple(map(atom, jaxpr.outvars)), frozenset(jaxpr.effects)
+    return (
+        len(jaxpr.constvars),
+        inputs,
+        equations,
+        tuple(map(atom, jaxpr.outvars)),
+        frozenset(jaxpr.effects),
+    )
 
 
 def value_of(value: Any, _inside: tuple[Any, ...] = ()) -> Hashable:
-    """A value that is known when tracing: equal ones have one type, and are equal in all their parts."""
+    """A value that is known when tracing: equal ones have one type, and are equal in all their
+    parts.
+    """
     if isinstance(value, jax.core.Tracer):
         raise IncomparableError
     if isinstance(value, ClosedJaxpr):
-        return structure_of(value.jaxpr, _inside), tuple(value_of(constant) for constant in value.consts)
+        return structure_of(value.jaxpr, _inside), tuple(
+            value_of(constant) for constant in value.consts
+        )
     if isinstance(value, Jaxpr):
         return structure_of(value, _inside)
     if isinstance(value, tuple | list):
@@ -89,7 +109,11 @@ def value_of(value: Any, _inside: tuple[Any, ...] = ()) -> Hashable:
 
 def _bytes(value: Any) -> Hashable:
     array = np.asarray(value)
-    return str(array.dtype), array.shape, array.tobytes() if array.dtype != object else Identity(value)
+    return (
+        str(array.dtype),
+        array.shape,
+        array.tobytes() if array.dtype != object else Identity(value),
+    )
 
 
 def _derivative(jaxpr: Jaxpr, eqn: Any, inside: tuple[Any, ...]) -> Hashable:
@@ -103,7 +127,9 @@ def _derivative(jaxpr: Jaxpr, eqn: Any, inside: tuple[Any, ...]) -> Hashable:
     arguments = list(dict.fromkeys(v for v in eqn.invars if not isinstance(v, Literal)))
     results = [v for v in eqn.outvars if not isinstance(v, DropVar)]
     names = jaxpr.debug_info.with_unknown_names()
-    alone = jaxpr.replace(constvars=[], invars=arguments, outvars=results, eqns=[eqn], debug_info=names)
+    alone = jaxpr.replace(
+        constvars=[], invars=arguments, outvars=results, eqns=[eqn], debug_info=names
+    )
 
     def function(*values: Any) -> list[Any]:
         return jax.core.eval_jaxpr(alone, (), *values)

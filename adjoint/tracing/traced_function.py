@@ -1,4 +1,6 @@
-"""A user's function as data: what it closed over becomes leaves of a pytree that derivative rules can see."""
+"""A user's function as data: what it closed over becomes leaves of a pytree that derivative rules
+can see.
+"""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,14 +21,16 @@ from adjoint.tracing.structure import Identity, IncomparableError, structure_of,
 class Program:
     """A traced function without the arrays that it closed over; equal to all that compute the same.
 
-    `is_known` tells which of its constants were known when it was traced; `result` is the structure of what it returns.
+    `is_known` tells which of its constants were known when it was traced; `result` is the structure
+    of what it returns.
     """
 
     def __init__(self, jaxpr: Any, is_known: tuple[bool, ...], result: Any):
         self.jaxpr = jaxpr
         self.is_known = is_known
         self.result = result
-        # Now, and not when it is first compared: rules of derivatives may read what has changed by then.
+        # Now, and not when it is first compared: rules of derivatives may read what has changed by
+        # then.
         try:
             self.structure: Hashable = (structure_of(jaxpr), is_known, value_of(result))
         except IncomparableError:
@@ -39,7 +43,11 @@ class Program:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        return isinstance(other, Program) and self._hash == other._hash and self.structure == other.structure
+        return (
+            isinstance(other, Program)
+            and self._hash == other._hash
+            and self.structure == other.structure
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -47,9 +55,10 @@ class Program:
 class TracedFunction(loops.VariesByItself):
     """A function as a pytree: its traced program, and all that it closed over as leaves.
 
-    A function that closes over traced values cannot cross the border of a derivative rule; its leaves can. What was `known` while
-    tracing has no derivative, since nothing will ever be differentiated by it. Two traces of what computes the same, also of
-    two functions, have one structure as pytrees: a compiled program is found again by it.
+    A function that closes over traced values cannot cross the border of a derivative rule; its
+    leaves can. What was `known` while tracing has no derivative, since nothing will ever be
+    differentiated by it. Two traces of what computes the same, also of two functions, have one
+    structure as pytrees: a compiled program is found again by it.
     """
 
     closed_over: list[Any]
@@ -59,22 +68,29 @@ class TracedFunction(loops.VariesByItself):
     @classmethod
     def of(cls, function: Callable[..., Any], *arguments: Any) -> "TracedFunction":
         make = partial(jax.make_jaxpr, return_shape=True)
-        # A new function each time: JAX would hand out the last trace of the same one, whatever it reads has become since.
+        # A new function each time: JAX would hand out the last trace of the same one, whatever it
+        # reads has become since.
         closed, shapes = make(lambda *a: function(*a))(*arguments)
         jaxpr, constants = closed.jaxpr, closed.consts
         if loops.in_shard_map():
             axes = loops.axes_of(arguments, constants, closed.out_avals)
-            types = jax.tree.map(lambda a: jax.typeof(loops.vary_over(_example(a), axes)), arguments)
+            types = jax.tree.map(
+                lambda a: jax.typeof(loops.vary_over(_example(a), axes)), arguments
+            )
             jaxpr, constants = _without_casts(jax.make_jaxpr(lambda *a: function(*a))(*types), axes)
         is_known = tuple(not isinstance(constant, jax.core.Tracer) for constant in constants)
         by_kind: dict[bool, list[Any]] = {True: [], False: []}
         for constant, known in zip(constants, is_known, strict=True):
             by_kind[known].append(constant)
-        return cls(by_kind[False], by_kind[True], Program(jaxpr, is_known, jax.tree.structure(shapes)))
+        return cls(
+            by_kind[False], by_kind[True], Program(jaxpr, is_known, jax.tree.structure(shapes))
+        )
 
     @property
     def axes(self) -> loops.Axes:
-        """The axes of a mesh over which its results vary from device to device, inside `shard_map`."""
+        """The axes of a mesh over which its results vary from device to device, inside
+        `shard_map`.
+        """
         return loops.axes_of(self.captured, [v.aval for v in self.program.jaxpr.outvars])
 
     @property
@@ -91,7 +107,9 @@ class TracedFunction(loops.VariesByItself):
         constants = [next(known if is_known else traced) for is_known in self.program.is_known]
         leaves, jaxpr = jax.tree.leaves(arguments), self.program.jaxpr
         leaves = loops.vary_as(leaves, [v.aval for v in jaxpr.invars])
-        return jax.tree.unflatten(self.program.result, jax.core.eval_jaxpr(jaxpr, constants, *leaves))
+        return jax.tree.unflatten(
+            self.program.result, jax.core.eval_jaxpr(jaxpr, constants, *leaves)
+        )
 
 
 def _example(argument: Any) -> Array:
@@ -99,10 +117,11 @@ def _example(argument: Any) -> Array:
 
 
 def _without_casts(closed: ClosedJaxpr, axes: loops.Axes) -> tuple[Jaxpr, list[Any]]:
-    """The rest of a program when all that constants alone decide is computed here, and the constants of that rest.
+    """The rest of a program when all that constants alone decide is computed here, and the
+    constants of that rest.
 
-    Inside `shard_map` a constant is cast where it meets what varies. Behind the door of a solver the transpose of that
-    cast would be a sum over devices in every step.
+    Inside `shard_map` a constant is cast where it meets what varies. Behind the door of a solver
+    the transpose of that cast would be a sum over devices in every step.
     """
     flat = jax.make_jaxpr(partial(_evaluate, closed.jaxpr, closed.consts))(*closed.in_avals)
     values: dict[Any, Any] = dict(zip(flat.jaxpr.constvars, flat.consts, strict=True))
@@ -113,14 +132,19 @@ def _without_casts(closed: ClosedJaxpr, axes: loops.Axes) -> tuple[Jaxpr, list[A
             values |= zip(eqn.outvars, _apply(flat.jaxpr, eqn, values), strict=True)
         else:
             remaining.append(eqn)
-    used = {v for eqn in remaining for v in _variables(eqn.invars)} | set(_variables(flat.jaxpr.outvars))
+    used = {v for eqn in remaining for v in _variables(eqn.invars)} | set(
+        _variables(flat.jaxpr.outvars)
+    )
     constants = [v for v in values if v in used]
     for v in constants:
-        is_differentiable = isinstance(values[v], jax.core.Tracer) and jnp.issubdtype(v.aval.dtype, jnp.inexact)
+        is_differentiable = isinstance(values[v], jax.core.Tracer) and jnp.issubdtype(
+            v.aval.dtype, jnp.inexact
+        )
         if is_differentiable and not axes <= loops.axes_of(v.aval):
             refuse(
                 "shard_map",
-                f"a function that closes over a replicated {v.aval.str_short()} and uses it in a loop or branch",
+                f"a function that closes over a replicated {v.aval.str_short()} and uses it in a "
+                "loop or branch",
                 "an array that varies over the devices as the others do",
                 'Pass it in the parameters p, or cast it: jax.lax.pcast(a, axis, to="varying").',
                 NotImplementedError,
@@ -144,7 +168,9 @@ def _apply(jaxpr: Jaxpr, eqn: Any, values: dict[Any, Any]) -> list[Any]:
 
 def _evaluate(jaxpr: Jaxpr, constants: Sequence[Any], *arguments: Any) -> list[Any]:
     """What a jaxpr computes, with the functions inside that were jitted written out."""
-    values: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*constants, *arguments), strict=True))
+    values: dict[Any, Any] = dict(
+        zip((*jaxpr.constvars, *jaxpr.invars), (*constants, *arguments), strict=True)
+    )
 
     def read(v: Any) -> Any:
         return v.val if isinstance(v, Literal) else values[v]
@@ -162,17 +188,24 @@ def _evaluate(jaxpr: Jaxpr, constants: Sequence[Any], *arguments: Any) -> list[A
 def trace_at_door(
     functions: Sequence[Callable[..., Any] | None], arguments: tuple[Any, ...], *others: Any
 ) -> tuple[list[Any], tuple[Any, ...], Any]:
-    """The functions of the user, traced at these arguments (None stays None); the arguments; and the others.
+    """The functions of the user, traced at these arguments (None stays None); the arguments; and
+    the others.
 
-    Inside `shard_map` all of them vary alike, over the axes over which any of them or of what the functions return varies.
+    Inside `shard_map` all of them vary alike, over the axes over which any of them or of what the
+    functions return varies.
     """
 
     def trace() -> list[Any]:
-        return [None if function is None else TracedFunction.of(function, *arguments) for function in functions]
+        return [
+            None if function is None else TracedFunction.of(function, *arguments)
+            for function in functions
+        ]
 
     if not loops.in_shard_map():
         return trace(), arguments, others
     arguments, others = loops.vary_alike((arguments, others))
-    axes = loops.axes_of(arguments, others).union(*(traced.axes for traced in trace() if traced is not None))
+    axes = loops.axes_of(arguments, others).union(
+        *(traced.axes for traced in trace() if traced is not None)
+    )
     arguments, others = loops.vary_over((arguments, others), axes)
     return trace(), arguments, others

@@ -1,9 +1,11 @@
-"""phi'(0) from values of phi alone: extrapolated central differences with an error estimate, and the complex step.
+"""phi'(0) from values of phi alone: extrapolated central differences with an error estimate, and
+the complex step.
 
-D(h) = (phi(h) - phi(-h)) / (2 h) = phi'(0) + c_1 h^2 + c_2 h^4 + ... is extrapolated to h = 0 from several steps
-(Richardson, Phil. Trans. R. Soc. A 226, 1927; Neville's scheme in h^2). Two errors limit it: truncation, seen as the
-difference of two columns of the scheme, and the rounding noise of f, measured from high differences of phi at tiny
-steps (More and Wild, SIAM J. Sci. Comput. 33, 2011, eq. 2.3). Steps are added where the larger of the two asks for it.
+D(h) = (phi(h) - phi(-h)) / (2 h) = phi'(0) + c_1 h^2 + c_2 h^4 + ... is extrapolated to h = 0 from
+several steps (Richardson, Phil. Trans. R. Soc. A 226, 1927; Neville's scheme in h^2). Two errors
+limit it: truncation, seen as the difference of two columns of the scheme, and the rounding noise of
+f, measured from high differences of phi at tiny steps (More and Wild, SIAM J. Sci. Comput. 33,
+2011, eq. 2.3). Steps are added where the larger of the two asks for it.
 """
 
 import itertools
@@ -14,11 +16,13 @@ import numpy as np
 
 from adjoint.verify.line import Line
 
-# Steps are relative to the magnitude of p. A quarter is the largest first step: with v's sizes up to 1.5 the signs of
-# the parameters stay what they are, which keeps positive quantities (stiffnesses, densities, times) positive.
+# Steps are relative to the magnitude of p. A quarter is the largest first step: with v's sizes up
+# to 1.5 the signs of the parameters stay what they are, which keeps positive quantities
+# (stiffnesses, densities, times) positive.
 FIRST_STEPS = tuple(2.0**-k for k in range(3, 9))
-# The error bound is this many standard deviations of the noise. The noise is itself estimated from few samples, and
-# one call makes up to hundreds of comparisons, so that two or three deviations would often be exceeded.
+# The error bound is this many standard deviations of the noise. The noise is itself estimated from
+# few samples, and one call makes up to hundreds of comparisons, so that two or three deviations
+# would often be exceeded.
 DEVIATIONS = 8.0
 COLUMNS = 5
 # Steps further apart than this do not share one regime of the truncation error.
@@ -34,7 +38,8 @@ class Estimate:
     value
         phi'(0); NaN when f is finite at no pair of steps.
     error
-        Bound on its error, by estimate: truncation plus `DEVIATIONS` standard deviations of the noise.
+        Bound on its error, by estimate: truncation plus `DEVIATIONS` standard deviations of the
+        noise.
     noise
         Standard deviation of the noise of f, in units of f.
     largest_step, smallest_step
@@ -79,11 +84,13 @@ class _Quotient:
 def noise_level(line: Line) -> float:
     """The standard deviation of the rounding noise of phi near 0, in units of f.
 
-    Seven equidistant values of phi are so close that their fourth and fifth differences hold no signal: what is left
-    is noise. Values that hardly change at all (a large constant hides the change) say nothing; the spacing then grows.
+    Seven equidistant values of phi are so close that their fourth and fifth differences hold no
+    signal: what is left is noise. Values that hardly change at all (a large constant hides the
+    change) say nothing; the spacing then grows.
     """
     floor = 0.5 * line.epsilon * abs(line.value)
-    # Not a power of two: products with round numbers would then be exact, and the noise would seem to be zero.
+    # Not a power of two: products with round numbers would then be exact, and the noise would seem
+    # to be zero.
     spacing = 1.2345 * line.smallest_step
     growth = 2.0**16 if line.starts_at_zero else 2.0**8
     while spacing < 0.125:
@@ -95,15 +102,17 @@ def noise_level(line: Line) -> float:
 
 
 def _scaled_difference(values: np.ndarray, order: int) -> float:
-    # The k-th difference of independent noise has the variance (2k)! / (k!)^2 times that of the noise.
+    # The k-th difference of independent noise has the variance (2k)! / (k!)^2 times that of the
+    # noise.
     scale = math.factorial(order) ** 2 / math.factorial(2 * order)
     return float(np.sqrt(scale * np.mean(np.diff(values, order) ** 2)))
 
 
 def noise_at(line: Line, step: float, noise: float) -> float:
     """The noise of phi(h) and phi(-h), from the noise of phi near 0."""
-    # Far from p the values, and with them their last digits, may be much larger than at p. And rounding p itself, or a
-    # first product with it, moves phi by epsilon times its slope, which matters where phi is small and steep.
+    # Far from p the values, and with them their last digits, may be much larger than at p. And
+    # rounding p itself, or a first product with it, moves phi by epsilon times its slope, which
+    # matters where phi is small and steep.
     values = np.array([line(step), line(-step)])
     last_digit = 0.5 * np.max(np.abs(values))
     if not line.starts_at_zero:
@@ -121,7 +130,8 @@ def central_differences(line: Line, noise: float, rtol: float) -> Estimate:
     noise
         Standard deviation of the noise of phi near 0, from `noise_level`.
     rtol
-        The relative error that is good enough; steps are added while the estimate is worse and they still help.
+        The relative error that is good enough; steps are added while the estimate is worse and they
+        still help.
 
     Returns
     -------
@@ -132,7 +142,9 @@ def central_differences(line: Line, noise: float, rtol: float) -> Estimate:
     --------
     >>> import numpy as np
     >>> from adjoint.verify.line import Direction, Line, Objective
-    >>> objective = Objective("example", lambda p: float(np.exp(p)), np.array(1.0), compile_it=False)
+    >>> objective = Objective(
+    ...     "example", lambda p: float(np.exp(p)), np.array(1.0), compile_it=False
+    ... )
     >>> line = Line(objective, Direction("p", 0, True, {0: np.array(1.0)}))
     >>> estimate = central_differences(line, noise_level(line), 1e-6)
     >>> abs(estimate.value - np.e) < estimate.error < 1e-9
@@ -150,8 +162,8 @@ def central_differences(line: Line, noise: float, rtol: float) -> Estimate:
             break
         steps |= further
     if best is not None and best.largest > 1 and abs(best.value) <= 10 * best.error:
-        # Steps beyond p's own magnitude found no slope. That f is as smooth out there as it is near p is then a guess,
-        # which only a slope that stands out of the noise would confirm.
+        # Steps beyond p's own magnitude found no slope. That f is as smooth out there as it is near
+        # p is then a guess, which only a slope that stands out of the noise would confirm.
         quotients = [q for q in _quotients(line, steps, noise) if q.step <= 1]
         best = _select(_candidates(quotients), quotients)
     return _summarize(line, best, steps, noise)
@@ -159,14 +171,21 @@ def central_differences(line: Line, noise: float, rtol: float) -> Estimate:
 
 def _quotients(line: Line, steps: set[float], noise: float) -> list[_Quotient]:
     """D(h) at the steps where f is finite, largest step first."""
-    finite = (h for h in sorted(steps, reverse=True) if math.isfinite(line(h)) and math.isfinite(line(-h)))
+    finite = (
+        h for h in sorted(steps, reverse=True) if math.isfinite(line(h)) and math.isfinite(line(-h))
+    )
     # The noises of phi(h) and phi(-h) are independent: the factor is 1/sqrt(2).
     bound = DEVIATIONS / math.sqrt(2)
-    return [_Quotient(h, (line(h) - line(-h)) / (2 * h), bound * noise_at(line, h, noise) / h) for h in finite]
+    return [
+        _Quotient(h, (line(h) - line(-h)) / (2 * h), bound * noise_at(line, h, noise) / h)
+        for h in finite
+    ]
 
 
 def _candidates(quotients: list[_Quotient]) -> list[_Candidate]:
-    """All entries of Neville's scheme that have an error estimate, over every run of neighbouring steps."""
+    """All entries of Neville's scheme that have an error estimate, over every run of neighbouring
+    steps.
+    """
     finite = [q.step for q in quotients]
     column = [q.value for q in quotients]
     noises = [q.noise for q in quotients]
@@ -177,12 +196,14 @@ def _candidates(quotients: list[_Quotient]) -> list[_Candidate]:
     for j in range(1, min(COLUMNS, len(finite))):
         ratios = [(finite[k] / finite[k + j]) ** 2 for k in range(len(column) - 1)]
         changes = [
-            (fine - coarse) / (r - 1) for (coarse, fine), r in zip(itertools.pairwise(column), ratios, strict=True)
+            (fine - coarse) / (r - 1)
+            for (coarse, fine), r in zip(itertools.pairwise(column), ratios, strict=True)
         ]
         column = [fine + change for fine, change in zip(column[1:], changes, strict=True)]
         # A sum of bounds, not of squares: never less than the true propagated deviation.
         noises = [
-            (r * fine + coarse) / (r - 1) for (coarse, fine), r in zip(itertools.pairwise(noises), ratios, strict=True)
+            (r * fine + coarse) / (r - 1)
+            for (coarse, fine), r in zip(itertools.pairwise(noises), ratios, strict=True)
         ]
         corrections.append([abs(change) for change in changes])
         for k, value in enumerate(column):
@@ -195,10 +216,12 @@ def _candidates(quotients: list[_Quotient]) -> list[_Candidate]:
 
 
 def _truncation(corrections: list[float]) -> float:
-    """The error left after the corrections of columns 1, 2, ..., each the largest among the steps in use.
+    """The error left after the corrections of columns 1, 2, ..., each the largest among the steps
+    in use.
 
-    The last correction alone is the usual estimate, and sometimes vanishes by accident. So the columns before must
-    support it: it counts as no smaller than the previous one times the factor by which that one had shrunk.
+    The last correction alone is the usual estimate, and sometimes vanishes by accident. So the
+    columns before must support it: it counts as no smaller than the previous one times the factor
+    by which that one had shrunk.
     """
     last = corrections[-1]
     if len(corrections) == 1:
@@ -210,12 +233,14 @@ def _truncation(corrections: list[float]) -> float:
 def _select(candidates: list[_Candidate], quotients: list[_Quotient]) -> _Candidate | None:
     """The least error among those that no smaller step contradicts.
 
-    Large steps can agree with each other on a wrong limit: a bounded function looks flat from afar. So with every
-    smaller step its quotient must come closer to the limit, to within its noise (in the spirit of Lepski, Theory
-    Probab. Appl. 35, 1991). And where truncation is a good part of the value itself, its estimate means little; such
-    candidates come last.
+    Large steps can agree with each other on a wrong limit: a bounded function looks flat from afar.
+    So with every smaller step its quotient must come closer to the limit, to within its noise (in
+    the spirit of Lepski, Theory Probab. Appl. 35, 1991). And where truncation is a good part of the
+    value itself, its estimate means little; such candidates come last.
     """
-    for candidate in sorted(candidates, key=lambda c: (c.truncation > max(c.noise, 0.1 * abs(c.value)), c.error)):
+    for candidate in sorted(
+        candidates, key=lambda c: (c.truncation > max(c.noise, 0.1 * abs(c.value)), c.error)
+    ):
         used = [q for q in quotients if candidate.smallest <= q.step <= candidate.largest]
         farthest = max(abs(q.value - candidate.value) for q in used) + candidate.error
         smaller = (q for q in quotients if q.step < candidate.smallest)
@@ -224,8 +249,12 @@ def _select(candidates: list[_Candidate], quotients: list[_Quotient]) -> _Candid
     return None
 
 
-def _further_steps(best: _Candidate | None, tried: set[float], rtol: float, line: Line) -> set[float]:
-    """Larger steps against noise, smaller ones against truncation; none when the neighbours are already there."""
+def _further_steps(
+    best: _Candidate | None, tried: set[float], rtol: float, line: Line
+) -> set[float]:
+    """Larger steps against noise, smaller ones against truncation; none when the neighbours are
+    already there.
+    """
     if best is None:
         step = min(h for h in tried if h > 8 * line.smallest_step) / 64
         return {step, step / 2} if step > 8 * line.smallest_step else set()
@@ -234,15 +263,28 @@ def _further_steps(best: _Candidate | None, tried: set[float], rtol: float, line
     if best.noise >= best.truncation:
         larger = [h for h in tried if h > best.largest]
         room = math.log2((min(larger) if larger else 2 * line.largest_step) / best.largest)
-        jump = min(8, max(1, math.ceil(math.log2(excess))), int(room / 2) if larger else int(room) - 1)
-        return {best.largest * 2.0**jump, best.largest * 2.0 ** (jump - 1)} - tried if jump >= 1 else set()
+        jump = min(
+            8, max(1, math.ceil(math.log2(excess))), int(room / 2) if larger else int(room) - 1
+        )
+        return (
+            {best.largest * 2.0**jump, best.largest * 2.0 ** (jump - 1)} - tried
+            if jump >= 1
+            else set()
+        )
     lower = max((h for h in tried if h < best.smallest), default=line.smallest_step)
-    jump = min(6 if best.error > 0.1 * abs(best.value) else 1, int(math.log2(best.smallest / lower) / 2))
-    return {best.smallest / 2.0**jump, best.smallest / 2.0 ** (jump + 1)} - tried if jump >= 1 else set()
+    jump = min(
+        6 if best.error > 0.1 * abs(best.value) else 1, int(math.log2(best.smallest / lower) / 2)
+    )
+    return (
+        {best.smallest / 2.0**jump, best.smallest / 2.0 ** (jump + 1)} - tried
+        if jump >= 1
+        else set()
+    )
 
 
 def _summarize(line: Line, best: _Candidate | None, steps: set[float], noise: float) -> Estimate:
-    # A function that has not moved so far is called constant only if it does not move with p's whole magnitude either.
+    # A function that has not moved so far is called constant only if it does not move with p's
+    # whole magnitude either.
     constant = _is_still(line, steps, noise) and _is_still(line, steps | {1.0, 2.0}, noise)
     slope = max((_change(line, h) / h for h in steps if 2.0**-10 < h <= 1), default=0.0)
     if best is None:
@@ -255,17 +297,20 @@ def _is_still(line: Line, steps: set[float], noise: float) -> bool:
 
 
 def _change(line: Line, step: float) -> float:
-    """The largest change of f over +-step; 0 where f is not finite, which is no change that was seen."""
+    """The largest change of f over +-step; 0 where f is not finite, which is no change that was
+    seen.
+    """
     changes = (abs(line(t) - line.value) for t in (step, -step))
     return max((change for change in changes if math.isfinite(change)), default=0.0)
 
 
 def complex_step(line: Line) -> tuple[float, float] | str:
-    """phi'(0) = Im phi(i h) / h for tiny h, without cancellation, with an error bound; or why it is not to be had.
+    """phi'(0) = Im phi(i h) / h for tiny h, without cancellation, with an error bound; or why it is
+    not to be had.
 
-    It needs an f that is written with analytic operations and accepts complex parameters; an absolute value or a real
-    part inside f makes it wrong, so it counts only where the differences agree with it.
-    Source: Squire and Trapp, SIAM Rev. 40, 1998, eq. 2.
+    It needs an f that is written with analytic operations and accepts complex parameters; an
+    absolute value or a real part inside f makes it wrong, so it counts only where the differences
+    agree with it. Source: Squire and Trapp, SIAM Rev. 40, 1998, eq. 2.
 
     Parameters
     ----------
@@ -280,15 +325,20 @@ def complex_step(line: Line) -> tuple[float, float] | str:
     step = line.epsilon**2
     shift = 1.2345 * line.smallest_step
     try:
-        # Other steps with other digits, at points some hundred roundings away, round differently and change nothing else.
+        # Other steps with other digits, at points some hundred roundings away, round differently
+        # and change nothing else.
         value, left, right = (
             line.complex_value(t + 1j * h).imag / h
             for t, h in ((0.0, step), (-shift, 1.37 * step), (shift, 0.71 * step))
         )
     except Exception as error:
-        # f was never meant for complex numbers: whatever it raises means only that this oracle does not apply.
+        # f was never meant for complex numbers: whatever it raises means only that this oracle does
+        # not apply.
         lines = str(error).strip().splitlines()
-        return f"f does not accept complex parameters ({type(error).__name__}: {lines[0][:60] if lines else ''})"
+        return (
+            f"f does not accept complex parameters ({type(error).__name__}: "
+            f"{lines[0][:60] if lines else ''})"
+        )
     if not math.isfinite(value + left + right):
         return "f is not finite at complex parameters"
     rounding = max(abs(left - value), abs(right - value), line.epsilon * abs(value))

@@ -1,4 +1,6 @@
-"""verify_gradient: three oracles that know nothing of how the gradient was made, and one verdict."""
+"""verify_gradient: three oracles that know nothing of how the gradient was made, and one
+verdict.
+"""
 
 import math
 from collections.abc import Callable
@@ -59,21 +61,25 @@ def verify_gradient(
     rtol: float | None = None,
     seed: int = 0,
 ) -> Verdict:
-    """<gradient(p), v> = d/dt f(p + t v) at t = 0, judged by three oracles along random directions and coordinates.
+    """<gradient(p), v> = d/dt f(p + t v) at t = 0, judged by three oracles along random directions
+    and coordinates.
 
     Parameters
     ----------
     f
         Function of a pytree that returns one real number.
     p
-        Point: a pytree of real floating-point arrays, JAX's or NumPy's. Steps are relative to the magnitudes in it.
+        Point: a pytree of real floating-point arrays, JAX's or NumPy's. Steps are relative to the
+        magnitudes in it.
     gradient
-        The gradient to judge, p -> pytree like p. By default the reverse-mode gradient of f by JAX; with a gradient of
-        one's own, f need not be traceable by JAX.
+        The gradient to judge, p -> pytree like p. By default the reverse-mode gradient of f by JAX;
+        with a gradient of one's own, f need not be traceable by JAX.
     directions
-        Number of random directions, in all leaves together and, where coordinates are not tried, in each leaf by itself.
+        Number of random directions, in all leaves together and, where coordinates are not tried, in
+        each leaf by itself.
     rtol
-        Relative error that is let pass. By default 1e-5 in float64 and 1e-3 in float32, by the coarser of p and f(p).
+        Relative error that is let pass. By default 1e-5 in float64 and 1e-3 in float32, by the
+        coarser of p and f(p).
     seed
         Of the random directions.
 
@@ -85,34 +91,42 @@ def verify_gradient(
     Raises
     ------
     ValueError, TypeError
-        Before any stepping: when p holds no real floating-point numbers, f(p) is no real scalar, or the gradient does
-        not look like p. Errors of f at p pass through; a point near p where f raises counts as outside its domain.
+        Before any stepping: when p holds no real floating-point numbers, f(p) is no real scalar, or
+        the gradient does not look like p. Errors of f at p pass through; a point near p where f
+        raises counts as outside its domain.
 
     Notes
     -----
-    **Oracles.** (1) Dot-product test: forward mode against reverse mode, where f has a forward mode. (2) Extrapolated
-    central differences with an error estimate, and the complex step where f accepts complex numbers and the differences
-    agree with it. (3) Two-sided Taylor remainder with a noise floor.
+    **Oracles.** (1) Dot-product test: forward mode against reverse mode, where f has a forward
+    mode. (2) Extrapolated central differences with an error estimate, and the complex step where f
+    accepts complex numbers and the differences agree with it. (3) Two-sided Taylor remainder with a
+    noise floor.
 
-    **Directions.** Up to 30 parameters: each coordinate by itself, so that a wrong small component next to large ones is
-    found. Beyond: random directions within each leaf, so that each leaf is judged by its own scale; an error in a single
-    component is then seen when it is more than about `resolution` of the norm of the leaf's gradient (each component
-    weighed by its parameter's magnitude), and the report says so.
+    **Directions.** Up to 30 parameters: each coordinate by itself, so that a wrong small component
+    next to large ones is found. Beyond: random directions within each leaf, so that each leaf is
+    judged by its own scale; an error in a single component is then seen when it is more than about
+    `resolution` of the norm of the leaf's gradient (each component weighed by its parameter's
+    magnitude), and the report says so.
 
-    **Verdict along a direction**, with a the gradient's derivative, d the differences', e their error, s the scale of a:
+    **Verdict along a direction**, with a the gradient's derivative, d the differences', e their
+    error, s the scale of a:
 
-    - *wrong* when abs(a - d) > rtol s + e, or when the Taylor remainder or forward mode says the same;
+    - *wrong* when abs(a - d) > rtol s + e, or when the Taylor remainder or forward mode says the
+      same;
     - *agrees* when not wrong and e <= 3 rtol s; or when e is larger and the complex step agrees;
-    - *zero* when a and d are zero to within e and either f visibly moves along the line with a slope of at least
-      e / (3 rtol) (a stationary point), or f does not move by more than its noise at any step, even when p moves by all
-      its magnitude and beyond (f does not depend on it, or not visibly);
-    - *below noise* for a coordinate with e > 3 rtol s, but e below 3 rtol times its leaf's largest derivative: it is
-      verified to e and no better. The report counts them;
+    - *zero* when a and d are zero to within e and either f visibly moves along the line with a
+      slope of at least e / (3 rtol) (a stationary point), or f does not move by more than its noise
+      at any step, even when p moves by all its magnitude and beyond (f does not depend on it, or
+      not visibly);
+    - *below noise* for a coordinate with e > 3 rtol s, but e below 3 rtol times its leaf's largest
+      derivative: it is verified to e and no better. The report counts them;
     - *not resolvable* otherwise.
 
-    Trusted means: nothing wrong, nothing not resolvable, and each leaf has a direction that agrees or is zero throughout.
+    Trusted means: nothing wrong, nothing not resolvable, and each leaf has a direction that agrees
+    or is zero throughout.
 
-    **Cost**: one gradient and about 23 evaluations of f per direction, more where f is noisy or p zero.
+    **Cost**: one gradient and about 23 evaluations of f per direction, more where f is noisy or p
+    zero.
 
     Examples
     --------
@@ -127,8 +141,12 @@ def verify_gradient(
     (False, "p['b']")
     """
     if directions < 1:
-        refuse(WHERE, f"directions={directions}", "at least 1", "Leave it out for the default of 4.")
-    own_numpy = gradient is not None and not any(isinstance(x, jax.Array) for x in jax.tree.leaves(p))
+        refuse(
+            WHERE, f"directions={directions}", "at least 1", "Leave it out for the default of 4."
+        )
+    own_numpy = gradient is not None and not any(
+        isinstance(x, jax.Array) for x in jax.tree.leaves(p)
+    )
     objective = Objective(WHERE, f, p, compile_it=not own_numpy)
     judged = gradient or (jax.jit(jax.grad(f)) if objective.compiled else jax.grad(f))
     gradients = read_gradient(WHERE, judged(p), objective.leaves, p)
@@ -137,12 +155,23 @@ def verify_gradient(
     refusal = _not_finite(objective, gradients)
     if refusal:
         return Verdict(False, math.nan, refusal, rtol, math.inf, objective.value)
-    lines = [Line(objective, direction) for direction in _directions(objective.leaves, directions, seed)]
-    forwards, forward_note = _forward_derivatives(f, p, objective, lines) if gradient is None else (None, _OWN_GRADIENT)
+    lines = [
+        Line(objective, direction) for direction in _directions(objective.leaves, directions, seed)
+    ]
+    forwards, forward_note = (
+        _forward_derivatives(f, p, objective, lines) if gradient is None else (None, _OWN_GRADIENT)
+    )
     estimates = _estimates(lines, rtol)
     complexes, complex_note = _complex_steps(lines, estimates, rtol)
     checks = [
-        _check(line, estimate, gradients, rtol, complexes[i] if complexes else None, forwards[i] if forwards else None)
+        _check(
+            line,
+            estimate,
+            gradients,
+            rtol,
+            complexes[i] if complexes else None,
+            forwards[i] if forwards else None,
+        )
         for i, (line, estimate) in enumerate(zip(lines, estimates, strict=True))
     ]
     return _verdict(objective, checks, rtol, forward_note, complex_note)
@@ -173,15 +202,21 @@ def _directions(leaves: list[Leaf], count: int, seed: int) -> list[Direction]:
         return [*found, *coordinate_directions(leaves)]
     if len(filled) > 1:
         for i in filled:
-            found += random_directions(leaves, [i], count if leaves[i].numbers.size > 1 else 1, seed)
+            found += random_directions(
+                leaves, [i], count if leaves[i].numbers.size > 1 else 1, seed
+            )
     return found
 
 
 def _estimates(lines: list[Line], rtol: float) -> list[Estimate]:
     noises = [noise_level(line) for line in lines]
-    # One noise estimate rests on few samples and may by accident be far too small; the typical one is not.
+    # One noise estimate rests on few samples and may by accident be far too small; the typical one
+    # is not.
     typical = float(np.median(noises))
-    return [central_differences(line, max(noise, typical), rtol) for line, noise in zip(lines, noises, strict=True)]
+    return [
+        central_differences(line, max(noise, typical), rtol)
+        for line, noise in zip(lines, noises, strict=True)
+    ]
 
 
 def _forward_derivatives(
@@ -193,27 +228,41 @@ def _forward_derivatives(
     push = jax.jit(pushforward) if objective.compiled else pushforward
     structure = jax.tree.structure(p)
     try:
-        tangents = [jax.tree.unflatten(structure, line.direction.tangent(objective.leaves)) for line in lines]
+        tangents = [
+            jax.tree.unflatten(structure, line.direction.tangent(objective.leaves))
+            for line in lines
+        ]
         return [float(push(p, v)) for v in tangents], ""
     except Exception as error:
-        # f(p) and its reverse mode work: what fails here is that f, or a rule inside it, has no forward mode.
+        # f(p) and its reverse mode work: what fails here is that f, or a rule inside it, has no
+        # forward mode.
         return None, f"not available: {_first_line(error)}"
 
 
 def _complex_steps(
     lines: list[Line], estimates: list[Estimate], rtol: float
 ) -> tuple[list[tuple[float, float]] | None, str]:
-    """The complex step along every line, or none at all when one line refutes it: f is then not analytic as written."""
+    """The complex step along every line, or none at all when one line refutes it: f is then not
+    analytic as written.
+    """
     found = []
     for line, estimate in zip(lines, estimates, strict=True):
         step = complex_step(line)
         if isinstance(step, str):
             return None, f"not available: {step}"
         value, error = step
-        allowed = rtol * max(abs(value), abs(estimate.value)) + estimate.error + error + DEVIATIONS * estimate.noise
+        allowed = (
+            rtol * max(abs(value), abs(estimate.value))
+            + estimate.error
+            + error
+            + DEVIATIONS * estimate.noise
+        )
         if math.isfinite(estimate.value) and abs(value - estimate.value) > allowed:
             what = "f may hold an absolute value, a real part or an iteration"
-            return None, f"not applicable: the differences refute it along {line.direction.name}; {what}"
+            return (
+                None,
+                f"not applicable: the differences refute it along {line.direction.name}; {what}",
+            )
         found.append(step)
     return found, ""
 
@@ -253,10 +302,13 @@ def _check(
     return _judge(check, estimate, rtol, complex_)
 
 
-def _judge(check: Check, estimate: Estimate, rtol: float, complex_: tuple[float, float] | None) -> Check:
+def _judge(
+    check: Check, estimate: Estimate, rtol: float, complex_: tuple[float, float] | None
+) -> Check:
     """The rule of `verify_gradient` for one direction, in the order of its docstring."""
     a, d, e, tolerance = check.gradient, check.difference, check.error, rtol * check.scale
-    # A gradient that should vanish is left with the rounding of its terms, which moves f by no more than its noise.
+    # A gradient that should vanish is left with the rounding of its terms, which moves f by no more
+    # than its noise.
     rounding = DEVIATIONS * estimate.noise
     if estimate.constant and abs(a) <= rounding and not abs(d) > e:
         return replace(check, verdict=ZERO, relative_error=0.0)
@@ -265,7 +317,11 @@ def _judge(check: Check, estimate: Estimate, rtol: float, complex_: tuple[float,
         reason = f"forward mode says {check.forward:.6g}, reverse mode {a:.6g}"
         return replace(check, verdict=WRONG, relative_error=error, reason=reason)
     if abs(a - d) > tolerance + e:
-        return replace(check, verdict=WRONG, reason=f"the gradient says {a:.6g}, the differences {d:.6g} +- {e:.1g}")
+        return replace(
+            check,
+            verdict=WRONG,
+            reason=f"the gradient says {a:.6g}, the differences {d:.6g} +- {e:.1g}",
+        )
     if abs(check.remainder) > tolerance + check.remainder_error:
         linear = f"{check.remainder:.3g} +- {check.remainder_error:.1g}"
         error = max(ratio(abs(check.remainder), check.scale), check.relative_error)
@@ -281,21 +337,35 @@ def _judge(check: Check, estimate: Estimate, rtol: float, complex_: tuple[float,
 
 
 def _judge_by_complex_step(check: Check, complex_: tuple[float, float], rtol: float) -> Check:
-    """Where the noise of f leaves the differences undecided, the complex step, which cancels nothing, decides."""
+    """Where the noise of f leaves the differences undecided, the complex step, which cancels
+    nothing, decides.
+    """
     value, error = complex_
     scale = max(check.scale, abs(value))
     checked = replace(check, scale=scale, relative_error=ratio(abs(check.gradient - value), scale))
     if abs(check.gradient - value) > rtol * scale + error:
-        reason = f"the gradient says {check.gradient:.6g}, the complex step {value:.6g} +- {error:.1g}"
+        reason = (
+            f"the gradient says {check.gradient:.6g}, the complex step {value:.6g} +- {error:.1g}"
+        )
         return replace(checked, verdict=WRONG, reason=reason)
     return checked if error <= RESOLVED * rtol * scale else replace(checked, verdict=UNRESOLVED)
 
 
 def _linear_remainder(line: Line, estimate: Estimate, claimed: float) -> tuple[float, float, float]:
-    """The coefficient of h in (phi(h) - phi(-h)) / 2 - h <gradient, v>, its uncertainty, and the order observed."""
-    largest, smallest = 2 * estimate.largest_step, max(estimate.largest_step * 2.0**-12, 8 * line.smallest_step)
+    """The coefficient of h in (phi(h) - phi(-h)) / 2 - h <gradient, v>, its uncertainty, and the
+    order observed.
+    """
+    largest, smallest = (
+        2 * estimate.largest_step,
+        max(estimate.largest_step * 2.0**-12, 8 * line.smallest_step),
+    )
     usable = {h for h in line.steps() if smallest <= h <= largest and _is_finite_at(line, h)}
-    while usable and len(usable) < REMAINDERS and min(usable) / 2 >= smallest and _is_finite_at(line, min(usable) / 2):
+    while (
+        usable
+        and len(usable) < REMAINDERS
+        and min(usable) / 2 >= smallest
+        and _is_finite_at(line, min(usable) / 2)
+    ):
         usable.add(min(usable) / 2)
     steps = np.array(sorted(usable, reverse=True))
     remainders = odd_and_even_parts(line, steps)[0] - claimed * steps
@@ -310,7 +380,9 @@ def _is_finite_at(line: Line, step: float) -> bool:
     return math.isfinite(line(step)) and math.isfinite(line(-step))
 
 
-def _verdict(objective: Objective, checks: list[Check], rtol: float, forward_note: str, complex_note: str) -> Verdict:
+def _verdict(
+    objective: Objective, checks: list[Check], rtol: float, forward_note: str, complex_note: str
+) -> Verdict:
     checks = _settle(objective.leaves, checks, rtol)
     wrong = [c for c in checks if c.verdict == WRONG]
     unresolved = [c for c in checks if c.verdict == UNRESOLVED]
@@ -343,7 +415,9 @@ def _settle(leaves: list[Leaf], checks: list[Check], rtol: float) -> list[Check]
     """Tell harmless unresolved directions from those that leave a leaf unverified."""
     settled = []
     covered = {
-        i for i, leaf in enumerate(leaves) if leaf.numbers.size == 0 or _is_covered([c for c in checks if c.leaf == i])
+        i
+        for i, leaf in enumerate(leaves)
+        if leaf.numbers.size == 0 or _is_covered([c for c in checks if c.leaf == i])
     }
     for c in checks:
         family = [o for o in checks if o.leaf == c.leaf and o.verdict == AGREES]
@@ -353,14 +427,20 @@ def _settle(leaves: list[Leaf], checks: list[Check], rtol: float) -> list[Check]
         else:
             harmless = c.leaf in covered or (c.leaf is None and len(covered) == len(leaves))
         if c.verdict == UNRESOLVED and harmless:
-            error = ratio(abs(c.gradient - c.difference), max(largest, c.scale)) if c.is_coordinate else 0.0
+            error = (
+                ratio(abs(c.gradient - c.difference), max(largest, c.scale))
+                if c.is_coordinate
+                else 0.0
+            )
             c = replace(c, verdict=BELOW_NOISE, relative_error=error)
         settled.append(c)
     return settled
 
 
 def _is_covered(own: list[Check]) -> bool:
-    return any(c.verdict == AGREES for c in own) or (bool(own) and all(c.verdict == ZERO for c in own))
+    return any(c.verdict == AGREES for c in own) or (
+        bool(own) and all(c.verdict == ZERO for c in own)
+    )
 
 
 def _why_unresolved(objective: Objective, check: Check) -> str:
@@ -378,16 +458,24 @@ def _notes(objective: Objective, checks: list[Check], rtol: float) -> tuple[str,
     notes = []
     below = [c.error for c in checks if c.verdict == BELOW_NOISE and c.is_coordinate]
     if below:
-        notes.append(f"{len(below)} coordinates lie below the noise of f and are verified only to +-{max(below):.1e}.")
+        notes.append(
+            f"{len(below)} coordinates lie below the noise of f and are verified only to "
+            f"+-{max(below):.1e}."
+        )
     zero = [c.error for c in checks if c.verdict == ZERO]
     if zero:
-        notes.append(f"{len(zero)} directions are zero as far as f shows, that is to within +-{max(zero):.1e}.")
+        notes.append(
+            f"{len(zero)} directions are zero as far as f shows, that is to within "
+            f"+-{max(zero):.1e}."
+        )
     size = sum(leaf.numbers.size for leaf in objective.leaves)
     seen = max((seen_error(c, rtol) for c in checks if c.verdict == AGREES), default=None)
     if size > MOST_COORDINATES and seen is not None:
         notes.append(
-            f"{size} parameters were judged along random directions: an error in a single component is seen when it is "
-            f"above about {seen:.0e} of the norm of its leaf's gradient, each component weighed by its parameter's magnitude."
+            f"{size} parameters were judged along random directions: an error in a single "
+            "component is seen when it is "
+            f"above about {seen:.0e} of the norm of its leaf's gradient, each component weighed by "
+            "its parameter's magnitude."
         )
     if objective.complaint:
         notes.append(f"f could not be evaluated at some steps: {objective.complaint}")

@@ -1,8 +1,8 @@
 """phi(t) = f(p + t v): the function on trial along a line, evaluated as its user evaluates it.
 
-All that the oracles see of f passes through here: real (or, for the complex step, complex) evaluations at points that
-are rounded once to the dtypes of p. Directions are measured in units of the parameters themselves, so that t is a
-relative step and no oracle depends on the units of p.
+All that the oracles see of f passes through here: real (or, for the complex step, complex)
+evaluations at points that are rounded once to the dtypes of p. Directions are measured in units of
+the parameters themselves, so that t is a relative step and no oracle depends on the units of p.
 """
 
 import warnings
@@ -21,7 +21,9 @@ from adjoint.inputs import describe, refuse
 
 @dataclass(frozen=True)
 class Leaf:
-    """One array of the parameters: its key path, what the user passed, and the same numbers in float64."""
+    """One array of the parameters: its key path, what the user passed, and the same numbers in
+    float64.
+    """
 
     name: str
     original: Any
@@ -33,7 +35,9 @@ class Leaf:
         return float(jnp.finfo(self.dtype).eps)
 
     def rebuild(self, numbers: np.ndarray) -> Any:
-        """`numbers` in the dtype and the container of the original; complex numbers stay complex."""
+        """`numbers` in the dtype and the container of the original; complex numbers stay
+        complex.
+        """
         dtype = np.result_type(self.dtype, np.complex64) if np.iscomplexobj(numbers) else self.dtype
         array = np.asarray(numbers, dtype)
         if isinstance(self.original, jax.Array):
@@ -46,7 +50,12 @@ def read_parameters(where: str, p: PyTree) -> tuple[list[Leaf], Any]:
     paths, structure = jax.tree_util.tree_flatten_with_path(p)
     leaves = [_read_leaf(where, "p" + jax.tree_util.keystr(path), x) for path, x in paths]
     if sum(leaf.numbers.size for leaf in leaves) == 0:
-        refuse(where, "p without numbers", "at least one floating-point array", "Pass the parameters of f as p.")
+        refuse(
+            where,
+            "p without numbers",
+            "at least one floating-point array",
+            "Pass the parameters of f as p.",
+        )
     return leaves, structure
 
 
@@ -55,11 +64,21 @@ def _read_leaf(where: str, name: str, x: Any) -> Leaf:
     if isinstance(x, jax.core.Tracer):
         refuse(where, f"{name} traced", "numbers", "Call it outside jit, vmap and grad.", TypeError)
     if not isinstance(x, jax.Array | np.ndarray | np.generic | float | int | complex):
-        refuse(where, f"{name} = {describe(x)}", "an array of real floating-point numbers", remedy, TypeError)
+        refuse(
+            where,
+            f"{name} = {describe(x)}",
+            "an array of real floating-point numbers",
+            remedy,
+            TypeError,
+        )
     dtype = x.dtype if isinstance(x, jax.Array | np.ndarray | np.generic) else np.asarray(x).dtype
     if jnp.issubdtype(dtype, jnp.complexfloating):
         refuse(
-            where, f"{name} = {describe(x)}", "real numbers", "Pass real and imaginary part as two arrays.", TypeError
+            where,
+            f"{name} = {describe(x)}",
+            "real numbers",
+            "Pass real and imaginary part as two arrays.",
+            TypeError,
         )
     if not jnp.issubdtype(dtype, jnp.floating):
         refuse(where, f"{name} = {describe(x)}", "floating-point numbers", remedy, TypeError)
@@ -74,10 +93,12 @@ class Objective:
     value
         f(p).
     compiled
-        Whether f is evaluated through `jax.jit`. What jit refuses (Python branches on values, plain NumPy) is called as
-        it is; an error of f itself appears in that plain call and is not caught.
+        Whether f is evaluated through `jax.jit`. What jit refuses (Python branches on values, plain
+        NumPy) is called as it is; an error of f itself appears in that plain call and is not
+        caught.
     complaint
-        The first error that f raised at a stepped point, in words. Such a point counts as outside the domain of f.
+        The first error that f raised at a stepped point, in words. Such a point counts as outside
+        the domain of f.
     """
 
     def __init__(self, where: str, f: Callable[[PyTree], Any], p: PyTree, compile_it: bool):
@@ -93,7 +114,8 @@ class Objective:
                 value = jitted(p)
                 self._call, self.compiled = jitted, True
             except Exception:
-                # Not hidden: either the plain call below raises it again, or f works for its user and only jit does not.
+                # Not hidden: either the plain call below raises it again, or f works for its user
+                # and only jit does not.
                 value = None
         if value is None:
             value = f(p)
@@ -107,7 +129,10 @@ class Objective:
 
     def point(self, numbers: dict[int, np.ndarray]) -> PyTree:
         """p with some of its leaves replaced."""
-        leaves = [leaf.rebuild(numbers[i]) if i in numbers else leaf.original for i, leaf in enumerate(self.leaves)]
+        leaves = [
+            leaf.rebuild(numbers[i]) if i in numbers else leaf.original
+            for i, leaf in enumerate(self.leaves)
+        ]
         return jax.tree.unflatten(self._structure, leaves)
 
     def at(self, numbers: dict[int, np.ndarray]) -> float:
@@ -117,12 +142,15 @@ class Objective:
                 return float(np.asarray(self._call(self.point(numbers))))
         except (ArithmeticError, ValueError, RuntimeError) as error:
             self.complaint = (
-                self.complaint or f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                self.complaint
+                or f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             )
             return float("nan")
 
     def complex_at(self, numbers: dict[int, np.ndarray]) -> complex:
-        """f at a complex point; raises whatever f raises, and TypeError when f drops the imaginary part."""
+        """f at a complex point; raises whatever f raises, and TypeError when f drops the imaginary
+        part.
+        """
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
@@ -147,9 +175,17 @@ def _real_scalar_dtype(where: str, value: Any) -> np.dtype:
         refuse(where, f"f(p) of shape {array.shape}", "a scalar of shape ()", remedy)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         remedy = (
-            "Judge the real and the imaginary part one by one." if np.iscomplexobj(array) else "Let f return a float."
+            "Judge the real and the imaginary part one by one."
+            if np.iscomplexobj(array)
+            else "Let f return a float."
         )
-        refuse(where, f"f(p) of dtype {array.dtype}", "one real floating-point number", remedy, TypeError)
+        refuse(
+            where,
+            f"f(p) of dtype {array.dtype}",
+            "one real floating-point number",
+            remedy,
+            TypeError,
+        )
     return array.dtype
 
 
@@ -177,12 +213,19 @@ class Direction:
         return float(sum(np.vdot(gradient[i], v) for i, v in self.vectors.items()))
 
     def spread(self, gradient: list[np.ndarray]) -> float:
-        """The root mean square of <gradient, v> over random signs of v's entries: the size to expect of it."""
-        return float(np.linalg.norm([np.linalg.norm(gradient[i] * v) for i, v in self.vectors.items()]))
+        """The root mean square of <gradient, v> over random signs of v's entries: the size to
+        expect of it.
+        """
+        return float(
+            np.linalg.norm([np.linalg.norm(gradient[i] * v) for i, v in self.vectors.items()])
+        )
 
     def tangent(self, leaves: list[Leaf]) -> list[Any]:
         """v as arrays like the leaves, zero where v does not move them."""
-        return [leaf.rebuild(self.vectors.get(i, np.zeros_like(leaf.numbers))) for i, leaf in enumerate(leaves)]
+        return [
+            leaf.rebuild(self.vectors.get(i, np.zeros_like(leaf.numbers)))
+            for i, leaf in enumerate(leaves)
+        ]
 
 
 class Line:
@@ -191,8 +234,8 @@ class Line:
     Attributes
     ----------
     smallest_step, largest_step
-        The t worth trying: from 256 roundings of p to some 1e9 times p. Where everything that moves is zero, p has no
-        rounding and gives no scale, and the range covers any scale in use.
+        The t worth trying: from 256 roundings of p to some 1e9 times p. Where everything that moves
+        is zero, p has no rounding and gives no scale, and the range covers any scale in use.
     """
 
     def __init__(self, objective: Objective, direction: Direction):
@@ -201,7 +244,9 @@ class Line:
         self.value = objective.value
         leaves = [objective.leaves[i] for i in direction.vectors]
         self.epsilon = max([objective.epsilon, *(leaf.epsilon for leaf in leaves)])
-        self.starts_at_zero = not any(np.any(objective.leaves[i].numbers[v != 0]) for i, v in direction.vectors.items())
+        self.starts_at_zero = not any(
+            np.any(objective.leaves[i].numbers[v != 0]) for i, v in direction.vectors.items()
+        )
         octaves = 100 if self.epsilon < 1e-12 else 60
         self.smallest_step = 2.0**-octaves if self.starts_at_zero else 256 * self.epsilon
         self.largest_step = 2.0**octaves if self.starts_at_zero else 2.0**30
@@ -222,11 +267,16 @@ class Line:
 
     def _numbers(self, t: complex) -> dict[int, np.ndarray]:
         with np.errstate(all="ignore"):
-            return {i: self.objective.leaves[i].numbers + t * v for i, v in self.direction.vectors.items()}
+            return {
+                i: self.objective.leaves[i].numbers + t * v
+                for i, v in self.direction.vectors.items()
+            }
 
 
 def coordinate_directions(leaves: list[Leaf]) -> Iterator[Direction]:
-    """Every coordinate, each in units of its own magnitude (of its leaf's typical magnitude where it is zero)."""
+    """Every coordinate, each in units of its own magnitude (of its leaf's typical magnitude where
+    it is zero).
+    """
     for i, leaf in enumerate(leaves):
         scales = _own_magnitudes(leaf.numbers)
         for index in np.ndindex(leaf.numbers.shape):
@@ -236,12 +286,15 @@ def coordinate_directions(leaves: list[Leaf]) -> Iterator[Direction]:
             yield Direction(name, i, True, {i: v})
 
 
-def random_directions(leaves: list[Leaf], moved: list[int], count: int, seed: int) -> list[Direction]:
+def random_directions(
+    leaves: list[Leaf], moved: list[int], count: int, seed: int
+) -> list[Direction]:
     """`count` seeded directions that move the leaves `moved`: random signs times random sizes.
 
-    Signs alone would cancel an error that two components share with opposite signs (a swap) in half of all directions;
-    sizes drawn from [0.5, 1.5) do not. The even ones weigh each component by its own magnitude, which suits leaves that
-    mix units; the odd ones weigh a leaf's components alike, which shows errors next to small parameters.
+    Signs alone would cancel an error that two components share with opposite signs (a swap) in half
+    of all directions; sizes drawn from [0.5, 1.5) do not. The even ones weigh each component by its
+    own magnitude, which suits leaves that mix units; the odd ones weigh a leaf's components alike,
+    which shows errors next to small parameters.
     """
     generator = np.random.default_rng([seed, *moved])
     sole = moved[0] if len(moved) == 1 else None
@@ -266,7 +319,8 @@ def _own_magnitudes(numbers: np.ndarray) -> np.ndarray:
 
 def _common_magnitude(numbers: np.ndarray) -> np.ndarray:
     largest = float(np.max(np.abs(numbers), initial=0.0))
-    # Scaled before squaring, so that magnitudes near the ends of the floating-point range neither overflow nor vanish.
+    # Scaled before squaring, so that magnitudes near the ends of the floating-point range neither
+    # overflow nor vanish.
     typical = largest * float(np.sqrt(np.mean((numbers / largest) ** 2))) if largest > 0 else 1.0
     return np.full_like(numbers, typical)
 
@@ -274,8 +328,8 @@ def _common_magnitude(numbers: np.ndarray) -> np.ndarray:
 def default_tolerance(epsilon: float) -> float:
     """The relative error of a gradient that is let pass: 1e-5 in float64, 1e-3 in float32.
 
-    Loose enough for a gradient through an iterative solve, tight enough that an error of 1e-4 (1e-2 in float32) is seen
-    even where the differences use up three tolerances themselves.
+    Loose enough for a gradient through an iterative solve, tight enough that an error of 1e-4 (1e-2
+    in float32) is seen even where the differences use up three tolerances themselves.
     """
     if epsilon < 1e-12:
         return 1e-5
@@ -292,7 +346,18 @@ def read_gradient(where: str, gradient: PyTree, leaves: list[Leaf], p: PyTree) -
     for leaf, array in zip(leaves, arrays, strict=True):
         if np.shape(array) != leaf.numbers.shape:
             shape = f"shape {leaf.numbers.shape}, that of {leaf.name}"
-            refuse(where, f"a gradient of shape {np.shape(array)}", shape, "Return df/dp entry by entry.")
+            refuse(
+                where,
+                f"a gradient of shape {np.shape(array)}",
+                shape,
+                "Return df/dp entry by entry.",
+            )
         if np.iscomplexobj(array):
-            refuse(where, f"a complex gradient for {leaf.name}", "real numbers", "Take its real part.", TypeError)
+            refuse(
+                where,
+                f"a complex gradient for {leaf.name}",
+                "real numbers",
+                "Take its real part.",
+                TypeError,
+            )
     return [np.asarray(array).astype(np.float64) for array in arrays]

@@ -1,10 +1,13 @@
-"""The two-sided Taylor remainder test: R_k(h) = f(p + h v) - sum_{j<=k} h^j / j! D^j f(p)[v, ..., v].
+"""The two-sided Taylor remainder test: R_k(h) = f(p + h v) - sum_{j<=k} h^j / j! D^j f(p)[v, ...,
+v].
 
-A remainder of order h^(k+1) is the usual proof of a derivative, and a weak one: for k = 1 the curvature term h^2 of a
-nonlinear f hides a gradient that is wrong by a part in a thousand, and an exact linear f has no remainder but noise.
-Both signs of h separate the terms: the odd part of the remainder holds the odd derivatives alone, the even part the even
-ones. So the part that has the parity of k is (error of D^k f) h^k / k! + c h^(k+2) + ..., and the first coefficient is
-fitted, with its uncertainty from the noise of f and from the misfit. The rates are reported; the coefficient decides.
+A remainder of order h^(k+1) is the usual proof of a derivative, and a weak one: for k = 1 the
+curvature term h^2 of a nonlinear f hides a gradient that is wrong by a part in a thousand, and an
+exact linear f has no remainder but noise. Both signs of h separate the terms: the odd part of the
+remainder holds the odd derivatives alone, the even part the even ones. So the part that has the
+parity of k is (error of D^k f) h^k / k! + c h^(k+2) + ..., and the first coefficient is fitted,
+with its uncertainty from the noise of f and from the misfit. The rates are reported; the
+coefficient decides.
 """
 
 import itertools
@@ -46,10 +49,11 @@ class TaylorOrder:
     uncertainty
         Bound on the error of `mismatch`, from noise and misfit.
     rate
-        Observed order of R_k(h), largest of both sides; k + 1 when all derivatives up to k are right. NaN when the
-        remainder is all noise, as it is for a polynomial of degree k.
+        Observed order of R_k(h), largest of both sides; k + 1 when all derivatives up to k are
+        right. NaN when the remainder is all noise, as it is for a polynomial of degree k.
     deciding_rate
-        Observed order of the part of R_k with the parity of k: k + 2 when right, falling to k when wrong.
+        Observed order of the part of R_k with the parity of k: k + 2 when right, falling to k when
+        wrong.
     relative_error
         |mismatch| relative to the derivative; 0 where the derivative is zero within the noise.
     verdict
@@ -80,7 +84,8 @@ class TaylorResult:
     passed
         Whether the derivatives of all orders asked for are right.
     rates
-        Observed order of R_1, ..., R_order; 2, 3, 4 when right, NaN for a remainder that is all noise.
+        Observed order of R_1, ..., R_order; 2, 3, 4 when right, NaN for a remainder that is all
+        noise.
     relative_error
         The largest relative error of a derivative.
     rtol
@@ -108,18 +113,29 @@ class TaylorResult:
     noise: float
 
     def __str__(self) -> str:
-        head = f"Taylor test {'passed' if self.passed else 'FAILED'}: relative error {self.relative_error:.1e}"
+        head = (
+            f"Taylor test {'passed' if self.passed else 'FAILED'}: relative error "
+            f"{self.relative_error:.1e}"
+        )
         lines = [
             f"{head}, tolerance {self.rtol:.0e}, along {self.direction}",
-            "order    derivative      mismatch +- uncertainty   rate (right)  deciding rate (right)  verdict",
+            "order    derivative      mismatch +- uncertainty   rate (right)  deciding rate "
+            "(right)  verdict",
         ]
         for o in self.orders:
             lines.append(
                 f"{o.order:>5} {o.derivative:>13.6e} {o.mismatch:>13.2e} +- {o.uncertainty:<10.1e} "
-                f"{_rate_text(o.rate):>6} ({o.order + 1})  {_rate_text(o.deciding_rate):>13} ({o.order + 2})       {o.verdict}"
+                f"{_rate_text(o.rate):>6} ({o.order + 1})  {_rate_text(o.deciding_rate):>13} "
+                f"({o.order + 2})       {o.verdict}"
             )
-        lines.append(f"step h      R_{len(self.orders)}(+h)      R_{len(self.orders)}(-h)    (noise {self.noise:.1e})")
-        lines += [f"{h:.2e}  {a:>12.3e}  {b:>12.3e}" for h, (a, b) in zip(self.steps, self.remainders, strict=True)]
+        lines.append(
+            f"step h      R_{len(self.orders)}(+h)      R_{len(self.orders)}(-h)    (noise "
+            f"{self.noise:.1e})"
+        )
+        lines += [
+            f"{h:.2e}  {a:>12.3e}  {b:>12.3e}"
+            for h, (a, b) in zip(self.steps, self.remainders, strict=True)
+        ]
         return "\n".join(lines)
 
 
@@ -135,7 +151,9 @@ class Fit:
     uncertainty: float
 
 
-def leading_coefficient(steps: np.ndarray, parts: np.ndarray, noises: np.ndarray, order: int) -> Fit | None:
+def leading_coefficient(
+    steps: np.ndarray, parts: np.ndarray, noises: np.ndarray, order: int
+) -> Fit | None:
     """a in part(h) = a h^order + b h^(order+2) + c h^(order+4) + noise, by weighted least squares.
 
     Parameters
@@ -152,30 +170,48 @@ def leading_coefficient(steps: np.ndarray, parts: np.ndarray, noises: np.ndarray
     Returns
     -------
     fit
-        Of all the fits that leave out some of the largest steps, the one that is surest of a; None with fewer than four
-        steps. The uncertainty is `DEVIATIONS` standard deviations, enlarged by the misfit.
+        Of all the fits that leave out some of the largest steps, the one that is surest of a; None
+        with fewer than four steps. The uncertainty is `DEVIATIONS` standard deviations, enlarged by
+        the misfit.
     """
     fits = []
     for first in range(len(steps) - 3):
         h = steps[first:] / steps[first]
-        design = np.stack([h**order, h ** (order + 2), h ** (order + 4)], axis=1)[:, : min(3, len(h) - 3)]
-        weights = np.minimum.reduce(noises[first:]) / noises[first:] if np.all(noises[first:] > 0) else np.ones_like(h)
-        solution, *_ = np.linalg.lstsq(design * weights[:, None], parts[first:] * weights, rcond=None)
+        design = np.stack([h**order, h ** (order + 2), h ** (order + 4)], axis=1)[
+            :, : min(3, len(h) - 3)
+        ]
+        weights = (
+            np.minimum.reduce(noises[first:]) / noises[first:]
+            if np.all(noises[first:] > 0)
+            else np.ones_like(h)
+        )
+        solution, *_ = np.linalg.lstsq(
+            design * weights[:, None], parts[first:] * weights, rcond=None
+        )
         residual = (design @ solution - parts[first:]) * weights
-        deviation = max(float(np.min(noises[first:])), math.sqrt(residual @ residual / (len(h) - design.shape[1])))
+        deviation = max(
+            float(np.min(noises[first:])),
+            math.sqrt(residual @ residual / (len(h) - design.shape[1])),
+        )
         spread = float(np.linalg.norm(np.linalg.pinv(design * weights[:, None])[0]))
         scale = steps[first] ** order
         fits.append(Fit(float(solution[0]) / scale, DEVIATIONS * deviation * spread / scale))
     if not fits:
         return None
-    # A fit may look good by accident; one that holds does not move when its largest step is left out.
+    # A fit may look good by accident; one that holds does not move when its largest step is left
+    # out.
     moves = [abs(fit.coefficient - finer.coefficient) for fit, finer in itertools.pairwise(fits)]
-    steady = [Fit(fit.coefficient, fit.uncertainty + move) for fit, move in zip(fits, [*moves, 0.0], strict=True)]
+    steady = [
+        Fit(fit.coefficient, fit.uncertainty + move)
+        for fit, move in zip(fits, [*moves, 0.0], strict=True)
+    ]
     return min(steady, key=lambda fit: fit.uncertainty)
 
 
 def observed_rate(steps: np.ndarray, sizes: np.ndarray, floors: np.ndarray) -> float:
-    """The order of `sizes` in `steps`, at the smallest steps where they are above the noise; NaN where they never are."""
+    """The order of `sizes` in `steps`, at the smallest steps where they are above the noise; NaN
+    where they never are.
+    """
     above = np.flatnonzero((sizes > DEVIATIONS * floors) & (sizes > 0))
     pairs = [(i, i + 1) for i in above if i + 1 in above][-3:]
     rates = [math.log(sizes[i] / sizes[j]) / math.log(steps[i] / steps[j]) for i, j in pairs]
@@ -200,7 +236,8 @@ def taylor_test(
     rtol: float | None = None,
     seed: int = 0,
 ) -> TaylorResult:
-    """R_k(h) = f(p + h v) - sum_{j<=k} h^j / j! D^j f(p)[v, ..., v] = O(h^(k+1)), tested from both sides for k = 1 to order.
+    """R_k(h) = f(p + h v) - sum_{j<=k} h^j / j! D^j f(p)[v, ..., v] = O(h^(k+1)), tested from both
+    sides for k = 1 to order.
 
     Parameters
     ----------
@@ -209,34 +246,38 @@ def taylor_test(
     p
         Point: a pytree of real floating-point arrays.
     direction
-        v, like p. By default random, in units of p's own magnitudes. Steps h are relative: the direction is scaled to
-        the magnitude of p first.
+        v, like p. By default random, in units of p's own magnitudes. Steps h are relative: the
+        direction is scaled to the magnitude of p first.
     gradient
-        The gradient to test, p -> pytree like p. By default `jax.grad` of f. For orders 2 and 3 its derivatives are
-        taken in reverse mode, so it must then be traceable by JAX.
+        The gradient to test, p -> pytree like p. By default `jax.grad` of f. For orders 2 and 3 its
+        derivatives are taken in reverse mode, so it must then be traceable by JAX.
     order
         1, 2 or 3: the highest derivative to test. Lower ones are tested as well.
     rtol
-        Relative error of a derivative that is let pass. By default 1e-5 in float64 and 1e-3 in float32.
+        Relative error of a derivative that is let pass. By default 1e-5 in float64 and 1e-3 in
+        float32.
     seed
         Of the random direction.
 
     Returns
     -------
     result
-        A `TaylorResult`: ``.passed``, ``.rates``, ``.relative_error``, and a table as ``str(result)``.
+        A `TaylorResult`: ``.passed``, ``.rates``, ``.relative_error``, and a table as
+        ``str(result)``.
 
     Raises
     ------
     ValueError, TypeError
-        When p holds no real floating-point numbers, f(p) is no real scalar, or v or the gradient does not look like p.
+        When p holds no real floating-point numbers, f(p) is no real scalar, or v or the gradient
+        does not look like p.
 
     Notes
     -----
-    An order fails when its derivative is wrong, and also when the noise of f leaves it undecided ('not resolvable').
+    An order fails when its derivative is wrong, and also when the noise of f leaves it undecided
+    ('not resolvable').
 
-    **Cost**: about 50 evaluations of f and one derivative of each order. Source of the one-sided test: Farrell, Ham,
-    Funke, Rognes, SIAM J. Sci. Comput. 35, 2013, sec. 4.1.
+    **Cost**: about 50 evaluations of f and one derivative of each order. Source of the one-sided
+    test: Farrell, Ham, Funke, Rognes, SIAM J. Sci. Comput. 35, 2013, sec. 4.1.
 
     Examples
     --------
@@ -244,29 +285,41 @@ def taylor_test(
     >>> adjoint.taylor_test(lambda p: jnp.sum(jnp.exp(p)), jnp.array([0.3, 1.2])).passed
     True
     >>> wrong = lambda p: 1.01 * jnp.exp(p)
-    >>> adjoint.taylor_test(lambda p: jnp.sum(jnp.exp(p)), jnp.array([0.3, 1.2]), gradient=wrong).passed
+    >>> adjoint.taylor_test(
+    ...     lambda p: jnp.sum(jnp.exp(p)), jnp.array([0.3, 1.2]), gradient=wrong
+    ... ).passed
     False
     """
     where = "adjoint.taylor_test"
     if order not in (1, 2, 3):
-        refuse(where, f"order={order!r}", "1, 2 or 3", "Higher derivatives drown in the rounding of f.")
+        refuse(
+            where, f"order={order!r}", "1, 2 or 3", "Higher derivatives drown in the rounding of f."
+        )
     objective = Objective(where, f, p, compile_it=gradient is None or _holds_jax_arrays(p))
     line = Line(objective, _direction(where, objective.leaves, direction, p, seed))
     claimed_gradient = jax.grad(f) if gradient is None else gradient
     first = read_gradient(where, claimed_gradient(p), objective.leaves, p)
     spread = line.direction.spread(first)
-    derivatives = [line.direction.pair(first), *_higher_derivatives(where, claimed_gradient, p, line, order)]
+    derivatives = [
+        line.direction.pair(first),
+        *_higher_derivatives(where, claimed_gradient, p, line, order),
+    ]
     rtol = default_tolerance(line.epsilon) if rtol is None else rtol
     noise = noise_level(line)
     steps = _halved_steps(line, central_differences(line, noise, rtol).largest_step)
-    orders = tuple(_test_order(line, steps, noise, derivatives[:k], spread, rtol) for k in range(1, order + 1))
+    orders = tuple(
+        _test_order(line, steps, noise, derivatives[:k], spread, rtol) for k in range(1, order + 1)
+    )
     remainders = tuple(
-        (line(h) - _series(line, derivatives, h), line(-h) - _series(line, derivatives, -h)) for h in steps
+        (line(h) - _series(line, derivatives, h), line(-h) - _series(line, derivatives, -h))
+        for h in steps
     )
     return TaylorResult(
         passed=math.isfinite(line.value) and all(o.passed for o in orders),
         rates=tuple(o.rate for o in orders),
-        relative_error=max((o.relative_error for o in orders), key=lambda e: math.inf if math.isnan(e) else e),
+        relative_error=max(
+            (o.relative_error for o in orders), key=lambda e: math.inf if math.isnan(e) else e
+        ),
         rtol=rtol,
         direction=line.direction.name,
         orders=orders,
@@ -280,10 +333,16 @@ def _holds_jax_arrays(p: PyTree) -> bool:
     return any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(p))
 
 
-def _direction(where: str, leaves: list[Any], direction: PyTree | None, p: PyTree, seed: int) -> Direction:
+def _direction(
+    where: str, leaves: list[Any], direction: PyTree | None, p: PyTree, seed: int
+) -> Direction:
     if direction is None:
-        return random_directions(leaves, [i for i, leaf in enumerate(leaves) if leaf.numbers.size], 1, seed)[0]
-    vectors = read_gradient(where.replace("taylor_test", "taylor_test, direction"), direction, leaves, p)
+        return random_directions(
+            leaves, [i for i, leaf in enumerate(leaves) if leaf.numbers.size], 1, seed
+        )[0]
+    vectors = read_gradient(
+        where.replace("taylor_test", "taylor_test, direction"), direction, leaves, p
+    )
     ratios = [
         np.max(np.abs(leaf.numbers), initial=0.0) / np.max(np.abs(v))
         for leaf, v in zip(leaves, vectors, strict=True)
@@ -291,22 +350,36 @@ def _direction(where: str, leaves: list[Any], direction: PyTree | None, p: PyTre
     ]
     if not all(np.all(np.isfinite(v)) for v in vectors) or not any(np.any(v) for v in vectors):
         refuse(
-            where, "a direction that is zero or not finite", "a finite vector other than zero", "Leave direction out."
+            where,
+            "a direction that is zero or not finite",
+            "a finite vector other than zero",
+            "Leave direction out.",
         )
-    scale = min(ratios) if ratios else 1.0 / max(float(np.max(np.abs(v))) for v in vectors if v.size)
-    return Direction("the given direction", None, False, {i: scale * v for i, v in enumerate(vectors) if np.any(v)})
+    scale = (
+        min(ratios) if ratios else 1.0 / max(float(np.max(np.abs(v))) for v in vectors if v.size)
+    )
+    return Direction(
+        "the given direction",
+        None,
+        False,
+        {i: scale * v for i, v in enumerate(vectors) if np.any(v)},
+    )
 
 
 def _higher_derivatives(
     where: str, gradient: Callable[[PyTree], PyTree], p: PyTree, line: Line, order: int
 ) -> list[float]:
-    """D^2 f[v, v] and D^3 f[v, v, v], reverse over reverse, which every differentiable rule supports."""
+    """D^2 f[v, v] and D^3 f[v, v, v], reverse over reverse, which every differentiable rule
+    supports.
+    """
     structure = jax.tree.structure(p)
     tangent = jax.tree.unflatten(structure, line.direction.tangent(line.objective.leaves))
 
     def along(function: Callable[[PyTree], PyTree]) -> Callable[[PyTree], Any]:
         def product(q: PyTree) -> Any:
-            return sum(jax.tree.leaves(jax.tree.map(lambda a, b: (a * b).sum(), function(q), tangent)))
+            return sum(
+                jax.tree.leaves(jax.tree.map(lambda a, b: (a * b).sum(), function(q), tangent))
+            )
 
         return product
 
@@ -315,7 +388,9 @@ def _higher_derivatives(
     for _ in range(2, order + 1):
         try:
             higher = jax.grad(slope)
-            found.append(line.direction.pair(read_gradient(where, higher(p), line.objective.leaves, p)))
+            found.append(
+                line.direction.pair(read_gradient(where, higher(p), line.objective.leaves, p))
+            )
         except jax.errors.JAXTypeError as error:
             refuse(
                 where,
@@ -328,17 +403,25 @@ def _higher_derivatives(
 
 
 def _halved_steps(line: Line, largest: float) -> np.ndarray:
-    # The best steps of the differences lie in the middle of the curve: some above for the rate, more below for the noise.
+    # The best steps of the differences lie in the middle of the curve: some above for the rate,
+    # more below for the noise.
     steps = 4 * (largest if math.isfinite(largest) else 0.125) * 2.0 ** -np.arange(HALVINGS)
     return np.array([h for h in steps if math.isfinite(line(h)) and math.isfinite(line(-h))])
 
 
 def _series(line: Line, derivatives: list[float], h: float) -> float:
-    return line.value + sum(d * h**j / math.factorial(j) for j, d in enumerate(derivatives, start=1))
+    return line.value + sum(
+        d * h**j / math.factorial(j) for j, d in enumerate(derivatives, start=1)
+    )
 
 
 def _test_order(
-    line: Line, steps: np.ndarray, noise: float, derivatives: list[float], spread: float, rtol: float
+    line: Line,
+    steps: np.ndarray,
+    noise: float,
+    derivatives: list[float],
+    spread: float,
+    rtol: float,
 ) -> TaylorOrder:
     order, derivative = len(derivatives), derivatives[-1]
     noises = np.array([noise_at(line, h, noise) for h in steps])
@@ -352,12 +435,16 @@ def _test_order(
     rate = observed_rate(steps, np.abs(parts).sum(axis=0), 2 * noises)
     deciding_rate = observed_rate(steps, np.abs(own), part_noises)
     if fit is None or not math.isfinite(derivative):
-        return TaylorOrder(order, derivative, math.nan, math.inf, rate, deciding_rate, math.nan, "not resolvable")
+        return TaylorOrder(
+            order, derivative, math.nan, math.inf, rate, deciding_rate, math.nan, "not resolvable"
+        )
     factorial = math.factorial(order)
     mismatch, uncertainty = factorial * fit.coefficient, factorial * fit.uncertainty
     scale = max(abs(derivative), abs(derivative + mismatch), spread if order == 1 else 0.0)
     relative = abs(mismatch) / scale if scale > 0 else 0.0
-    unseen = np.all(np.abs(own) + abs(derivative) * steps**order / factorial <= DEVIATIONS * part_noises)
+    unseen = np.all(
+        np.abs(own) + abs(derivative) * steps**order / factorial <= DEVIATIONS * part_noises
+    )
     if abs(mismatch) > rtol * scale + uncertainty:
         verdict = "wrong"
     elif uncertainty <= 3 * rtol * scale:
@@ -366,4 +453,6 @@ def _test_order(
         verdict, relative = "zero within the noise", 0.0
     else:
         verdict = "not resolvable"
-    return TaylorOrder(order, derivative, mismatch, uncertainty, rate, deciding_rate, relative, verdict)
+    return TaylorOrder(
+        order, derivative, mismatch, uncertainty, rate, deciding_rate, relative, verdict
+    )

@@ -1,8 +1,10 @@
-"""<J v, w> = <v, J' w>: is a reverse rule the transpose of its forward rule; and are claims about a matrix true?
+"""<J v, w> = <v, J' w>: is a reverse rule the transpose of its forward rule; and are claims about a
+matrix true?
 
-The pairing is the plain sum of products, without conjugation, since that is what JAX transposes with. For complex
-arrays its real part is compared: a map that is linear over the reals only (a conjugation) has a transpose in that sense,
-and for a map that is linear over the complex numbers random complex w make it the full identity.
+The pairing is the plain sum of products, without conjugation, since that is what JAX transposes
+with. For complex arrays its real part is compared: a map that is linear over the reals only (a
+conjugation) has a transpose in that sense, and for a map that is linear over the complex numbers
+random complex w make it the full identity.
 """
 
 import math
@@ -52,11 +54,14 @@ class DotProductResult:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.claim}: {'passed' if self.passed else 'FAILED'}, relative error {self.relative_error:.1e}, "
+            f"{self.claim}: {'passed' if self.passed else 'FAILED'}, relative error "
+            f"{self.relative_error:.1e}, "
             f"tolerance {self.rtol:.1e}",
             "sample        <J v, w>       <v, J' w>   relative mismatch",
         ]
-        for i, ((left, right), mismatch) in enumerate(zip(self.pairs, self.mismatches, strict=True), start=1):
+        for i, ((left, right), mismatch) in enumerate(
+            zip(self.pairs, self.mismatches, strict=True), start=1
+        ):
             lines.append(f"{i:>6} {left:>15.8e} {right:>15.8e}   {mismatch:.1e}")
         lines.append(f"linearity                                  {self.nonlinearity:.1e}")
         return "\n".join(lines)
@@ -87,7 +92,8 @@ class DefinitenessResult:
     def __str__(self) -> str:
         verdict = "passed" if self.passed else "FAILED"
         return (
-            f"<v, A v> > 0: {verdict}, quotients <v, A v> / <v, v> from {self.smallest_quotient:.3e} "
+            f"<v, A v> > 0: {verdict}, quotients <v, A v> / <v, v> from "
+            f"{self.smallest_quotient:.3e} "
             f"to {self.largest_quotient:.3e} over {self.vectors} vectors"
         )
 
@@ -110,11 +116,11 @@ def dot_product_test(
     vjp
         w -> J' w, for example ``lambda w: jax.vjp(f, p)[1](w)[0]``.
     v, w
-        An example tangent and cotangent: pytrees of real or complex arrays. Only their structure, shapes and dtypes are
-        used; the vectors are random.
+        An example tangent and cotangent: pytrees of real or complex arrays. Only their structure,
+        shapes and dtypes are used; the vectors are random.
     rtol
-        Relative mismatch that is let pass. By default 4 eps^(2/3), 1.5e-10 in float64 and 1e-4 in float32, and more
-        beyond 1e4 entries, with the square root of their number.
+        Relative mismatch that is let pass. By default 4 eps^(2/3), 1.5e-10 in float64 and 1e-4 in
+        float32, and more beyond 1e4 entries, with the square root of their number.
     seed
         Of the random vectors.
 
@@ -130,7 +136,8 @@ def dot_product_test(
 
     Notes
     -----
-    The test says that J' is the transpose of J. Whether J is the derivative of anything, `verify_gradient` says.
+    The test says that J' is the transpose of J. Whether J is the derivative of anything,
+    `verify_gradient` says.
 
     Source: Claerbout, Earth Soundings Analysis, 1992, sec. 5.1.1 ("dot-product test").
 
@@ -138,16 +145,26 @@ def dot_product_test(
     --------
     >>> import jax.numpy as jnp, adjoint
     >>> A = jnp.array([[1.0, 2.0], [0.0, 3.0]])
-    >>> adjoint.dot_product_test(lambda v: A @ v, lambda w: A.T @ w, jnp.zeros(2), jnp.zeros(2)).passed
+    >>> adjoint.dot_product_test(
+    ...     lambda v: A @ v, lambda w: A.T @ w, jnp.zeros(2), jnp.zeros(2)
+    ... ).passed
     True
-    >>> adjoint.dot_product_test(lambda v: A @ v, lambda w: A @ w, jnp.zeros(2), jnp.zeros(2)).passed
+    >>> adjoint.dot_product_test(
+    ...     lambda v: A @ v, lambda w: A @ w, jnp.zeros(2), jnp.zeros(2)
+    ... ).passed
     False
     """
-    return _test_pairs("adjoint.dot_product_test", "<J v, w> = <v, J' w>", jvp, vjp, v, w, rtol, seed)
+    return _test_pairs(
+        "adjoint.dot_product_test", "<J v, w> = <v, J' w>", jvp, vjp, v, w, rtol, seed
+    )
 
 
 def symmetry_test(
-    matvec: Callable[[PyTree], PyTree], example: int | PyTree, *, rtol: float | None = None, seed: int = 0
+    matvec: Callable[[PyTree], PyTree],
+    example: int | PyTree,
+    *,
+    rtol: float | None = None,
+    seed: int = 0,
 ) -> DotProductResult:
     """<A v, w> = <v, A w> for random v and w: is the claim symmetric=True true?
 
@@ -156,8 +173,8 @@ def symmetry_test(
     matvec
         v -> A v.
     example
-        The size n, or an array or pytree that looks like v. A complex A is symmetric when A equals its plain transpose;
-        a Hermitian one is not.
+        The size n, or an array or pytree that looks like v. A complex A is symmetric when A equals
+        its plain transpose; a Hermitian one is not.
     rtol, seed
         As in `dot_product_test`.
 
@@ -175,13 +192,16 @@ def symmetry_test(
     False
     """
     v = _example("adjoint.symmetry_test", example)
-    return _test_pairs("adjoint.symmetry_test", "<A v, w> = <v, A w>", matvec, matvec, v, v, rtol, seed)
+    return _test_pairs(
+        "adjoint.symmetry_test", "<A v, w> = <v, A w>", matvec, matvec, v, v, rtol, seed
+    )
 
 
 def definiteness_test(
     matvec: Callable[[PyTree], PyTree], example: int | PyTree, *, seed: int = 0
 ) -> DefinitenessResult:
-    """<v, A v> > 0 for random v and for v driven towards the smallest eigenvalue: is positive_definite=True plausible?
+    """<v, A v> > 0 for random v and for v driven towards the smallest eigenvalue: is
+    positive_definite=True plausible?
 
     Parameters
     ----------
@@ -199,9 +219,10 @@ def definiteness_test(
 
     Notes
     -----
-    A vector with <v, A v> < 0 disproves the claim; finding none does not prove it. Each random vector is followed by
-    power steps with (largest quotient) I - A, which find a negative eigenvalue that is not tiny against the largest.
-    A singular semidefinite matrix passes, since rounding cannot tell it from a definite one.
+    A vector with <v, A v> < 0 disproves the claim; finding none does not prove it. Each random
+    vector is followed by power steps with (largest quotient) I - A, which find a negative
+    eigenvalue that is not tiny against the largest. A singular semidefinite matrix passes, since
+    rounding cannot tell it from a definite one.
 
     **Cost**: 3 x 24 products.
 
@@ -226,7 +247,8 @@ def definiteness_test(
             product = _product(where, "A v", matvec, v, template)
             size = math.sqrt(_pair(_conjugate(v), v))
             quotients.append(_pair(_conjugate(v), product) / size**2)
-            # |A v| / |v| reaches the largest |eigenvalue| from below; doubled, it keeps (bound I - A) positive.
+            # |A v| / |v| reaches the largest |eigenvalue| from below; doubled, it keeps (bound I -
+            # A) positive.
             bound = max(bound, 2 * math.sqrt(_pair(_conjugate(product), product)) / size)
             v = _combine(bound / size, v, -1 / size, product)
             if not math.isfinite(quotients[-1]) or _pair(_conjugate(v), v) == 0:
@@ -255,8 +277,8 @@ def _test_pairs(
         pushed = _product(where, "J v", forward, v_random, w)
         pulled = _product(where, "J' w", reverse, w_random, v)
         left, right = _pair(pushed, w_random), _pair(v_random, pulled)
-        # A sum of products of random signs has this root mean square: the size of the pairing that does not depend on
-        # an accidental cancellation.
+        # A sum of products of random signs has this root mean square: the size of the pairing that
+        # does not depend on an accidental cancellation.
         scale = max(abs(left), abs(right), _spread(pushed, w_random), _spread(v_random, pulled))
         pairs.append((left, right))
         mismatches.append(_ratio(abs(left - right), scale))
@@ -266,7 +288,9 @@ def _test_pairs(
     nonlinearity = float(np.max(nonlinearities))
     relative_error = float(np.max([*mismatches, nonlinearity]))
     passed = relative_error <= allowed
-    return DotProductResult(passed, relative_error, allowed, claim, tuple(pairs), tuple(mismatches), nonlinearity)
+    return DotProductResult(
+        passed, relative_error, allowed, claim, tuple(pairs), tuple(mismatches), nonlinearity
+    )
 
 
 def _default_tolerance(v: PyTree, w: PyTree) -> float:
@@ -281,7 +305,9 @@ def _nonlinearity(
     first: PyTree,
     image: PyTree,
 ) -> float:
-    """|F(a x + b y) - a F(x) - b F(y)| relative to its terms; a and b far from 1, so that |x| or x + c is caught."""
+    """|F(a x + b y) - a F(x) - b F(y)| relative to its terms; a and b far from 1, so that |x| or x
+    + c is caught.
+    """
     second = draw(generator)
     a, b = 0.7, -1.9
     expected = _combine(a, image, b, function(second))
@@ -310,9 +336,17 @@ def _drawer(where: str, name: str, template: PyTree) -> Callable[[np.random.Gene
     for leaf in leaves:
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             remedy = "Pass an example of the tangents, which are floating-point or complex."
-            refuse(where, f"{name} with {describe(leaf)}", "floating-point or complex arrays", remedy, TypeError)
+            refuse(
+                where,
+                f"{name} with {describe(leaf)}",
+                "floating-point or complex arrays",
+                remedy,
+                TypeError,
+            )
     if sum(int(np.size(leaf)) for leaf in leaves) == 0:
-        refuse(where, f"{name} without numbers", "at least one array", f"Pass an example of {name}.")
+        refuse(
+            where, f"{name} without numbers", "at least one array", f"Pass an example of {name}."
+        )
 
     def draw(generator: np.random.Generator) -> PyTree:
         drawn = []
@@ -327,19 +361,28 @@ def _drawer(where: str, name: str, template: PyTree) -> Callable[[np.random.Gene
     return draw
 
 
-def _product(where: str, name: str, function: Callable[[PyTree], PyTree], x: PyTree, like: PyTree) -> PyTree:
+def _product(
+    where: str, name: str, function: Callable[[PyTree], PyTree], x: PyTree, like: PyTree
+) -> PyTree:
     """function(x), after checking that it looks like `like`."""
     product = function(x)
     given, expected = jax.tree.structure(product), jax.tree.structure(like)
     if given != expected:
-        refuse(where, f"{name} of structure {given}", f"structure {expected}", "Pass examples that match the maps.")
+        refuse(
+            where,
+            f"{name} of structure {given}",
+            f"structure {expected}",
+            "Pass examples that match the maps.",
+        )
     for a, b in zip(jax.tree.leaves(product), jax.tree.leaves(like), strict=True):
         if np.shape(a) != np.shape(b):
             remedy = "Pass examples v and w that match the maps."
             refuse(where, f"{name} of shape {np.shape(a)}", f"shape {np.shape(b)}", remedy)
         if np.iscomplexobj(a) != np.iscomplexobj(b):
             remedy = "A real input has a real cotangent."
-            refuse(where, f"{name} as {describe(a)}", f"numbers like {describe(b)}", remedy, TypeError)
+            refuse(
+                where, f"{name} as {describe(a)}", f"numbers like {describe(b)}", remedy, TypeError
+            )
     return product
 
 
@@ -365,7 +408,9 @@ def _conjugate(x: PyTree) -> PyTree:
 
 def _combine(a: float, x: PyTree, b: float, y: PyTree) -> PyTree:
     """a x + b y in the dtypes of x."""
-    return jax.tree.map(lambda s, t: jnp.asarray(a * _wide(s) + b * _wide(t), jnp.result_type(s)), x, y)
+    return jax.tree.map(
+        lambda s, t: jnp.asarray(a * _wide(s) + b * _wide(t), jnp.result_type(s)), x, y
+    )
 
 
 def _epsilon(tree: PyTree) -> float:

@@ -1,4 +1,6 @@
-"""What the judge found: one `Check` per direction, one `Verdict`, and the table that a person reads."""
+"""What the judge found: one `Check` per direction, one `Verdict`, and the table that a person
+reads.
+"""
 
 import math
 from dataclasses import dataclass
@@ -10,8 +12,9 @@ UNRESOLVED = "not resolvable"
 WRONG = "WRONG"
 # Worst first, for the table.
 RANKS = {WRONG: 0, UNRESOLVED: 1, AGREES: 2, BELOW_NOISE: 3, ZERO: 4}
-# A direction is resolved when the differences are this many tolerances exact. Together with the tolerance itself and the
-# error of the differences, an error of 1 + 2 * 3 = 7 tolerances (7e-5 in float64, 7e-3 in float32) cannot be missed.
+# A direction is resolved when the differences are this many tolerances exact. Together with the
+# tolerance itself and the error of the differences, an error of 1 + 2 * 3 = 7 tolerances (7e-5 in
+# float64, 7e-3 in float32) cannot be missed.
 RESOLVED = 3.0
 ROWS = 12
 NAME_WIDTH = 30
@@ -19,7 +22,8 @@ NAME_WIDTH = 30
 
 @dataclass(frozen=True)
 class Check:
-    """One direction, and what each oracle says of the derivative along it. All derivatives are in units of f.
+    """One direction, and what each oracle says of the derivative along it. All derivatives are in
+    units of f.
 
     Attributes
     ----------
@@ -34,10 +38,11 @@ class Check:
     difference, error
         The derivative by extrapolated central differences, and the bound on its error.
     remainder, remainder_error
-        The linear coefficient of the two-sided Taylor remainder, zero for a right gradient, and its bound; NaN when too
-        few steps are finite.
+        The linear coefficient of the two-sided Taylor remainder, zero for a right gradient, and its
+        bound; NaN when too few steps are finite.
     rate
-        Observed order of the odd part of the Taylor remainder: 3 when right, 1 when wrong, NaN when it is all noise.
+        Observed order of the odd part of the Taylor remainder: 3 when right, 1 when wrong, NaN when
+        it is all noise.
     complex_step
         The derivative by the complex step, None where that is not available.
     forward
@@ -47,7 +52,8 @@ class Check:
     verdict
         'agrees', 'zero', 'below noise', 'not resolvable' or 'WRONG'.
     relative_error
-        |gradient - reference| / scale, with the differences or, where only it can tell, the complex step as reference.
+        |gradient - reference| / scale, with the differences or, where only it can tell, the complex
+        step as reference.
     reason
         Which oracle disagrees, in words; empty otherwise.
     """
@@ -78,14 +84,16 @@ class Verdict:
     trusted
         True when every oracle that applies agrees and the gradient of every leaf was resolved.
     relative_error
-        The largest relative error seen along any direction; NaN when a value or a gradient is not finite.
+        The largest relative error seen along any direction; NaN when a value or a gradient is not
+        finite.
     reason
-        The verdict in one sentence; it names the worst leaf and direction when the gradient is not trusted.
+        The verdict in one sentence; it names the worst leaf and direction when the gradient is not
+        trusted.
     rtol
         The relative error that was let pass.
     resolution
-        The relative error that would have been seen along every direction that agrees: tolerance plus noise. Infinite
-        where none does, also for a gradient that is zero throughout.
+        The relative error that would have been seen along every direction that agrees: tolerance
+        plus noise. Infinite where none does, also for a gradient that is zero throughout.
     value
         f(p).
     checks
@@ -98,7 +106,9 @@ class Verdict:
     Examples
     --------
     >>> import jax.numpy as jnp, adjoint
-    >>> verdict = adjoint.verify_gradient(lambda p: jnp.sum(p**3), jnp.array([1.0, 2.0]), gradient=lambda p: 3 * p)
+    >>> verdict = adjoint.verify_gradient(
+    ...     lambda p: jnp.sum(p**3), jnp.array([1.0, 2.0]), gradient=lambda p: 3 * p
+    ... )
     >>> verdict.trusted
     False
     >>> verdict.worst.name, round(verdict.worst.relative_error, 2)
@@ -117,7 +127,9 @@ class Verdict:
 
     @property
     def worst(self) -> Check | None:
-        """The direction that speaks most against the gradient; None when nothing could be compared."""
+        """The direction that speaks most against the gradient; None when nothing could be
+        compared.
+        """
         return min(self.checks, key=_rank, default=None)
 
     @property
@@ -126,7 +138,8 @@ class Verdict:
         head = "gradient trusted" if self.trusted else "gradient NOT trusted"
         lines = _wrap(f"{head}: {self.reason}")
         lines.append(
-            f"f(p) = {self.value:.9g}, relative error {self.relative_error:.1e}, tolerance {self.rtol:.0e}, "
+            f"f(p) = {self.value:.9g}, relative error {self.relative_error:.1e}, tolerance "
+            f"{self.rtol:.0e}, "
             f"resolution {self.resolution:.1e}"
         )
         for name, text in self.oracles:
@@ -147,7 +160,9 @@ def ratio(error: float, scale: float) -> float:
 
 
 def seen_error(check: Check, rtol: float) -> float:
-    """The relative error that would have been seen; where the differences were too noisy the complex step decided."""
+    """The relative error that would have been seen; where the differences were too noisy the
+    complex step decided.
+    """
     noise = ratio(check.error, check.scale)
     return rtol + (noise if noise <= RESOLVED * rtol else 0.0)
 
@@ -158,16 +173,35 @@ def describe_oracles(
     """One sentence per oracle; the notes say why one was not available."""
     # Relative to a derivative that is zero there is nothing to tell.
     nonzero = [c for c in checks if c.verdict != ZERO]
-    forward = [ratio(abs(c.forward - c.gradient), c.scale) for c in nonzero if c.forward is not None]
-    complex_ = [ratio(abs(c.complex_step - c.gradient), c.scale) for c in nonzero if c.complex_step is not None]
-    counts = {v: sum(c.verdict == v for c in checks) for v in (AGREES, WRONG, ZERO, BELOW_NOISE, UNRESOLVED)}
+    forward = [
+        ratio(abs(c.forward - c.gradient), c.scale) for c in nonzero if c.forward is not None
+    ]
+    complex_ = [
+        ratio(abs(c.complex_step - c.gradient), c.scale)
+        for c in nonzero
+        if c.complex_step is not None
+    ]
+    counts = {
+        v: sum(c.verdict == v for c in checks)
+        for v in (AGREES, WRONG, ZERO, BELOW_NOISE, UNRESOLVED)
+    }
     tallies = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
-    fitted = [c for c in checks if c.verdict in (AGREES, WRONG) and c.remainder_error <= RESOLVED * rtol * c.scale]
+    fitted = [
+        c
+        for c in checks
+        if c.verdict in (AGREES, WRONG) and c.remainder_error <= RESOLVED * rtol * c.scale
+    ]
     rates = [c.rate for c in fitted if math.isfinite(c.rate)]
-    slowest = f"slowest rate {min(rates):.1f} (3 when right, 1 when wrong)" if rates else "otherwise noise"
+    slowest = (
+        f"slowest rate {min(rates):.1f} (3 when right, 1 when wrong)"
+        if rates
+        else "otherwise noise"
+    )
     largest = max((ratio(abs(c.remainder), c.scale) for c in fitted), default=math.nan)
     taylor = (
-        f"{len(fitted)} directions: largest linear term {largest:.1e}; {slowest}" if fitted else "no direction resolved"
+        f"{len(fitted)} directions: largest linear term {largest:.1e}; {slowest}"
+        if fitted
+        else "no direction resolved"
     )
     return (
         ("forward = reverse", forward_note or f"largest mismatch {max(forward, default=0.0):.1e}"),
@@ -184,7 +218,8 @@ def _rank(check: Check) -> tuple[int, float]:
 
 def _table(checks: list[Check]) -> list[str]:
     lines = [
-        f"{'direction':<{NAME_WIDTH}} {'gradient':>11} {'differences':>11} {'+- error':>8} {'complex':>11} "
+        f"{'direction':<{NAME_WIDTH}} {'gradient':>11} {'differences':>11} {'+- error':>8} "
+        f"{'complex':>11} "
         f"{'rate':>5} {'rel.err':>7} verdict"
     ]
     for c in checks[:ROWS]:
@@ -192,7 +227,8 @@ def _table(checks: list[Check]) -> list[str]:
         complex_step = "-" if c.complex_step is None else f"{c.complex_step:.4e}"
         rate = "noise" if math.isnan(c.rate) else f"{c.rate:.1f}"
         lines.append(
-            f"{name:<{NAME_WIDTH}} {c.gradient:>11.4e} {c.difference:>11.4e} {c.error:>8.1e} {complex_step:>11} "
+            f"{name:<{NAME_WIDTH}} {c.gradient:>11.4e} {c.difference:>11.4e} {c.error:>8.1e} "
+            f"{complex_step:>11} "
             f"{rate:>5} {c.relative_error:>7.0e} {c.verdict}"
         )
     if len(checks) > ROWS:

@@ -1,7 +1,7 @@
 """The systems F(x, p) = 0 of the comparison: dense, many small ones at once, and sparse.
 
-What a residual needs besides x and p, such as a matrix, are `constants`: arguments of the compiled function, since XLA
-would fold what is closed over.
+What a residual needs besides x and p, such as a matrix, are `constants`: arguments of the compiled
+function, since XLA would fold what is closed over.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,12 @@ from jaxtyping import Array, Float
 
 import adjoint
 
-# The sparse system's lambda, and by how much its coefficients c differ from 1. The turning point for c = 1 is at
-# lambda = 6.808124423 (Mohsen, Computers & Mathematics with Applications 67, 2014), so the lower branch is regular.
+# The sparse system's lambda, and by how much its coefficients c differ from 1. The turning point
+# for c = 1 is at lambda = 6.808124423 (Mohsen, Computers & Mathematics with Applications 67, 2014),
+# so the lower branch is regular.
 LAMBDA, SPREAD = 5.0, 0.2
-# Of the cubic term of the dense system, and the largest load: at the root, x is about 0.5 and up to 1.
+# Of the cubic term of the dense system, and the largest load: at the root, x is about 0.5 and up to
+# 1.
 CUBIC, LOAD = 1.0, 3.0
 BATCH = 256
 
@@ -79,29 +81,38 @@ def batch(n: int) -> Case:
 
 
 def non_normal_matrix(n: int) -> Float[np.ndarray, "n n"]:
-    """3 I + U + 0.3 R, with U strictly upper triangular and R full, both of normal entries of variance 1 / n.
+    """3 I + U + 0.3 R, with U strictly upper triangular and R full, both of normal entries of
+    variance 1 / n.
 
-    The symmetric part has eigenvalues of about 1.6 or more for large n (3 less 1 for U and 0.42 for R, by the semicircle
-    law), so F is monotone and its root unique.
+    The symmetric part has eigenvalues of about 1.6 or more for large n (3 less 1 for U and 0.42 for
+    R, by the semicircle law), so F is monotone and its root unique.
     """
     generator = np.random.default_rng(n)
     U, R = (generator.standard_normal((n, n)) / n**0.5 for _ in range(2))
     return 3 * np.eye(n) + np.triu(U, 1) + 0.3 * R
 
 
-def _cubic(x: Float[Array, " n"], p: Float[Array, " n"], A: Float[Array, "n n"]) -> Float[Array, " n"]:
+def _cubic(
+    x: Float[Array, " n"], p: Float[Array, " n"], A: Float[Array, "n n"]
+) -> Float[Array, " n"]:
     return A @ x + CUBIC * x**3 - p
 
 
 def bratu(n: int) -> Case:
-    """-lap(u) = lambda c exp(u) on the unit square, u = 0 around it: m x m inner nodes, m = round(sqrt(n)), p = c.
+    """-lap(u) = lambda c exp(u) on the unit square, u = 0 around it: m x m inner nodes, m =
+    round(sqrt(n)), p = c.
 
-    Five-point differences with h = 1 / (m + 1); starting at u = 0 leads to the lower branch, where F_x is symmetric
-    positive definite.
+    Five-point differences with h = 1 / (m + 1); starting at u = 0 leads to the lower branch, where
+    F_x is symmetric positive definite.
     """
     m = max(2, round(n**0.5))
     node = np.arange(m * m).reshape(m, m)
-    pairs = [(node[:-1], node[1:]), (node[1:], node[:-1]), (node[:, :-1], node[:, 1:]), (node[:, 1:], node[:, :-1])]
+    pairs = [
+        (node[:-1], node[1:]),
+        (node[1:], node[:-1]),
+        (node[:, :-1], node[:, 1:]),
+        (node[:, 1:], node[:, :-1]),
+    ]
     rows = np.concatenate([node.ravel(), *(row.ravel() for row, _ in pairs)])
     cols = np.concatenate([node.ravel(), *(col.ravel() for _, col in pairs)])
     pattern = adjoint.SparsePattern(rows, cols, (m * m, m * m))

@@ -1,7 +1,8 @@
-"""The right answers, from SciPy's factorizations and the adjoint equations written out: what every competitor must match.
+"""The right answers, from SciPy's factorizations and the adjoint equations written out: what every
+competitor must match.
 
-It shares the constants of the systems with the competitors, and nothing else with any of them: F and its derivatives are written
-by hand, in NumPy.
+It shares the constants of the systems with the competitors, and nothing else with any of them: F
+and its derivatives are written by hand, in NumPy.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,10 @@ LAST_STEP, MOST_STEPS = 1e-12, 50
 
 
 class System(Protocol):
-    """F and its derivatives. Here F_p is diagonal, and F_x changes with x and p on its diagonal alone."""
+    """F and its derivatives.
+
+    Here F_p is diagonal, and F_x changes with x and p on its diagonal alone.
+    """
 
     def residual(self, x: Vector, p: Vector) -> Vector:
         """F."""
@@ -72,7 +76,11 @@ class ReactionDiffusion:
 
     @property
     def laplacian(self) -> Any:
-        line = 2 * sparse.eye_array(self.m) - sparse.eye_array(self.m, k=1) - sparse.eye_array(self.m, k=-1)
+        line = (
+            2 * sparse.eye_array(self.m)
+            - sparse.eye_array(self.m, k=1)
+            - sparse.eye_array(self.m, k=-1)
+        )
         one = sparse.eye_array(self.m)
         return (self.m + 1) ** 2 * (sparse.kron(line, one) + sparse.kron(one, line))
 
@@ -82,7 +90,9 @@ class ReactionDiffusion:
     def factorized(self, x: Vector, p: Vector) -> Solve:
         F_x = sparse.csc_array(self.laplacian - sparse.diags_array(LAMBDA * p * np.exp(x)))
         # The order for symmetric patterns is five times faster here than the default.
-        factors = splu(F_x, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+        factors = splu(
+            F_x, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+        )
         return lambda b, transposed=False: factors.solve(b, trans="T" if transposed else "N")
 
     def by_parameters(self, x: Vector, p: Vector) -> Vector:
@@ -96,7 +106,9 @@ class ReactionDiffusion:
 def system(case: Case) -> System:
     """The system of a case, written by hand."""
     return (
-        ReactionDiffusion(round(case.unknowns**0.5)) if case.problem == "bratu" else Cubic(np.asarray(case.constants))
+        ReactionDiffusion(round(case.unknowns**0.5))
+        if case.problem == "bratu"
+        else Cubic(np.asarray(case.constants))
     )
 
 
@@ -105,7 +117,9 @@ def answers(case: Case, p: Any, v: Any) -> Answers:
     of_each = [
         _answers_of_one(system(case), np.asarray(p_one), np.asarray(v_one))
         for p_one, v_one in zip(
-            np.split(np.asarray(p), case.systems), np.split(np.asarray(v), case.systems), strict=True
+            np.split(np.asarray(p), case.systems),
+            np.split(np.asarray(v), case.systems),
+            strict=True,
         )
     ]
     values, gradients, products = zip(*of_each, strict=True)
@@ -115,8 +129,8 @@ def answers(case: Case, p: Any, v: Any) -> Answers:
 def _answers_of_one(F: System, p: Vector, v: Vector) -> Answers:
     """With F_x and F_p at the root x(p), and c = dg/dx:
 
-    F_x' lam = c,               gradient = -F_p lam,
-    F_x x_dot = -F_p v,         F_x' lam_dot = c_dot - F_x_dot lam,         product = -F_p lam_dot - F_p_dot lam.
+    F_x' lam = c,               gradient = -F_p lam, F_x x_dot = -F_p v,         F_x' lam_dot =
+    c_dot - F_x_dot lam,         product = -F_p lam_dot - F_p_dot lam.
     """
     x = root(F, p)
     solve = F.factorized(x, p)

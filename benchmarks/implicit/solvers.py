@@ -1,8 +1,9 @@
-"""Who takes part: this library's root finders and their peers, each as x = solve(F, x0, p) that JAX differentiates by p.
+"""Who takes part: this library's root finders and their peers, each as x = solve(F, x0, p) that JAX
+differentiates by p.
 
-All start at the same point and stop at the same size of the last Newton step; all Krylov methods have one tolerance, except in
-the steps of `NewtonKrylov`, which are rough by design. What a library has no root finder for is given Newton's method as its
-users write it.
+All start at the same point and stop at the same size of the last Newton step; all Krylov methods
+have one tolerance, except in the steps of `NewtonKrylov`, which are rough by design. What a library
+has no root finder for is given Newton's method as its users write it.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,8 @@ from benchmarks.machine import installed_version
 STEP_TOLERANCE = 1e-6
 # Relative residual: tight enough for a gradient to 1e-6, and above the roundoff.
 KRYLOV_TOLERANCE = 1e-8
-# As many as the other Newton iterations take; one fewer gives a gradient that is wrong by more than 1e-6.
+# As many as the other Newton iterations take; one fewer gives a gradient that is wrong by more than
+# 1e-6.
 UNROLLED_STEPS = 7
 
 # Of systems that take seconds, value and gradient alone are measured, and once.
@@ -77,14 +79,20 @@ class RootFinder:
 
 
 def functions(finder: RootFinder, case: Case) -> dict[str, tuple[Function, ...]]:
-    """What is timed, as functions of (p, v, constants); where there are several, the first that JAX supports counts."""
+    """What is timed, as functions of (p, v, constants); where there are several, the first that JAX
+    supports counts.
+    """
 
     def g(p: Array, constants: Any) -> Array:
         def of_one(p: Array) -> Array:
             x0 = jnp.zeros(case.unknowns)
             return objective(finder.solve(case, lambda x, p: case.residual(x, p, constants), x0, p))
 
-        return of_one(p) if case.systems == 1 else jnp.sum(jax.vmap(of_one)(p.reshape(case.systems, -1)))
+        return (
+            of_one(p)
+            if case.systems == 1
+            else jnp.sum(jax.vmap(of_one)(p.reshape(case.systems, -1)))
+        )
 
     def forward_over_reverse(p: Array, v: Array, constants: Any) -> Array:
         return adjoint.hvp(lambda p: g(p, constants), p, v)
@@ -102,7 +110,9 @@ def functions(finder: RootFinder, case: Case) -> dict[str, tuple[Function, ...]]
     }
 
 
-def _ours(linear_solver: Callable[[Case], Any], solver: Callable[..., Any] = adjoint.Newton) -> Callable[..., Array]:
+def _ours(
+    linear_solver: Callable[[Case], Any], solver: Callable[..., Any] = adjoint.Newton
+) -> Callable[..., Array]:
     def solve(case: Case, F: Residual, x0: Array, p: Array) -> Array:
         chosen = linear_solver(case)
         pattern = case.pattern if isinstance(chosen, adjoint.SparseDirect) else None
@@ -177,15 +187,18 @@ def _unrolled(step: Any) -> Callable[..., Array]:
 def _optimistix(_case: Case, F: Residual, x0: Array, p: Array) -> Array:
     import optimistix
 
-    return optimistix.root_find(F, optimistix.Newton(STEP_TOLERANCE, STEP_TOLERANCE), x0, p, throw=False).value
+    return optimistix.root_find(
+        F, optimistix.Newton(STEP_TOLERANCE, STEP_TOLERANCE), x0, p, throw=False
+    ).value
 
 
 def _optimistix_krylov(_case: Case, F: Residual, x0: Array, p: Array) -> Array:
     import lineax
     import optimistix
 
-    # Its tolerance holds for each entry. Those of all right-hand sides are of about 1; of small ones it would ask for more than
-    # roundoff leaves, if the absolute tolerance were not as large as the relative one.
+    # Its tolerance holds for each entry. Those of all right-hand sides are of about 1; of small
+    # ones it would ask for more than roundoff leaves, if the absolute tolerance were not as large
+    # as the relative one.
     linear = lineax.CG(KRYLOV_TOLERANCE, KRYLOV_TOLERANCE)
     newton = optimistix.Newton(STEP_TOLERANCE, STEP_TOLERANCE, linear_solver=linear)
     rule = optimistix.ImplicitAdjoint(linear)
@@ -201,7 +214,12 @@ def _multigrid(case: Case) -> adjoint.CG:
 
 SOLVERS: tuple[RootFinder, ...] = (
     RootFinder("adjoint Newton, LU", _ours(lambda _: adjoint.LU()), DENSE, ours=True, growth=2.5),
-    RootFinder("adjoint Newton, SuperLU", _ours(lambda _: adjoint.SparseDirect("superlu")), SPARSE, ours=True),
+    RootFinder(
+        "adjoint Newton, SuperLU",
+        _ours(lambda _: adjoint.SparseDirect("superlu")),
+        SPARSE,
+        ours=True,
+    ),
     RootFinder(
         "adjoint Newton, PARDISO",
         _ours(lambda _: adjoint.SparseDirect("pardiso")),
@@ -209,9 +227,16 @@ SOLVERS: tuple[RootFinder, ...] = (
         ours=True,
         package="pypardiso",
     ),
-    RootFinder("adjoint Newton, CG", _ours(lambda _: adjoint.CG(KRYLOV_TOLERANCE)), SPARSE, ours=True),
+    RootFinder(
+        "adjoint Newton, CG", _ours(lambda _: adjoint.CG(KRYLOV_TOLERANCE)), SPARSE, ours=True
+    ),
     RootFinder("adjoint Newton, CG, Multigrid", _ours(_multigrid), SPARSE, ours=True),
-    RootFinder("adjoint NewtonKrylov, CG, Multigrid", _ours(_multigrid, adjoint.NewtonKrylov), SPARSE, ours=True),
+    RootFinder(
+        "adjoint NewtonKrylov, CG, Multigrid",
+        _ours(_multigrid, adjoint.NewtonKrylov),
+        SPARSE,
+        ours=True,
+    ),
     RootFinder(
         "adjoint NewtonKrylov, GMRES",
         _ours(lambda _: adjoint.GMRES(KRYLOV_TOLERANCE), adjoint.NewtonKrylov),
@@ -220,16 +245,26 @@ SOLVERS: tuple[RootFinder, ...] = (
         growth=2.0,
         largest=20_000,
     ),
-    RootFinder("optimistix Newton, ImplicitAdjoint", _optimistix, DENSE, package="optimistix", growth=2.5),
+    RootFinder(
+        "optimistix Newton, ImplicitAdjoint", _optimistix, DENSE, package="optimistix", growth=2.5
+    ),
     RootFinder("optimistix Newton, CG", _optimistix_krylov, SPARSE, package="optimistix"),
-    RootFinder("jaxopt custom_root, solve_lu", _jaxopt(_dense_step, "solve_lu"), DENSE, package="jaxopt", growth=2.5),
+    RootFinder(
+        "jaxopt custom_root, solve_lu",
+        _jaxopt(_dense_step, "solve_lu"),
+        DENSE,
+        package="jaxopt",
+        growth=2.5,
+    ),
     RootFinder(
         "jaxopt custom_root, solve_cg",
         _jaxopt(_krylov_step, "solve_cg", tol=KRYLOV_TOLERANCE),
         SPARSE,
         package="jaxopt",
     ),
-    RootFinder("lax.custom_root, dense", _custom_root(_dense_step, _dense_tangent_solve), DENSE, growth=2.5),
+    RootFinder(
+        "lax.custom_root, dense", _custom_root(_dense_step, _dense_tangent_solve), DENSE, growth=2.5
+    ),
     RootFinder("lax.custom_root, CG", _custom_root(_krylov_step, _krylov_tangent_solve), SPARSE),
     RootFinder("unrolled Newton, dense", _unrolled(_dense_step), DENSE, growth=2.5),
     RootFinder("unrolled Newton, CG", _unrolled(_krylov_step), SPARSE),

@@ -1,8 +1,10 @@
-"""One iteration of the MBB beam, this library's against pyMOTO's: assembly, solve, sensitivities, filter and update.
+"""One iteration of the MBB beam, this library's against pyMOTO's: assembly, solve, sensitivities,
+filter and update.
 
-Both optimize the same half beam at 300 x 100 elements from the same start: plane stress, SIMP with p = 3 and E_min = 1e-9,
-a density filter of radius 2.4 and optimality criteria with a move limit of 0.2. pyMOTO (MIT license) is set up
-as in its published compliance example, with the matrix declared symmetric positive definite.
+Both optimize the same half beam at 300 x 100 elements from the same start: plane stress, SIMP with
+p = 3 and E_min = 1e-9, a density filter of radius 2.4 and optimality criteria with a move limit of
+0.2. pyMOTO (MIT license) is set up as in its published compliance example, with the matrix declared
+symmetric positive definite.
 """
 
 import sys
@@ -17,8 +19,11 @@ from benchmarks.linear.contest import Say
 from benchmarks.machine import installed_version
 from problems import mbb_beam
 
-SETTINGS = mbb_beam.Settings(nelx=300, nely=100, filter="density", max_iterations=10_000, change_tolerance=0.0)
-# The start is the same design, so its compliance must be the same; the updates differ in their bisections.
+SETTINGS = mbb_beam.Settings(
+    nelx=300, nely=100, filter="density", max_iterations=10_000, change_tolerance=0.0
+)
+# The start is the same design, so its compliance must be the same; the updates differ in their
+# bisections.
 AGREEMENT = 1e-6
 ITERATION = "iteration"
 # pyMOTO's direct solvers, by the name of the same backend here where there is one.
@@ -29,23 +34,38 @@ PYMOTO_SOLVERS = {
     "CHOLMOD by scikit-sparse": "SolverSparseCholeskyScikit",
 }
 
-# An optimization: each next() is one iteration and gives the compliance of the design that it began with.
+# An optimization: each next() is one iteration and gives the compliance of the design that it began
+# with.
 Iterations = Iterator[float]
 
 
 def beam(plan: Plan, say: Say) -> list[dict[str, Any]]:
-    """Seconds per iteration of each, compilation and set-up apart; a wrong compliance is reported, not timed."""
-    say(f"mbb_beam, {SETTINGS.nelx} x {SETTINGS.nely} elements, density filter of radius {SETTINGS.filter_radius}")
+    """Seconds per iteration of each, compilation and set-up apart; a wrong compliance is reported,
+    not timed.
+    """
+    say(
+        f"mbb_beam, {SETTINGS.nelx} x {SETTINGS.nely} elements, density filter of radius "
+        f"{SETTINGS.filter_radius}"
+    )
     rows, competitors = [], []
     first: float | None = None
     for library, backend, start in _entrants(say):
-        row: dict[str, Any] = {"library": library, "backend": backend, "outcome": "measured", "reason": ""}
+        row: dict[str, Any] = {
+            "library": library,
+            "backend": backend,
+            "outcome": "measured",
+            "reason": "",
+        }
         iterations = start()
-        # Two to warm up: the first compiles or sets up, and in the second every matrix is a new one.
+        # Two to warm up: the first compiles or sets up, and in the second every matrix is a new
+        # one.
         row["compliances"] = [next(iterations), next(iterations)]
         first = row["compliances"][0] if first is None else first
         if abs(row["compliances"][0] - first) > AGREEMENT * abs(first):
-            row["outcome"], row["reason"] = "WRONG", f"compliance {row['compliances'][0]:.8g}, expected {first:.8g}"
+            row["outcome"], row["reason"] = (
+                "WRONG",
+                f"compliance {row['compliances'][0]:.8g}, expected {first:.8g}",
+            )
             say(f"  {library}, {backend}: {row['outcome']}: {row['reason']}")
         else:
             name = f"{library}, {backend}"
@@ -56,7 +76,10 @@ def beam(plan: Plan, say: Say) -> list[dict[str, Any]]:
     for row in rows:
         row["seconds"] = seconds.get(f"{row['library']}, {row['backend']}", {}).get(ITERATION, [])
         if row["seconds"]:
-            say(f"  {row['library']}, {row['backend']}: {np.median(row['seconds']):.4g} s per iteration")
+            say(
+                f"  {row['library']}, {row['backend']}: {np.median(row['seconds']):.4g} s per "
+                "iteration"
+            )
     return rows
 
 
@@ -84,7 +107,9 @@ def _entrants(say: Say) -> Iterator[tuple[str, str, Callable[[], Iterations]]]:
 
 
 def _ours(backend: str) -> Iterations:
-    """`problems.mbb_beam` as it is: it takes PARDISO where it finds it, so for SuperLU it must not find it."""
+    """`problems.mbb_beam` as it is: it takes PARDISO where it finds it, so for SuperLU it must not
+    find it.
+    """
     designs = mbb_beam.design_iterations(SETTINGS)
     with _hidden("pypardiso", backend == "SuperLU"):
         first = next(designs)  # the backend is chosen when the iteration is compiled
@@ -95,7 +120,9 @@ def _ours(backend: str) -> Iterations:
 
 @contextmanager
 def _hidden(package: str, hide: bool) -> Iterator[None]:
-    """Make Python not find a package: a None in `sys.modules`, as the import system documents it."""
+    """Make Python not find a package: a None in `sys.modules`, as the import system documents
+    it.
+    """
     held = sys.modules.get(package)
     if hide:
         sys.modules[package] = None  # pyright: ignore[reportArgumentType]
@@ -120,13 +147,21 @@ def _theirs(solver: Any) -> Iterations:
     smallest = SETTINGS.minimum_stiffness
     with pymoto.Network() as network:
         density = pymoto.DensityFilter(domain, radius=SETTINGS.filter_radius)(x)
-        modulus = pymoto.MathExpression(f"{smallest} + {1 - smallest}*inp0^{SETTINGS.penalty:g}")(density)
+        modulus = pymoto.MathExpression(f"{smallest} + {1 - smallest}*inp0^{SETTINGS.penalty:g}")(
+            density
+        )
         fixed = np.concatenate([rollers, corner])
-        assembly = pymoto.AssembleStiffness(domain, bc=fixed, poisson_ratio=SETTINGS.poisson_ratio, plane="stress")
-        displacement = pymoto.LinSolve(symmetric=True, positive_definite=True, solver=solver)(assembly(modulus), load)
+        assembly = pymoto.AssembleStiffness(
+            domain, bc=fixed, poisson_ratio=SETTINGS.poisson_ratio, plane="stress"
+        )
+        displacement = pymoto.LinSolve(symmetric=True, positive_definite=True, solver=solver)(
+            assembly(modulus), load
+        )
         compliance = pymoto.EinSum("i,i->")(displacement, load)
         scaled = pymoto.Scaling(scaling=100.0)(compliance)
-    method = pymoto.OC([x], scaled, network, move=SETTINGS.move, maxvol=SETTINGS.volume_fraction, verbosity=0)
+    method = pymoto.OC(
+        [x], scaled, network, move=SETTINGS.move, maxvol=SETTINGS.volume_fraction, verbosity=0
+    )
     while True:
         new, _, _ = method.step()
         value = float(compliance.state)

@@ -1,8 +1,10 @@
-"""The systems A(p) x = b of the comparison, and the scalar g(p) = sqrt(n) |x| that is differentiated.
+"""The systems A(p) x = b of the comparison, and the scalar g(p) = sqrt(n) |x| that is
+differentiated.
 
-Both are planar, with one coefficient per cell. P parameters set the coefficients of any number of cells: a cell's
-exponent is the mean of the parameters that it owns (P above the number of cells) or one that it shares with others
-(P below), so that assembling costs a sum over P and never a matrix with P columns.
+Both are planar, with one coefficient per cell. P parameters set the coefficients of any number of
+cells: a cell's exponent is the mean of the parameters that it owns (P above the number of cells) or
+one that it shares with others (P below), so that assembling costs a sum over P and never a matrix
+with P columns.
 """
 
 from collections.abc import Callable
@@ -16,9 +18,11 @@ import adjoint
 from adjoint.fem.assembly import Elasticity
 from adjoint.fem.grid import Grid
 
-# Parameters are drawn from -1 to 1, so a coefficient differs from its base by up to this factor, up or down.
+# Parameters are drawn from -1 to 1, so a coefficient differs from its base by up to this factor, up
+# or down.
 SPREAD = np.log(1.2)
-# |w| of the convection; the diffusivity is about 1 and the domain the unit square, so the global Peclet number is 40.
+# |w| of the convection; the diffusivity is about 1 and the domain the unit square, so the global
+# Peclet number is 40.
 SPEED = 40.0
 
 
@@ -58,7 +62,9 @@ class Case:
 
 
 def per_cell(p: Float[Array, " parameters"], cells: int) -> Float[Array, " cells"]:
-    """The mean of the parameters k with k mod cells = c for each cell c; fewer parameters than cells are repeated."""
+    """The mean of the parameters k with k mod cells = c for each cell c; fewer parameters than
+    cells are repeated.
+    """
     if p.size < cells:
         return jnp.resize(p, (cells,))
     rounds = -(-p.size // cells)
@@ -68,19 +74,27 @@ def per_cell(p: Float[Array, " parameters"], cells: int) -> Float[Array, " cells
 
 
 def convection_diffusion(n: int, parameters: int | None = None) -> Case:
-    """-div(k grad u) + w . grad u = 1 / h^2 on the unit square, u = 0 around it: nonsymmetric, five points per row.
+    """-div(k grad u) + w . grad u = 1 / h^2 on the unit square, u = 0 around it: nonsymmetric, five
+    points per row.
 
     Finite volumes on m x m cells, m = round(sqrt(n)), with first-order upwinding of a steady vortex
-    w = 40 (sin(pi x) cos(pi y), -cos(pi x) sin(pi y)) and with diffusivities k of 1, changed by the parameters.
+    w = 40 (sin(pi x) cos(pi y), -cos(pi x) sin(pi y)) and with diffusivities k of 1, changed by the
+    parameters.
     """
     m = max(2, round(n**0.5))
     h = 1.0 / m
     center, face = (np.arange(m) + 0.5) * h, np.arange(1, m) * h
-    # Flow times h through the inner faces, (m - 1, m) to the east and (m, m - 1) to the north; the border lets none through.
+    # Flow times h through the inner faces, (m - 1, m) to the east and (m, m - 1) to the north; the
+    # border lets none through.
     east = SPEED * h * np.sin(np.pi * face)[:, None] * np.cos(np.pi * center)
     north = -SPEED * h * np.cos(np.pi * center)[:, None] * np.sin(np.pi * face)
     cell = np.arange(m * m).reshape(m, m)
-    pairs = [(cell[:-1], cell[1:]), (cell[1:], cell[:-1]), (cell[:, :-1], cell[:, 1:]), (cell[:, 1:], cell[:, :-1])]
+    pairs = [
+        (cell[:-1], cell[1:]),
+        (cell[1:], cell[:-1]),
+        (cell[:, :-1], cell[:, 1:]),
+        (cell[:, 1:], cell[:, :-1]),
+    ]
     rows = np.concatenate([cell.ravel(), *(row.ravel() for row, _ in pairs)])
     cols = np.concatenate([cell.ravel(), *(col.ravel() for _, col in pairs)])
     pattern = adjoint.SparsePattern(rows, cols, (m * m, m * m))
@@ -88,7 +102,8 @@ def convection_diffusion(n: int, parameters: int | None = None) -> Case:
     def matrix(p: Float[Array, " parameters"]) -> adjoint.Sparse:
         k = jnp.exp(SPREAD * per_cell(p, m * m)).reshape(m, m)
         k_east, k_north = (k[:-1] + k[1:]) / 2, (k[:, :-1] + k[:, 1:]) / 2
-        # What enters a cell from a neighbor, times -1: diffusion, and convection when it blows from there.
+        # What enters a cell from a neighbor, times -1: diffusion, and convection when it blows from
+        # there.
         from_east, from_west = k_east + np.maximum(-east, 0), k_east + np.maximum(east, 0)
         from_north, from_south = k_north + np.maximum(-north, 0), k_north + np.maximum(north, 0)
         # What leaves a cell; a border half a cell away draws 2 k.
@@ -114,10 +129,11 @@ def _borders(m: int) -> np.ndarray:
 
 
 def elasticity(n: int, parameters: int | None = None) -> Case:
-    """Plane-stress elasticity, a square clamped at its left, a load of (1, 1) at every node: symmetric positive definite.
+    """Plane-stress elasticity, a square clamped at its left, a load of (1, 1) at every node:
+    symmetric positive definite.
 
-    m x m elements with m (m + 1) = n / 2, each with a random Young's modulus between 1e-3 and 1 (uniform in its
-    logarithm, seeded), changed by the parameters.
+    m x m elements with m (m + 1) = n / 2, each with a random Young's modulus between 1e-3 and 1
+    (uniform in its logarithm, seeded), changed by the parameters.
     """
     m = max(2, round((n / 2 + 0.25) ** 0.5 - 0.5))
     grid = Grid((m, m))
@@ -132,4 +148,7 @@ def elasticity(n: int, parameters: int | None = None) -> Case:
     return Case("elasticity", matrix, body.free_load, parameters or m * m, True, body.pattern)
 
 
-PROBLEMS: dict[str, Callable[..., Case]] = {"convection-diffusion": convection_diffusion, "elasticity": elasticity}
+PROBLEMS: dict[str, Callable[..., Case]] = {
+    "convection-diffusion": convection_diffusion,
+    "elasticity": elasticity,
+}

@@ -18,13 +18,26 @@ if TYPE_CHECKING:
 
 __all__ = ["FULL", "PEERS", "QUICK", "SUMMARY", "bars", "figures", "ours_wrong", "run", "tables"]
 
-SUMMARY = "Value, gradient and Hessian-vector product through A(p) x = b, and one MBB beam iteration"
-FULL = Plan(
-    sizes=(1_000, 10_000, 100_000, 300_000), seconds=4.0, limit=15.0, repetitions=(3, 25), own_process_from=5_000
+SUMMARY = (
+    "Value, gradient and Hessian-vector product through A(p) x = b, and one MBB beam iteration"
 )
-QUICK = Plan(sizes=(1_000, 10_000), seconds=0.5, limit=2.0, repetitions=(3, 10), own_process_from=float("inf"))
+FULL = Plan(
+    sizes=(1_000, 10_000, 100_000, 300_000),
+    seconds=4.0,
+    limit=15.0,
+    repetitions=(3, 25),
+    own_process_from=5_000,
+)
+QUICK = Plan(
+    sizes=(1_000, 10_000),
+    seconds=0.5,
+    limit=2.0,
+    repetitions=(3, 10),
+    own_process_from=float("inf"),
+)
 
-# A 5 % bar needs more repetitions than a table does; a beam iteration is measured often enough to see its spread.
+# A 5 % bar needs more repetitions than a table does; a beam iteration is measured often enough to
+# see its spread.
 SWEEP_FACTOR, SWEEP_REPETITIONS, BEAM_REPETITIONS = 2.0, (7, 25), (8, 20)
 # The parameters are swept at these sizes, where factorizing is neither nothing nor everything.
 SWEEP_SIZES = (5_000, 200_000)
@@ -38,9 +51,16 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
             rows += contest(field(), problem, n, plan, rows, say)
     sweep_plan = _more(plan, SWEEP_FACTOR, SWEEP_REPETITIONS)
     sweep = [
-        row for n in plan.sizes if SWEEP_SIZES[0] <= n <= SWEEP_SIZES[1] for row in parameter_sweep(n, sweep_plan, say)
+        row
+        for n in plan.sizes
+        if SWEEP_SIZES[0] <= n <= SWEEP_SIZES[1]
+        for row in parameter_sweep(n, sweep_plan, say)
     ]
-    return {"rows": as_record(rows), "sweep": sweep, "beam": beam(_more(plan, 1.0, BEAM_REPETITIONS), say)}
+    return {
+        "rows": as_record(rows),
+        "sweep": sweep,
+        "beam": beam(_more(plan, 1.0, BEAM_REPETITIONS), say),
+    }
 
 
 def _more(plan: Plan, factor: float, repetitions: tuple[int, int]) -> Plan:
@@ -51,17 +71,27 @@ def _more(plan: Plan, factor: float, repetitions: tuple[int, int]) -> Plan:
 
 def ours_wrong(record: dict[str, Any]) -> bool:
     """Whether a finite result of this library was wrong."""
-    ours = [row for row in record["rows"] if row["ours"]] + [r for r in record["beam"] if r["library"] == "adjoint"]
+    ours = [row for row in record["rows"] if row["ours"]] + [
+        r for r in record["beam"] if r["library"] == "adjoint"
+    ]
     return any(row["outcome"] == "WRONG" for row in ours)
 
 
 def bars(record: dict[str, Any]) -> list[Bar]:
-    """The promises: the price of a gradient, its independence of the number of parameters, and a beam iteration."""
-    return [*_gradient_bars(record["rows"]), *_parameter_bars(record["sweep"]), *_beam_bars(record["beam"])]
+    """The promises: the price of a gradient, its independence of the number of parameters, and a
+    beam iteration.
+    """
+    return [
+        *_gradient_bars(record["rows"]),
+        *_parameter_bars(record["sweep"]),
+        *_beam_bars(record["beam"]),
+    ]
 
 
 def gradient_limit(n: int) -> float | None:
-    """What (value + gradient) / value may be at a size; sizes are rounded to whole grids, hence the margin."""
+    """What (value + gradient) / value may be at a size; sizes are rounded to whole grids, hence the
+    margin.
+    """
     return 1.05 if n >= 90_000 else 1.15 if n >= 9_000 else None
 
 
@@ -72,11 +102,19 @@ def _gradient_bars(rows: list[dict[str, Any]]) -> list[Bar]:
         if limit is None or not row["ours"] or "SparseDirect" not in row["solver"]:
             continue
         promise = f"(value + gradient) / value, {row['problem']}, n = {row['n']}, {row['solver']}"
-        same = [r for r in rows if (r["problem"], r["n"]) == (row["problem"], row["n"]) and not r["ours"]]
-        peers = [f"{r['solver']} {spread.median:.2f}" for r in same if (spread := gradient_ratio(r))]
+        same = [
+            r
+            for r in rows
+            if (r["problem"], r["n"]) == (row["problem"], row["n"]) and not r["ours"]
+        ]
+        peers = [
+            f"{r['solver']} {spread.median:.2f}" for r in same if (spread := gradient_ratio(r))
+        ]
         note = f"peers, {row['problem']}, n = {row['n']}: " + (", ".join(peers) or "none measured")
         if not gradient_ratio(row):
-            note = f"not measured, {row['problem']}, n = {row['n']}, {row['solver']}: {why_not(row)}"
+            note = (
+                f"not measured, {row['problem']}, n = {row['n']}, {row['solver']}: {why_not(row)}"
+            )
         found.append(Bar(promise, gradient_ratio(row), limit, note))
     return found
 
@@ -92,11 +130,15 @@ def _parameter_bars(sweep: list[dict[str, Any]]) -> list[Bar]:
         (fewest,) = (
             row
             for row in sweep
-            if (row["n"], row["solver"]) == (most["n"], most["solver"]) and row["parameters"] == min(SWEEP_PARAMETERS)
+            if (row["n"], row["solver"]) == (most["n"], most["solver"])
+            and row["parameters"] == min(SWEEP_PARAMETERS)
         )
         rounds = min(len(beyond_assembly(most)), len(beyond_assembly(fewest)))
         measured = ratio(beyond_assembly(most)[:rounds], beyond_assembly(fewest)[:rounds])
-        promise = f"{max(SWEEP_PARAMETERS):,} parameters / 1, beyond assembling, n = {most['n']}, {most['solver']}"
+        promise = (
+            f"{max(SWEEP_PARAMETERS):,} parameters / 1, beyond assembling, n = {most['n']}, "
+            f"{most['solver']}"
+        )
         found.append(Bar(promise, measured, 1.05))
     return found
 
@@ -105,14 +147,17 @@ def _beam_bars(rows: list[dict[str, Any]]) -> list[Bar]:
     found = []
     for ours in (row for row in rows if row["library"] == "adjoint"):
         promise = f"mbb_beam iteration at 300x100 / pyMOTO's, both with {ours['backend']}"
-        theirs = [row for row in rows if row["library"] == "pyMOTO" and row["backend"] == ours["backend"]]
+        theirs = [
+            row for row in rows if row["library"] == "pyMOTO" and row["backend"] == ours["backend"]
+        ]
         if not theirs or not theirs[0]["seconds"] or not ours["seconds"]:
             found.append(
                 Bar(
                     promise,
                     None,
                     1.0,
-                    f"not measured, mbb_beam with {ours['backend']}: one of the two did not take part",
+                    f"not measured, mbb_beam with {ours['backend']}: one of the two did not take "
+                    "part",
                 )
             )
             continue
@@ -135,7 +180,9 @@ def _sweep_table(sweep: list[dict[str, Any]]) -> Table:
     for row in sweep:
         beyond = Spread.of(beyond_assembly(row))
         times = [time_text(Spread.of(row["seconds"][measure])) for measure in (GRADIENT, ASSEMBLY)]
-        lines.append([row["solver"], str(row["n"]), f"{row['parameters']:,}", *times, time_text(beyond)])
+        lines.append(
+            [row["solver"], str(row["n"]), f"{row['parameters']:,}", *times, time_text(beyond)]
+        )
     header = ["solver", "n", "parameters", GRADIENT, ASSEMBLY, "beyond it"]
     return Table("Number of parameters, convection-diffusion", header, lines)
 
@@ -149,9 +196,23 @@ def _beam_table(rows: list[dict[str, Any]]) -> Table:
         spread = Spread.of(row["seconds"])
         first = f"{row['compliances'][0]:.6g}"
         lines.append(
-            [row["library"], row["backend"], time_text(spread), duration(spread.minimum), str(spread.count), first]
+            [
+                row["library"],
+                row["backend"],
+                time_text(spread),
+                duration(spread.minimum),
+                str(spread.count),
+                first,
+            ]
         )
-    header = ["library", "solver", "seconds per iteration", "minimum", "iterations", "first compliance"]
+    header = [
+        "library",
+        "solver",
+        "seconds per iteration",
+        "minimum",
+        "iterations",
+        "first compliance",
+    ]
     return Table("One MBB beam iteration, 300 x 100 elements", header, lines, notes)
 
 

@@ -26,7 +26,8 @@ def field() -> Field:
 
 
 def parameter_sweep(size: int, plan: Plan, say: Say) -> list[dict[str, Any]]:
-    """Value and gradient by our sparse solvers from 1 to 1e6 parameters, beside the cost of assembling alone.
+    """Value and gradient by our sparse solvers from 1 to 1e6 parameters, beside the cost of
+    assembling alone.
 
     Assembling alone is A(p) and the adjoint of p -> A(p), with nothing solved.
     """
@@ -35,7 +36,9 @@ def parameter_sweep(size: int, plan: Plan, say: Say) -> list[dict[str, Any]]:
     for parameters in SWEEP_PARAMETERS:
         case = PROBLEMS[SWEEP_PROBLEM](size, parameters)
         assembly = _compiled_assembly(case)
-        for solver in (s for s in SOLVERS if s.ours and "SparseDirect" in s.name and not s.obstacle(case)):
+        for solver in (
+            s for s in SOLVERS if s.ours and "SparseDirect" in s.name and not s.obstacle(case)
+        ):
             p = case.draw(generator)
             gradient = jax.jit(functions(solver, case)[GRADIENT][0]).lower(p, p, ()).compile()
             calls: dict[str, Callable[[Array], Any]] = {
@@ -47,11 +50,16 @@ def parameter_sweep(size: int, plan: Plan, say: Say) -> list[dict[str, Any]]:
             name = f"{solver.name}, P = {parameters}"
             competitors.append(Competitor(name, lambda case=case: fresh(case, generator), calls))
             rows.append({"n": case.n, "parameters": parameters, "solver": solver.name, "key": name})
-    say(f"{SWEEP_PROBLEM}, n = {rows[0]['n']}, from {SWEEP_PARAMETERS[0]} to {SWEEP_PARAMETERS[-1]} parameters")
+    say(
+        f"{SWEEP_PROBLEM}, n = {rows[0]['n']}, from {SWEEP_PARAMETERS[0]} to "
+        f"{SWEEP_PARAMETERS[-1]} parameters"
+    )
     seconds = time_by_turns(competitors, plan)
     for row in rows:
         row["seconds"] = seconds[row.pop("key")]
-        medians = ", ".join(f"{measure} {np.median(times):.4g} s" for measure, times in row["seconds"].items())
+        medians = ", ".join(
+            f"{measure} {np.median(times):.4g} s" for measure, times in row["seconds"].items()
+        )
         say(f"  {row['solver']}, P = {row['parameters']}: {medians}")
     return rows
 

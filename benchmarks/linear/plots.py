@@ -1,4 +1,6 @@
-"""The plots of the linear benchmark alone: ratios with their limits, time over the number of parameters."""
+"""The plots of the linear benchmark alone: ratios with their limits, time over the number of
+parameters.
+"""
 
 from typing import Any
 
@@ -23,7 +25,15 @@ def ratio_figure(rows: list[dict[str, Any]]) -> Figure:
         smallest, largest = axis.get_xlim()
         sizes = np.geomspace(smallest, largest, 400)
         limits = [gradient_limit(int(n)) or np.nan for n in sizes]
-        axis.plot(sizes, limits, color="tab:gray", linewidth=5, alpha=0.4, label="promised at most", zorder=0)
+        axis.plot(
+            sizes,
+            limits,
+            color="tab:gray",
+            linewidth=5,
+            alpha=0.4,
+            label="promised at most",
+            zorder=0,
+        )
     # The bars of a small case on a busy machine may reach far out; the medians are what is shown.
     medians = [s.median for row in rows if (s := gradient_ratio(row))]
     if medians:
@@ -33,7 +43,9 @@ def ratio_figure(rows: list[dict[str, Any]]) -> Figure:
 
 
 def parameters_figure(sweep: list[dict[str, Any]]) -> Figure:
-    """Seconds of value and gradient beyond assembling, and of assembling, over the number of parameters."""
+    """Seconds of value and gradient beyond assembling, and of assembling, over the number of
+    parameters.
+    """
     sizes = sorted({row["n"] for row in sweep})
     figure = Figure(figsize=(5.2 * len(sizes), 4.4), layout="constrained")
     axes = figure.subplots(1, len(sizes), squeeze=False)[0]

@@ -1,4 +1,5 @@
-"""The right answers, from SciPy's factorization and the adjoint equations written out: what every competitor must match.
+"""The right answers, from SciPy's factorization and the adjoint equations written out: what every
+competitor must match.
 
 It shares the assembly of A(p) with the competitors, and nothing else with any of them.
 """
@@ -16,10 +17,12 @@ from benchmarks.linear.cases import Case
 def answers(case: Case, p: Float[Array, " parameters"], v: Float[Array, " parameters"]) -> Answers:
     """g = sqrt(n) |x| with A(p) x = b, and its derivatives at p along v.
 
-    With a the entries of A, at rows i and columns j, a_dot their derivative along v, and c = dg/dx = sqrt(n) x / |x|:
+    With a the entries of A, at rows i and columns j, a_dot their derivative along v, and c = dg/dx
+    = sqrt(n) x / |x|:
 
-        A' lam = c,                            a_bar = -lam_i x_j,                     gradient = (da/dp)' a_bar
-        A x_dot = -A_dot x,                    A' lam_dot = c_dot - A_dot' lam,        and so on by the product rule.
+        A' lam = c,                            a_bar = -lam_i x_j,                     gradient =
+        (da/dp)' a_bar A x_dot = -A_dot x,                    A' lam_dot = c_dot - A_dot' lam,
+        and so on by the product rule.
 
     Raises
     ------
@@ -45,5 +48,7 @@ def answers(case: Case, p: Float[Array, " parameters"], v: Float[Array, " parame
     def pulled_back(p: Array, a_bar: Array) -> Array:
         return jax.vjp(entries, p)[1](a_bar)[0]
 
-    gradient, product = jax.jit(lambda p, v, s, t: jax.jvp(pulled_back, (p, s), (v, t)))(p, v, a_bar, a_bar_dot)
+    gradient, product = jax.jit(lambda p, v, s, t: jax.jvp(pulled_back, (p, s), (v, t)))(
+        p, v, a_bar, a_bar_dot
+    )
     return Answers(value, np.asarray(gradient), np.asarray(product))

@@ -1,8 +1,10 @@
-"""Who takes part: this library's solvers and their peers, each as x = solve(A, b) that JAX differentiates.
+"""Who takes part: this library's solvers and their peers, each as x = solve(A, b) that JAX
+differentiates.
 
-Every one gets the same assembled matrix and, as arguments of the compiled function, the index arrays that it needs in
-its own format. What a peer can analyze once for a pattern is analyzed once, as this library does. Peers are called as
-their public documentation shows; they are imported only when they take part.
+Every one gets the same assembled matrix and, as arguments of the compiled function, the index
+arrays that it needs in its own format. What a peer can analyze once for a pattern is analyzed once,
+as this library does. Peers are called as their public documentation shows; they are imported only
+when they take part.
 """
 
 from collections.abc import Callable
@@ -19,7 +21,8 @@ from benchmarks.contest import Function
 from benchmarks.linear.cases import Case
 from benchmarks.machine import installed_version, memory_bytes
 
-# Of the Krylov solvers, which run without preconditioner: tight enough for a gradient to 1e-6, and above the roundoff.
+# Of the Krylov solvers, which run without preconditioner: tight enough for a gradient to 1e-6, and
+# above the roundoff.
 TOLERANCE = 1e-8
 
 
@@ -40,8 +43,8 @@ class LinearSolver:
     constants
         What is made once for a case and passed to the compiled function.
     growth
-        Time grows about like n**growth, to foresee what would take too long; of sparse factors rather too low, since
-        small systems are mostly overhead.
+        Time grows about like n**growth, to foresee what would take too long; of sparse factors
+        rather too low, since small systems are mostly overhead.
     dense
         Whether it makes an (n, n) array.
     """
@@ -61,12 +64,17 @@ class LinearSolver:
         # The matrix, its factors, and the cotangent of the matrix.
         need, have = 3 * 8.0 * case.n**2, memory_bytes() or 8 * 2**30
         if self.dense and need > have / 3:
-            return f"dense arrays of {need / 2**30:.0f} GiB are too large for {have / 2**30:.0f} GiB of memory"
+            return (
+                f"dense arrays of {need / 2**30:.0f} GiB are too large for {have / 2**30:.0f} GiB "
+                "of memory"
+            )
         return None
 
 
 def functions(solver: LinearSolver, case: Case) -> dict[str, tuple[Function, ...]]:
-    """What is timed, as functions of (p, v, constants); where there are several, the first that JAX supports counts."""
+    """What is timed, as functions of (p, v, constants); where there are several, the first that JAX
+    supports counts.
+    """
 
     def g(p: Array, constants: Any) -> Array:
         return objective(solver.solve(case, constants, case.matrix(p)))
@@ -98,7 +106,9 @@ def _dense_lu(case: Case, _: Any, A: adjoint.Sparse) -> Array:
 
 def _krylov(case: Case, _: Any, A: adjoint.Sparse) -> Array:
     operator = adjoint.MatrixFree(A.matvec, case.n, positive_definite=case.positive_definite)
-    solver = adjoint.CG(TOLERANCE) if case.positive_definite else adjoint.GMRES(TOLERANCE, restart=30)
+    solver = (
+        adjoint.CG(TOLERANCE) if case.positive_definite else adjoint.GMRES(TOLERANCE, restart=30)
+    )
     return adjoint.linear_solve(operator, _b(case), solver).value
 
 
@@ -158,12 +168,16 @@ def _lineax(case: Case, _: Any, A: adjoint.Sparse) -> Array:
 
 SOLVERS: tuple[LinearSolver, ...] = (
     LinearSolver("adjoint SparseDirect, SuperLU", _sparse_direct("superlu"), ours=True),
-    LinearSolver("adjoint SparseDirect, PARDISO", _sparse_direct("pardiso"), ours=True, package="pypardiso"),
+    LinearSolver(
+        "adjoint SparseDirect, PARDISO", _sparse_direct("pardiso"), ours=True, package="pypardiso"
+    ),
     LinearSolver("adjoint LU, dense", _dense_lu, ours=True, growth=3.0, dense=True),
     LinearSolver("adjoint GMRES or CG, matrix-free", _krylov, ours=True, growth=1.75),
     LinearSolver("jax spsolve", _jax_spsolve, constants=_compressed),
     LinearSolver("klujax solve", _klujax, package="klujax", constants=_coordinates),
-    LinearSolver("klujax solve_with_symbol", _klujax_analyzed, package="klujax", constants=_klujax_analysis),
+    LinearSolver(
+        "klujax solve_with_symbol", _klujax_analyzed, package="klujax", constants=_klujax_analysis
+    ),
     LinearSolver("jnp.linalg.solve, dense", _jnp_solve, growth=3.0, dense=True),
     LinearSolver("lineax GMRES or CG, matrix-free", _lineax, package="lineax", growth=1.75),
 )

@@ -1,6 +1,8 @@
-"""CasADi's integrator with CVODES of SUNDIALS: the same equations in CasADi's symbols, their adjoints by CVODES backwards.
+"""CasADi's integrator with CVODES of SUNDIALS: the same equations in CasADi's symbols, their
+adjoints by CVODES backwards.
 
-CasADi's programs run outside JAX, and are called through `jax.pure_callback`, which takes some 0.08 ms.
+CasADi's programs run outside JAX, and are called through `jax.pure_callback`, which takes some 0.08
+ms.
 """
 
 from collections.abc import Callable
@@ -21,7 +23,9 @@ def functions(case: Case) -> dict[str, tuple[Function, ...]]:
     def value(factors: Array, _: Any, __: Any) -> Array:
         program = _program(case, VALUE)
         shape = jax.ShapeDtypeStruct((), float)
-        return jax.pure_callback(lambda x: program(np.asarray(x)).full().reshape(()), shape, factors)
+        return jax.pure_callback(
+            lambda x: program(np.asarray(x)).full().reshape(()), shape, factors
+        )
 
     def value_and_gradient(factors: Array, _: Any, __: Any) -> tuple[Array, Array]:
         program = _program(case, GRADIENT)
@@ -63,11 +67,16 @@ def _settings(case: Case) -> dict[str, Any]:
     }
     if case.is_stiff or isinstance(case.f, Brusselator):
         return settings
-    return settings | {"linear_multistep_method": "adams", "nonlinear_solver_iteration": "functional"}
+    return settings | {
+        "linear_multistep_method": "adams",
+        "nonlinear_solver_iteration": "functional",
+    }
 
 
 def equation(case: Case) -> dict[str, Any]:
-    """y' = f(t, y, p) in CasADi's symbols; its scalar ones except for networks, which are products of matrices."""
+    """y' = f(t, y, p) in CasADi's symbols; its scalar ones except for networks, which are products
+    of matrices.
+    """
     import casadi as ca  # pyright: ignore[reportMissingImports]
 
     symbol: Any = ca.MX.sym if isinstance(case.f, Network) else ca.SX.sym
@@ -136,4 +145,6 @@ def _brusselator(field: Brusselator, y: Any, p: Any) -> Any:
 
     u, v, c, b, a = y[:n], y[n:], p[:n], p[n : 2 * n], p[2 * n :]
     reaction = u**2 * v
-    return ca.vertcat(a * laplacian(u) + b + reaction - (c + 1) * u, a * laplacian(v) + c * u - reaction)
+    return ca.vertcat(
+        a * laplacian(u) + b + reaction - (c + 1) * u, a * laplacian(v) + c * u - reaction
+    )

@@ -1,7 +1,9 @@
-"""The initial value problems of the comparison, all with one scalar: g = 1/2 mean(((y(ts) - data) / scale)^2).
+"""The initial value problems of the comparison, all with one scalar: g = 1/2 mean(((y(ts) - data) /
+scale)^2).
 
-Differentiated are factors of the initial state and of the parameters, all about 1, so that their derivatives are of similar
-size, however different the values: rate constants of Robertson's problem span nine decades.
+Differentiated are factors of the initial state and of the parameters, all about 1, so that their
+derivatives are of similar size, however different the values: rate constants of Robertson's problem
+span nine decades.
 """
 
 from collections.abc import Callable
@@ -94,7 +96,9 @@ class Case:
         return self.y0 * factors[: self.n], self.arranged(self.p * factors[self.n :])
 
     def arranged(self, p: Any) -> Any:
-        """Parameters as f takes them: those of a network by layer, as they usually are, all others as they are."""
+        """Parameters as f takes them: those of a network by layer, as they usually are, all others
+        as they are.
+        """
         return self.f.layers(p) if isinstance(self.f, Network) else p
 
     def parts(self, gradient: np.ndarray) -> list[np.ndarray]:
@@ -107,7 +111,9 @@ class Case:
 
 
 def lotka_volterra(samples: int = 100) -> Case:
-    """Prey and predator over some three periods, with data at 100 times: those of the nominal motion with 5 % of noise."""
+    """Prey and predator over some three periods, with data at 100 times: those of the nominal
+    motion with 5 % of noise.
+    """
     from scipy.integrate import solve_ivp
 
     y0, p, ts = np.array([1.0, 1.0]), np.array([1.5, 1.0, 3.0, 1.0]), np.linspace(0.1, 10, samples)
@@ -126,10 +132,14 @@ def _prey_and_predator(t: Any, y: Array, p: Array) -> Array:
 
 
 def double_pendulum(end: float = 4.0) -> Case:
-    """Two rods that start level; angles and rates at the end, while a gradient is still meaningful."""
+    """Two rods that start level; angles and rates at the end, while a gradient is still
+    meaningful.
+    """
     y0 = np.array([np.pi / 2, np.pi / 2, 0.1, -0.1])
     p = np.array([1.0, 1.0, 1.0, 1.0, 9.81])
-    return Case("double pendulum", _pendulum, y0, p, True, np.array([end]), np.zeros((1, 4)), np.ones(4))
+    return Case(
+        "double pendulum", _pendulum, y0, p, True, np.array([end]), np.zeros((1, 4)), np.ones(4)
+    )
 
 
 def _pendulum(t: Any, y: Array, p: Array) -> Array:
@@ -147,7 +157,9 @@ def _pendulum(t: Any, y: Array, p: Array) -> Array:
 
 @dataclass(frozen=True)
 class Network:
-    """y' = W_3 tanh(W_2 tanh(W_1 y + b_1) + b_2) + b_3 of each of a batch; W_1, b_1, W_2, ... lie in p row by row."""
+    """y' = W_3 tanh(W_2 tanh(W_1 y + b_1) + b_2) + b_3 of each of a batch; W_1, b_1, W_2, ... lie
+    in p row by row.
+    """
 
     features: int
     width: int
@@ -175,26 +187,37 @@ class Network:
         return (h @ W_3.T + b_3[None, :]).ravel()
 
 
-def neural(name: str, end: float, samples: int, features: int = 10, width: int = 64, batch: int = 16) -> Case:
-    """A neural ODE that turns: for small y it is y' = K y with K antisymmetric, so that it neither rests nor runs away."""
+def neural(
+    name: str, end: float, samples: int, features: int = 10, width: int = 64, batch: int = 16
+) -> Case:
+    """A neural ODE that turns: for small y it is y' = K y with K antisymmetric, so that it neither
+    rests nor runs away.
+    """
     generator = np.random.default_rng(0)
     network = Network(features, width, batch)
     W_1 = np.linalg.qr(generator.standard_normal((width, features)))[0]
     W_2 = np.linalg.qr(generator.standard_normal((width, width)))[0]
     K = generator.standard_normal((features, features))
     W_3 = (K - K.T) @ W_1.T @ W_2.T
-    p = np.concatenate([np.append(W, 0.01 * generator.standard_normal(len(W))) for W in (W_1, W_2, W_3)])
+    p = np.concatenate(
+        [np.append(W, 0.01 * generator.standard_normal(len(W))) for W in (W_1, W_2, W_3)]
+    )
     y0 = generator.standard_normal(batch * features)
     ts = np.linspace(end / samples, end, samples)
     return Case(name, network, y0, p, False, ts, np.zeros((samples, y0.size)), np.ones(y0.size))
 
 
 def robertson(end: float = 1e5, samples: int = 20) -> Case:
-    """Three species and rate constants of 0.04, 3e7 and 1e4 (H. H. Robertson, 1966); the second species is scaled by its peak."""
+    """Three species and rate constants of 0.04, 3e7 and 1e4 (H.
+
+    H. Robertson, 1966); the second species is scaled by its peak.
+    """
     ts = np.geomspace(1e-4, end, samples)
     scale = np.array([1.0, 3.65e-5, 1.0])
     y0, p = np.array([1.0, 0.0, 0.0]), np.array([0.04, 3e7, 1e4])
-    return Case("Robertson", _robertson, y0, p, True, ts, np.zeros((samples, 3)), scale, is_stiff=True)
+    return Case(
+        "Robertson", _robertson, y0, p, True, ts, np.zeros((samples, 3)), scale, is_stiff=True
+    )
 
 
 def _robertson(t: Any, y: Array, p: Array) -> Array:
@@ -204,9 +227,11 @@ def _robertson(t: Any, y: Array, p: Array) -> Array:
 
 @dataclass(frozen=True)
 class Brusselator:
-    """u' = a lap(u) + b + u^2 v - (c + 1) u,  v' = a lap(v) + c u - u^2 v  on N x N periodic nodes; p holds the fields c, b, a.
+    """u' = a lap(u) + b + u^2 v - (c + 1) u,  v' = a lap(v) + c u - u^2 v  on N x N periodic nodes;
+    p holds the fields c, b, a.
 
-    As in the documentation of SciML's stiff benchmarks, where c = 3.4, b = 1, a = 10 and h = 1 / (N - 1).
+    As in the documentation of SciML's stiff benchmarks, where c = 3.4, b = 1, a = 10 and h = 1 / (N
+    - 1).
     """
 
     N: int
@@ -231,9 +256,10 @@ def brusselator(name: str, is_stiff: bool, N: int = 16, end: float = 1.0) -> Cas
     y0 = np.concatenate([(22 * (y * (1 - y)) ** 1.5).ravel(), (27 * (x * (1 - x)) ** 1.5).ravel()])
     p = np.repeat([3.4, 1.0, 10.0], N * N)
     data, scale = np.zeros((1, y0.size)), np.ones(y0.size)
-    # The stability of explicit steps asks for 5,500 of them in a unit of time. Fields of parameters are constant, as those that are
-    # usually started from: then the fastest modes are but rounding errors, the controller of the steps does not see them grow,
-    # and in the gradient of the steps they are amplified by orders of magnitude.
+    # The stability of explicit steps asks for 5,500 of them in a unit of time. Fields of parameters
+    # are constant, as those that are usually started from: then the fastest modes are but rounding
+    # errors, the controller of the steps does not see them grow, and in the gradient of the steps
+    # they are amplified by orders of magnitude.
     return Case(
         name,
         Brusselator(N),

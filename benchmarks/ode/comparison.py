@@ -35,7 +35,8 @@ SUMMARY = "Value and gradient of a misfit through y' = f(t, y, p)"
 
 @dataclass(frozen=True)
 class OdePlan(Plan):
-    """How much to measure of what; sizes are numbers of states, of which the problems have one each.
+    """How much to measure of what; sizes are numbers of states, of which the problems have one
+    each.
 
     Attributes
     ----------
@@ -44,7 +45,8 @@ class OdePlan(Plan):
     solvers
         Who takes part.
     compilations
-        How often the two that are compared for it are compiled, where something was promised of that.
+        How often the two that are compared for it are compiled, where something was promised of
+        that.
     swept, tolerances
         The problems whose errors are measured over time, and the relative tolerances.
     """
@@ -75,7 +77,14 @@ QUICK = OdePlan(
     repetitions=(3, 10),
     own_process_from=float("inf"),
     problems=("Lotka-Volterra", "Robertson", "long neural ODE"),
-    solvers=(OUR_DEFAULT, "adjoint DiscreteAdjoint", DIFFRAX_DEFAULT, DIFFRAX_TUNED, ODEINT, CASADI),
+    solvers=(
+        OUR_DEFAULT,
+        "adjoint DiscreteAdjoint",
+        DIFFRAX_DEFAULT,
+        DIFFRAX_TUNED,
+        ODEINT,
+        CASADI,
+    ),
     compilations=1,
     swept=("Lotka-Volterra",),
     tolerances=(1e-4, 1e-7, 1e-10),
@@ -87,7 +96,8 @@ SHARE_OF_TIME, SHARE_OF_COMPILING, TIMES_THE_SOLVE, TIMES_A_STIFF_SOLVE = 0.5, 0
 # Where thousands of steps of many states could be stored.
 MEMORY_MATTERS_IN = ("long neural ODE", "Brusselator, explicit")
 STIFF = ("Robertson", "Brusselator, implicit")
-# All states take 10 MiB, 128 of them 0.3 MiB; a call of a few states makes a process grow by 1 to 3 MiB.
+# All states take 10 MiB, 128 of them 0.3 MiB; a call of a few states makes a process grow by 1 to 3
+# MiB.
 MEMORY_IN, SHARE_OF_MEMORY = "long neural ODE", 1 / 3
 STORE_ALL, BOUNDED = "adjoint DiscreteAdjoint", f"adjoint DiscreteAdjoint, {TWO_LEVELS} checkpoints"
 
@@ -99,31 +109,52 @@ def run(plan: OdePlan, say: Say) -> dict[str, Any]:
         case = PROBLEMS[problem]()
         if case.n not in plan.sizes:
             continue
-        solvers = [solver for solver in SOLVERS if solver.name in plan.solvers and problem in solver.problems]
+        solvers = [
+            solver
+            for solver in SOLVERS
+            if solver.name in plan.solvers and problem in solver.problems
+        ]
         own = plan if problem in MEMORY_MATTERS_IN else replace(plan, own_process_from=float("inf"))
         rows += contest(case, solvers, own, plan.compilations if problem in FASTER_IN else 0, say)
     measured = {row.problem for row in rows}
-    sweeps = [precision_sweep(problem, plan.tolerances, plan, say) for problem in plan.swept if problem in measured]
+    sweeps = [
+        precision_sweep(problem, plan.tolerances, plan, say)
+        for problem in plan.swept
+        if problem in measured
+    ]
     return {"rows": as_record(rows), "sweep": [point for sweep in sweeps for point in sweep]}
 
 
 def ours_wrong(record: dict[str, Any]) -> bool:
-    """Whether a gradient of this library was wrong, other than that of the steps where that is what was asked for."""
+    """Whether a gradient of this library was wrong, other than that of the steps where that is what
+    was asked for.
+    """
     return any(
-        row["outcome"] == "WRONG" and not row["solver"].startswith(STORE_ALL) for row in record["rows"] if row["ours"]
+        row["outcome"] == "WRONG" and not row["solver"].startswith(STORE_ALL)
+        for row in record["rows"]
+        if row["ours"]
     )
 
 
 def bars(record: dict[str, Any]) -> list[Bar]:
-    """The promises: time, compilation and error beside diffrax's default, time beside the solve, memory."""
+    """The promises: time, compilation and error beside diffrax's default, time beside the solve,
+    memory.
+    """
     problems = {
-        problem: {row["solver"]: row for row in record["rows"] if row["problem"] == problem} for problem in PROBLEMS
+        problem: {row["solver"]: row for row in record["rows"] if row["problem"] == problem}
+        for problem in PROBLEMS
     }
     problems = {problem: rows for problem, rows in problems.items() if rows}
     fast = [problem for problem in problems if problem in FASTER_IN]
     return [
-        *(_against_diffrax(problem, problems[problem], GRADIENT, SHARE_OF_TIME) for problem in fast),
-        *(_against_diffrax(problem, problems[problem], COMPILE, SHARE_OF_COMPILING) for problem in fast),
+        *(
+            _against_diffrax(problem, problems[problem], GRADIENT, SHARE_OF_TIME)
+            for problem in fast
+        ),
+        *(
+            _against_diffrax(problem, problems[problem], COMPILE, SHARE_OF_COMPILING)
+            for problem in fast
+        ),
         *(_error_bar(problem, rows) for problem, rows in problems.items()),
         *(_overhead_bar(problem, rows) for problem, rows in problems.items()),
         *(_memory_bar(rows) for problem, rows in problems.items() if problem == MEMORY_IN),
@@ -136,8 +167,12 @@ def _against_diffrax(problem: str, rows: dict[str, Any], measure: str, limit: fl
     if not ours or not theirs:
         return Bar(promise, None, limit, _not_measured(problem, rows))
     rounds = min(len(ours), len(theirs))
-    times = {name: row["seconds"][measure] for name, row in rows.items() if row["seconds"].get(measure)}
-    note = f"{measure}, {problem}: " + ", ".join(f"{name} {duration(float(np.median(t)))}" for name, t in times.items())
+    times = {
+        name: row["seconds"][measure] for name, row in rows.items() if row["seconds"].get(measure)
+    }
+    note = f"{measure}, {problem}: " + ", ".join(
+        f"{name} {duration(float(np.median(t)))}" for name, t in times.items()
+    )
     return Bar(promise, ratio(ours[:rounds], theirs[:rounds]), limit, note)
 
 
@@ -148,8 +183,12 @@ def _error_bar(problem: str, rows: dict[str, Any]) -> Bar:
     if ours is None or theirs is None:
         return Bar(promise, None, 1.0, _not_measured(problem, rows))
     measured = Spread.of([max(float(ours), NOISE_FLOOR) / max(float(theirs), NOISE_FLOOR)])
-    errors = {name: row["errors"][GRADIENT] for name, row in rows.items() if GRADIENT in row["errors"]}
-    note = f"errors, {problem}: " + ", ".join(f"{name} {float(error):.1e}" for name, error in errors.items())
+    errors = {
+        name: row["errors"][GRADIENT] for name, row in rows.items() if GRADIENT in row["errors"]
+    }
+    note = f"errors, {problem}: " + ", ".join(
+        f"{name} {float(error):.1e}" for name, error in errors.items()
+    )
     return Bar(promise, measured, 1.0, note)
 
 
@@ -160,15 +199,26 @@ def _overhead_bar(problem: str, rows: dict[str, Any]) -> Bar:
     if measured is None:
         return Bar(promise, None, limit, _not_measured(problem, rows))
     ratios = {name: spread.median for name, row in rows.items() if (spread := gradient_ratio(row))}
-    note = f"ratios, {problem}: " + ", ".join(f"{name} {median:.2f}" for name, median in ratios.items())
+    note = f"ratios, {problem}: " + ", ".join(
+        f"{name} {median:.2f}" for name, median in ratios.items()
+    )
     return Bar(promise, measured, limit, note)
 
 
 def _memory_bar(rows: dict[str, Any]) -> Bar:
-    promise = f"memory, {MEMORY_IN}: DiscreteAdjoint with {TWO_LEVELS} checkpoints / with all states"
-    bounded, all_states = (rows[name]["peak_bytes"] if name in rows else None for name in (BOUNDED, STORE_ALL))
+    promise = (
+        f"memory, {MEMORY_IN}: DiscreteAdjoint with {TWO_LEVELS} checkpoints / with all states"
+    )
+    bounded, all_states = (
+        rows[name]["peak_bytes"] if name in rows else None for name in (BOUNDED, STORE_ALL)
+    )
     if bounded is None or not all_states:
-        return Bar(promise, None, SHARE_OF_MEMORY, "not measured, memory: needs the processes of the full benchmark")
+        return Bar(
+            promise,
+            None,
+            SHARE_OF_MEMORY,
+            "not measured, memory: needs the processes of the full benchmark",
+        )
     note = "memory: " + ", ".join(
         f"{name} {size(row['peak_bytes'])}" for name, row in rows.items() if row["peak_bytes"]
     )
@@ -176,7 +226,9 @@ def _memory_bar(rows: dict[str, Any]) -> Bar:
 
 
 def _not_measured(problem: str, rows: dict[str, Any]) -> str:
-    missing = [name for name in (OUR_DEFAULT, DIFFRAX_DEFAULT) if not rows[name]["seconds"].get(GRADIENT)]
+    missing = [
+        name for name in (OUR_DEFAULT, DIFFRAX_DEFAULT) if not rows[name]["seconds"].get(GRADIENT)
+    ]
     reasons = ", ".join(f"{name}: {why_not(rows[name])}" for name in missing)
     return f"not measured, {problem}: {reasons or 'one of the two lacks this measure'}"
 

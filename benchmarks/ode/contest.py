@@ -1,4 +1,6 @@
-"""One initial value problem, all solvers: who is right, how long they take, what they need; and errors over time by tolerance."""
+"""One initial value problem, all solvers: who is right, how long they take, what they need; and
+errors over time by tolerance.
+"""
 
 import time
 from collections.abc import Callable
@@ -13,13 +15,23 @@ from benchmarks.contest import Compiled, Field, Row, Say, fresh, summary
 from benchmarks.harness import Competitor, Plan, time_by_turns
 from benchmarks.ode.cases import PROBLEMS, Case
 from benchmarks.ode.reference import Right, answers, gradient_error
-from benchmarks.ode.solvers import CASADI, DIFFRAX_DEFAULT, ODEINT, OUR_DEFAULT, SOLVERS, Solver, functions
+from benchmarks.ode.solvers import (
+    CASADI,
+    DIFFRAX_DEFAULT,
+    ODEINT,
+    OUR_DEFAULT,
+    SOLVERS,
+    Solver,
+    functions,
+)
 from benchmarks.trial import try_out
 
 COMPILE = "compilation of value and gradient"
-# A relative error above which a gradient is called wrong; tolerances of 1e-6 leave at most 1e-3 here.
+# A relative error above which a gradient is called wrong; tolerances of 1e-6 leave at most 1e-3
+# here.
 WRONG_ABOVE = 1e-2
-# Value and gradient take less than this many times the value, or are skipped where that would be too long.
+# Value and gradient take less than this many times the value, or are skipped where that would be
+# too long.
 NEXT_MEASURE = 4.0
 # Of the two that are compared for it, a compilation is measured so often; of the others once.
 COMPILED_BY_TURNS = (OUR_DEFAULT, DIFFRAX_DEFAULT)
@@ -29,8 +41,13 @@ CURVES = (OUR_DEFAULT, DIFFRAX_DEFAULT, ODEINT, CASADI)
 
 def field() -> Field:
     """Each takes part in the problems that it is meant for; there is one size of each."""
-    entrants = {problem: [solver for solver in SOLVERS if problem in solver.problems] for problem in PROBLEMS}
-    problems: dict[str, Callable[[int], Case]] = {name: lambda _, make=make: make() for name, make in PROBLEMS.items()}
+    entrants = {
+        problem: [solver for solver in SOLVERS if problem in solver.problems]
+        for problem in PROBLEMS
+    }
+    problems: dict[str, Callable[[int], Case]] = {
+        name: lambda _, make=make: make() for name, make in PROBLEMS.items()
+    }
     return Field("ode", problems, entrants, functions, _no_products)
 
 
@@ -39,7 +56,9 @@ def _no_products(case: Case, factors: Array, _: Array) -> Answers:
     return Answers(value, gradient, np.full_like(gradient, np.nan))
 
 
-def contest(case: Case, solvers: list[Solver], plan: Plan, compilations: int, say: Say) -> list[Row]:
+def contest(
+    case: Case, solvers: list[Solver], plan: Plan, compilations: int, say: Say
+) -> list[Row]:
     """All solvers on one problem, checked first and then timed by turns."""
     generator = np.random.default_rng(0)
     factors = case.draw(generator)
@@ -59,10 +78,14 @@ def contest(case: Case, solvers: list[Solver], plan: Plan, compilations: int, sa
     of_solver = {row.solver: row for row in rows}
     for name, seconds in time_by_turns(competitors, plan).items():
         of_solver[name].seconds |= seconds
-        medians = ", ".join(f"{measure} {np.median(times):.4g} s" for measure, times in seconds.items())
+        medians = ", ".join(
+            f"{measure} {np.median(times):.4g} s" for measure, times in seconds.items()
+        )
         say(f"  {name}: {medians}, error {of_solver[name].errors.get(GRADIENT, np.nan):.1e}")
     compared = [
-        solver for solver in solvers if solver.name in COMPILED_BY_TURNS and GRADIENT in of_solver[solver.name].seconds
+        solver
+        for solver in solvers
+        if solver.name in COMPILED_BY_TURNS and GRADIENT in of_solver[solver.name].seconds
     ]
     if compilations and len(compared) == len(COMPILED_BY_TURNS):
         for name, seconds in compile_by_turns(case, compared, compilations).items():
@@ -71,7 +94,9 @@ def contest(case: Case, solvers: list[Solver], plan: Plan, compilations: int, sa
 
 
 def _admit(solver: Solver, case: Case, plan: Plan, row: Row) -> dict[str, Compiled]:
-    """The compiled functions of a solver that can take part; else nothing, and the reason in the row."""
+    """The compiled functions of a solver that can take part; else nothing, and the reason in the
+    row.
+    """
     reason = solver.obstacle(case)
     if reason:
         row.end("skipped", reason)
@@ -105,7 +130,9 @@ def _compile(function: Any, case: Case) -> tuple[Compiled, float]:
     return lambda p, v: program(p, v, ()), time.perf_counter() - start
 
 
-def compile_by_turns(case: Case, solvers: list[Solver], compilations: int) -> dict[str, dict[str, list[float]]]:
+def compile_by_turns(
+    case: Case, solvers: list[Solver], compilations: int
+) -> dict[str, dict[str, list[float]]]:
     """Seconds of compiling value and gradient, so often each, with nothing known from before."""
 
     def compile_anew(solver: Solver) -> Competitor:
@@ -117,9 +144,16 @@ def compile_by_turns(case: Case, solvers: list[Solver], compilations: int) -> di
 
 
 def _examine(
-    row: Row, case: Case, programs: dict[str, Compiled], factors: Array, expected: Right, limit: float
+    row: Row,
+    case: Case,
+    programs: dict[str, Compiled],
+    factors: Array,
+    expected: Right,
+    limit: float,
 ) -> dict[str, Compiled]:
-    """Run each once and note its error; those that are to be timed remain, the wrong ones among them."""
+    """Run each once and note its error; those that are to be timed remain, the wrong ones among
+    them.
+    """
     remaining: dict[str, Compiled] = {}
     for measure, program in programs.items():
         if remaining and NEXT_MEASURE * row.first_seconds[VALUE] > limit:
@@ -139,7 +173,9 @@ def _examine(
         if row.first_seconds[measure] <= limit:
             remaining[measure] = program
         else:
-            row.unsupported[measure] = f"took {row.first_seconds[measure]:.0f} s, more than the limit of {limit:.0f} s"
+            row.unsupported[measure] = (
+                f"took {row.first_seconds[measure]:.0f} s, more than the limit of {limit:.0f} s"
+            )
     _judge(row)
     return {} if row.outcome == "failed" else remaining
 
@@ -149,15 +185,23 @@ def _judge(row: Row) -> None:
     if any(np.isinf(error) for error in wrong.values()):
         row.end("failed", f"NaN or Inf in the {' and the '.join(wrong)}")
     elif wrong:
-        row.end("WRONG", "relative error " + ", ".join(f"{error:.1e} in the {name}" for name, error in wrong.items()))
+        row.end(
+            "WRONG",
+            "relative error "
+            + ", ".join(f"{error:.1e} in the {name}" for name, error in wrong.items()),
+        )
 
 
 def _call(program: Compiled, factors: Array) -> Callable[[Array], Any]:
     return lambda p: jax.block_until_ready(program(p, factors))
 
 
-def precision_sweep(problem: str, tolerances: tuple[float, ...], plan: Plan, say: Say) -> list[dict[str, Any]]:
-    """Time and error of the gradient at several tolerances, of this library and of one solver of each peer."""
+def precision_sweep(
+    problem: str, tolerances: tuple[float, ...], plan: Plan, say: Say
+) -> list[dict[str, Any]]:
+    """Time and error of the gradient at several tolerances, of this library and of one solver of
+    each peer.
+    """
     case = PROBLEMS[problem]()
     generator = np.random.default_rng(0)
     factors = case.draw(generator)
@@ -178,7 +222,11 @@ def precision_sweep(problem: str, tolerances: tuple[float, ...], plan: Plan, say
                 continue
             point["error"] = gradient_error(case, found[1], expected.gradient)
             name = f"{solver.name}, rtol = {rtol:g}"
-            competitors.append(Competitor(name, lambda: fresh(case, generator), {GRADIENT: _call(program, factors)}))
+            competitors.append(
+                Competitor(
+                    name, lambda: fresh(case, generator), {GRADIENT: _call(program, factors)}
+                )
+            )
             points.append(point)
     times = time_by_turns(competitors, plan)
     for point, (name, seconds) in zip(points, times.items(), strict=True):

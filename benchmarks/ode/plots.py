@@ -1,4 +1,6 @@
-"""The plots of the benchmark: value and gradient by solver in each problem, and the error over the time at several tolerances."""
+"""The plots of the benchmark: value and gradient by solver in each problem, and the error over the
+time at several tolerances.
+"""
 
 from typing import Any
 
@@ -13,19 +15,29 @@ OURS, PEER, WRONG = "tab:blue", "tab:orange", "tab:red"
 
 
 def times_figure(rows: list[dict[str, Any]]) -> Figure:
-    """One panel for each problem: seconds of value and gradient as bars, with the error of the gradient beside them."""
+    """One panel for each problem: seconds of value and gradient as bars, with the error of the
+    gradient beside them.
+    """
     problems = list(dict.fromkeys(row["problem"] for row in rows))
     columns = min(len(problems), 2)
     lines = -(-len(problems) // columns)
     figure = Figure(figsize=(8.5 * columns, 3.4 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for axis, problem in zip(axes, problems, strict=False):
-        measured = [row for row in rows if row["problem"] == problem and row["seconds"].get(GRADIENT)]
+        measured = [
+            row for row in rows if row["problem"] == problem and row["seconds"].get(GRADIENT)
+        ]
         for k, row in enumerate(measured):
             spread = Spread.of(row["seconds"][GRADIENT])
             color = WRONG if row["outcome"] == "WRONG" else OURS if row["ours"] else PEER
             axis.barh(k, 1e3 * spread.median, color=color)
-            axis.text(1e3 * spread.median, k, f" error {float(row['errors'][GRADIENT]):.0e}", va="center", fontsize=8)
+            axis.text(
+                1e3 * spread.median,
+                k,
+                f" error {float(row['errors'][GRADIENT]):.0e}",
+                va="center",
+                fontsize=8,
+            )
         axis.set_yticks(range(len(measured)), [row["solver"] for row in measured], fontsize=8)
         axis.invert_yaxis()
         axis.set_xscale("log")
@@ -47,7 +59,9 @@ _MARKERS = "osD^v"
 
 
 def precision_figure(sweep: list[dict[str, Any]]) -> Figure:
-    """One panel for each problem: the error of the gradient over its time, from loose to tight tolerances."""
+    """One panel for each problem: the error of the gradient over its time, from loose to tight
+    tolerances.
+    """
     problems = list(dict.fromkeys(point["problem"] for point in sweep))
     solvers = list(dict.fromkeys(point["solver"] for point in sweep))
     figure = Figure(figsize=(6.2 * len(problems), 5.0), layout="constrained")

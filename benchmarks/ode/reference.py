@@ -1,7 +1,9 @@
-"""The right answers, by SciPy's integrators at tolerances near roundoff: what every competitor is compared with.
+"""The right answers, by SciPy's integrators at tolerances near roundoff: what every competitor is
+compared with.
 
-Only f and its products with vectors are those of the competitors. Neither the methods nor the steps are: DOP853 (order 8) or Radau
-here, and the equations of the derivatives are integrated beside the solution or after it, each under error control.
+Only f and its products with vectors are those of the competitors. Neither the methods nor the steps
+are: DOP853 (order 8) or Radau here, and the equations of the derivatives are integrated beside the
+solution or after it, each under error control.
 """
 
 import itertools
@@ -20,8 +22,8 @@ from benchmarks.ode.cases import Case
 TOLERANCE = 1e-12
 # Up to so many derivatives are integrated forward, beside the solution.
 FEW = 16
-# The right answers change by up to 2e-8 from ten times the tolerance, so by less than this with a smaller one; errors below it
-# are called equal.
+# The right answers change by up to 2e-8 from ten times the tolerance, so by less than this with a
+# smaller one; errors below it are called equal.
 NOISE_FLOOR = 1e-8
 
 
@@ -33,9 +35,13 @@ class Right(NamedTuple):
 
 
 def gradient_error(case: Case, found: Any, expected: Float[np.ndarray, " parameters"]) -> float:
-    """Of the gradients by the initial state and by the parameters, the larger relative error in the 2-norm."""
+    """Of the gradients by the initial state and by the parameters, the larger relative error in the
+    2-norm.
+    """
     found = np.asarray(found)
-    return max(relative_error(*pair) for pair in zip(case.parts(found), case.parts(expected), strict=True))
+    return max(
+        relative_error(*pair) for pair in zip(case.parts(found), case.parts(expected), strict=True)
+    )
 
 
 # The largest takes minutes, and is asked for twice: for explicit and for implicit solvers.
@@ -59,7 +65,9 @@ def answers(case: Case, factors: Any) -> Right:
 
 
 def by_variational_equations(case: Case, factors: Any) -> Right:
-    """S' = f_y S + f_p p_factors beside y' = f, with S(0) = the derivative of y0; dg = (dg/dy) S."""
+    """S' = f_y S + f_p p_factors beside y' = f, with S(0) = the derivative of y0; dg = (dg/dy)
+    S.
+    """
     factors = jnp.asarray(factors)
     (y0, p), tangents = _by_factors(case, factors)
     size = case.n * (1 + factors.size)
@@ -79,7 +87,9 @@ def by_variational_equations(case: Case, factors: Any) -> Right:
     jacobian = jax.jit(jax.jacfwd(lambda z, t: scaled(t, z)))
     start = np.concatenate([y0, np.ravel(tangents[0])]) / units
     more: dict[str, Any] = {"jac": lambda t, z: np.asarray(jacobian(z, t))} if case.is_stiff else {}
-    legs = _integrate(scaled, start, [0.0, *case.ts], "Radau" if case.is_stiff else "DOP853", **more)
+    legs = _integrate(
+        scaled, start, [0.0, *case.ts], "Radau" if case.is_stiff else "DOP853", **more
+    )
     z = np.array([leg.y[:, -1] for leg in legs]) * units
     assert z.shape == (case.ts.size, size)
     ys, S = z[:, : case.n], z[:, case.n :].reshape(case.ts.size, factors.size, case.n)
@@ -88,7 +98,9 @@ def by_variational_equations(case: Case, factors: Any) -> Right:
 
 
 def by_adjoint_equations(case: Case, factors: Any) -> Right:
-    """lam' = -f_y' lam, mu' = -f_p' lam, backwards from the last datum; lam jumps by dg/dy at each. y is DOP853's interpolant."""
+    """lam' = -f_y' lam, mu' = -f_p' lam, backwards from the last datum; lam jumps by dg/dy at each.
+    y is DOP853's interpolant.
+    """
     factors = jnp.asarray(factors)
     y0, parameters = case.split(factors)
     p, unravel = ravel_pytree(parameters)
@@ -104,12 +116,17 @@ def by_adjoint_equations(case: Case, factors: Any) -> Right:
         return -jnp.concatenate(pull(z[: case.n]))
 
     z = np.zeros(case.n + p.size)
-    for leg, by_state, t1, t0 in zip(legs[::-1], np.asarray(by_states)[::-1], times[:0:-1], times[-2::-1], strict=True):
+    for leg, by_state, t1, t0 in zip(
+        legs[::-1], np.asarray(by_states)[::-1], times[:0:-1], times[-2::-1], strict=True
+    ):
         z[: case.n] += by_state
         (back,) = _integrate(lambda t, z, y=leg.sol: backward(t, y(t), z), z, [t1, t0], "DOP853")
         z = back.y[:, -1]
     _, pull = jax.vjp(case.split, factors)
-    return Right(float(value), np.asarray(pull((jnp.asarray(z[: case.n]), unravel(jnp.asarray(z[case.n :]))))[0]))
+    return Right(
+        float(value),
+        np.asarray(pull((jnp.asarray(z[: case.n]), unravel(jnp.asarray(z[case.n :]))))[0]),
+    )
 
 
 def _by_factors(case: Case, factors: Array) -> Any:
@@ -118,7 +135,9 @@ def _by_factors(case: Case, factors: Array) -> Any:
     return case.split(factors), columns
 
 
-def _integrate(rate: Any, start: np.ndarray, times: list[float], method: str, **more: Any) -> list[Any]:
+def _integrate(
+    rate: Any, start: np.ndarray, times: list[float], method: str, **more: Any
+) -> list[Any]:
     """From each time to the next, anew, so that no interpolation enters."""
     from scipy.integrate import solve_ivp
 
@@ -126,7 +145,13 @@ def _integrate(rate: Any, start: np.ndarray, times: list[float], method: str, **
     for span in itertools.pairwise(times):
         atol = TOLERANCE * max(1e-3, float(np.abs(start).max()))
         leg: Any = solve_ivp(
-            lambda t, z: np.asarray(rate(t, z)), span, start, method, rtol=TOLERANCE, atol=atol, **more
+            lambda t, z: np.asarray(rate(t, z)),
+            span,
+            start,
+            method,
+            rtol=TOLERANCE,
+            atol=atol,
+            **more,
         )
         if not leg.success:
             raise ArithmeticError(f"the reference stopped at t = {leg.t[-1]}: {leg.message}")

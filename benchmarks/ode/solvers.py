@@ -1,7 +1,9 @@
-"""Who takes part: this library's sensitivities and their peers, each as states = solve(y0, p) that is differentiated by both.
+"""Who takes part: this library's sensitivities and their peers, each as states = solve(y0, p) that
+is differentiated by both.
 
-All have the same tolerances, the same largest number of steps and the same Runge-Kutta method (Tsit5, or Kvaerno5 for stiff
-problems), where they have one; none may raise an error from within, which would cost time.
+All have the same tolerances, the same largest number of steps and the same Runge-Kutta method
+(Tsit5, or Kvaerno5 for stiff problems), where they have one; none may raise an error from within,
+which would cost time.
 """
 
 from collections.abc import Callable
@@ -23,9 +25,14 @@ from benchmarks.ode.cases import PROBLEMS, Case
 
 Solve = Callable[[Array, Any], Array]
 
-EXPLICIT = tuple(problem for problem, make in PROBLEMS.items() if problem not in ("Robertson", "Brusselator, implicit"))
+EXPLICIT = tuple(
+    problem
+    for problem, make in PROBLEMS.items()
+    if problem not in ("Robertson", "Brusselator, implicit")
+)
 FEW_PARAMETERS = ("Lotka-Volterra", "double pendulum", "Robertson")
-# On the large stiff one DiscreteAdjoint is the default, and BacksolveAdjoint of diffrax takes more than two minutes.
+# On the large stiff one DiscreteAdjoint is the default, and BacksolveAdjoint of diffrax takes more
+# than two minutes.
 NOT_LARGE_AND_STIFF = tuple(problem for problem in PROBLEMS if problem != "Brusselator, implicit")
 MANY_STEPS = ("long neural ODE", "Brusselator, explicit")
 # About twice the square root of the 4096 steps there may be, and far fewer.
@@ -63,7 +70,11 @@ class Solver:
 
     def obstacle(self, case: Case) -> str | None:
         """Why it cannot take part, or None."""
-        return None if installed_version(self.package) else f"the package {self.package} is not installed"
+        return (
+            None
+            if installed_version(self.package)
+            else f"the package {self.package} is not installed"
+        )
 
     def constants(self, case: Case) -> Any:
         """Nothing is passed to the compiled function."""
@@ -71,7 +82,9 @@ class Solver:
 
 
 def by_jax(make: Callable[[Case], Solve]) -> Callable[[Case], dict[str, tuple[Function, ...]]]:
-    """What is timed of a solver that JAX differentiates; `make` prepares it for a case, unmeasured."""
+    """What is timed of a solver that JAX differentiates; `make` prepares it for a case,
+    unmeasured.
+    """
 
     def functions(case: Case) -> dict[str, tuple[Function, ...]]:
         solve = make(case)
@@ -141,15 +154,21 @@ def _diffrax(rule: Any) -> Callable[[Case], dict[str, tuple[Function, ...]]]:
 
 
 def _diffrax_tuned(case: Case) -> Solve:
-    """As many checkpoints as steps, which its documentation advises where memory suffices, and hardly more steps than needed."""
+    """As many checkpoints as steps, which its documentation advises where memory suffices, and
+    hardly more steps than needed.
+    """
     y0, p = case.split(jnp.ones(case.parameters))
     count = jax.jit(
-        lambda y0, p: _diffrax_solution(case, y0, p, diffrax.ForwardMode(), case.max_steps).stats["num_steps"]
+        lambda y0, p: _diffrax_solution(case, y0, p, diffrax.ForwardMode(), case.max_steps).stats[
+            "num_steps"
+        ]
     )(y0, p)
     most = min(int(ROOM * int(count)) + 10, case.max_steps)
 
     def solve(y0: Array, p: Any) -> Array:
-        states = _diffrax_solution(case, y0, p, diffrax.RecursiveCheckpointAdjoint(checkpoints=most), most).ys
+        states = _diffrax_solution(
+            case, y0, p, diffrax.RecursiveCheckpointAdjoint(checkpoints=most), most
+        ).ys
         assert states is not None
         return states
 
@@ -161,7 +180,13 @@ def _odeint(case: Case) -> Solve:
 
     def solve(y0: Array, p: Any) -> Array:
         found: Any = odeint(
-            lambda y, t, p: case.f(t, y, p), y0, times, p, rtol=case.rtol, atol=case.atol, mxstep=case.max_steps
+            lambda y, t, p: case.f(t, y, p),
+            y0,
+            times,
+            p,
+            rtol=case.rtol,
+            atol=case.atol,
+            mxstep=case.max_steps,
         )
         return found[1:]
 
@@ -169,12 +194,20 @@ def _odeint(case: Case) -> Solve:
 
 
 OUR_DEFAULT = "adjoint, default"
-DIFFRAX_DEFAULT, DIFFRAX_TUNED = "diffrax RecursiveCheckpointAdjoint", "diffrax RecursiveCheckpointAdjoint, tuned"
+DIFFRAX_DEFAULT, DIFFRAX_TUNED = (
+    "diffrax RecursiveCheckpointAdjoint",
+    "diffrax RecursiveCheckpointAdjoint, tuned",
+)
 ODEINT, CASADI = "jax odeint", "CasADi with CVODES"
 
 SOLVERS: tuple[Solver, ...] = (
     Solver(OUR_DEFAULT, _ours(None), ours=True),
-    Solver("adjoint DiscreteAdjoint", _ours(adjoint.DiscreteAdjoint()), ours=True, problems=NOT_LARGE_AND_STIFF),
+    Solver(
+        "adjoint DiscreteAdjoint",
+        _ours(adjoint.DiscreteAdjoint()),
+        ours=True,
+        problems=NOT_LARGE_AND_STIFF,
+    ),
     Solver(
         f"adjoint DiscreteAdjoint, {TWO_LEVELS} checkpoints",
         _ours(adjoint.DiscreteAdjoint(TWO_LEVELS)),
@@ -189,7 +222,12 @@ SOLVERS: tuple[Solver, ...] = (
     ),
     Solver("adjoint InterpolatingAdjoint", _ours(adjoint.InterpolatingAdjoint()), ours=True),
     Solver("adjoint GaussAdjoint", _ours(adjoint.GaussAdjoint()), ours=True),
-    Solver("adjoint ForwardSensitivity", _ours(adjoint.ForwardSensitivity()), ours=True, problems=FEW_PARAMETERS),
+    Solver(
+        "adjoint ForwardSensitivity",
+        _ours(adjoint.ForwardSensitivity()),
+        ours=True,
+        problems=FEW_PARAMETERS,
+    ),
     Solver(DIFFRAX_DEFAULT, _diffrax(diffrax.RecursiveCheckpointAdjoint()), package="diffrax"),
     Solver(DIFFRAX_TUNED, by_jax(_diffrax_tuned), package="diffrax"),
     Solver(
@@ -200,7 +238,9 @@ SOLVERS: tuple[Solver, ...] = (
     ),
     Solver(ODEINT, by_jax(_odeint), problems=EXPLICIT),
     Solver(CASADI, casadi_peer.functions, package="casadi"),
-    Solver("torchdiffeq", torch_peer.functions, problems=torch_peer.PROBLEMS, package="torchdiffeq"),
+    Solver(
+        "torchdiffeq", torch_peer.functions, problems=torch_peer.PROBLEMS, package="torchdiffeq"
+    ),
 )
 PEERS = ("diffrax", "casadi", "torchdiffeq")
 

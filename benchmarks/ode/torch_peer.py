@@ -1,6 +1,8 @@
-"""torchdiffeq: the neural ODEs and Lotka-Volterra in PyTorch, differentiated through the steps, as is its default.
+"""torchdiffeq: the neural ODEs and Lotka-Volterra in PyTorch, differentiated through the steps, as
+is its default.
 
-Its programs run outside JAX, and are called through `jax.pure_callback`, which takes some 0.08 ms; nothing is compiled.
+Its programs run outside JAX, and are called through `jax.pure_callback`, which takes some 0.08 ms;
+nothing is compiled.
 """
 
 from typing import Any
@@ -51,7 +53,13 @@ def _misfit(case: Case, factors: Any) -> Any:
     times = torch.tensor(np.append(0.0, case.ts))
     options = {"max_num_steps": case.max_steps}
     ys: Any = odeint(
-        lambda _, y: rate(case, y, p), y0, times, rtol=case.rtol, atol=case.atol, method="dopri5", options=options
+        lambda _, y: rate(case, y, p),
+        y0,
+        times,
+        rtol=case.rtol,
+        atol=case.atol,
+        method="dopri5",
+        options=options,
     )
     return 0.5 * (((ys[1:] - torch.tensor(case.data)) / torch.tensor(case.scale)) ** 2).mean()
 

@@ -1,7 +1,9 @@
-"""The problems: the unconstrained ones of the CUTEst collection, as the package sif2jax writes them in JAX.
+"""The problems: the unconstrained ones of the CUTEst collection, as the package sif2jax writes them
+in JAX.
 
-Source: N. I. M. Gould, D. Orban, Ph. L. Toint, CUTEst: a constrained and unconstrained testing environment with safe threads,
-Comput. Optim. Appl. 60 (2015). Its expected results are not used, as some are wrong: `benchmarks.optimize.verdicts` has the rule.
+Source: N. I. M. Gould, D. Orban, Ph. L. Toint, CUTEst: a constrained and unconstrained testing
+environment with safe threads, Comput. Optim. Appl. 60 (2015). Its expected results are not used, as
+some are wrong: `benchmarks.optimize.verdicts` has the rule.
 """
 
 import importlib
@@ -64,13 +66,17 @@ def _case(problem: Any) -> Case:
 
 @contextmanager
 def _without_the_rest() -> Iterator[None]:
-    """The packages above the folder are stood for by empty ones: they would import a thousand other problems."""
+    """The packages above the folder are stood for by empty ones: they would import a thousand other
+    problems.
+    """
     if PACKAGE in sys.modules:
         yield
         return
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.submodule_search_locations is None:
-        raise ModuleNotFoundError(f"the problems are in the package {PACKAGE}: pip install adjoint[peers]")
+        raise ModuleNotFoundError(
+            f"the problems are in the package {PACKAGE}: pip install adjoint[peers]"
+        )
     root = spec.submodule_search_locations[0]
     empty = {name: ModuleType(name) for name in (PACKAGE, f"{PACKAGE}.cutest")}
     for name, module in empty.items():

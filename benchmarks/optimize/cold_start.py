@@ -1,4 +1,6 @@
-"""How long the first `minimize` of a fresh process takes, from the call to the answer, and how long the process in all."""
+"""How long the first `minimize` of a fresh process takes, from the call to the answer, and how long
+the process in all.
+"""
 
 import json
 import subprocess
@@ -14,7 +16,9 @@ METHODS = (None, "BFGS")
 
 
 def cold_starts(repetitions: int) -> list[dict[str, Any]]:
-    """Seconds of the call and of the process, with interpreter and imports, for each size and method."""
+    """Seconds of the call and of the process, with interpreter and imports, for each size and
+    method.
+    """
     return [_measured(n, method, repetitions) for n in SIZES for method in METHODS]
 
 

@@ -19,7 +19,17 @@ from benchmarks.optimize.contest import contests
 from benchmarks.optimize.many_starts import many_starts
 from benchmarks.optimize.noise import ZERO_AT_MINIMUM, noise_runs
 from benchmarks.optimize.peers import OPTIMISTIX_BFGS, PEER_SOLVERS, SCIPY_BFGS
-from benchmarks.optimize.solvers import BFGS, DEFAULT, KRYLOV, LBFGS, NEWTON, OURS, PEERS, STEEPEST, Limits
+from benchmarks.optimize.solvers import (
+    BFGS,
+    DEFAULT,
+    KRYLOV,
+    LBFGS,
+    NEWTON,
+    OURS,
+    PEERS,
+    STEEPEST,
+    Limits,
+)
 from benchmarks.optimize.tables import (
     FALSE,
     MISSED,
@@ -63,7 +73,8 @@ class OptimizePlan(Plan):
     constrained
         The problems with constraints by name; None for all.
     kept
-        The file beside the results that holds what is finished until the run is whole, so that an interrupted one goes on.
+        The file beside the results that holds what is finished until the run is whole, so that an
+        interrupted one goes on.
     """
 
     problems: tuple[str, ...] | None
@@ -113,7 +124,16 @@ QUICK = OptimizePlan(
         "OSBORNEB",
         "CHNROSNB",
     ),
-    solvers=(DEFAULT, NEWTON, BFGS, LBFGS, SCIPY_BFGS, "scipy L-BFGS-B", "scipy trust-exact", OPTIMISTIX_BFGS),
+    solvers=(
+        DEFAULT,
+        NEWTON,
+        BFGS,
+        LBFGS,
+        SCIPY_BFGS,
+        "scipy L-BFGS-B",
+        "scipy trust-exact",
+        OPTIMISTIX_BFGS,
+    ),
     evaluations=1000,
     steepest_evaluations=200,
     noisy=("ROSENBR",),
@@ -137,11 +157,14 @@ def run(plan: OptimizePlan, say: Say) -> dict[str, Any]:
     names = plan.problems or tuple(cases())
     chosen = [cases()[name] for name in names if cases()[name].n <= max(plan.sizes)]
     limits = {
-        solver.name: Limits(plan.steepest_evaluations if solver.name == STEEPEST else plan.evaluations, plan.limit)
+        solver.name: Limits(
+            plan.steepest_evaluations if solver.name == STEEPEST else plan.evaluations, plan.limit
+        )
         for solver in solvers
     }
     kept = FOLDER / plan.kept
-    # The short things first: what is interrupted then is only the long one, which goes on where it was.
+    # The short things first: what is interrupted then is only the long one, which goes on where it
+    # was.
     say("the first call of a process")
     cold = cold_starts(plan.cold_starts)
     say("many starts")
@@ -154,13 +177,21 @@ def run(plan: OptimizePlan, say: Say) -> dict[str, Any]:
     disturbed = [solver for solver in solvers if solver.name in plan.noisy_solvers]
     noise = noise_runs(noisy, disturbed, Limits(plan.evaluations, plan.limit))
     kept.unlink(missing_ok=True)
-    return {"rows": rows, "noise": noise, "cold_starts": cold, "many_starts": starts, "constrained": constrained}
+    return {
+        "rows": rows,
+        "noise": noise,
+        "cold_starts": cold,
+        "many_starts": starts,
+        "constrained": constrained,
+    }
 
 
 def ours_wrong(record: dict[str, Any]) -> bool:
     """Whether a method of this library called a success what is none."""
     claimed = any(verdict(row) == FALSE for row in record["rows"] if row["library"] == "adjoint")
-    noisy = any(said(run) == FALSE for run in record["noise"] if run["solver"].startswith("adjoint"))
+    noisy = any(
+        said(run) == FALSE for run in record["noise"] if run["solver"].startswith("adjoint")
+    )
     return claimed or noisy or constrained_wrong(record["constrained"])
 
 
@@ -193,14 +224,21 @@ def _unsolved_bar(rows: Any, solver: str, limit: int) -> Bar:
         (sum(row["solved"] for row in of_solver(rows, peer)), peer)
         for peer in {row["solver"] for row in rows if row["library"] != "adjoint"}
     )
-    return Bar(promise, Spread.of([PROMISED_OF * share]), limit, f"of the peers, {best[1]} solves most: {best[0]}")
+    return Bar(
+        promise,
+        Spread.of([PROMISED_OF * share]),
+        limit,
+        f"of the peers, {best[1]} solves most: {best[0]}",
+    )
 
 
 def _false_bar(rows: Any) -> Bar:
     ours = [row for row in rows if row["library"] == "adjoint"]
     peers = [row for row in rows if row["library"] != "adjoint"]
     counts = [sum(verdict(row) == FALSE for row in group) for group in (ours, peers)]
-    note = f"false successes: {counts[0]} of ours, steepest descent included, {counts[1]} of the peers"
+    note = (
+        f"false successes: {counts[0]} of ours, steepest descent included, {counts[1]} of the peers"
+    )
     return Bar("false successes, all of our methods together", Spread.of([counts[0]]), 0, note)
 
 
@@ -217,7 +255,9 @@ def _evaluations_bar(rows: Any) -> Bar:
     ]
     both = spent[0].keys() & spent[1].keys()
     if not both:
-        return Bar(promise, None, EVALUATIONS_TO_SCIPY, "BFGS and SciPy's BFGS solve no problem together")
+        return Bar(
+            promise, None, EVALUATIONS_TO_SCIPY, "BFGS and SciPy's BFGS solve no problem together"
+        )
     ours, theirs = (sum(each[problem] for problem in both) for each in spent)
     note = f"evaluations in total, on the {len(both)} problems that both solve: {ours} and {theirs}"
     return Bar(promise, Spread.of([ours / theirs]), EVALUATIONS_TO_SCIPY, note)
@@ -238,12 +278,21 @@ def _cold_bar(entry: dict[str, Any]) -> Bar:
 def _noise_bars(record: dict[str, Any]) -> list[Bar]:
     ours = [run for run in record["noise"] if run["solver"].startswith("adjoint")]
     good = [run for run in ours if said(run) == SOLVED]
-    failed = [f"{run['solver']} on {run['problem']} ({said(run)})" for run in ours if run not in good]
+    failed = [
+        f"{run['solver']} on {run['problem']} ({said(run)})" for run in ours if run not in good
+    ]
     without = {(row["problem"], row["solver"]): row["evaluations"] for row in record["rows"]}
     ratios = [(run["evaluations"] / without[run["problem"], run["solver"]], run) for run in good]
     most, which = max(ratios, key=lambda pair: pair[0], default=(None, {}))
-    note = f"the most with noise: {which['solver']} on {which['problem']}" if which else "no run with noise was solved"
-    failures = f"with noise: {', '.join(failed) or 'every run of ours'}{'' if failed else ' is solved and says so'}"
+    note = (
+        f"the most with noise: {which['solver']} on {which['problem']}"
+        if which
+        else "no run with noise was solved"
+    )
+    failures = (
+        "with noise: "
+        f"{', '.join(failed) or 'every run of ours'}{'' if failed else ' is solved and says so'}"
+    )
     return [
         Bar(
             "evaluations with noise of 1e-6 / without, the most",
@@ -251,12 +300,20 @@ def _noise_bars(record: dict[str, Any]) -> list[Bar]:
             TIMES_WITHOUT_NOISE,
             note,
         ),
-        Bar("runs with noise that are not solved or do not say so, of ours", Spread.of([len(failed)]), 0, failures),
+        Bar(
+            "runs with noise that are not solved or do not say so, of ours",
+            Spread.of([len(failed)]),
+            0,
+            failures,
+        ),
     ]
 
 
 def _many_starts_bar(found: list[dict[str, Any]]) -> Bar:
-    ours, theirs = ({each["solver"]: each["seconds"] for each in found}[name] for name in (BFGS, OPTIMISTIX_BFGS))
+    ours, theirs = (
+        {each["solver"]: each["seconds"] for each in found}[name]
+        for name in (BFGS, OPTIMISTIX_BFGS)
+    )
     note = "many starts: " + ", ".join(
         f"{each['solver']} {100 * each['stationary']:.1f} % stationary" for each in found
     )

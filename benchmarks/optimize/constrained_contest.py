@@ -1,8 +1,10 @@
-"""The contest with constraints: every solver on every problem that it can state, and what is to be said of where it ended.
+"""The contest with constraints: every solver on every problem that it can state, and what is to be
+said of where it ended.
 
-**Solved**: f is within 1e-6 of the published optimum, relative to the scale of `verdicts.scale`, or within the published digits,
-and no violation is above 1e-6. **Other point**: not solved, but the conditions of Karush, Kuhn and Tucker hold there, to 1e-5 of
-|f'|: nothing to first order tells it from the optimum, so that a local method may end there and say so.
+**Solved**: f is within 1e-6 of the published optimum, relative to the scale of `verdicts.scale`, or
+within the published digits, and no violation is above 1e-6. **Other point**: not solved, but the
+conditions of Karush, Kuhn and Tucker hold there, to 1e-5 of |f'|: nothing to first order tells it
+from the optimum, so that a local method may end there and say so.
 """
 
 import importlib.util
@@ -34,7 +36,8 @@ from benchmarks.report import Bar, Spread, Table, duration
 
 VIOLATION, STATIONARY, ACTIVE = 1e-6, 1e-5, 1e-6
 OTHER = "other point"
-# What was promised: unsolved of thirty by default, and by MMA of the seventeen with inequalities only; and its evaluations, median.
+# What was promised: unsolved of thirty by default, and by MMA of the seventeen with inequalities
+# only; and its evaluations, median.
 THIRTY, UNSOLVED_BY_DEFAULT = 30, 1
 SEVENTEEN, UNSOLVED_BY_MMA, MMA_MEDIAN = 17, 1, 15.0
 
@@ -47,7 +50,11 @@ def constrained_cases() -> dict[str, ConstrainedCase]:
 def constrained_rows(names: Sequence[str] | None, limits: Limits, say: Say) -> list[dict[str, Any]]:
     """All solvers on the problems of these names, or on all."""
     library = constrained_cases()
-    solvers = [s for s in CONSTRAINED_SOLVERS if s.library != NLOPT or importlib.util.find_spec("nlopt") is not None]
+    solvers = [
+        s
+        for s in CONSTRAINED_SOLVERS
+        if s.library != NLOPT or importlib.util.find_spec("nlopt") is not None
+    ]
     found: list[dict[str, Any]] = []
     for name in names or tuple(library):
         case = library[name]
@@ -55,16 +62,27 @@ def constrained_rows(names: Sequence[str] | None, limits: Limits, say: Say) -> l
         able = [s for s in solvers if case.equality is None or not s.inequalities_only]
         rows = [_row(case, solver, functions, limits) for solver in able]
         failed = [row["solver"] for row in rows if not row["solved"]]
-        say(f"{name}, n = {case.n}: " + (f"not solved by {', '.join(failed)}" if failed else "solved by all"))
+        say(
+            f"{name}, n = {case.n}: "
+            + (f"not solved by {', '.join(failed)}" if failed else "solved by all")
+        )
         found += rows
         jax.clear_caches()
     return found
 
 
 def _row(
-    case: ConstrainedCase, solver: ConstrainedSolver, functions: ConstrainedFunctions, limits: Limits
+    case: ConstrainedCase,
+    solver: ConstrainedSolver,
+    functions: ConstrainedFunctions,
+    limits: Limits,
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"problem": case.name, "n": case.n, "solver": solver.name, "library": solver.library}
+    row: dict[str, Any] = {
+        "problem": case.name,
+        "n": case.n,
+        "solver": solver.name,
+        "library": solver.library,
+    }
     row["equations"] = case.equality is not None
     began = time.perf_counter()
     try:
@@ -75,14 +93,23 @@ def _row(
             raise
         outcome = Outcome(case.start, False, summary(error), 0)
     seconds = time.perf_counter() - began
-    row |= {"claims": outcome.claims, "status": outcome.status, "evaluations": outcome.evaluations, "seconds": seconds}
+    row |= {
+        "claims": outcome.claims,
+        "status": outcome.status,
+        "evaluations": outcome.evaluations,
+        "seconds": seconds,
+    }
     return row | judged(case, functions(outcome.x), functions(case.start).value)
 
 
 def judged(case: ConstrainedCase, end: Evaluation, start_value: float) -> dict[str, Any]:
     """What is to be said of the point where a run ended."""
-    outside = np.concatenate([case.lower - end.x, end.x - case.upper, end.inequalities, np.abs(end.equations)])
-    violation = float(np.max(outside, initial=0.0)) if np.all(np.isfinite(end.inequalities)) else np.inf
+    outside = np.concatenate(
+        [case.lower - end.x, end.x - case.upper, end.inequalities, np.abs(end.equations)]
+    )
+    violation = (
+        float(np.max(outside, initial=0.0)) if np.all(np.isfinite(end.inequalities)) else np.inf
+    )
     gap = end.value - case.value if np.isfinite(end.value) else np.inf
     allowed = max(TOLERANCE * scale(case.value, start_value), case.digits)
     within = violation <= VIOLATION
@@ -97,9 +124,11 @@ def judged(case: ConstrainedCase, end: Evaluation, start_value: float) -> dict[s
 
 
 def residual(case: ConstrainedCase, end: Evaluation) -> float:
-    """What the best multipliers leave of f', as a share of it; those of inequalities and bounds that are active are not negative.
+    """What the best multipliers leave of f', as a share of it; those of inequalities and bounds
+    that are active are not negative.
 
-    Source: J. Nocedal, S. J. Wright, Numerical Optimization, 2nd ed., Springer (2006), theorem 12.1.
+    Source: J. Nocedal, S. J. Wright, Numerical Optimization, 2nd ed., Springer (2006), theorem
+    12.1.
     """
     size = np.linalg.norm(end.derivative)
     if not np.isfinite(size) or size == 0:
@@ -117,7 +146,9 @@ def residual(case: ConstrainedCase, end: Evaluation) -> float:
         return 1.0
     lengths = np.linalg.norm(matrix, axis=0)
     least = np.where(np.arange(matrix.shape[1]) < len(end.equations), -np.inf, 0.0)
-    found = scipy.optimize.lsq_linear(matrix / np.where(lengths > 0, lengths, 1), -end.derivative, (least, np.inf))
+    found = scipy.optimize.lsq_linear(
+        matrix / np.where(lengths > 0, lengths, 1), -end.derivative, (least, np.inf)
+    )
     return float(np.sqrt(2 * found.cost) / size)
 
 
@@ -144,7 +175,9 @@ def constrained_bars(rows: Rows) -> list[Bar]:
         _unsolved(rows, DEFAULT, THIRTY, UNSOLVED_BY_DEFAULT),
         _unsolved(rows, ASYMPTOTES, SEVENTEEN, UNSOLVED_BY_MMA),
         Bar(
-            "evaluations where MMA solves, with constraints, median", Spread.of(counts) if counts else None, MMA_MEDIAN
+            "evaluations where MMA solves, with constraints, median",
+            Spread.of(counts) if counts else None,
+            MMA_MEDIAN,
         ),
         Bar("false successes with constraints, all of our methods together", Spread.of([false]), 0),
     ]
@@ -152,14 +185,21 @@ def constrained_bars(rows: Rows) -> list[Bar]:
 
 def _unsolved(rows: Rows, solver: str, of: int, limit: int) -> Bar:
     mine = [row for row in rows if row["solver"] == solver]
-    promise = f"with constraints not solved by {solver}, of {of} (measured on {len(mine)}, in proportion)"
+    promise = (
+        f"with constraints not solved by {solver}, of {of} (measured on {len(mine)}, in proportion)"
+    )
     failed = [row for row in mine if constrained_verdict(row) != SOLVED]
-    note = f"{solver} with constraints: not solved are {', '.join(row['problem'] for row in failed) or 'none'}"
+    note = (
+        f"{solver} with constraints: not solved are "
+        f"{', '.join(row['problem'] for row in failed) or 'none'}"
+    )
     return Bar(promise, Spread.of([of * len(failed) / len(mine)]) if mine else None, limit, note)
 
 
 def constrained_tables(rows: Rows) -> list[Table]:
-    """The solvers, and every run that has not solved its problem or has ended below the published optimum."""
+    """The solvers, and every run that has not solved its problem or has ended below the published
+    optimum.
+    """
     names = list(dict.fromkeys(row["solver"] for row in rows))
     verdicts = (FALSE, MISSED, OTHER)
     lines = []
@@ -175,15 +215,37 @@ def constrained_tables(rows: Rows) -> list[Table]:
     header = ["solver", "solved", *verdicts, "evaluations", "in total", "time with compiling"]
     count = len({row["problem"] for row in rows})
     legend = (
-        "solved: within 1e-6 of the published optimum and violations at most 1e-6. other point: the conditions of Karush, Kuhn and "
-        "Tucker hold there, which is no false success. An evaluation is f and all constraints with derivatives at one point.",
+        "solved: within 1e-6 of the published optimum and violations at most 1e-6. other point: "
+        "the conditions of Karush, Kuhn and "
+        "Tucker hold there, which is no false success. An evaluation is f and all constraints with "
+        "derivatives at one point.",
     )
     ends = [_end(row) for row in rows if constrained_verdict(row) != SOLVED or row["below"]]
-    columns = ["problem", "n", "solver", "verdict", "f - published", "violation", "status", "evaluations"]
-    return [Table(f"With constraints, {count} problems", header, lines, legend), Table("Where they end", columns, ends)]
+    columns = [
+        "problem",
+        "n",
+        "solver",
+        "verdict",
+        "f - published",
+        "violation",
+        "status",
+        "evaluations",
+    ]
+    return [
+        Table(f"With constraints, {count} problems", header, lines, legend),
+        Table("Where they end", columns, ends),
+    ]
 
 
 def _end(row: dict[str, Any]) -> list[str]:
     said = constrained_verdict(row) + (", below the published optimum" if row["below"] else "")
     numbers = [f"{float(row['gap']):.1e}", f"{float(row['violation']):.1e}"]
-    return [row["problem"], str(row["n"]), row["solver"], said, *numbers, row["status"][:60], str(row["evaluations"])]
+    return [
+        row["problem"],
+        str(row["n"]),
+        row["solver"],
+        said,
+        *numbers,
+        row["status"][:60],
+        str(row["evaluations"]),
+    ]

@@ -1,6 +1,8 @@
-"""Who takes part in the contest with constraints: our methods and SciPy's, and NLopt's where it is installed.
+"""Who takes part in the contest with constraints: our methods and SciPy's, and NLopt's where it is
+installed.
 
-One evaluation is f, f', the constraints and their Jacobian at one point, however many of them a solver asks for there.
+One evaluation is f, f', the constraints and their Jacobian at one point, however many of them a
+solver asks for there.
 """
 
 import time
@@ -18,7 +20,8 @@ from benchmarks.optimize.constrained_cases import ConstrainedCase
 from benchmarks.optimize.solvers import ADJOINT, SCIPY, Limits, Outcome
 
 NLOPT = "nlopt"
-# The peers stop here at relative changes of f, and of x, at violations, and at derivatives of the Lagrangian.
+# The peers stop here at relative changes of f, and of x, at violations, and at derivatives of the
+# Lagrangian.
 FTOL, XTOL, CTOL, GTOL = 1e-12, 1e-9, 1e-8, 1e-8
 
 
@@ -52,7 +55,11 @@ class ConstrainedFunctions:
             return g, h
 
         self._all = jax.jit(
-            lambda x: (jax.value_and_grad(case.objective)(x), constraints(x), jax.jacrev(constraints)(x))
+            lambda x: (
+                jax.value_and_grad(case.objective)(x),
+                constraints(x),
+                jax.jacrev(constraints)(x),
+            )
         )
         self._all(case.start)
 
@@ -86,7 +93,11 @@ class Counted:
         try:
             x, claims, status = run()
         except CutOffError as limit:
-            x, claims, status = self.latest.x if self.latest else self.functions.case.start, False, f"limit of {limit}"
+            x, claims, status = (
+                self.latest.x if self.latest else self.functions.case.start,
+                False,
+                f"limit of {limit}",
+            )
         return Outcome(np.asarray(x, float), claims, status, self.evaluations)
 
 
@@ -117,7 +128,9 @@ def _ours(method: Any, boxed: bool) -> Solve:
             max_seconds=limits.seconds,
         )
         count = int(solution.stats["evaluations"])
-        return Outcome(np.asarray(solution.value), bool(solution.status.ok), solution.status.name, count)
+        return Outcome(
+            np.asarray(solution.value), bool(solution.status.ok), solution.status.name, count
+        )
 
     return solve
 
@@ -190,9 +203,13 @@ def _nlopt(algorithm: str) -> Solve:
             solver.set_upper_bounds(case.upper)
             start = functions(case.start)
             if case.equality is not None:
-                solver.add_equality_mconstraint(constraint("equations"), np.full(start.equations.size, CTOL))
+                solver.add_equality_mconstraint(
+                    constraint("equations"), np.full(start.equations.size, CTOL)
+                )
             if case.inequality is not None:
-                solver.add_inequality_mconstraint(constraint("inequalities"), np.full(start.inequalities.size, CTOL))
+                solver.add_inequality_mconstraint(
+                    constraint("inequalities"), np.full(start.inequalities.size, CTOL)
+                )
             solver.set_ftol_rel(FTOL)
             solver.set_xtol_rel(XTOL)
             x = solver.optimize(np.clip(case.start, case.lower, case.upper))
@@ -213,7 +230,9 @@ CONSTRAINED_SOLVERS = (
     ConstrainedSolver(ASYMPTOTES, ADJOINT, _ours(adjoint.MMA(), True), True),
     ConstrainedSolver(CONSERVATIVE, ADJOINT, _ours(adjoint.GCMMA(), True), True),
     ConstrainedSolver("scipy SLSQP", SCIPY, _scipy("SLSQP", {"ftol": FTOL})),
-    ConstrainedSolver("scipy trust-constr", SCIPY, _scipy("trust-constr", {"gtol": GTOL, "xtol": XTOL})),
+    ConstrainedSolver(
+        "scipy trust-constr", SCIPY, _scipy("trust-constr", {"gtol": GTOL, "xtol": XTOL})
+    ),
     ConstrainedSolver("nlopt SLSQP", NLOPT, _nlopt("LD_SLSQP")),
     ConstrainedSolver("nlopt MMA", NLOPT, _nlopt("LD_MMA"), True),
 )

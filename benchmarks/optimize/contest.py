@@ -1,4 +1,6 @@
-"""All solvers on one problem after the other; what is finished is kept, so that an interrupted run goes on."""
+"""All solvers on one problem after the other; what is finished is kept, so that an interrupted run
+goes on.
+"""
 
 import hashlib
 import json
@@ -18,13 +20,16 @@ from benchmarks.optimize.verdicts import ending, judge
 
 SOURCES = ("adjoint", "benchmarks/optimize")
 ROOT = Path(__file__).parent.parent.parent
-# Compiled programs are dropped after so many problems: they fill the memory, and some parts serve the next problem too.
+# Compiled programs are dropped after so many problems: they fill the memory, and some parts serve
+# the next problem too.
 PROBLEMS_IN_MEMORY = 10
 
 
 @dataclass
 class Row:
-    """One run: where it ended, what it claims and what it has cost; verdicts come when all of its problem are there."""
+    """One run: where it ended, what it claims and what it has cost; verdicts come when all of its
+    problem are there.
+    """
 
     problem: str
     n: int
@@ -47,7 +52,9 @@ class Row:
     solved: bool | None = None
 
 
-def contest(case: Case, solvers: Sequence[Solver], limits: dict[str, Limits]) -> list[dict[str, Any]]:
+def contest(
+    case: Case, solvers: Sequence[Solver], limits: dict[str, Limits]
+) -> list[dict[str, Any]]:
     """The rows of one problem, judged."""
     functions = Functions(case)
     start_value = float(functions.value_and_gradient(case.start)[0])
@@ -57,7 +64,9 @@ def contest(case: Case, solvers: Sequence[Solver], limits: dict[str, Limits]) ->
     return found
 
 
-def _row(case: Case, solver: Solver, functions: Functions, limits: Limits, start_value: float) -> Row:
+def _row(
+    case: Case, solver: Solver, functions: Functions, limits: Limits, start_value: float
+) -> Row:
     row = Row(case.name, case.n, solver.name, solver.library, start_value)
     try:
         run = solver.prepare(case, functions, limits)
@@ -66,7 +75,8 @@ def _row(case: Case, solver: Solver, functions: Functions, limits: Limits, start
             row.seconds, row.compile_seconds = first, functions.compile_seconds
             row.compile_seconds += functions.hessian_compile_seconds if solver.hessians else 0.0
         else:
-            # What the second call does not need was compiling, which is no part of the time limit either.
+            # What the second call does not need was compiling, which is no part of the time limit
+            # either.
             outcome, row.seconds = _timed(run)
             row.compile_seconds = max(first - row.seconds, 0.0)
     except Exception as error:
@@ -76,9 +86,15 @@ def _row(case: Case, solver: Solver, functions: Functions, limits: Limits, start
         row.status = summary(error)
         return row
     row.claims, row.status = outcome.claims, outcome.status
-    row.evaluations, row.hessians, row.products = outcome.evaluations, outcome.hessians, outcome.products
+    row.evaluations, row.hessians, row.products = (
+        outcome.evaluations,
+        outcome.hessians,
+        outcome.products,
+    )
     value, gradient = functions.value_and_gradient(outcome.x)
-    end = ending(outcome.x, float(value), np.asarray(gradient), np.asarray(functions.hessian(outcome.x)))
+    end = ending(
+        outcome.x, float(value), np.asarray(gradient), np.asarray(functions.hessian(outcome.x))
+    )
     row.value, row.promise, row.convex, row.strict, row.saddle = end
     return row
 
@@ -90,9 +106,15 @@ def _timed(run: Any) -> tuple[Outcome, float]:
 
 
 def contests(
-    chosen: Sequence[Case], solvers: Sequence[Solver], limits: dict[str, Limits], kept: Path, say: Say
+    chosen: Sequence[Case],
+    solvers: Sequence[Solver],
+    limits: dict[str, Limits],
+    kept: Path,
+    say: Say,
 ) -> list[dict[str, Any]]:
-    """The rows of all problems; those that `kept` holds of an interrupted run of the same code are taken from there."""
+    """The rows of all problems; those that `kept` holds of an interrupted run of the same code are
+    taken from there.
+    """
     mark = _fingerprint(solvers, limits)
     finished = _load(kept, mark)
     if finished:
@@ -118,7 +140,9 @@ def _short(rows: list[dict[str, Any]]) -> str:
 
 def _fingerprint(solvers: Sequence[Solver], limits: dict[str, Limits]) -> str:
     """Of everything that the rows depend on in this repository."""
-    digest = hashlib.sha256(repr(([solver.name for solver in solvers], sorted(limits.items()))).encode())
+    digest = hashlib.sha256(
+        repr(([solver.name for solver in solvers], sorted(limits.items()))).encode()
+    )
     for source in SOURCES:
         for path in sorted((ROOT / source).rglob("*.py")):
             digest.update(path.read_bytes())

@@ -1,8 +1,9 @@
 """Five problems of engineering design: four of the gallery, and a spring.
 
-Where four limits fix the four unknowns, or the optimum has a closed form, its value is that of the exact optimum, which is the
-published one to the digits of that. The spring is that of J. S. Arora, Introduction to Optimum Design (1989), section 2.9: wire
-diameter d, coil diameter D and N coils, all continuous; the least weight (N + 2) D d^2, 0.0126652328, is in many papers.
+Where four limits fix the four unknowns, or the optimum has a closed form, its value is that of the
+exact optimum, which is the published one to the digits of that. The spring is that of J. S. Arora,
+Introduction to Optimum Design (1989), section 2.9: wire diameter d, coil diameter D and N coils,
+all continuous; the least weight (N + 2) D d^2, 0.0126652328, is in many papers.
 """
 
 from typing import Any
@@ -19,10 +20,14 @@ def _spring_limits(x: Any) -> Any:
     """Deflection, shear, surge frequency and outer diameter, of x = (d, D, N)."""
     d, D, N = x
     shear = (4 * D**2 - d * D) / (12566 * (D * d**3 - d**4)) + 1 / (5108 * d**2) - 1
-    return jnp.stack([1 - D**3 * N / (71785 * d**4), shear, 1 - 140.45 * d / (D**2 * N), (d + D) / 1.5 - 1])
+    return jnp.stack(
+        [1 - D**3 * N / (71785 * d**4), shear, 1 - 140.45 * d / (D**2 * N), (d + D) / 1.5 - 1]
+    )
 
 
-def _design(name: str, design: Design, value: float, digits: float, optimum: np.ndarray | None) -> ConstrainedCase:
+def _design(
+    name: str, design: Design, value: float, digits: float, optimum: np.ndarray | None
+) -> ConstrainedCase:
     """A design of the gallery."""
     return ConstrainedCase(
         name,

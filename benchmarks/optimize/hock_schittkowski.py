@@ -1,8 +1,10 @@
-"""Twenty-five problems of Hock and Schittkowski: thirteen with equations, twelve with inequalities only.
+"""Twenty-five problems of Hock and Schittkowski: thirteen with equations, twelve with inequalities
+only.
 
-Source: W. Hock, K. Schittkowski, Test Examples for Nonlinear Programming Codes, Lecture Notes in Economics and Mathematical
-Systems 187, Springer (1981), by its numbers: functions, starts, optima and their digits, stated as f, g = 0 and h <= 0. HS13, at
-whose optimum no multipliers balance f', is left out: no method that measures by them could tell that it is there.
+Source: W. Hock, K. Schittkowski, Test Examples for Nonlinear Programming Codes, Lecture Notes in
+Economics and Mathematical Systems 187, Springer (1981), by its numbers: functions, starts, optima
+and their digits, stated as f, g = 0 and h <= 0. HS13, at whose optimum no multipliers balance f',
+is left out: no method that measures by them could tell that it is there.
 """
 
 from collections.abc import Sequence
@@ -35,7 +37,14 @@ def _hs(
     bounds = [np.broadcast_to(np.asarray(side, float), shape) for side in (lower, upper)]
     constraints = stacked(equality), stacked(inequality)
     return ConstrainedCase(
-        f"HS{number}", f, np.array(start, float), value, digits, np.array(optimum, float), *constraints, *bounds
+        f"HS{number}",
+        f,
+        np.array(start, float),
+        value,
+        digits,
+        np.array(optimum, float),
+        *constraints,
+        *bounds,
     )
 
 
@@ -78,7 +87,15 @@ def _hs100_limits(x: Any) -> list[Any]:
 def _hs113(x: Any) -> Any:
     a, b, c, d, e, f, g, h, i, j = x
     first = a**2 + b**2 + a * b - 14 * a - 16 * b + (c - 10) ** 2 + 4 * (d - 5) ** 2 + (e - 3) ** 2
-    return first + 2 * (f - 1) ** 2 + 5 * g**2 + 7 * (h - 11) ** 2 + 2 * (i - 10) ** 2 + (j - 7) ** 2 + 45
+    return (
+        first
+        + 2 * (f - 1) ** 2
+        + 5 * g**2
+        + 7 * (h - 11) ** 2
+        + 2 * (i - 10) ** 2
+        + (j - 7) ** 2
+        + 45
+    )
 
 
 def _hs113_limits(x: Any) -> list[Any]:
@@ -133,7 +150,8 @@ EQUATIONS = (
         lambda x: [x[0] - 2 * x[1] + 1],
         lambda x: [x[0] ** 2 / 4 + x[1] ** 2 - 1],
     ),
-    # Its second derivatives vanish at the optimum in a direction along which the equation lets x move.
+    # Its second derivatives vanish at the optimum in a direction along which the equation lets x
+    # move.
     _hs(
         26,
         lambda x: (x[0] - x[1]) ** 2 + (x[1] - x[2]) ** 4,
@@ -284,7 +302,14 @@ INEQUALITIES = (
     _hs(
         35,
         lambda x: (
-            9 - 8 * x[0] - 6 * x[1] - 4 * x[2] + 2 * x[0] ** 2 + 2 * x[1] ** 2 + x[2] ** 2 + 2 * x[0] * (x[1] + x[2])
+            9
+            - 8 * x[0]
+            - 6 * x[1]
+            - 4 * x[2]
+            + 2 * x[0] ** 2
+            + 2 * x[1] ** 2
+            + x[2] ** 2
+            + 2 * x[0] * (x[1] + x[2])
         ),
         [0.5] * 3,
         1 / 9,
@@ -334,7 +359,11 @@ INEQUALITIES = (
         -4.681818181,
         [3 / 11, 23 / 11, 0, 6 / 11],
         None,
-        lambda x: [x[0] + 2 * x[1] + x[2] + x[3] - 5, 3 * x[0] + x[1] + 2 * x[2] - x[3] - 4, 1.5 - x[1] - 4 * x[2]],
+        lambda x: [
+            x[0] + 2 * x[1] + x[2] + x[3] - 5,
+            3 * x[0] + x[1] + 2 * x[2] - x[3] - 4,
+            1.5 - x[1] - 4 * x[2],
+        ],
         lower=0,
     ),
     _hs(
@@ -352,7 +381,18 @@ INEQUALITIES = (
         _hs113,
         [2, 3, 5, 5, 1, 2, 7, 3, 6, 10],
         24.3062091,
-        [2.171996, 2.363683, 8.773926, 5.095984, 0.9906548, 1.430574, 1.321644, 9.828726, 8.280092, 8.375927],
+        [
+            2.171996,
+            2.363683,
+            8.773926,
+            5.095984,
+            0.9906548,
+            1.430574,
+            1.321644,
+            9.828726,
+            8.280092,
+            8.375927,
+        ],
         None,
         _hs113_limits,
         digits=5e-8,

@@ -1,4 +1,6 @@
-"""Many starts at once: `minimize` under `jit` and `vmap` against optimistix, on the 10-dimensional Rosenbrock function."""
+"""Many starts at once: `minimize` under `jit` and `vmap` against optimistix, on the 10-dimensional
+Rosenbrock function.
+"""
 
 from typing import Any
 
@@ -29,14 +31,18 @@ def _ours(x: Float[Array, " n"]) -> Float[Array, " n"]:
 @jax.vmap
 def _theirs(x: Float[Array, " n"]) -> Float[Array, " n"]:
     solver = optimistix.BFGS(rtol=OPTIMISTIX_TOLERANCE, atol=OPTIMISTIX_TOLERANCE)
-    return optimistix.minimise(lambda y, args: rosenbrock(y), solver, x, max_steps=1000, throw=False).value
+    return optimistix.minimise(
+        lambda y, args: rosenbrock(y), solver, x, max_steps=1000, throw=False
+    ).value
 
 
 _gradients = jax.jit(jax.vmap(jax.grad(rosenbrock)))
 
 
 def many_starts(plan: Plan) -> list[dict[str, Any]]:
-    """Seconds of all starts together, and the share of them that ended where the gradient vanishes."""
+    """Seconds of all starts together, and the share of them that ended where the gradient
+    vanishes.
+    """
     generator = np.random.default_rng(0)
 
     def draw() -> Array:
@@ -52,5 +58,10 @@ def many_starts(plan: Plan) -> list[dict[str, Any]]:
         name: {"seconds": lambda x, function=function: jax.block_until_ready(function(x))}
         for name, function in functions.items()
     }
-    times = time_by_turns([Competitor(name, draw, measure) for name, measure in measures.items()], plan)
-    return [{"solver": name, "seconds": times[name]["seconds"], "stationary": stationary[name]} for name in functions]
+    times = time_by_turns(
+        [Competitor(name, draw, measure) for name, measure in measures.items()], plan
+    )
+    return [
+        {"solver": name, "seconds": times[name]["seconds"], "stationary": stationary[name]}
+        for name in functions
+    ]

@@ -1,7 +1,8 @@
 """The peers' minimizers, each stopped by its own rule at a tolerance like ours.
 
-Who has a tolerance for the gradient gets `gradient_tolerance`: the default of SciPy's BFGS, or 1e-8 of the gradient at the start
-where that is smaller, so that nobody may stop earlier than ours. Everything else is left at its default.
+Who has a tolerance for the gradient gets `gradient_tolerance`: the default of SciPy's BFGS, or 1e-8
+of the gradient at the start where that is smaller, so that nobody may stop earlier than ours.
+Everything else is left at its default.
 """
 
 import time
@@ -17,10 +18,20 @@ import scipy.optimize
 from jaxtyping import Array
 
 from benchmarks.optimize.cases import Case
-from benchmarks.optimize.solvers import OPTAX, OPTIMISTIX, SCIPY, Functions, Limits, Outcome, Run, Solver
+from benchmarks.optimize.solvers import (
+    OPTAX,
+    OPTIMISTIX,
+    SCIPY,
+    Functions,
+    Limits,
+    Outcome,
+    Run,
+    Solver,
+)
 
 ABSOLUTE, RELATIVE = 1e-5, 1e-8
-# SciPy stops here at changes of f relative to f, and of x relative to x: the tightest that its documentation suggests.
+# SciPy stops here at changes of f relative to f, and of x relative to x: the tightest that its
+# documentation suggests.
 FTOL, XTOL = 1e-14, 1e-9
 OPTIMISTIX_TOLERANCE = 1e-8
 
@@ -30,7 +41,10 @@ def gradient_tolerance(gradient: Any) -> float:
 
     Examples
     --------
-    >>> gradient_tolerance(np.array([3e4, 4e4])), round(gradient_tolerance(np.array([0.3, 0.4])), 12)
+    >>> (
+    ...     gradient_tolerance(np.array([3e4, 4e4])),
+    ...     round(gradient_tolerance(np.array([0.3, 0.4])), 12),
+    ... )
     (1e-05, 5e-09)
     """
     return min(ABSOLUTE, RELATIVE * float(np.linalg.norm(gradient)))
@@ -92,14 +106,24 @@ def _optimistix(name: str, solver: Any) -> Solver:
         @jax.jit
         def solve(x: Array) -> tuple[Array, Array, Array]:
             found = optimistix.minimise(
-                lambda y, args: case.objective(y), solver, x, max_steps=limits.evaluations, throw=False
+                lambda y, args: case.objective(y),
+                solver,
+                x,
+                max_steps=limits.evaluations,
+                throw=False,
             )
-            return found.value, found.result == optimistix.RESULTS.successful, found.stats["num_steps"]
+            return (
+                found.value,
+                found.result == optimistix.RESULTS.successful,
+                found.stats["num_steps"],
+            )
 
         def run() -> Outcome:
             x, claims, steps = jax.device_get(solve(case.start))
             # Each step evaluates f once, and linearizes it where it is accepted.
-            return Outcome(x, bool(claims), "successful" if claims else "not successful", int(steps))
+            return Outcome(
+                x, bool(claims), "successful" if claims else "not successful", int(steps)
+            )
 
         return run
 
@@ -115,7 +139,9 @@ def _optax_lbfgs() -> Solver:
         def step(carry: tuple[Array, Any, Array, Array]) -> tuple[Array, Any, Array, Array]:
             x, state, _, evaluations = carry
             value, gradient = value_and_gradient(x, state=state)
-            updates, state = optimizer.update(gradient, state, x, value=value, grad=gradient, value_fn=case.objective)
+            updates, state = optimizer.update(
+                gradient, state, x, value=value, grad=gradient, value_fn=case.objective
+            )
             x = jnp.asarray(optax.apply_updates(x, updates))
             searched = optax.tree.get(state, "num_linesearch_steps")
             return x, state, jnp.linalg.norm(optax.tree.get(state, "grad")), evaluations + searched
@@ -131,7 +157,12 @@ def _optax_lbfgs() -> Solver:
 
         def run() -> Outcome:
             x, claims, evaluations = jax.device_get(solve(case.start))
-            return Outcome(x, bool(claims), "gradient small" if claims else "limit of evaluations", int(evaluations))
+            return Outcome(
+                x,
+                bool(claims),
+                "gradient small" if claims else "limit of evaluations",
+                int(evaluations),
+            )
 
         return run
 
@@ -145,7 +176,11 @@ PEER_SOLVERS = (
     _scipy("trust-exact", lambda gtol: {"gtol": gtol}, True),
     _scipy("trust-ncg", lambda gtol: {"gtol": gtol}, True),
     _scipy("Newton-CG", lambda gtol: {"xtol": XTOL}, True),
-    _optimistix(OPTIMISTIX_BFGS, optimistix.BFGS(rtol=OPTIMISTIX_TOLERANCE, atol=OPTIMISTIX_TOLERANCE)),
-    _optimistix("optimistix L-BFGS", optimistix.LBFGS(rtol=OPTIMISTIX_TOLERANCE, atol=OPTIMISTIX_TOLERANCE)),
+    _optimistix(
+        OPTIMISTIX_BFGS, optimistix.BFGS(rtol=OPTIMISTIX_TOLERANCE, atol=OPTIMISTIX_TOLERANCE)
+    ),
+    _optimistix(
+        "optimistix L-BFGS", optimistix.LBFGS(rtol=OPTIMISTIX_TOLERANCE, atol=OPTIMISTIX_TOLERANCE)
+    ),
     _optax_lbfgs(),
 )

@@ -1,7 +1,9 @@
-"""Performance and data profiles: the share of the problems that a solver has solved, over what it was allowed to spend.
+"""Performance and data profiles: the share of the problems that a solver has solved, over what it
+was allowed to spend.
 
-Sources: E. D. Dolan, J. J. Moré, Math. Program. 91 (2002), equation (2.1); J. J. Moré, S. M. Wild, SIAM J. Optim. 20 (2009),
-equation (2.9). A run costs what it has spent when it ends by its own rule, and an unsolved one costs more than any budget.
+Sources: E. D. Dolan, J. J. Moré, Math. Program. 91 (2002), equation (2.1); J. J. Moré, S. M. Wild,
+SIAM J. Optim. 20 (2009), equation (2.9). A run costs what it has spent when it ends by its own
+rule, and an unsolved one costs more than any budget.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,12 +45,20 @@ def performance(found: Costs) -> Costs:
 
     Examples
     --------
-    >>> [ratios.tolist() for ratios in performance({"a": np.array([2.0, 6.0]), "b": np.array([4.0, np.inf])}).values()]
+    >>> [
+    ...     ratios.tolist()
+    ...     for ratios in performance(
+    ...         {"a": np.array([2.0, 6.0]), "b": np.array([4.0, np.inf])}
+    ...     ).values()
+    ... ]
     [[1.0, 1.0], [2.0, inf]]
     """
     # A run that ended where it started has still cost something.
     lowest = np.maximum(np.min(list(found.values()), axis=0), 1)
-    return {solver: np.where(np.isfinite(cost), np.maximum(cost, 1), np.inf) / lowest for solver, cost in found.items()}
+    return {
+        solver: np.where(np.isfinite(cost), np.maximum(cost, 1), np.inf) / lowest
+        for solver, cost in found.items()
+    }
 
 
 def profile(spent: Float[np.ndarray, " problems"]) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +102,16 @@ _COLORS = {
     "BFGS": "tab:red",
     "LBFGS": "tab:purple",
 }
-_PEER_COLORS = ("tab:red", "tab:orange", "tab:blue", "tab:cyan", "tab:green", "tab:pink", "tab:olive", "tab:purple")
+_PEER_COLORS = (
+    "tab:red",
+    "tab:orange",
+    "tab:blue",
+    "tab:cyan",
+    "tab:green",
+    "tab:pink",
+    "tab:olive",
+    "tab:purple",
+)
 
 
 def _curves(axis: Axes, found: Costs, rows: Sequence[dict[str, Any]], most: float) -> None:
@@ -103,17 +122,30 @@ def _curves(axis: Axes, found: Costs, rows: Sequence[dict[str, Any]], most: floa
             continue
         budgets, shares = profile(spent)
         if solver in ours:
-            style: dict[str, Any] = {"color": _COLORS[solver.removeprefix("adjoint ")], "linewidth": 2.0}
+            style: dict[str, Any] = {
+                "color": _COLORS[solver.removeprefix("adjoint ")],
+                "linewidth": 2.0,
+            }
             if solver == DEFAULT:
                 # On top and with gaps: it is often the same as Newton.
                 style |= {"linestyle": (0, (3, 3)), "zorder": 3}
         else:
             color = _PEER_COLORS[peers.index(solver) % len(_PEER_COLORS)]
-            style = {"color": color, "linewidth": 1.0, "linestyle": "--" if "scipy" in solver else ":"}
+            style = {
+                "color": color,
+                "linewidth": 1.0,
+                "linestyle": "--" if "scipy" in solver else ":",
+            }
         axis.step(
-            [0.1, *budgets, most], [0, *shares, shares[-1] if shares.size else 0], where="post", label=solver, **style
+            [0.1, *budgets, most],
+            [0, *shares, shares[-1] if shares.size else 0],
+            where="post",
+            label=solver,
+            **style,
         )
-    positive = [cost for spent in found.values() for cost in spent if np.isfinite(cost) and cost > 0]
+    positive = [
+        cost for spent in found.values() for cost in spent if np.isfinite(cost) and cost > 0
+    ]
     axis.set_xscale("log")
     axis.set_xlim(min(positive, default=1.0), most)
     axis.grid(alpha=0.3)

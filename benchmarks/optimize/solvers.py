@@ -1,4 +1,6 @@
-"""Who takes part, and what is noted of a run: where it ended, what it claims and what that has cost."""
+"""Who takes part, and what is noted of a run: where it ended, what it claims and what that has
+cost.
+"""
 
 import time
 from collections.abc import Callable
@@ -42,7 +44,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Limits:
-    """When a run is cut off: so many evaluations, so many seconds (where the solver can be stopped: not in compiled loops)."""
+    """When a run is cut off: so many evaluations, so many seconds (where the solver can be stopped:
+    not in compiled loops).
+    """
 
     evaluations: int
     seconds: float
@@ -104,7 +108,8 @@ def _seconds(call: Callable[[], Any]) -> float:
 def _ours(method: Any) -> Callable[[Case, Functions, Limits], Run]:
     def prepare(case: Case, functions: Functions, limits: Limits) -> Run:
         def objective(x: Any) -> Any:
-            # A function of its own, so that nothing is found compiled that another of our methods has left.
+            # A function of its own, so that nothing is found compiled that another of our methods
+            # has left.
             return case.objective(x)
 
         def run() -> Outcome:
@@ -117,7 +122,9 @@ def _ours(method: Any) -> Callable[[Case, Functions, Limits], Run]:
                 max_seconds=limits.seconds,
             )
             counts = [int(solution.stats[kind]) for kind in ("evaluations", "hessians", "products")]
-            return Outcome(np.asarray(solution.value), bool(solution.status.ok), solution.status.name, *counts)
+            return Outcome(
+                np.asarray(solution.value), bool(solution.status.ok), solution.status.name, *counts
+            )
 
         return run
 

@@ -8,14 +8,26 @@ import numpy as np
 from benchmarks.optimize.solvers import ADJOINT
 from benchmarks.report import Table, duration
 
-SOLVED, FALSE, MISSED, UNSOLVED, SADDLE = "solved", "false success", "missed success", "not solved", "saddle"
+SOLVED, FALSE, MISSED, UNSOLVED, SADDLE = (
+    "solved",
+    "false success",
+    "missed success",
+    "not solved",
+    "saddle",
+)
 LEGEND = (
-    "solved: at most 1e-6 of the scale max(|f|, min(1, f(x0) - f)) above the lowest known minimum, or at another strict minimum. A "
-    "minimum is where f'' is semidefinite and a Newton step promises no more; it is known when strict, or when two methods agree.",
-    "false success: claimed and not solved. missed success: solved and not claimed. saddle: claimed where f' vanishes and f'' is "
-    "indefinite, by a solver that never sees f'', and found by two libraries. Medians are over what each has solved.",
-    "Tolerances: ours rtol = 1e-8; gradient tolerances of the peers min(1e-5, 1e-8 of the gradient at the start); optimistix 1e-8.",
-    "time: of a run after compilation, in Python for ours and SciPy's, in one compiled loop for optimistix and optax. compile: "
+    "solved: at most 1e-6 of the scale max(|f|, min(1, f(x0) - f)) above the lowest known minimum, "
+    "or at another strict minimum. A "
+    "minimum is where f'' is semidefinite and a Newton step promises no more; it is known when "
+    "strict, or when two methods agree.",
+    "false success: claimed and not solved. missed success: solved and not claimed. saddle: "
+    "claimed where f' vanishes and f'' is "
+    "indefinite, by a solver that never sees f'', and found by two libraries. Medians are over "
+    "what each has solved.",
+    "Tolerances: ours rtol = 1e-8; gradient tolerances of the peers min(1e-5, 1e-8 of the gradient "
+    "at the start); optimistix 1e-8.",
+    "time: of a run after compilation, in Python for ours and SciPy's, in one compiled loop for "
+    "optimistix and optax. compile: "
     "the first run less the second; for SciPy that of f with f' (and f'').",
 )
 
@@ -23,7 +35,9 @@ Rows = Sequence[dict[str, Any]]
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """SOLVED, FALSE, MISSED, UNSOLVED (and said so), SADDLE (that f' cannot tell from a minimum), or "" without a reference."""
+    """SOLVED, FALSE, MISSED, UNSOLVED (and said so), SADDLE (that f' cannot tell from a minimum),
+    or "" without a reference.
+    """
     if row["solved"] is None:
         return ""
     if row["claims"]:
@@ -38,7 +52,9 @@ def of_solver(rows: Rows, solver: str) -> list[dict[str, Any]]:
 
 
 def solver_tables(rows: Rows) -> list[Table]:
-    """The solvers, our failures, the peers' false successes, and the problems that count for nobody."""
+    """The solvers, our failures, the peers' false successes, and the problems that count for
+    nobody.
+    """
     return [*_solvers(rows), _failures(rows), _peers_false(rows), _without_reference(rows)]
 
 
@@ -56,7 +72,10 @@ def _solvers(rows: Rows) -> list[Table]:
         "time",
         "compile",
     ]
-    lines = [_line(solver, of_solver(rows, solver)) for solver in dict.fromkeys(row["solver"] for row in rows)]
+    lines = [
+        _line(solver, of_solver(rows, solver))
+        for solver in dict.fromkeys(row["solver"] for row in rows)
+    ]
     count = len({row["problem"] for row in rows if row["solved"] is not None})
     return [Table(f"Solvers, {count} problems", header, [line for line in lines if line], LEGEND)]
 
@@ -108,7 +127,9 @@ def _peers_false(rows: Rows) -> Table:
         if row["library"] != ADJOINT and verdict(row) == FALSE:
             found.setdefault(row["solver"], []).append(row["problem"])
     return Table(
-        "False successes of the peers", ["solver", "problems"], [[name, ", ".join(p)] for name, p in found.items()]
+        "False successes of the peers",
+        ["solver", "problems"],
+        [[name, ", ".join(p)] for name, p in found.items()],
     )
 
 
@@ -120,7 +141,15 @@ def _without_reference(rows: Rows) -> Table:
     lines = []
     for problem, runs in found.items():
         lowest = min(runs, key=lambda row: float(row["value"]))
-        lines.append([problem, str(lowest["n"]), f"{float(lowest['value']):.6g}", lowest["solver"], lowest["status"]])
+        lines.append(
+            [
+                problem,
+                str(lowest["n"]),
+                f"{float(lowest['value']):.6g}",
+                lowest["solver"],
+                lowest["status"],
+            ]
+        )
     header = ["problem", "n", "lowest f", "found by", "status"]
     return Table("Problems without a known minimum: they count for nobody", header, lines)
 
@@ -146,9 +175,19 @@ def noise_table(runs: Rows, rows: Rows) -> Table:
         ]
         for run in runs
     ]
-    header = ["problem", "n", "solver", "evaluations without noise", "with", "f - minimum", "status", "verdict"]
+    header = [
+        "problem",
+        "n",
+        "solver",
+        "evaluations without noise",
+        "with",
+        "f - minimum",
+        "status",
+        "verdict",
+    ]
     notes = [
-        "honest: success is claimed where the run ended within ten times the noise of the minimum, and nowhere else."
+        "honest: success is claimed where the run ended within ten times the noise of the minimum, "
+        "and nowhere else."
     ]
     return Table("Noise of 1e-6 in f", header, lines, notes)
 
@@ -164,13 +203,25 @@ def cold_start_table(found: Rows) -> Table:
         ]
         for entry in found
     ]
-    return Table("The first minimize of a process", ["problem", "method", "call", "process with imports"], lines)
+    return Table(
+        "The first minimize of a process",
+        ["problem", "method", "call", "process with imports"],
+        lines,
+    )
 
 
 def many_starts_table(found: Rows) -> Table:
     """Time and share of success of many starts."""
     lines = [
-        [entry["solver"], duration(float(np.median(entry["seconds"]))), f"{100 * entry['stationary']:.1f} %"]
+        [
+            entry["solver"],
+            duration(float(np.median(entry["seconds"]))),
+            f"{100 * entry['stationary']:.1f} %",
+        ]
         for entry in found
     ]
-    return Table("1,000 starts of the 10-dimensional Rosenbrock function", ["solver", "time", "stationary"], lines)
+    return Table(
+        "1,000 starts of the 10-dimensional Rosenbrock function",
+        ["solver", "time", "stationary"],
+        lines,
+    )

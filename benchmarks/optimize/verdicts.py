@@ -1,19 +1,24 @@
-"""Whether a run has solved its problem. Nobody's word counts, neither the solver's nor the collection's: only f, f' and f''.
+"""Whether a run has solved its problem. Nobody's word counts, neither the solver's nor the
+collection's: only f, f' and f''.
 
-**Scale** of a problem at a value f: max(|f|, min(1, f(x0) - f)). Differences count relative to it, so what is solved is never
-less exact than 1e-6 max(1, |f|), and more exact where all values are small.
+**Scale** of a problem at a value f: max(|f|, min(1, f(x0) - f)). Differences count relative to it,
+so what is solved is never less exact than 1e-6 max(1, |f|), and more exact where all values are
+small.
 
-**Minimum**: a point where f'' is positive semidefinite up to rounding and a Newton step promises no more than 1e-6 of the scale,
-f' f''^-1 f' / 2 (the squared Newton decrement; S. Boyd, L. Vandenberghe, Convex Optimization, Cambridge (2004), section 9.5.1);
-in units of the unknowns in which f'' has a unit diagonal. It is **strict** when f rises visibly over changes of x as large as x
+**Minimum**: a point where f'' is positive semidefinite up to rounding and a Newton step promises no
+more than 1e-6 of the scale, f' f''^-1 f' / 2 (the squared Newton decrement; S. Boyd, L.
+Vandenberghe, Convex Optimization, Cambridge (2004), section 9.5.1); in units of the unknowns in
+which f'' has a unit diagonal. It is **strict** when f rises visibly over changes of x as large as x
 in every direction: on a plateau without end it does not.
 
-**Reference**: the lowest value at a strict minimum, whoever has found it, as f'' proves it one, or at a minimum that two methods
-agree on to 1e-6 of the scale. A problem without one counts for nobody.
+**Reference**: the lowest value at a strict minimum, whoever has found it, as f'' proves it one, or
+at a minimum that two methods agree on to 1e-6 of the scale. A problem without one counts for
+nobody.
 
-**Solved**: f is above the reference by at most 1e-6 of the scale, or the run has ended at another strict minimum: that is what a
-local method is asked for. **Saddle**: a point where a Newton step promises nothing and f'' is visibly indefinite, at which a second
-library has ended, too. It is not solved, but f' cannot tell it from a minimum, so that only who sees f'' is wrong to claim it.
+**Solved**: f is above the reference by at most 1e-6 of the scale, or the run has ended at another
+strict minimum: that is what a local method is asked for. **Saddle**: a point where a Newton step
+promises nothing and f'' is visibly indefinite, at which a second library has ended, too. It is not
+solved, but f' cannot tell it from a minimum, so that only who sees f'' is wrong to claim it.
 """
 
 from collections.abc import Sequence
@@ -58,7 +63,10 @@ class Ending(NamedTuple):
 
 
 def ending(
-    x: Float[np.ndarray, " n"], value: float, gradient: Float[np.ndarray, " n"], hessian: Float[np.ndarray, "n n"]
+    x: Float[np.ndarray, " n"],
+    value: float,
+    gradient: Float[np.ndarray, " n"],
+    hessian: Float[np.ndarray, "n n"],
 ) -> Ending:
     """Examine a point.
 
@@ -81,7 +89,9 @@ def ending(
     size = np.maximum(np.abs(x), SMALL * np.max(np.abs(x)))
     rise = np.linalg.eigvalsh(size[:, None] * hessian * size)[0] / 2
     promise, visible = float(np.sum(slopes**2 / curvatures) / 2), PLATEAU * abs(value)
-    return Ending(float(value), promise, convex, bool(convex and rise > visible), bool(rise < -visible))
+    return Ending(
+        float(value), promise, convex, bool(convex and rise > visible), bool(rise < -visible)
+    )
 
 
 def scale(value: float, start: float) -> float:
@@ -90,7 +100,9 @@ def scale(value: float, start: float) -> float:
 
 
 def reference(rows: Sequence[dict[str, Any]]) -> float | None:
-    """The lowest minimum of the rows of one problem that is strict, or that two methods agree on."""
+    """The lowest minimum of the rows of one problem that is strict, or that two methods agree
+    on.
+    """
     minima = [row for row in rows if _stationary(row) and row["convex"]]
     known = [
         row["value"]
@@ -101,10 +113,14 @@ def reference(rows: Sequence[dict[str, Any]]) -> float | None:
 
 
 def judge(rows: Sequence[dict[str, Any]]) -> None:
-    """Note in the rows of one problem how far each is above the reference, and whether it is solved; None without one."""
+    """Note in the rows of one problem how far each is above the reference, and whether it is
+    solved; None without one.
+    """
     lowest = reference(rows)
     saddles = [row for row in rows if _stationary(row) and row["saddle"]]
-    at_saddle = [any(_same(row, o) and row["library"] != o["library"] for o in saddles) for row in rows]
+    at_saddle = [
+        any(_same(row, o) and row["library"] != o["library"] for o in saddles) for row in rows
+    ]
     for row, there in zip(rows, at_saddle, strict=True):
         row["saddle"] = there and row in saddles
         if lowest is None:
@@ -118,7 +134,9 @@ def judge(rows: Sequence[dict[str, Any]]) -> None:
 def _independent(row: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether these are two methods: our default is one of our others."""
     ours = row["library"] == other["library"] == ADJOINT
-    return row["solver"] != other["solver"] and not (ours and DEFAULT in (row["solver"], other["solver"]))
+    return row["solver"] != other["solver"] and not (
+        ours and DEFAULT in (row["solver"], other["solver"])
+    )
 
 
 def _stationary(row: dict[str, Any]) -> bool:

@@ -1,4 +1,6 @@
-"""A problem for the tests of the gallery: gradient descent on x^2 / 2 from x = 1, with trouble on demand."""
+"""A problem for the tests of the gallery: gradient descent on x^2 / 2 from x = 1, with trouble on
+demand.
+"""
 
 import os
 import signal
@@ -18,8 +20,12 @@ JUDGED = "Judged at x = 1."
 
 @dataclass(frozen=True)
 class Settings:
-    steps: int = field(default=50, metadata={"help": "most iterations", "minimum": 1, "maximum": 10_000})
-    rate: float = field(default=0.5, metadata={"help": "step length", "minimum": 0.0, "maximum": 2.0})
+    steps: int = field(
+        default=50, metadata={"help": "most iterations", "minimum": 1, "maximum": 10_000}
+    )
+    rate: float = field(
+        default=0.5, metadata={"help": "step length", "minimum": 0.0, "maximum": 2.0}
+    )
     verbose: bool = field(default=False, metadata={"help": "says more"})
     trouble: str = field(
         default="none",
@@ -56,14 +62,21 @@ def run(settings: Settings, record: Record) -> Ending:
             record.keep([np.array(x)])
     finally:
         if len(record.history):
-            record.picture("density.png", density_png(np.full((6, 2), abs(x))), "x as a gray level.")
+            record.picture(
+                "density.png", density_png(np.full((6, 2), abs(x))), "x as a gray level."
+            )
             record.picture("iterations.gif", record.film.gif(), "The iterations.")
             panels = [Panel("|x|", np.abs(record.history.column("x")), "log")]
             record.picture(
-                "convergence.png", convergence_png(record.history.column("iteration"), panels, "Descent"), "Descent."
+                "convergence.png",
+                convergence_png(record.history.column("iteration"), panels, "Descent"),
+                "Descent.",
             )
     if abs(x) > 1e-6:
-        return Ending(Outcome.NOT_CONVERGED, f"Not converged: |x| = {abs(x):.1e} after {settings.steps} iterations.")
+        return Ending(
+            Outcome.NOT_CONVERGED,
+            f"Not converged: |x| = {abs(x):.1e} after {settings.steps} iterations.",
+        )
     return Ending(Outcome.DONE, f"Converged: |x| = {abs(x):.1e}.")
 
 
@@ -79,7 +92,9 @@ def _descent(settings: Settings, done: int, x: float) -> Iterator[tuple[int, flo
 
 def _trouble(kind: str) -> None:
     if kind == "solve":
-        raise SolveError("SparseDirect: SINGULAR: a boundary condition may be missing.", Status.SINGULAR, {})
+        raise SolveError(
+            "SparseDirect: SINGULAR: a boundary condition may be missing.", Status.SINGULAR, {}
+        )
     if kind.startswith("ctrl-c"):
         os.kill(os.getpid(), signal.SIGINT)
     if kind == "ctrl-c inside":
