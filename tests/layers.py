@@ -9,9 +9,9 @@ error_estimate step_adjoint repair discrete forward quadrature continuous backso
 choice tangent solve event_model event_search event_instant event_sequence events
 steady_state recurrence block_tridiagonal time_average shadowing""".split()  # noqa: SIM905
 OPTIMIZE = """optimality_criteria problem line_search descent steepest_descent bfgs
-trust_region newton newton_krylov
-lagrangian separable mma gcmma augmented_lagrangian quadratic_program sqp_subproblem
-sqp examination stopping run progress objective continuation driver
+trust_region newton newton_krylov lagrangian separable
+moving_asymptotes diagonal_hessian mma gcmma augmented_lagrangian
+quadratic_program sqp_subproblem sqp examination stopping run progress objective continuation driver
 statement choice minimize""".split()  # noqa: SIM905
 IMPLICIT = """residual regularity newton host_solver root fixed_point minimizer
 symmetric_gradient argmin external""".split()  # noqa: SIM905

@@ -11,9 +11,9 @@ import pytest
 from hock_schittkowski import hs76, hs76_limits, rosen_suzuki, rosen_suzuki_limits
 
 import adjoint
-from adjoint import GCMMA, MMA, Euclidean, Status, minimize
+from adjoint import GCMMA, MMA, SQP, Euclidean, Status, minimize
+from adjoint.optimize.diagonal_hessian import DiagonalHessian, learn
 from adjoint.optimize.lagrangian import Constraints, trapped
-from adjoint.optimize.mma import Bends, learn
 from adjoint.optimize.problem import Domain
 
 
@@ -180,14 +180,14 @@ class TestPublishedOptima:
         np.testing.assert_allclose(adjoint.require(solution), [0.3, 0.7, 0.25], rtol=0, atol=1e-8)
 
 
-def learned(slope: Callable[[Any], Any], points: list[list[float]]) -> Bends:
+def learned(slope: Callable[[Any], Any], points: list[list[float]]) -> DiagonalHessian:
     """From the slopes of one function at these points, in spans."""
     n = len(points[0])
-    bends = Bends(jnp.zeros((1, n)), jnp.zeros((1, n)), jnp.zeros((2, 1)))
+    hessian = DiagonalHessian(jnp.zeros((1, n)), jnp.zeros((1, n)), jnp.zeros((2, 1)))
     x = jnp.array(points)
     for before, after in itertools.pairwise(x):
-        bends = learn(bends, (slope(after) - slope(before))[None], after - before)
-    return bends
+        hessian = learn(hessian, (slope(after) - slope(before))[None], after - before)
+    return hessian
 
 
 class TestCurvature:
@@ -209,8 +209,8 @@ class TestCurvature:
         A = jnp.array([[4.0, 3.5, -1.0], [3.5, 4.0, 0.5], [-1.0, 0.5, 2.0]])
         before, after = (learned(lambda x: A @ x, list(self.POINTS[:count])) for count in (3, 4))
         s = jnp.array(self.POINTS[3]) - jnp.array(self.POINTS[2])
-        D, change = after.better[0], after.even[0] - before.even[0]
-        np.testing.assert_array_equal(D, after.even[0])
+        D, change = after.better[0], after.averaged[0] - before.averaged[0]
+        np.testing.assert_array_equal(D, after.averaged[0])
         np.testing.assert_allclose(s @ (D * s), s @ A @ s, rtol=1e-12)
         np.testing.assert_allclose(change / s**2, change[0] / s[0] ** 2, rtol=1e-9)
 
@@ -330,6 +330,20 @@ class TestFaults:
         assert found([1.4, 0.0], [7.0, 7.0, 1.0])
         assert not found([0.5, 0.0], [0.0, 7.0, 0.0])
         assert not found([0.5, 0.0], [7.0, 7.0, 0.0])
+        # Where |x - 1| + |2 - x| has a kink: one is met, and holds back the other.
+        assert found([2.0, 0.0], [7.0, 7.0, 0.0])
+
+    @pytest.mark.parametrize("start", [[1.0, 4.0], [0.0, 0.0]])
+    @pytest.mark.parametrize(
+        "method", [MMA(), *(pytest.param(m, marks=pytest.mark.slow) for m in (GCMMA(), SQP(), None))]
+    )
+    def test_a_disk_that_does_not_reach_a_line(self, method: Any, start: list[float]) -> None:
+        """x^2 + y^2 <= 1 and x + y >= 3, whose distance is 3 / sqrt(2) - 1."""
+        apart = lambda x: jnp.stack([jnp.sum(x**2) - 1, 3 - x[0] - x[1]])
+        f = lambda x: -x[0] + 4 * x[1]
+        solution = minimize(f, jnp.array(start), method, bounds=(-5.0, 5.0), inequality=apart)
+        assert solution.status == Status.INFEASIBLE
+        assert int(solution.stats["evaluations"]) <= 80
 
     def test_infeasible_constraints(self) -> None:
         # x_0 <= 1 and x_0 >= 2: the least violation is 1/2, at 3/2.

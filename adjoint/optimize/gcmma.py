@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from adjoint.optimize import lagrangian
-from adjoint.optimize.mma import MMA, MMAState, asked, shortfall, slope_sizes
+from adjoint.optimize.mma import MMA, MMAState, model_error, required_curvature
+from adjoint.optimize.moving_asymptotes import slope_sizes
 from adjoint.optimize.problem import Answer, Domain, Iterate
 
 # The curvature to begin with, as a share of the slopes; and what of it is kept for the next
@@ -56,7 +57,7 @@ class GCMMA(MMA):
         self, state: MMAState, answer: Answer, domain: Domain
     ) -> tuple[Bool[Array, ""], Float[Array, "1+m"]]:
         constraints = lagrangian.of_answer(answer)
-        first, missed = ~state.started, shortfall(state, answer)
+        first, missed = ~state.started, model_error(state, answer)
         sizes = slope_sizes(
             Iterate(state.point, answer.value, answer.derivative), constraints, state.width
         )
@@ -66,7 +67,7 @@ class GCMMA(MMA):
         rounding = 8 * eps * (jnp.abs(before) + jnp.abs(found) + sizes * state.point.size)
         rounding = rounding.at[0].max(domain.rounding(state.at.value))
         below = missed > rounding
-        raised = jnp.where(below, asked(state, missed), state.curvature)
+        raised = jnp.where(below, required_curvature(state, missed), state.curvature)
         accepted = first | ~jnp.any(below)
         kept = jnp.where(first, FIRST_CURVATURE * sizes, KEPT * state.curvature)
         return accepted, jnp.where(accepted, kept, raised)

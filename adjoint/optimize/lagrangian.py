@@ -88,20 +88,25 @@ def at_iterate(at: Iterate, constraints: Constraints, multipliers: Float[Array, 
 def trapped(
     x: Float[Array, " n"], constraints: Constraints, multipliers: Float[Array, " m"], domain: Domain
 ) -> Bool[Array, ""]:
-    """Whether the violation is stationary where there is some: then no small change of x makes it
-    smaller.
+    """Whether the violation is stationary where there is some: no small change of x lowers it.
 
-    That of sum c_i^2 / 2, or of sum |lambda_i c_i|, over the violated constraints: their slopes
-    cancel each other, but for `TRAPPED` of the sum of their sizes. For convex constraints the
-    second is a proof that no x satisfies all of them.
+    That of sum c_i^2 / 2 over the violated constraints, or of sum |lambda_i c_i| over those that
+    are violated or met: their slopes cancel each other, but for `TRAPPED` of the sum of their
+    sizes. For convex constraints the second is a proof that no x satisfies all of them.
     """
     violated = violations(constraints.value, domain)
     sizes = row_norms(constraints.jacobian, domain)
     signed = jnp.where(violated > 0, constraints.value, 0)
-    weighted = jnp.where(signed * multipliers > 0, multipliers, 0)
+    # Where sum |lambda_i c_i| has a kink, on a constraint, its slope is any multiple of that
+    # constraint's up to lambda_i.
+    is_equation = jnp.arange(violated.size) < domain.equalities
+    met = jnp.abs(constraints.value) <= TRAPPED * sizes
+    holds_back = (signed * multipliers > 0) | (met & (is_equation | (multipliers > 0)))
+    weighted = jnp.where(holds_back, multipliers, 0)
 
     def cancels(weights: Float[Array, " m"]) -> Bool[Array, ""]:
         left = domain.dual_norm(domain.projected_derivative(x, weights @ constraints.jacobian))
-        return jnp.any(weights != 0) & (left <= TRAPPED * (jnp.abs(weights) @ sizes))
+        violates = jnp.any(weights * violated != 0)
+        return violates & (left <= TRAPPED * (jnp.abs(weights) @ sizes))
 
     return cancels(signed) | cancels(weighted)

@@ -9,59 +9,28 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.inputs import refuse
-from adjoint.optimize import lagrangian, separable
+from adjoint.optimize import lagrangian
+from adjoint.optimize.diagonal_hessian import DiagonalHessian, learn
 from adjoint.optimize.lagrangian import Constraints, no_constraints
+from adjoint.optimize.moving_asymptotes import (
+    FIRST_WIDTH,
+    FLAT,
+    next_width,
+    propose,
+    slope_sizes,
+    slopes,
+    span,
+)
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
 from adjoint.tracing import loops
 
-# The distance of the asymptotes, as a share of upper - lower: at first, at least, and at most.
-FIRST_WIDTH, SMALLEST_WIDTH, LARGEST_WIDTH = 0.5, 1e-12, 3.0
-# What the distance is multiplied by where x_j has turned around and where it has gone on.
-SHRINK, GROW = 0.7, 1.5
-# A step goes at most this share of the way to the asymptotes.
-MOVE = 0.9
-# Curvature beyond that of the asymptotes: as shares of |f_j| and of their mean.
-OPPOSITE, FLAT = 1e-3, 1e-5
 # A curvature that was too small becomes so many times what the point has asked for. A method stops
 # after so many refused points in a row, which have raised it beyond all that a right derivative
 # needs.
 MARGIN, MOST_REFUSED = 1.1, 12
-# What is left at least of second derivatives that a step has not confirmed.
-FORGET = 0.1
-# Those of the entries of f' by themselves are believed where they have missed less than this share
-# of what the others have.
-CONVINCING = 0.25
 # The price of a violation in the subproblem, in units of the objective's largest slope; ten times
 # it while one remains.
 PENALTY, LARGEST_PENALTY = 1e3, 1e7
-
-
-class Bends(NamedTuple):
-    """Two guesses at the diagonals of second derivatives, of f and of each constraint; all in
-    spans, upper - lower.
-
-    Attributes
-    ----------
-    even
-        The least change of those before with s' D s = s' y, for the latest step s and the change y
-        of f'.
-    entrywise
-        y_j / s_j: right where f is a sum of functions of one x_j each, and anything else where it
-        is far from that.
-    missed
-        |y - D s| / |y| of the two at the latest step, before they knew of it.
-    """
-
-    even: Float[Array, "1+m n"]
-    entrywise: Float[Array, "1+m n"]
-    missed: Float[Array, "2 1+m"]
-
-    @property
-    def better(self) -> Float[Array, "1+m n"]:
-        """Of each function those that foretell its slopes."""
-        return jnp.where(
-            (self.missed[1] < CONVINCING * self.missed[0])[:, None], self.entrywise, self.even
-        )
 
 
 class MMAState(NamedTuple):
@@ -86,7 +55,7 @@ class MMAState(NamedTuple):
     curvature
         What the approximations curve beyond their asymptotes, of f and of each constraint: rho of
         Svanberg (2002).
-    bends
+    hessian
         Diagonals of the second derivatives of f and of each constraint.
     approximations
         Of f - f(at) and of the constraints, at `point`.
@@ -106,7 +75,7 @@ class MMAState(NamedTuple):
     refused: Int32[Array, ""]
     penalty: Float[Array, ""]
     curvature: Float[Array, "1+m"]
-    bends: Bends
+    hessian: DiagonalHessian
     approximations: Float[Array, "1+m"]
 
     @property
@@ -203,7 +172,7 @@ class MMA:
             refused=jnp.zeros((), jnp.int32),
             penalty=jnp.asarray(PENALTY, x.dtype),
             curvature=jnp.zeros(1 + constraints, x.dtype),
-            bends=Bends(straight, straight, jnp.zeros((2, 1 + constraints), x.dtype)),
+            hessian=DiagonalHessian(straight, straight, jnp.zeros((2, 1 + constraints), x.dtype)),
             approximations=jnp.zeros(1 + constraints, x.dtype),
         )
 
@@ -249,28 +218,28 @@ class MMA:
         and the next ones may lead ever farther away.
         """
         constraints = lagrangian.of_answer(answer)
-        missed = shortfall(state, answer)
+        missed = model_error(state, answer)
         known = jnp.abs(state.constraints.jacobian) @ jnp.abs(state.point - state.at.x)
         rounding = (
             8
             * jnp.finfo(known.dtype).eps
             * (jnp.abs(state.constraints.value) + jnp.abs(constraints.value))
         )
-        wild = (constraints.value > 0) & (missed[1:] > known + rounding)
-        accepted = ~state.started | ~jnp.any(wild)
+        nonconservative = (constraints.value > 0) & (missed[1:] > known + rounding)
+        accepted = ~state.started | ~jnp.any(nonconservative)
         raised = state.curvature.at[1:].set(
-            jnp.where(wild, asked(state, missed)[1:], state.curvature[1:])
+            jnp.where(nonconservative, required_curvature(state, missed)[1:], state.curvature[1:])
         )
         return accepted, jnp.where(accepted, 0, raised)
 
 
-def shortfall(state: MMAState, answer: Answer) -> Float[Array, "1+m"]:
+def model_error(state: MMAState, answer: Answer) -> Float[Array, "1+m"]:
     """How far the approximations are below f and the constraints at the point."""
     change = (answer.value - state.at.value)[None]
     return jnp.concatenate([change, lagrangian.of_answer(answer).value]) - state.approximations
 
 
-def asked(state: MMAState, missed: Float[Array, "1+m"]) -> Float[Array, "1+m"]:
+def required_curvature(state: MMAState, missed: Float[Array, "1+m"]) -> Float[Array, "1+m"]:
     """The curvature with which the approximations would have reached the functions at the point,
     and a little more.
     """
@@ -287,38 +256,15 @@ def _moved(state: MMAState, answer: Answer, domain: Domain) -> MMAState:
     changes = (slopes(at, constraints) - slopes(state.at, state.constraints)) * span(domain)[
         None, :
     ]
-    learned = learn(state.bends, changes, (x - state.at.x) / span(domain))
+    learned = learn(state.hessian, changes, (x - state.at.x) / span(domain))
     return state._replace(
         at=at,
         iterations=state.iterations + jnp.where(first, 0, 1).astype(jnp.int32),
         constraints=constraints,
         previous=previous,
         width=next_width(state.width, x, previous, domain),
-        bends=jax.tree.map(lambda a, b: jnp.where(first, a, b), state.bends, learned),
+        hessian=jax.tree.map(lambda a, b: jnp.where(first, a, b), state.hessian, learned),
     )
-
-
-def slopes(at: Iterate, constraints: Constraints) -> Float[Array, "1+m n"]:
-    """f' and c'."""
-    return jnp.concatenate([at.derivative[None, :], constraints.jacobian])
-
-
-def learn(bends: Bends, y: Float[Array, "1+m n"], s: Float[Array, " n"]) -> Bends:
-    """What the changes y of the slopes along the step s tell; both in spans."""
-    shortest = jnp.sqrt(jnp.finfo(s.dtype).eps)
-    moved, far, squares = jnp.abs(s) > shortest, jnp.max(jnp.abs(s)) > shortest, s**2
-    missed = jnp.linalg.norm(
-        y[None] - jnp.stack([bends.even, bends.entrywise]) * s[None, None, :], axis=2
-    )
-    size = jnp.linalg.norm(y, axis=1)[None, :]
-    seen, explained = y @ s, bends.even @ squares
-    more = (seen - explained)[:, None] * (squares / jnp.where(far, squares @ squares, 1))[None, :]
-    less = jnp.clip(seen / jnp.where(explained > 0, explained, 1), FORGET, 1)
-    even = jnp.where((seen > explained)[:, None], bends.even + more, less[:, None] * bends.even)
-    ratios = y / jnp.where(moved, s, 1)[None, :]
-    entrywise = jnp.where(moved[None, :], jnp.maximum(ratios, 0), bends.entrywise)
-    learned = Bends(even, entrywise, missed / jnp.where(size > 0, size, 1))
-    return jax.tree.map(lambda a, b: jnp.where(far, a, b), learned, bends)
 
 
 def require_finite_bounds(name: str, domain: Domain) -> None:
@@ -338,95 +284,6 @@ def smallest(x: Float[Array, " n"]) -> Float[Array, " n"]:
     return 4 * jnp.finfo(x.dtype).eps * jnp.abs(x)
 
 
-def span(domain: Domain) -> Float[Array, " n"]:
-    """upper - lower; 1 for an unknown that is fixed."""
-    assert domain.lower is not None
-    assert domain.upper is not None
-    return jnp.where(domain.upper > domain.lower, domain.upper - domain.lower, 1)
-
-
-def next_width(
-    width: Float[Array, " n"], x: Float[Array, " n"], previous: Float[Array, "2 n"], domain: Domain
-) -> Float[Array, " n"]:
-    """The distance of the asymptotes: smaller where x_j has turned around, larger where it has gone
-    on.
-    """
-    turn = (x - previous[0]) * (previous[0] - previous[1])
-    factor = jnp.where(turn < 0, SHRINK, jnp.where(turn > 0, GROW, 1))
-    return jnp.clip(factor * width, SMALLEST_WIDTH * span(domain), LARGEST_WIDTH * span(domain))
-
-
-class Proposal(NamedTuple):
-    """The minimizer of a subproblem, its multipliers, and the largest y, in units of the scaled
-    constraints.
-    """
-
-    x: Float[Array, " n"]
-    multipliers: Float[Array, " m"]
-    excess: Float[Array, ""]
-    approximations: Float[Array, "1+m"]
-
-
-def propose(
-    at: Iterate,
-    constraints: Constraints,
-    width: Float[Array, " n"],
-    curvature: Float[Array, "1+m"],
-    bends: Float[Array, "1+m n"],
-    penalty: Float[Array, ""],
-    domain: Domain,
-) -> Proposal:
-    """Minimize the approximations at x; `curvature` is what is added to them, rho of equation (5.4)
-    of Svanberg (2002).
-    """
-    assert domain.lower is not None
-    assert domain.upper is not None
-    x, movable = at.x, domain.upper > domain.lower
-    slope = slopes(at, constraints) * (width * movable)[None, :]
-    values = jnp.concatenate([jnp.zeros(1, x.dtype), constraints.value])
-    missing = jnp.maximum(
-        bends * ((width / span(domain) * movable) ** 2)[None, :] - 2 * jnp.abs(slope), 0
-    )
-    extra = OPPOSITE * jnp.abs(slope) + (curvature[:, None] + missing) / 4
-    scale = jnp.maximum(
-        jnp.max(jnp.abs(slope) + (curvature[:, None] + missing) / 4, axis=1), 1e-3 * jnp.abs(values)
-    )
-    scale = jnp.where(scale > 0, scale, 1)
-    low, high = (
-        jnp.maximum(domain.lower, x - MOVE * width),
-        jnp.minimum(domain.upper, x + MOVE * width),
-    )
-    problem = separable.Separable(
-        p=(jnp.maximum(slope, 0) + extra) / scale[:, None],
-        q=(jnp.maximum(-slope, 0) + extra) / scale[:, None],
-        r=values / scale,
-        lower=jnp.where(movable, (low - x) / width, -MOVE),
-        upper=jnp.where(movable, (high - x) / width, MOVE),
-        penalty=penalty,
-    )
-    found = separable.solve(problem)
-    held_low, held_high = (
-        found.at_lower > found.h - problem.lower,
-        found.at_upper > problem.upper - found.h,
-    )
-    h = jnp.where(held_low, problem.lower, jnp.where(held_high, problem.upper, found.h))
-    reached = jnp.where(held_low, low, jnp.where(held_high, high, x + width * found.h))
-    multipliers = (
-        jnp.where(found.multipliers > found.slack, found.multipliers, 0) * scale[0] / scale[1:]
-    )
-    point = jnp.where(movable, domain.project(reached), x)
-    return Proposal(point, multipliers, jnp.max(found.y, initial=0.0), problem.values(h) * scale)
-
-
-def slope_sizes(
-    at: Iterate, constraints: Constraints, width: Float[Array, " n"]
-) -> Float[Array, "1+m"]:
-    """By how much f and the constraints change on the way to an asymptote, to first order, on
-    average.
-    """
-    return jnp.mean(jnp.abs(slopes(at, constraints) * width[None, :]), axis=1)
-
-
 def _look(state: MMAState, domain: Domain) -> MMAState:
     """The subproblem at the iterate: where to go and the multipliers here."""
     curvature = jnp.maximum(
@@ -437,7 +294,7 @@ def _look(state: MMAState, domain: Domain) -> MMAState:
         state.constraints,
         state.width,
         curvature,
-        state.bends.better,
+        state.hessian.better,
         state.penalty,
         domain,
     )

@@ -139,9 +139,10 @@ def _arrive(
     is_lowest = is_lowest | (scaled.stationarity < run.lowest / 2)
     relieved = measure.violation <= jnp.maximum(tolerance, (1 - STOPPING.relieved) * best.violation)
     size = jnp.maximum(jnp.abs(at.x), STOPPING.negligible * reach)
-    # An entry that passes zero has no other size for that.
-    grown, shrunk = size > STOPPING.resized * run.sizes, size * STOPPING.resized < run.sizes
-    resized = jnp.any(grown) | jnp.all(shrunk)
+    grown = size > STOPPING.resized * run.sizes
+    shrunk = size * STOPPING.resized < run.sizes
+    small_for = jnp.where(shrunk, run.small_for + 1, 0)
+    resized = jnp.any(grown) | jnp.all(shrunk) | jnp.any(small_for >= STOPPING.passing)
     is_short = jnp.all(jnp.abs(at.x - before.x) <= SHORT * jnp.finfo(at.x.dtype).eps * reach)
     faded = ~first & is_short & (jnp.abs(at.value) <= STOPPING.fading * jnp.abs(before.value))
     return run._replace(
@@ -157,6 +158,7 @@ def _arrive(
         reach=reach,
         sizes=jnp.where(resized, size, run.sizes),
         value_at_size=jnp.where(resized, at.value, run.value_at_size),
+        small_for=jnp.where(resized, 0, small_for).astype(jnp.int32),
         faded=faded,
         idle=jnp.where(gained, 0, run.idle + 1).astype(jnp.int32),
         circling=jnp.where(is_lowest, 0, run.circling + 1).astype(jnp.int32),

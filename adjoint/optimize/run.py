@@ -73,6 +73,8 @@ class Run(NamedTuple):
         The largest |x|, and the largest |x_i| of each entry, so far.
     sizes, value_at_size
         The sizes of the entries that were the latest to be new, and f where they were.
+    small_for
+        For how many iterates each entry has been smaller by `Stopping.resized`.
     faded
         See `Evidence`.
     code
@@ -101,6 +103,7 @@ class Run(NamedTuple):
     reach: Float[Array, " n"]
     sizes: Float[Array, " n"]
     value_at_size: Float[Array, ""]
+    small_for: Int32[Array, " n"]
     faded: Bool[Array, ""]
     code: Int32[Array, ""]
 
@@ -166,6 +169,7 @@ def start(
         reach=begun.reach,
         sizes=begun.sizes,
         value_at_size=begun.value_at_size,
+        small_for=jnp.zeros(state.at.x.shape, jnp.int32),
         faded=jnp.zeros((), bool),
         code=integer + RUNNING,
     )

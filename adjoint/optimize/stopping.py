@@ -41,7 +41,8 @@ class Stopping:
     fading
         A step leaves no more than this share of f: convergence that is faster than linear.
     resized
-        x has another size when one entry has grown, or all have shrunk, by this factor.
+        x has another size when one entry has grown, or all have shrunk, by this factor; or one has
+        been as small for as many iterates as `passing` says, as one that passes zero is not.
     negligible
         Entries below this share of their largest size so far count as that large: the square root
         of rounding.
@@ -65,6 +66,7 @@ class Stopping:
     exact: float = 1e-8
     fading: float = 1e-3
     resized: float = 10.0
+    passing: int = 3
     negligible: float = 1.5e-8
     idle_steps: int = 5
     relieved: float = 1e-6
