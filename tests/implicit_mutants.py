@@ -1,8 +1,6 @@
-"""Deliberate mutants of the rules for implicit functions, as `mutants.py` has them for linear
-solves.
-"""
+"""Deliberate mutants of the rules for implicit functions."""
 
-from mutants import Mutant
+from mutation import Mutant
 
 _ROOT = "implicit/root.py"
 _RESIDUAL = "implicit/residual.py"

@@ -1,8 +1,10 @@
-"""Deliberate mutants of the rules for differential equations and recurrences, as `mutants.py` has
-them for linear solves.
+"""Deliberate mutants of the rules for differential equations and recurrences.
+
+`continuous_mutants.py` has those of the continuous adjoints.
 """
 
-from mutants import Mutant
+from continuous_mutants import CONTINUOUS_MUTANTS
+from mutation import Mutant
 
 _FIELD = "ode/vector_field.py"
 _STEP = "ode/runge_kutta.py"
@@ -12,10 +14,6 @@ _DISCRETE = "ode/step_adjoint.py"
 _REPAIR = "ode/repair.py"
 _CONTROL = "ode/tangent_control.py"
 _FORWARD = "ode/forward.py"
-_CONTINUOUS = "ode/continuous.py"
-_QUADRATURE = "ode/quadrature.py"
-_BACKSOLVE = "ode/backsolve.py"
-_CERTIFICATE = "ode/certificate.py"
 _SOLVE = "ode/solve.py"
 _TANGENT = "ode/tangent.py"
 
@@ -213,8 +211,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "variational equation: no F_p",
         _CONTROL,
-        "Directions(p, varying_dot), s",
-        "Directions(p, jax.tree.map(jnp.zeros_like, varying_dot)), s",
+        "Directions(p, varying_dot)",
+        "Directions(p, jax.tree.map(jnp.zeros_like, varying_dot))",
         "forward",
     ),
     Mutant(
@@ -342,86 +340,7 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "far_factors",
     ),
     Mutant("implicit stage: ends too early", _STEP, "KAPPA = 1e-3", "KAPPA = 1e3", "stages"),
-    # lam' = -F_y' lam, lam(s_j - 0) = lam(s_j + 0) + y_j_bar, p_bar = integral of F_p' lam ds.
-    Mutant(
-        "continuous: F_y lam",
-        _CONTINUOUS,
-        "return -u_bar, varying_bar",
-        "return -jax.jvp(lambda y: self.forward.field(s, y, along.p), (u,), (lam,))[1], "
-        "varying_bar",
-        "continuous",
-    ),
-    Mutant(
-        "continuous: sign of lam'",
-        _CONTINUOUS,
-        "return -u_bar, varying_bar",
-        "return u_bar, varying_bar",
-        "continuous",
-    ),
-    Mutant(
-        "continuous: jump missing",
-        _CONTINUOUS,
-        "lam + lam_bar, varying_bar",
-        "lam + 0 * lam_bar, varying_bar",
-        "continuous",
-    ),
-    Mutant(
-        "continuous: jump at t0 missing",
-        _CONTINUOUS,
-        "scale * lam + first.y0",
-        "scale * lam + 0 * first.y0",
-        "continuous",
-    ),
-    Mutant(
-        "continuous: no quadrature",
-        _CONTINUOUS,
-        "[old + new for",
-        "[old + 0 * new for",
-        "continuous",
-    ),
-    Mutant(
-        "Gauss: sign of the quadrature",
-        _QUADRATURE,
-        "at, -h * jnp.asarray(weights[None]",
-        "at, h * jnp.asarray(weights[None]",
-        "continuous",
-    ),
-    Mutant(
-        "interpolating: lam held constant over a step",
-        _QUADRATURE,
-        "lam + weighted(a_i, k), u_i",
-        "lam + weighted(a_i, 0 * k), u_i",
-        "interpolating",
-    ),
-    Mutant(
-        "interpolating: lam held constant over an implicit step",
-        _QUADRATURE,
-        "weighted(a, step.stages)",
-        "weighted(a, 0 * step.stages)",
-        "interpolating_implicit",
-    ),
-    Mutant(
-        "interpolating: sign of the quadrature",
-        _QUADRATURE,
-        "b = -h * jnp.asarray(_weights",
-        "b = h * jnp.asarray(_weights",
-        "interpolating",
-    ),
-    Mutant("backsolve: sign of lam'", _BACKSOLVE, "[F, -u_bar]", "[F, u_bar]", "backsolve"),
-    Mutant(
-        "backsolve: reconstruction not checked",
-        _BACKSOLVE,
-        "stop_gradient(came_back), scale, jnp.nan)",
-        "stop_gradient(came_back), scale, scale)",
-        "decay",
-    ),
-    Mutant(
-        "certificate: growth ignored",
-        _CERTIFICATE,
-        "disagreement + fine.growth *",
-        "disagreement + 0 * fine.growth *",
-        "unstable",
-    ),
+    *CONTINUOUS_MUTANTS,
     Mutant(
         "solve: not poisoned",
         _SOLVE,
@@ -435,12 +354,5 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "_undifferentiated.defvjp(_refuse_derivative,",
         "_undifferentiated.defvjp(lambda x: (x, None),",
         "shadow",
-    ),
-    Mutant(
-        "continuous: a sample at the end of a step does not move",
-        _CONTINUOUS,
-        "bar + ds * u_bar",
-        "bar + 0 * ds * u_bar",
-        "continuous_hessian",
     ),
 )

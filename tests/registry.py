@@ -103,13 +103,19 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "implicit/external.py",
         "_refuse_second_derivative",
-        ("test_external.py", "test_implicit_mutants.py"),
+        ("test_external_refusals.py", "test_implicit_mutants.py"),
         ("external: second derivative zero",),
     ),
     Rule(
         "ode/solve.py",
         "_solve",
-        ("test_ode_solve.py", "test_ode_adjoints.py", "test_ode_faults.py", "test_ode_mutants.py"),
+        (
+            "test_ode_solve.py",
+            "test_ode_steps.py",
+            "test_ode_adjoints.py",
+            "test_ode_faults.py",
+            "test_ode_mutants.py",
+        ),
         (
             "discrete: stale slope",
             "discrete: lam 1.001 times too large",
@@ -159,6 +165,7 @@ RULES: tuple[Rule, ...] = (
         "_StageDerivative",
         (
             "test_ode_solve.py",
+            "test_ode_steps.py",
             "test_ode_adjoints.py",
             "test_mass_matrix.py",
             "test_refinement.py",

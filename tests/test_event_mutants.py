@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array
-from mutants import COPY, HOME, Mutant, library
+from mutation import COPY, HOME, Mutant, library
 
 _SEARCH = "ode/event_search.py"
 _INSTANT = "ode/event_instant.py"

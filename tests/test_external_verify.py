@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_external import LIKE, M, X, jvp, value, vjp
+from external_cases import LIKE, M, X, jvp, value, vjp
 
 from adjoint.implicit.external import external
 

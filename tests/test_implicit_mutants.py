@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from implicit_mutants import IMPLICIT_MUTANTS
-from mutants import HOME, Mutant, library
-from test_mutants import B, N, assert_same, derivatives
+from mutant_cases import B, N, assert_same, derivatives
+from mutation import HOME, Mutant, library
 
 from adjoint import Status
 

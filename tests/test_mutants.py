@@ -3,7 +3,7 @@ every check.
 
 The checks compare with `jnp.linalg.solve` and NumPy on small nonsymmetric, non-normal systems,
 where a transpose that is missing shows. They run eagerly on a fresh copy of the library (see
-`mutants.library`); Krylov loops run step by step in Python (`jax.disable_jit`), which compiles
+`mutation.library`); Krylov loops run step by step in Python (`jax.disable_jit`), which compiles
 nothing.
 """
 
@@ -16,113 +16,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mutants import HOME, MUTANTS, SLOW, Mutant, library, occurrences
+from linear_mutants import LINEAR_MUTANTS
+from mutant_cases import (
+    CHAIN,
+    COMPLEX,
+    DIRECTION,
+    HERMITIAN,
+    ONE_SIDED,
+    REAL,
+    B,
+    Library,
+    N,
+    assert_exact,
+    assert_same,
+    dense,
+    derivatives,
+    full_pattern,
+    matrix_free,
+    objective,
+    superlu,
+)
+from mutation import HOME, Mutant, library
 
 import adjoint
 
-N = 6
-Library = Any
-Solve = Callable[[Any, Any], Any]
 CHECKS: dict[str, Callable[[Library], None]] = {}
 
 
 def check(function: Callable[[Library], None]) -> Callable[[Library], None]:
     CHECKS[function.__name__] = function
     return function
-
-
-_rng = np.random.default_rng(7)
-
-
-def _random(*shape: int) -> np.ndarray:
-    return _rng.normal(size=shape)
-
-
-# Rows are cycled, so that the row order of LU is not its own inverse, as it is for a single
-# exchange.
-REAL = np.roll(_random(N, N) + np.diag([9.0, 8.0, 7.0, 6.0, 5.0, 4.0]), 1, axis=0)
-COMPLEX = REAL + 1j * _random(N, N)
-_C = _random(N, N) + 1j * _random(N, N)
-HERMITIAN = _C @ _C.conj().T + np.eye(N)
-DIRECTION = {np.dtype(float): _random(N, N), np.dtype(complex): _random(N, N) + 1j * _random(N, N)}
-B, B_DOT = _random(N), _random(N)
-WEIGHTS = _random(N) + 1j * _random(N)
-# A cyclic chain with its mirror images, and a pattern with few of them.
-CHAIN = np.abs(np.subtract.outer(np.arange(N), np.arange(N))) % (N - 1) <= 1
-ONE_SIDED = np.triu(np.ones((N, N), bool)) | np.eye(N, k=-1, dtype=bool)
-
-
-def objective(solve: Solve, A: Any, b: Any) -> Any:
-    """Re sum w sin(x), real for real and complex systems, curved, and different in each
-    component.
-    """
-    weights = WEIGHTS.astype(A.dtype) if jnp.iscomplexobj(A) else WEIGHTS.real
-    return jnp.sum(weights.reshape(N, *[1] * (b.ndim - 1)) * jnp.sin(solve(A, b))).real
-
-
-def derivatives(solve: Solve, A: Any, b: Any, order: int) -> Any:
-    """The gradient with respect to (A, b) and, for order 2, the Hessian times a direction, forward
-    and in reverse.
-    """
-    A, b = jnp.asarray(A), jnp.asarray(b, A.dtype)
-    gradient = jax.grad(lambda p: objective(solve, *p))
-    if order == 1:
-        return gradient((A, b))
-    v = (jnp.asarray(DIRECTION[A.dtype]), jnp.asarray(B_DOT, A.dtype))
-
-    def along_v(p: Any) -> Any:
-        return sum(jnp.sum(g * d).real for g, d in zip(gradient(p), v, strict=True))
-
-    return jax.jvp(gradient, ((A, b),), (v,)), jax.grad(along_v)((A, b))
-
-
-@functools.cache
-def _reference(name: str, order: int) -> Any:
-    A, mask = {
-        "real": (REAL, True),
-        "complex": (COMPLEX, True),
-        "hermitian": (HERMITIAN, True),
-        "chain": (REAL + 9 * np.eye(N), CHAIN),
-        "one-sided": (REAL + 9 * np.eye(N), ONE_SIDED),
-        "complex chain": (COMPLEX + 9 * np.eye(N), CHAIN),
-    }[name]
-    return A, derivatives(lambda A, b: jnp.linalg.solve(jnp.where(mask, A, 0), b), A, B, order)
-
-
-def assert_exact(solve: Solve, name: str, order: int = 1) -> None:
-    A, expected = _reference(name, order)
-    assert_same(derivatives(solve, A, B, order), expected)
-
-
-def assert_same(found: Any, expected: Any, rtol: float = 1e-9) -> None:
-    jax.tree.map(
-        lambda f, e: np.testing.assert_allclose(f, e, rtol=rtol, atol=1e-11), found, expected
-    )
-
-
-def dense(lib: Library, solver: str = "LU", **mode: Any) -> Solve:
-    return lambda A, b: lib.solve.linear_solve(A, b, getattr(lib.dense, solver)(), **mode).value
-
-
-def superlu(lib: Library, mask: np.ndarray) -> Solve:
-    """Each entry is given twice, as 1/4 and 3/4, and the order of elimination is fixed, and not its
-    own inverse.
-    """
-    lib.superlu.metis_order = lambda _rows, _cols, n: np.roll(np.arange(n), 2)
-    rows, cols = np.nonzero(mask)
-    pattern = lib.operators.SparsePattern(np.tile(rows, 2), np.tile(cols, 2), mask.shape)
-
-    def solve(A: Any, b: Any) -> Any:
-        values = jnp.concatenate([0.25 * A[rows, cols], 0.75 * A[rows, cols]])
-        return lib.solve.linear_solve(
-            pattern.matrix(values), b, lib.sparse.SparseDirect("superlu")
-        ).value
-
-    return solve
-
-
-def full_pattern(lib: Library) -> Any:
-    return lib.operators.SparsePattern(np.repeat(np.arange(N), N), np.tile(np.arange(N), N), (N, N))
 
 
 @check
@@ -318,12 +241,6 @@ def cache(lib: Library) -> None:
     assert held.find_or_make("A", np.arange(1.0, 101.0), lambda: np.array(-3)) is factors
 
 
-def matrix_free(lib: Library, solver: Any) -> Solve:
-    return lambda A, b: (
-        lib.solve.linear_solve(lib.operators.MatrixFree(lambda x: A @ x, N), b, solver).value
-    )
-
-
 @check
 def krylov_gradient(lib: Library) -> None:
     with jax.disable_jit():
@@ -394,10 +311,26 @@ def compiled_counts(lib: Library) -> None:
     np.testing.assert_array_equal(passed, x)
 
 
+# Their checks take seconds each.
+SLOW = (
+    "sparse A v is A' v",
+    "sparse A' v is A v",
+    "A_bar = -conj(lam) x'",
+    "A^H lam = x_bar",
+    "b_dot dropped",
+    "A_dot x dropped",
+    "block counted as one when compiled",
+    "columns mixed",
+    "logdet: sign",
+    "logdet: A^-1 for A'^-1",
+    "GMRES without conjugate",
+    "CG without conjugate",
+    "step limit ignored",
+)
 # Counting in compiled solvers drops what JAX has compiled, so that what comes after it compiles
 # again: it comes last.
 CASES = sorted(
-    [(name, None) for name in CHECKS] + [(mutant.killed_by, mutant) for mutant in MUTANTS],
+    [(name, None) for name in CHECKS] + [(mutant.killed_by, mutant) for mutant in LINEAR_MUTANTS],
     key=lambda case: case[0] == "compiled_counts",
 )
 
@@ -424,36 +357,14 @@ def test_the_check_passes_the_healthy_library_and_kills_the_mutant(
 
 
 def test_every_check_kills_and_no_two_mutants_are_the_same() -> None:
-    assert {mutant.killed_by for mutant in MUTANTS} == set(CHECKS)
+    assert {mutant.killed_by for mutant in LINEAR_MUTANTS} == set(CHECKS)
     assert (
-        len({(m.file, m.original, m.wrong) for m in MUTANTS})
-        == len({m.name for m in MUTANTS})
-        == len(MUTANTS)
+        len({(m.file, m.original, m.wrong) for m in LINEAR_MUTANTS})
+        == len({m.name for m in LINEAR_MUTANTS})
+        == len(LINEAR_MUTANTS)
     )
 
 
-def test_code_is_found_by_its_tokens() -> None:
-    code = "def f(x):\n    return g(\n        x + 1,  # why\n        y,\n    )\n"
-    ((begin, end),) = occurrences("g(x + 1, y)", code)
-    assert code[begin:end] == code[code.index("g(") : code.rindex(")") + 1]
-    for other in ("g(x + 1)", "f(x): return g(x - 1", "(x+1,y,)z"):
-        assert list(occurrences(other, code)) == []
-    assert len(list(occurrences("x", code))) == 2
-
-
-def test_a_mutant_without_its_text_is_refused() -> None:
-    gone = Mutant("gone", "linear/solve.py", "no such text", "", "dense_gradient")
-    with pytest.raises(LookupError, match=r"stands 0 times in linear/solve\.py"):
-        gone.source()
-
-
-def test_a_copy_shares_no_code_with_the_library() -> None:
-    with library(None) as copy:
-        assert copy.solve.linear_solve is not adjoint.linear_solve
-        assert copy.factor_cache.factor_cache is not adjoint.factor_cache
-        assert copy.sparse.factor_cache is copy.factor_cache.factor_cache
-
-
 def test_every_mutant_finds_its_text() -> None:
-    for mutant in MUTANTS:
+    for mutant in LINEAR_MUTANTS:
         assert mutant.source() != (HOME / mutant.file).read_text()

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mutants import COPY, HOME, Mutant, library
+from mutation import COPY, HOME, Mutant, library
 from ode_cases import coupled, error, exact, solved
 from ode_mutants import ODE_MUTANTS
 
