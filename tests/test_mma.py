@@ -335,7 +335,8 @@ class TestFaults:
 
     @pytest.mark.parametrize("start", [[1.0, 4.0], [0.0, 0.0]])
     @pytest.mark.parametrize(
-        "method", [MMA(), *(pytest.param(m, marks=pytest.mark.slow) for m in (GCMMA(), SQP(), None))]
+        "method",
+        [MMA(), *(pytest.param(m, marks=pytest.mark.slow) for m in (GCMMA(), SQP(), None))],
     )
     def test_a_disk_that_does_not_reach_a_line(self, method: Any, start: list[float]) -> None:
         """x^2 + y^2 <= 1 and x + y >= 3, whose distance is 3 / sqrt(2) - 1."""

@@ -13,7 +13,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from adjoint.ode.checkpoints import Schedule, sweep_back
-from adjoint.ode.error_estimate import ENOUGH, ENOUGH_DIGITS, Sizes, shares
+from adjoint.ode.error_estimate import (
+    ENOUGH_BESIDE_SOLUTION,
+    ENOUGH_DIGITS,
+    Sizes,
+    of_solution,
+    shares,
+)
 from adjoint.ode.integrate import Integrator, Record, State
 from adjoint.ode.step_adjoint import (
     Bars,
@@ -24,7 +30,7 @@ from adjoint.ode.step_adjoint import (
     finish_at_start,
     start_of_sweep,
 )
-from adjoint.ode.tangent_control import Grid, grid_for_tangents
+from adjoint.ode.tangent_control import ENOUGH, Grid, grid_for_tangents
 from adjoint.ode.vector_field import Parameters
 from adjoint.tracing import loops
 
@@ -46,8 +52,10 @@ def estimated_sweep(
     p: Parameters,
     s: Array,
     bars: Bars,
-) -> tuple[Gradient, Float[Array, ""], list[Array]]:
-    """The gradient of the steps, and its errors as shares of it: by y0, and by each array of p."""
+) -> tuple[Gradient, Array, list[Array], Array]:
+    """The gradient of the steps, its errors as shares of it, by y0 and by each array of p, and that
+    of the solution as a share of the solution.
+    """
 
     def advance(k: Array, state: State) -> State:
         step = integrator.step((record.grid[k], record.grid[k + 1]), state, p)
@@ -62,7 +70,9 @@ def estimated_sweep(
         both = jax.tree.map(lambda *pair: jnp.stack(pair), step.bars_of(lam), of_eps)
         pulled = jax.vmap(step.transposed)(both)
         of_lam, (eps, eps_varying) = (jax.tree.map(lambda a, i=i: a[i], pulled) for i in range(2))
+        data = step.inside.datum + jnp.where(k == record.count - 1, bars.y1, 0)
         sizes = after.sizes.with_datum(lam.state.y, step.inside.datum)
+        sizes = sizes.with_error(step.inside.y1, step.error, data, step.y1)
         before = step.pull(lam, *of_lam)
         added = [new - old for new, old in zip(before.varying, lam.varying, strict=True)]
         sizes = sizes.after_step(ends[1] - ends[0], before.state.slope, added, p.varying)
@@ -77,7 +87,8 @@ def estimated_sweep(
     no_bars = jax.tree.map(jnp.zeros_like, bars)
     eps = finish_at_start(integrator, y0, p, s, no_bars, eps)
     of_p = list(zip(p.varying, gradient.varying, eps.varying, strict=True))
-    return gradient, *shares(end.sizes, (y0, gradient.y0, eps.y0), of_p)
+    of_gradient = shares(end.sizes, (y0, gradient.y0, eps.y0), of_p)
+    return gradient, *of_gradient, of_solution(end.sizes)
 
 
 class _Attempt(NamedTuple):
@@ -88,6 +99,7 @@ class _Attempt(NamedTuple):
     record: Record
     gradient: Gradient
     errors: Array
+    enough: Array
     last: Array
     is_held: Array
     tries: Array
@@ -108,11 +120,12 @@ def repaired(
 ) -> Gradient:
     """The gradient of the steps, or, where that is wrong, of better ones.
 
-    First of steps that suit a random tangent too, then of halved ones as long as that helps. What
-    is left wrong is NaN: more than ENOUGH rtol on steps that the tangent did not suit, and less
-    than one digit otherwise.
+    A gradient is wrong when its error is more than ENOUGH rtol, and more than that of the solution.
+    Better steps are first those that suit a random tangent too, then halved ones as long as that
+    helps. What is left wrong is NaN: on steps that the tangent did not suit, or with less than one
+    digit.
     """
-    enough = min(ENOUGH * integrator.tolerances.rtol, 10**-ENOUGH_DIGITS)
+    enough = ENOUGH * integrator.tolerances.rtol
     finite = jnp.all(jnp.isfinite(bars.y1)) & jnp.all(jnp.isfinite(bars.samples))
 
     def is_wrong(now: _Attempt) -> Array:
@@ -122,24 +135,25 @@ def repaired(
         # Errors that do not fall are no longer those of the steps.
         helps = (now.tries <= 2) | (now.last <= jnp.max(now.errors))
         is_open = (now.tries == 0) | ((now.tries == 1) | (can_halve & helps)) & ~(
-            jnp.max(now.errors) <= enough
+            jnp.max(now.errors) <= now.enough
         )
         return is_open & finite
 
     def improve(now: _Attempt) -> _Attempt:
         record, is_held = _better_steps(schedule, integrator, now, y0, p)
-        gradient, of_y0, of_p = estimated_sweep(schedule, integrator, record, y0, p, s, bars)
+        gradient, of_y0, of_p, of_y = estimated_sweep(schedule, integrator, record, y0, p, s, bars)
         errors = jnp.stack([of_y0, *(share.astype(of_y0.dtype) for share in of_p)])
         errors = jnp.where(jnp.isnan(errors), jnp.inf, errors)
         last = jnp.max(errors)
         # Steps that suit a tangent are not judged by those that did not.
         is_best = (now.tries == 0) | (is_held & ~now.is_held) | ~(last > jnp.max(now.errors))
-        gradient, errors = jax.tree.map(
+        limit = jnp.clip(ENOUGH_BESIDE_SOLUTION * of_y, enough, 10**-ENOUGH_DIGITS)
+        gradient, errors, accepted = jax.tree.map(
             lambda new, old: jnp.where(is_best, new, old),
-            (gradient, errors),
-            (now.gradient, now.errors),
+            (gradient, errors, limit),
+            (now.gradient, now.errors, now.enough),
         )
-        return _Attempt(record, gradient, errors, last, is_held, now.tries + 1)
+        return _Attempt(record, gradient, errors, accepted, last, is_held, now.tries + 1)
 
     none = Gradient(jnp.zeros_like(y0), [jnp.zeros_like(v) for v in p.varying], jnp.zeros_like(s))
     infinite = jnp.asarray(jnp.inf, y0.dtype)
@@ -147,13 +161,14 @@ def repaired(
         record,
         none,
         jnp.full(1 + len(p.varying), jnp.inf, y0.dtype),
+        jnp.zeros_like(infinite),
         infinite,
         jnp.array(False),
         jnp.zeros((), jnp.int32),
     )
     # One body for the first sweep and those after: it is compiled once.
     end = loops.while_loop(is_wrong, improve, start)
-    limit = jnp.where(end.is_held, 10**-ENOUGH_DIGITS, enough)
+    limit = jnp.where(end.is_held, 10**-ENOUGH_DIGITS, end.enough)
     believed = jax.lax.stop_gradient(end.errors <= limit)
     gradient = end.gradient
     return Gradient(

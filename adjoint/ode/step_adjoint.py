@@ -54,6 +54,7 @@ def start_of_sweep(y0: Array, p: Parameters, s: Array, y1_bar: Array) -> Sweep:
 class LinearizedStep(NamedTuple):
     """A step with its transpose, and what the samples inside it have left."""
 
+    y1: Array
     stages: Array
     error: Array
     inside: "_Inside"
@@ -83,7 +84,7 @@ class LinearizedStep(NamedTuple):
         inside = _Inside(none[0], lam.varying, lam.state.y, none[1], lam.j, lam.s, none[2])
         if samples.size:
             inside = _pull_samples(integrator, s, state, after.y, stages, p, samples, bars, inside)
-        return cls(stages, error, inside, transposed)
+        return cls(after.y, stages, error, inside, transposed)
 
     def bars_of(self, lam: Sweep) -> tuple[State, Array, Array]:
         """The cotangents of what the step leaves, of its stages and of its error."""
