@@ -72,7 +72,7 @@ def certify(integrator: Integrator, sensitivity: Any, y0: Array, p: Parameters) 
         jnp.max(jnp.where(among[:, None], jnp.abs(record.states.y), 0), axis=0), jnp.abs(y1)
     )
     w = _directions(peak, p)
-    grid = grid_for_tangents(integrator, y0, p, PAIRS)
+    grid = grid_for_tangents(integrator, y0, p)
     fine = _along(integrator, grid, y0, p, w)
     disagreement = _disagreement(integrator, sensitivity, y0, y1, p, w, fine)
     error_of_y = integrator.tolerances.rtol * integrator.tolerances.scaled(

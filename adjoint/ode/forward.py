@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from adjoint.ode.discrete import Bars, Gradient
 from adjoint.ode.integrate import Integrator, Outcome, integrate
-from adjoint.ode.tangent_control import ENOUGH, integrate_with_tangents, unit_of
+from adjoint.ode.tangent_control import ENOUGH_OF_STEP, integrate_with_tangents, unit_of
 from adjoint.ode.vector_field import Parameters
 
 # S = d(y, samples)/d(y0, p) as columns S e_i, each the tangent in one direction:  dS/ds = F_y S +
@@ -31,7 +31,7 @@ class ForwardSensitivity:
     number of outputs; no memory of the trajectory. The one to take for few parameters and many
     outputs.
 
-    The error control of the steps covers S too, in units of its own and with 100 rtol, so that S is
+    The error control of the steps covers S too, in units of its own and with 10 rtol, so that S is
     right where y rests and limits no step. With equal steps (``steps``) S is the exact derivative
     of the steps, as from `DiscreteAdjoint`.
 
@@ -108,7 +108,7 @@ def _controlled(
     unit = unit_of(flat)
     directions = jax.vmap(unravel)(jnp.diag(unit))
     end, samples, _, outcome = integrate_with_tangents(
-        integrator, y0, p, directions, s, slack=ENOUGH
+        integrator, y0, p, directions, s, slack=ENOUGH_OF_STEP
     )
     S = jnp.concatenate([end.v[:, None], jnp.moveaxis(samples.v, 1, 0)], axis=1)
     S = S.reshape(flat.size, -1) / unit[:, None]
