@@ -2,11 +2,11 @@
 
 TRACING = """loops structure traced_function programs linear_map rule host_call
 host_batching""".split()  # noqa: SIM905
-LINEAR = """factor_cache operators conversion dense superlu pardiso sparse multigrid iterative
-equilibrated solver_parts solve""".split()  # noqa: SIM905
+LINEAR = """factor_cache sparse_pattern operators conversion dense superlu pardiso sparse
+multigrid krylov iterative equilibrated solver_parts solve""".split()  # noqa: SIM905
 ODE = """jumps vector_field mass_matrix refinement runge_kutta integrate checkpoints tangent_control
 error_estimate step_adjoint repair discrete forward quadrature continuous backsolve certificate
-choice tangent solve event_model event_search event_instant event_sequence events
+choice tangent arguments solve event_model event_search event_instant event_sequence events
 steady_state recurrence block_tridiagonal time_average shadowing""".split()  # noqa: SIM905
 OPTIMIZE = """optimality_criteria problem line_search descent steepest_descent bfgs
 trust_region newton newton_krylov
@@ -20,13 +20,15 @@ report vtk record settings problem stored_run checks command_line""".split()  # 
 # A file imports only from layers above its own in this list, or from files before it in its own
 # folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("inputs", "norm", "solution", "stats"),
+    ("inputs", "norm", "status", "solution", "stats"),
     (*(f"tracing.{name}" for name in TRACING),),
     ("inner_products",),
     (
         "verify.line",
         "verify.differences",
+        "verify.remainder",
         "verify.taylor",
+        "verify.pairing",
         "verify.transpose",
         "verify.verdict",
         "verify.gradient",

@@ -213,8 +213,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "variational equation: no F_p",
         _CONTROL,
-        "Directions(p, varying_dot), s",
-        "Directions(p, jax.tree.map(jnp.zeros_like, varying_dot)), s",
+        "Directions(p, varying_dot)",
+        "Directions(p, jax.tree.map(jnp.zeros_like, varying_dot))",
         "forward",
     ),
     Mutant(

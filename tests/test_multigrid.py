@@ -28,7 +28,7 @@ from adjoint import (
 )
 from adjoint.implicit import newton
 from adjoint.linear import multigrid
-from adjoint.linear.iterative import Krylov, _transposed
+from adjoint.linear.krylov import Krylov, _transposed
 from adjoint.linear.operators import Dense
 
 # One, two and three axes, even and odd numbers of nodes, one and more unknowns at each node.

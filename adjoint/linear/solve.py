@@ -22,10 +22,12 @@ from adjoint.inputs import (
 from adjoint.linear.conversion import as_operator
 from adjoint.linear.dense import LU, Cholesky, Outcome
 from adjoint.linear.iterative import CG, GMRES, MINRES
-from adjoint.linear.operators import BoundFunction, Dense, MatrixFree, Operator, Sparse
+from adjoint.linear.operators import BoundFunction, Dense, MatrixFree, Operator
 from adjoint.linear.solver_parts import SolverParts
 from adjoint.linear.sparse import SparseDirect
-from adjoint.solution import Solution, Status, poison
+from adjoint.linear.sparse_pattern import Sparse
+from adjoint.solution import Solution, poison
+from adjoint.status import Status
 from adjoint.tracing import loops
 from adjoint.tracing.programs import Static, compiled
 from adjoint.tracing.rule import push_forward, with_forward_mode

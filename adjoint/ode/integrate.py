@@ -14,7 +14,7 @@ from adjoint.ode.jumps import Limits
 from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Step, Tolerances
 from adjoint.ode.vector_field import Parameters
-from adjoint.solution import Status
+from adjoint.status import Status
 from adjoint.tracing import loops
 from adjoint.tracing.rule import attach_derivative
 

@@ -15,13 +15,15 @@ from jaxtyping import Array, Float, PyTree
 
 from adjoint.inputs import all_finite, none_is_nan, refuse, takes_jax_functions, warn_if_cut
 from adjoint.ode import block_tridiagonal
+from adjoint.ode.arguments import require_problem, runge_kutta
 from adjoint.ode.choice import at_stability_limit, choose
 from adjoint.ode.integrate import Integrator, Outcome, integrate
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
-from adjoint.ode.solve import Plan, require_problem, runge_kutta, solve_plan
+from adjoint.ode.solve import Plan, solve_plan
 from adjoint.ode.time_average import smooth_weights, standard_error
 from adjoint.ode.vector_field import Problem, pose, strongly_typed
-from adjoint.solution import Solution, Status, first_failure, poison
+from adjoint.solution import Solution, poison
+from adjoint.status import Status, first_failure
 from adjoint.tracing import loops
 from adjoint.tracing.programs import compiled
 from adjoint.tracing.traced_function import TracedFunction, trace_at_door

@@ -30,7 +30,7 @@ from adjoint.verify.line import (
     random_directions,
     read_gradient,
 )
-from adjoint.verify.taylor import leading_coefficient, observed_rate, odd_and_even_parts
+from adjoint.verify.remainder import leading_coefficient, observed_rate, odd_and_even_parts
 from adjoint.verify.verdict import (
     AGREES,
     BELOW_NOISE,
