@@ -110,7 +110,7 @@ def superlu(lib: Library, mask: np.ndarray) -> Solve:
     """
     lib.superlu.metis_order = lambda _rows, _cols, n: np.roll(np.arange(n), 2)
     rows, cols = np.nonzero(mask)
-    pattern = lib.operators.SparsePattern(np.tile(rows, 2), np.tile(cols, 2), mask.shape)
+    pattern = lib.sparse_pattern.SparsePattern(np.tile(rows, 2), np.tile(cols, 2), mask.shape)
 
     def solve(A: Any, b: Any) -> Any:
         values = jnp.concatenate([0.25 * A[rows, cols], 0.75 * A[rows, cols]])
@@ -122,7 +122,9 @@ def superlu(lib: Library, mask: np.ndarray) -> Solve:
 
 
 def full_pattern(lib: Library) -> Any:
-    return lib.operators.SparsePattern(np.repeat(np.arange(N), N), np.tile(np.arange(N), N), (N, N))
+    return lib.sparse_pattern.SparsePattern(
+        np.repeat(np.arange(N), N), np.tile(np.arange(N), N), (N, N)
+    )
 
 
 @check
@@ -295,7 +297,7 @@ def cache(lib: Library) -> None:
     lib.sparse.BACKENDS["another"] = lib.superlu.SuperLUFactors
     with lib.host_call.count_solves() as count:
         for mask in (ONE_SIDED, ONE_SIDED.T):
-            pattern = lib.operators.SparsePattern(*np.nonzero(mask), mask.shape)
+            pattern = lib.sparse_pattern.SparsePattern(*np.nonzero(mask), mask.shape)
             for scale in (1.0, 2.0, 1.0):
                 A = np.zeros((N, N))
                 A[mask] = scale * values
