@@ -11,7 +11,8 @@ import pytest
 from gradient_cases import count_errors
 
 from adjoint.verify.differences import Estimate
-from adjoint.verify.gradient import _judge, _settle, verify_gradient
+from adjoint.verify.gradient import _settle, verify_gradient
+from adjoint.verify.judgement import _judge
 from adjoint.verify.line import Leaf
 from adjoint.verify.verdict import AGREES, BELOW_NOISE, UNRESOLVED, WRONG, ZERO, Check
 

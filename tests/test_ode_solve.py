@@ -28,7 +28,7 @@ from ode_cases import (
 )
 
 import adjoint
-from adjoint.ode.integrate import Integrator, State
+from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-11}

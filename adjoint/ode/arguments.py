@@ -7,11 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from adjoint.inputs import (
-    double_precision_remedy,
-    refuse,
-    require_mode,
-)
+from adjoint.inputs import double_precision_remedy, refuse, require_mode
 from adjoint.ode.backsolve import BacksolveAdjoint
 from adjoint.ode.continuous import GaussAdjoint, InterpolatingAdjoint
 from adjoint.ode.discrete import DiscreteAdjoint

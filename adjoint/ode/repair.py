@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 
 from adjoint.ode.checkpoints import Schedule, sweep_back
 from adjoint.ode.error_estimate import ENOUGH, ENOUGH_DIGITS, Sizes, shares
-from adjoint.ode.integrate import Integrator, Record, State
+from adjoint.ode.integrate import Record
+from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.step_adjoint import (
     Bars,
     Gradient,

@@ -12,18 +12,13 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
-from adjoint.inputs import (
-    all_finite,
-    none_is_nan,
-    refuse,
-    takes_jax_functions,
-    warn_if_cut,
-)
+from adjoint.inputs import all_finite, none_is_nan, refuse, takes_jax_functions, warn_if_cut
 from adjoint.ode.arguments import require_fit, require_problem, require_sensitivity, runge_kutta
 from adjoint.ode.certificate import ENOUGH_DIGITS, certify
 from adjoint.ode.choice import at_stability_limit, choose
 from adjoint.ode.discrete import Bars, Gradient
-from adjoint.ode.integrate import Integrator, Outcome, integrate
+from adjoint.ode.integrate import Outcome, integrate
+from adjoint.ode.integrator import Integrator
 from adjoint.ode.jumps import require_jumps
 from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adjoint.verify.differences import DEVIATIONS
-from adjoint.verify.line import (
-    Line,
-)
+from adjoint.verify.line import Line
 
 
 @dataclass(frozen=True)
