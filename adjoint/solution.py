@@ -1,5 +1,4 @@
-"""What every solver returns: a value, a status that says whether to believe it, and the numbers
-behind that status.
+"""What every solver returns: a value, a status that says whether to believe it, and numbers.
 
 A failed solve must never look like a finished one. Inside compiled code nothing can be raised, so a
 failure travels as data: the value is NaN, every derivative taken through it is NaN, and the status
@@ -142,9 +141,7 @@ def require(solution: Solution[T]) -> T:
 
 
 def _precision_remedy(value: PyTree) -> str:
-    """For a failure in single precision, which may be all that failed: how to get double
-    precision.
-    """
+    """For a failure in single precision, perhaps by it: how to get double precision."""
     kinds = {jnp.result_type(leaf) for leaf in jax.tree.leaves(value)}
     single = [
         kind for kind in kinds if jnp.issubdtype(kind, jnp.inexact) and jnp.finfo(kind).bits <= 32

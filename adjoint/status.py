@@ -261,9 +261,7 @@ for _code, (_name, _) in enumerate(Status._explanations):
 
 
 def first_failure(*found: Status | tuple[Status, Bool[Array, "..."]]) -> Status:
-    """The first failure among statuses and pairs of a status and whether it applies, else
-    success.
-    """
+    """The first failure among statuses, or pairs of one and whether it applies; else success."""
     code = jnp.asarray(Status.SUCCESS.code)
     for one in reversed(found):
         status, applies = one if isinstance(one, tuple) else (one, ~one.ok)

@@ -139,9 +139,7 @@ class Point:
 def approach(
     square: Square, lam_star: float, distances: Float[np.ndarray, " distances"]
 ) -> Iterator[Point]:
-    """Solve at lambda* - distance, one distance after the other, at and beyond the turning point
-    too.
-    """
+    """Solve at lambda* - distance for each distance, at and beyond the turning point too."""
     c = jnp.ones((square.points, square.points))
 
     @jax.jit

@@ -15,9 +15,7 @@ from problems.reaction_diffusion import Square
 def temperature(
     square: Square, lam: Float[Array, ""], c: Float[Array, "points points"]
 ) -> adjoint.Solution[Float[Array, "points points"]]:
-    """The lower, stable solution u of F(u, lambda, c) = 0: Newton's method from u = 0 rises to
-    it.
-    """
+    """The lower, stable solution u of F(u, lambda, c) = 0, to which Newton rises from u = 0."""
     start = jnp.zeros((square.points, square.points))
     return adjoint.root(square.reaction_diffusion, start, (lam, c), jacobian_pattern=square.pattern)
 

@@ -189,9 +189,7 @@ def job(settings: Settings) -> Job:
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check the gradient of the design's cost by all unknowns by independent oracles, at the first
-    design.
-    """
+    """Check the gradient of the design's cost by independent oracles, at the first design."""
     task = job(settings)
     return adjoint.verify_gradient(jax.jit(lambda x: cost(task, x)), first_design(task), rtol=1e-7)
 

@@ -114,9 +114,7 @@ def plain_gradient(rho: Array, start: Float[Array, " 3"], duration: Array) -> Fl
 
 @dataclass(frozen=True)
 class SlopeVerdict:
-    """The slope by shadowing against that of averages at several rho, and against the midpoint
-    discretization.
-    """
+    """The slope by shadowing, by averages at several rho, and by the midpoint discretization."""
 
     shadowing: float
     shadowing_error: float

@@ -66,9 +66,7 @@ METHOD = optax.lbfgs(memory_size=10, linesearch=LINE_SEARCH)
 
 
 class Fit(NamedTuple):
-    """A point on the way, the method's state, and the misfit and its gradient at the point
-    before.
-    """
+    """A point, the method's state, and the misfit and its gradient at the point before."""
 
     q: Float[Array, " 6"]
     state: Any

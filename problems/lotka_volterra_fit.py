@@ -116,9 +116,7 @@ def counts_of(settings: Settings) -> Float[np.ndarray, "21 2"]:
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check the gradient of the misfit by all six unknowns by independent oracles, at the first
-    guess.
-    """
+    """Check the misfit's gradient at the first guess by independent oracles."""
     counts = counts_of(settings)
     return adjoint.verify_gradient(
         jax.jit(lambda q: misfit(q, jnp.asarray(counts))), first_guess(settings, counts), rtol=1e-8

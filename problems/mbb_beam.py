@@ -1,10 +1,11 @@
-"""The half MBB beam: the stiffest beam from half the material, the benchmark of topology
-optimization.
+"""The half MBB beam, the benchmark of topology optimization: the stiffest from half the material.
 
-    minimize   c(x) = f' u           the compliance: twice the energy that the load stores over
-    0 <= x <= 1           one density for each element subject to K(x) u = f            plane
-    stress, E_e = E_min + x~_e^p (1 - E_min)     (modified SIMP)
+    minimize   c(x) = f' u           the compliance: twice the energy that the load stores
+    over       0 <= x <= 1           one density for each element
+    subject to K(x) u = f            plane stress, E_e = E_min + x~_e^p (1 - E_min)
                mean of x~ <= the volume fraction
+
+E_e is the modified SIMP of `problems.mbb_beam_analysis`.
 
 The optimality criteria method (OC) is the published one. `adjoint.minimize` takes any other that
 knows bounds and the volume constraint: MMA, or an augmented Lagrangian over LBFGS.

@@ -140,8 +140,7 @@ class _BlackBox:
 
 
 class _Calls:
-    """A black box for one structure of x: its three functions on arrays, called on the host from
-    JAX.
+    """A black box for one structure of x: its three functions on arrays, called from JAX.
 
     Arrays are all leaves of x, the leaves of x that have a derivative, or y as one vector.
     """

@@ -100,9 +100,7 @@ def _value_along(
 def _compare(
     found: dict[str, float], difference: float, error: float, rtol: float, spread: float
 ) -> None:
-    """Refuse what is farther from the differences, or from the other derivative, than their errors
-    allow.
-    """
+    """Refuse what is off the differences, or the other derivative, by more than their errors."""
     if not np.isfinite(difference):
         refuse(
             "external",

@@ -19,9 +19,7 @@ SERVED_BY: dict[type, tuple[type, ...]] = {
 
 
 def bind(operator: Any, A: Any, b: Array | None, solver: Any, where: str) -> tuple[Any, Any, str]:
-    """The operator in the common precision of A and b, a solver that serves it, and both in
-    words.
-    """
+    """The operator in the precision of A and b, a solver that serves it, and both in words."""
     if b is not None:
         operator = operator.astype(
             require_same_precision(where, ("A", operator.dtype), ("b", b.dtype))

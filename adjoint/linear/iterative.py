@@ -224,9 +224,8 @@ class GMRES(Krylov):
             w = A(M(V[k]))
             size = norm(w)
             h = jnp.zeros(m + 1, r.dtype)
-            for _ in range(
-                2
-            ):  # Gram-Schmidt twice is as good as it gets (Giraud et al., Numer. Math. 101, 2005).
+            # Gram-Schmidt twice is as good as it gets (Giraud et al., Numer. Math. 101, 2005).
+            for _ in range(2):
                 projection = V.conj() @ w
                 w, h = w - projection @ V, h + projection
             rest = norm(w)

@@ -1,5 +1,4 @@
-"""The matrix A of A x = b, in three forms: an array, values on a static sparsity pattern, or a
-function x -> A x.
+"""The matrix A of A x = b as an array or as a function x -> A x; on a pattern: `sparse_pattern`.
 
 Every operator is a pytree whose floating-point leaves are what derivatives are taken with respect
 to. It offers `matvec` (A x) and `transpose_matvec` (A' x, never conjugated), for x of shape (n,) or

@@ -1,6 +1,4 @@
-"""linear_solve: x = A^-1 b, and its adjoint rule, the one that every other solver of the library
-reduces to.
-"""
+"""linear_solve: x = A^-1 b, and its adjoint rule, to which every other solver reduces."""
 
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,9 +24,7 @@ Factor = TypeVar("Factor")
 
 
 class Solver(Protocol):
-    """What the rule needs of a solver; see `adjoint.linear.dense` for the meaning of the
-    methods.
-    """
+    """What the rule needs of a solver; `adjoint.linear.dense` says what the methods mean."""
 
     def solve(self, factor: Any, A: Any, b: Array) -> tuple[Array, Outcome]: ...
     def solve_transpose(self, factor: Any, A: Any, c: Array) -> tuple[Array, Outcome]: ...

@@ -14,8 +14,7 @@ from adjoint.inputs import as_inexact_array, describe, refuse, require_shape, wa
 
 
 class SparsePattern:
-    """Where a sparse matrix may be nonzero: built once from NumPy indices, then filled with traced
-    values.
+    """Where a sparse matrix may be nonzero: made once from NumPy indices, filled with values.
 
     A[i, j] = sum of values[m] over all m with rows[m] = i and cols[m] = j: duplicates are summed,
     as in finite-element assembly. All sorting is done here, in NumPy. A pattern compares and hashes

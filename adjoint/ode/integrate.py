@@ -1,6 +1,4 @@
-"""The loop over steps: from s = 0 to 1, adaptive or in equal steps, sampling on the way and
-recording what adjoints need.
-"""
+"""The loop over steps from s = 0 to 1, which samples on the way and records what adjoints need."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,9 +25,7 @@ class Record(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How the integration went; `stiff` counts the steps of an explicit method at its stability
-    limit.
-    """
+    """How it went; `stiff` counts the steps of an explicit method at its stability limit."""
 
     code: Int[Array, ""]
     accepted: Int[Array, ""]
@@ -164,9 +160,7 @@ def _advance(
 
 
 def _every(spacing: int, loop: _Loop) -> Any:
-    """The state to write into its slot: the one that is there already, but for every so-manieth
-    step.
-    """
+    """The state to write into its slot: what is there already, but for every so-manieth step."""
     if spacing == 1:
         return loop.state
     is_kept = loop.count % spacing == 0

@@ -17,9 +17,7 @@ from adjoint.tracing.rule import attach_derivative
 
 @dataclass(frozen=True)
 class Integrator:
-    """How dy/ds = F(s, y, p) is integrated; `steps` makes that many equal ones, without error
-    control.
-    """
+    """How dy/ds = F(s, y, p) is integrated; `steps` makes that many equal ones, uncontrolled."""
 
     field: Any
     method: RungeKutta
@@ -84,9 +82,7 @@ class Integrator:
         return self.method.step(field, self.tolerances, s, state.y, state.slope, p, self.mass)
 
     def step_with_moving_ends(self, s: tuple[Array, Array], state: "State", p: Any) -> Step:
-        """The same step, with derivatives with respect to s; the slope that it leaves is h times
-        F.
-        """
+        """The same step, with derivatives by s; the slope that it leaves is h times F."""
         s, state = self.restarted(s, state, p)
         field, p = self.up_to_jump(s, p)
         h, of_unit_length = s[1] - s[0], (jnp.zeros_like(s[0]), jnp.ones_like(s[0]))

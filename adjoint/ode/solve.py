@@ -1,6 +1,4 @@
-"""ode_solve: the solution of y' = f(t, y, p), of its samples and of integrals along it, with
-derivatives of several kinds.
-"""
+"""ode_solve: y' = f(t, y, p), samples of y and integrals along it, with their derivatives."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,6 +1,4 @@
-"""The command line ``list | run | verify | resume | new``, for the gallery and for anyone's own
-file.
-"""
+"""The command line ``list | run | verify | resume | new``, for the gallery and for own files."""
 
 import dataclasses
 import shlex
@@ -239,9 +237,7 @@ class Program:
         folder: RunFolder,
         interruption: Interruption,
     ) -> int:
-        """Run the problem, from its start or from where its record has got to, and leave the
-        record.
-        """
+        """Run the problem, from its start or from where its record is, and leave the record."""
         go_on = f"{self.name} resume {shlex.quote(str(folder.path))}"
         try:
             folder.write("command.txt", task.command + "\n")

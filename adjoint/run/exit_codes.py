@@ -68,9 +68,7 @@ def _warn(message: Warning | str, *_: object) -> None:
 
 
 def end_process_with(main: Callable[[list[str]], int]) -> None:
-    """Run a command line as a process: with warnings as sentences, and its exit code as that of the
-    process.
-    """
+    """Run a command line as a process: warnings are sentences, and it exits with its code."""
     warnings.showwarning = _warn
     # A terminal that cannot show a character gets a question mark instead of a traceback.
     for stream in (sys.stdout, sys.stderr):

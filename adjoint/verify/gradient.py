@@ -1,6 +1,4 @@
-"""verify_gradient: three oracles that know nothing of how the gradient was made, and one
-verdict.
-"""
+"""verify_gradient: three oracles that do not know how the gradient was made, and one verdict."""
 
 import math
 from collections.abc import Callable

@@ -1,5 +1,6 @@
-"""The two-sided Taylor remainder test: R_k(h) = f(p + h v) - sum_{j<=k} h^j / j! D^j f(p)[v, ...,
-v].
+"""The two-sided Taylor remainder test.
+
+    R_k(h) = f(p + h v) - sum_{j<=k} h^j / j! D^j f(p)[v, ..., v]
 
 A remainder of order h^(k+1) is the usual proof of a derivative, and a weak one: for k = 1 the
 curvature term h^2 of a nonlinear f hides a gradient that is wrong by a part in a thousand, and an
@@ -287,9 +288,7 @@ def _direction(
 def _higher_derivatives(
     where: str, gradient: Callable[[PyTree], PyTree], p: PyTree, line: Line, order: int
 ) -> list[float]:
-    """D^2 f[v, v] and D^3 f[v, v, v], reverse over reverse, which every differentiable rule
-    supports.
-    """
+    """D^2 f[v, v] and D^3 f[v, v, v], reverse over reverse, which every rule supports."""
     structure = jax.tree.structure(p)
     tangent = jax.tree.unflatten(structure, line.direction.tangent(line.objective.leaves))
 

@@ -1,5 +1,4 @@
-"""<J v, w> = <v, J' w>: is a reverse rule the transpose of its forward rule; and are claims about a
-matrix true?
+"""<J v, w> = <v, J' w>: is a reverse rule its forward rule's transpose; is a claimed matrix so?
 
 The pairing is the plain sum of products, without conjugation, since that is what JAX transposes
 with. For complex arrays its real part is compared: a map that is linear over the reals only (a
