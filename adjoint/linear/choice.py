@@ -11,7 +11,8 @@ from adjoint.linear.operators import BoundFunction, Dense, MatrixFree
 from adjoint.linear.sparse import SparseDirect
 from adjoint.linear.sparse_pattern import Sparse
 
-SERVED_BY: dict[type, tuple[type, ...]] = {
+# The default comes first.
+_SERVED_BY: dict[type, tuple[type, ...]] = {
     Dense: (LU, Cholesky, CG, MINRES, GMRES),
     Sparse: (SparseDirect, CG, MINRES, GMRES),
     BoundFunction: (GMRES, MINRES, CG),
@@ -25,7 +26,7 @@ def bind(operator: Any, A: Any, b: Array | None, solver: Any, where: str) -> tup
             require_same_precision(where, ("A", operator.dtype), ("b", b.dtype))
         )
         right_hand_side(b, operator)
-    served_by = SERVED_BY[type(operator)]
+    served_by = _SERVED_BY[type(operator)]
     if solver is None:
         solver = _default_solver(A, served_by)
     if not isinstance(solver, served_by):

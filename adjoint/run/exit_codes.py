@@ -1,4 +1,7 @@
-"""The exit codes of the command: what each means, and which one an error ends with."""
+"""The exit codes of the command: what each means, and which one an error ends with.
+
+A run that comes to an end of its own exits with the code of its `Outcome`.
+"""
 
 import io
 import os
@@ -14,6 +17,7 @@ from adjoint.run.run_folder import FolderInUseError
 from adjoint.run.settings import UsageError
 from adjoint.solution import SolveError
 
+# No outcomes of a run.
 WRONG_USAGE = 2
 INPUT_OUTPUT = 5
 
