@@ -13,9 +13,10 @@ from adjoint.linear.dense import LU, Cholesky
 from adjoint.linear.factor_cache import factor_cache
 from adjoint.linear.iterative import CG, GMRES, MINRES
 from adjoint.linear.multigrid import Multigrid
-from adjoint.linear.operators import MatrixFree, Sparse, SparsePattern
+from adjoint.linear.operators import MatrixFree
 from adjoint.linear.solve import factorize, linear_solve
 from adjoint.linear.sparse import SparseDirect
+from adjoint.linear.sparse_pattern import Sparse, SparsePattern
 from adjoint.ode.backsolve import BacksolveAdjoint
 from adjoint.ode.continuous import GaussAdjoint, InterpolatingAdjoint
 from adjoint.ode.discrete import DiscreteAdjoint
@@ -37,7 +38,8 @@ from adjoint.optimize.sqp import SQP
 from adjoint.optimize.steepest_descent import SteepestDescent
 from adjoint.run.checkpoint import Checkpoint
 from adjoint.second_order import gauss_newton_product, hvp
-from adjoint.solution import Solution, SolveError, Status, require
+from adjoint.solution import Solution, SolveError, require
+from adjoint.status import Status
 from adjoint.tracing.host_call import count_solves
 from adjoint.verify.gradient import Verdict, verify_gradient
 from adjoint.verify.taylor import taylor_test

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import jax
 
 import problems
-from adjoint.run.command_line import Program, end_process_with
+from adjoint.run.command_line import Program
+from adjoint.run.exit_codes import end_process_with
 from adjoint.run.problem import Gallery
 
 PROGRAM = Program("python -m problems", Gallery(problems))
@@ -29,4 +30,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
-    end_process_with(PROGRAM)
+    end_process_with(PROGRAM.main)

@@ -5,10 +5,11 @@ it meet given points.
     (`problems.pendulum`)
 
 All sensitivities of y(t), to the start and to p, come from `adjoint.ode_solve` twice: forward, by
-the variational equations, and backward, by the discrete adjoint. Exact laws of the motion check
-them, and a published gradient: the notebook double-pendulum-sensitivity of MIT 18.063 (Matrix
-Calculus, github.com/mitmath/matrixcalc) gives that of |y(2 s)|^2 by y(0) for rods of 1 m, equal
-masses and g = 9.80665 m/s^2, released at rest from both angles 2.
+the variational equations, and backward, by the discrete adjoint
+(`problems.pendulum_sensitivities`). Exact laws of the motion check them, and a published gradient:
+the notebook double-pendulum-sensitivity of MIT 18.063 (Matrix Calculus,
+github.com/mitmath/matrixcalc) gives that of |y(2 s)|^2 by y(0) for rods of 1 m, equal masses and g
+= 9.80665 m/s^2, released at rest from both angles 2.
 
 The motion is chaotic: S = dy(t)/dy(0) grows exponentially, while near rest it only swings. A solve
 with tolerance e has lost its gradient where |S| e reaches 1, and `ode_solve(certificate=True)` says
@@ -19,9 +20,7 @@ given points, at any times? (`problems.pendulum_design`: least squares by L-BFGS
 takes one adjoint solve.)
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -51,8 +50,23 @@ from problems.pendulum_pictures import (
     Lines,
     Swing,
     film_gif,
+    growth_png,
     lines_png,
     path_png,
+)
+from problems.pendulum_sensitivities import (
+    CAUSES,
+    MOST_STEPS,
+    SAMPLES,
+    TIGHT,
+    Growth,
+    certified,
+    growth,
+    mode_error,
+    numbers,
+    sensitivities,
+    sensitivities_by_adjoint,
+    sensitivity_table,
 )
 
 SUMMARY = (
@@ -65,14 +79,9 @@ JUDGED = "Judged at the first design, by its velocities, lengths and times."
 PUBLISHED_GRADIENT = np.array(
     [17.425310160434826, -37.7130498818074, -3.517137064485507, -27.856006327870688]
 )
-TIGHT = 1e-13  # tolerance of what others are compared with
-MOST_STEPS = 50_000
-SAMPLES = 80
 DISTURBANCE = 1e-3  # rad, of the second pendulum in the film
 CALM = 0.1  # rad, of the upper rod in the slow normal mode: the motion without chaos
 STOPS = 40  # times at which the growth is looked at
-QUANTITIES = ("a1", "a2", "w1", "w2")
-CAUSES = ("a1(0)", "a2(0)", "w1(0)", "w2(0)", "l1", "l2", "m1", "m2", "g")
 GROWTH_CAPTION = (
     "How sensitivities grow, and how many digits of them the certificate promises and a tighter "
     "solve confirms."
@@ -132,102 +141,6 @@ def everything(settings: Settings) -> Everything:
     return Everything(start, Pendulum(pair("length"), pair("mass"), jnp.array(settings.gravity)))
 
 
-def numbers(y: State) -> Float[Array, "... 4"]:
-    """(a_1, a_2, w_1, w_2)."""
-    return jnp.concatenate(y, axis=-1)
-
-
-@partial(jax.jit, static_argnums=2)
-def sensitivities(
-    of: Everything, times: Float[Array, " times"], tolerance: float
-) -> tuple[adjoint.Solution[State], Everything]:
-    """y at the times, and the derivatives of (a, w) by everything: each leaf with axes (times, 4)
-    before its own; forward.
-    """
-
-    def states(of: Everything) -> tuple[Array, adjoint.Solution[State]]:
-        solution = adjoint.ode_solve(
-            motion,
-            *of,
-            0.0,
-            times[-1],
-            ts=times,
-            rtol=tolerance,
-            atol=tolerance,
-            max_steps=MOST_STEPS,
-            mode="both",
-        )
-        return numbers(solution.value), solution
-
-    d, solution = jax.jacfwd(states, has_aux=True)(of)
-    return solution, d
-
-
-@partial(jax.jit, static_argnums=2)
-def sensitivities_by_adjoint(of: Everything, t: Float[Array, ""], tolerance: float) -> Everything:
-    """Derivatives of (a, w)(t) by four adjoint solves: those of the steps that were made, where
-    `sensitivities` has its own.
-    """
-
-    def end(of: Everything) -> Array:
-        y, p = of
-        sensitivity = adjoint.DiscreteAdjoint()
-        solution = adjoint.ode_solve(
-            motion,
-            y,
-            p,
-            0.0,
-            t,
-            rtol=tolerance,
-            atol=tolerance,
-            max_steps=MOST_STEPS,
-            sensitivity=sensitivity,
-        )
-        return numbers(solution.value)
-
-    return jax.jacrev(end)(of)
-
-
-def certified(of: Everything, t: float, tolerance: float) -> adjoint.Solution[State]:
-    """y(t), or NaN where no digit of its gradient can be believed."""
-    return adjoint.ode_solve(
-        motion,
-        *of,
-        0.0,
-        t,
-        rtol=tolerance,
-        atol=tolerance,
-        max_steps=MOST_STEPS,
-        sensitivity=adjoint.DiscreteAdjoint(),
-        certificate=True,
-    )
-
-
-class Growth(NamedTuple):
-    """The sensitivity to the start at one time: its size, its digits, and whether it is trusted."""
-
-    norm: float
-    promised_digits: float
-    real_digits: float
-    trusted: bool
-
-
-def growth(
-    of: Everything, times: Float[np.ndarray, " times"], tolerance: float
-) -> Iterator[Growth]:
-    """|S(t)|, the digits that the certificate gives its adjoint, and those that a solve with
-    tolerance 1e-13 confirms.
-    """
-    solution, d = sensitivities(of, jnp.asarray(times), TIGHT)
-    adjoint.require(solution)
-    for t, reference in zip(times, np.concatenate(d.start, axis=2), strict=True):
-        S = np.concatenate(sensitivities_by_adjoint(of, jnp.asarray(t), tolerance).start, axis=1)
-        size, error = np.linalg.norm(reference), np.linalg.norm(S - reference)
-        solution = certified(of, float(t), tolerance)
-        digits = float(solution.stats["gradient_digits"])
-        yield Growth(float(size), digits, float(-np.log10(error / size)), bool(solution.status.ok))
-
-
 class Agreement(NamedTuple):
     """What closed forms and published numbers say of the sensitivities; relative errors."""
 
@@ -253,13 +166,6 @@ def check(settings: Settings) -> tuple[Agreement, str]:
         np.concatenate([np.reshape(leaf, (4, -1)) for leaf in jax.tree.leaves(d)], axis=1)
         for d in (forward, backward)
     ]
-    rows = [["derivative", "forward", "adjoint"]]
-    for i, what in enumerate(QUANTITIES):
-        rows += [
-            [f"d {what} / d {by}", *(repr(float(d[i, j])) for d in both)]
-            for j, by in enumerate(CAUSES)
-        ]
-    table = "".join(",".join(row) + "\n" for row in rows)
     apart = float(np.abs(both[0] - both[1]).max() / np.abs(both[0]).max())
     found = Agreement(
         apart,
@@ -267,7 +173,7 @@ def check(settings: Settings) -> tuple[Agreement, str]:
         _from_published(),
         mode_error(of.pendulum),
     )
-    return found, table
+    return found, sensitivity_table(*both)
 
 
 def _from_published() -> float:
@@ -277,30 +183,13 @@ def _from_published() -> float:
     return float(np.linalg.norm(gradient - PUBLISHED_GRADIENT) / np.linalg.norm(PUBLISHED_GRADIENT))
 
 
-def mode_error(p: Pendulum, amplitude: float = 1e-5) -> float:
-    """How far small oscillations are from a(0) cos(omega t) for two slow periods; the closed form
-    neglects amplitude^2.
-    """
-    omegas, modes = normal_modes(p)
-    times, errors = jnp.linspace(0.0, 4 * np.pi / omegas[0], SAMPLES + 1), []
-    for omega, mode in zip(omegas, modes.T, strict=True):
-        solution, _ = sensitivities(
-            Everything(State(amplitude * mode, jnp.zeros(2)), p), times, TIGHT
-        )
-        angles = adjoint.require(solution).angles / amplitude
-        errors.append(np.abs(angles - jnp.outer(jnp.cos(omega * times), mode)).max())
-    return float(max(errors))
-
-
 def job(settings: Settings) -> Job:
     """The points, and the pendulum to begin with."""
     return Job(read_points(settings.points), everything(settings).pendulum)
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check the gradient of the design's cost by all unknowns by independent oracles, at the first
-    design.
-    """
+    """Check the gradient of the design's cost by independent oracles, at the first design."""
     task = job(settings)
     return adjoint.verify_gradient(jax.jit(lambda x: cost(task, x)), first_design(task), rtol=1e-7)
 
@@ -351,9 +240,8 @@ def run(settings: Settings, record: Record) -> Ending:
             record.iteration(_row(times[len(grown) - 1], pair))
     finally:
         if grown:
-            record.picture(
-                "growth.png", _growth_png(settings, times[: len(grown)], grown), GROWTH_CAPTION
-            )
+            picture = growth_png(settings.tolerance, times[: len(grown)], grown)
+            record.picture("growth.png", picture, GROWTH_CAPTION)
     return _ending(settings, found, path, times, [wild for wild, _ in grown])
 
 
@@ -434,35 +322,6 @@ def _sensitivities_png(settings: Settings, of: Everything) -> bytes:
                 curves,
             )
         )
-    return lines_png(plots)
-
-
-def _growth_png(settings: Settings, times: np.ndarray, grown: list[tuple[Growth, Growth]]) -> bytes:
-    wild, calm = (
-        {name: np.array([getattr(g[k], name) for g in grown]) for name in Growth._fields}
-        for k in (0, 1)
-    )
-    norms = {"this start": wild["norm"], "near rest": calm["norm"]}
-    promised, real = (
-        {f"this start, {word}": wild[name], f"near rest, {word}": calm[name]}
-        for word, name in (("promised", "promised_digits"), ("found", "real_digits"))
-    )
-    e = settings.tolerance
-    size, digits = (
-        "|S| (angles in rad, velocities in rad/s)",
-        f"digits of the gradient, tolerance {e:g}",
-    )
-    plots = [
-        Lines(
-            "sensitivity to the start",
-            size,
-            times,
-            norms,
-            levels={"1 / tolerance": 1 / e},
-            scale="log",
-        ),
-        Lines(digits, "decimal digits", times, promised, real, {"UNTRUSTED below": 1.0}),
-    ]
     return lines_png(plots)
 
 

@@ -1,9 +1,11 @@
 """Hares and lynxes: the rates of Lotka and Volterra's equations from the pelts of 21 years, with
 intervals of confidence.
 
-    u' = (alpha - beta v) u,   v' = (-gamma + delta u) v        u hares (the prey), v lynxes, in
-    thousands of pelts; time in years ln of the k-th count = ln of the population + noise
-    normal, with a deviation of its own for each animal
+    u' = (alpha - beta v) u,   v' = (-gamma + delta u) v
+    ln of the k-th count = ln of the population + noise
+
+u are hares (the prey), v lynxes, in thousands of pelts, time is in years, and the noise is normal,
+with a deviation of its own for each animal (`problems.lotka_volterra`).
 
 The unknowns are q = ln (alpha, beta, gamma, delta, u(0), v(0)), so that all are positive. With the
 residuals r_k of an animal, N = 21, and its deviation eliminated, maximum likelihood is
@@ -25,12 +27,11 @@ import io
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import scipy.stats
 from jaxtyping import Array, Float
 
@@ -38,6 +39,24 @@ import adjoint
 from adjoint.run.checks import Check, judged
 from adjoint.run.ending import Ending
 from adjoint.run.record import Record
+from problems.lotka_volterra import (
+    FREEDOM,
+    NAMES,
+    PELTS,
+    TRUTH,
+    YEARS,
+    Estimate,
+    Fit,
+    broken_laws,
+    estimate,
+    estimates,
+    improve,
+    intervals,
+    misfit,
+    populations,
+    start,
+    synthetic,
+)
 
 SUMMARY = (
     "Rates of predator and prey from 21 years of pelts, with intervals of confidence (Lotka, "
@@ -46,15 +65,7 @@ SUMMARY = (
 JUDGED = "Judged at the first guess, by all six unknowns."
 
 FIRST_YEAR = 1900
-# Thousands of pelts of hares and lynxes.
-PELTS = np.array([
-    [30.0, 4.0], [47.2, 6.1], [70.2, 9.8], [77.4, 35.2], [36.3, 59.4], [20.6, 41.7], [18.1, 19.0],
-    [21.4, 13.0], [22.0, 8.3], [25.4, 9.1], [27.1, 7.4], [40.3, 8.0], [57.0, 12.3], [76.6, 19.5],
-    [52.3, 45.7], [19.5, 51.1], [11.2, 29.7], [7.6, 15.8], [14.6, 9.7], [16.2, 10.1], [24.7, 8.6],
-])  # fmt: skip
-YEARS = np.arange(len(PELTS), dtype=float)
 ANIMALS = ("hares", "lynxes")
-NAMES = ("alpha", "beta", "gamma", "delta", "hares_0", "lynxes_0")
 # Mean and mean square of the reference posterior, for NAMES.
 PUBLISHED_MEAN = np.array(
     [0.546864499784, 0.0277472877678, 0.800095360233, 0.0240859152535, 34.035222477, 5.93589713368]
@@ -63,11 +74,6 @@ PUBLISHED_SQUARE = np.array(
     [0.3030362900, 0.0007871719, 0.6481388153, 0.0005925775, 1166.9038171313, 35.5163321009]
 )
 PUBLISHED_DEVIATION = np.sqrt(PUBLISHED_SQUARE - PUBLISHED_MEAN**2)
-# What synthetic data are made from.
-TRUTH = np.array([0.55, 0.028, 0.80, 0.024, 34.0, 6.0])
-FREEDOM = PELTS.size - len(NAMES)
-STEPS = 200  # equal ones, 10 a year: the likelihood is smooth, and the counts fall on their ends
-SWEEPS = 32  # iterations of each repetition, which starts close to its minimum
 
 
 def _setting(default: Any, help: str, **limits: Any) -> Any:
@@ -96,39 +102,6 @@ class Settings:
     )
 
 
-def rates(_: Float[Array, ""], z: Float[Array, " 2"], p: Float[Array, " 4"]) -> Float[Array, " 2"]:
-    """z' of z = (ln u, ln v), p = (alpha, beta, gamma, delta)."""
-    alpha, beta, gamma, delta = p
-    hares, lynxes = jnp.exp(z)
-    return jnp.stack([alpha - beta * lynxes, -gamma + delta * hares])
-
-
-def sizes(_: Float[Array, ""], z: Float[Array, " 2"], __: Float[Array, " 4"]) -> Float[Array, " 2"]:
-    """(u, v), to be integrated over time."""
-    return jnp.exp(z)
-
-
-def populations(
-    q: Float[Array, " 6"], ts: Float[Array, " times"], mode: Any = "reverse"
-) -> Float[Array, "times 2"]:
-    """(ln u, ln v) at the times, by the discrete adjoint or, with mode ``"both"``, by forward
-    sensitivities.
-    """
-    sensitivity = adjoint.DiscreteAdjoint() if mode == "reverse" else None
-    p, z = jnp.exp(q[:4]), q[4:]
-    return adjoint.ode_solve(
-        rates, z, p, 0.0, YEARS[-1], ts=ts, steps=STEPS, sensitivity=sensitivity, mode=mode
-    ).value
-
-
-def misfit(q: Float[Array, " 6"], counts: Float[Array, "21 2"]) -> Float[Array, ""]:
-    """N/2 ln (mean r_hares^2) + N/2 ln (mean r_lynxes^2): minus the logarithm of the likelihood,
-    but for a constant.
-    """
-    r = jnp.log(counts) - populations(q, jnp.asarray(YEARS))
-    return len(YEARS) / 2 * jnp.sum(jnp.log(jnp.mean(r**2, axis=0)))
-
-
 def first_guess(settings: Settings, counts: Float[np.ndarray, "21 2"]) -> Float[Array, " 6"]:
     """alpha = gamma = 2 pi / period, as of small cycles; gamma / delta and alpha / beta are the
     means; the first counts.
@@ -137,147 +110,13 @@ def first_guess(settings: Settings, counts: Float[np.ndarray, "21 2"]) -> Float[
     return jnp.log(jnp.array([rate, rate / lynxes, rate, rate / hares, *counts[0]]))
 
 
-# At the minimum no step improves; a longer search for one is wasted, and holds up all data sets of
-# a batch.
-LINE_SEARCH = optax.scale_by_zoom_linesearch(max_linesearch_steps=8, initial_guess_strategy="one")
-METHOD = optax.lbfgs(memory_size=10, linesearch=LINE_SEARCH)
-
-
-class Fit(NamedTuple):
-    """A point on the way, the method's state, and the misfit and its gradient at the point
-    before.
-    """
-
-    q: Float[Array, " 6"]
-    state: Any
-    misfit: Float[Array, ""]
-    gradient: Float[Array, " 6"]
-
-
-def start(q: Float[Array, " 6"]) -> Fit:
-    """Before the first iteration."""
-    fit = Fit(q, METHOD.init(q), jnp.asarray(jnp.inf), jnp.full(6, jnp.inf))
-    # Strongly typed, so that all iterations are one compiled function.
-    return jax.tree.map(lambda a: jnp.array(a, jnp.result_type(a)), fit)
-
-
-def improve(fit: Fit, counts: Float[Array, "21 2"]) -> Fit:
-    """One iteration of L-BFGS with a line search that satisfies Wolfe's conditions."""
-
-    def objective(q: Array) -> Array:
-        return misfit(q, counts)
-
-    value, gradient = optax.value_and_grad_from_state(objective)(fit.q, state=fit.state)
-    step: Any
-    step, state = METHOD.update(
-        gradient, fit.state, fit.q, value=value, grad=gradient, value_fn=objective
-    )
-    return Fit(fit.q + step, state, jnp.asarray(value), jnp.asarray(gradient))
-
-
-class Estimate(NamedTuple):
-    """q with its deviations and their correlations, and the deviation of the noise of each
-    animal.
-    """
-
-    q: Float[Array, " 6"]
-    covariance: Float[Array, "6 6"]
-    noise: Float[Array, " 2"]
-
-
-def estimate(q: Float[Array, " 6"], counts: Float[Array, "21 2"]) -> Estimate:
-    """The covariance H^-1 at the minimum; each noise has N - 3 degrees of freedom, half of the
-    unknowns being its own.
-    """
-    ts = jnp.asarray(YEARS)
-    J = jax.jacfwd(lambda q: populations(q, ts, "both"))(q)
-    r = jnp.log(counts) - populations(q, ts)
-    variance = jnp.sum(r**2, axis=0) / (len(YEARS) - len(NAMES) / 2)
-    hessian = jnp.einsum("tai,taj,a->ij", J, J, 1 / variance)
-    return Estimate(q, jnp.linalg.inv(hessian), jnp.sqrt(variance))
-
-
-def intervals(found: Estimate, level: float) -> Float[np.ndarray, "... 6 2"]:
-    """Lower and upper ends, of the numbers themselves, not their logarithms; leading axes of
-    `found` are kept.
-    """
-    half = scipy.stats.t.ppf((1 + level) / 2, FREEDOM) * np.sqrt(
-        np.diagonal(found.covariance, axis1=-2, axis2=-1)
-    )
-    return np.exp(np.stack([found.q - half, found.q + half], axis=-1))
-
-
-def synthetic(noise: float, seed: int, count: int) -> Float[np.ndarray, "count 21 2"]:
-    """Data sets made from `TRUTH`."""
-    exact = np.asarray(jax.jit(populations)(jnp.log(jnp.asarray(TRUTH)), jnp.asarray(YEARS)))
-    return np.exp(exact + noise * np.random.default_rng(seed).normal(size=(count, *exact.shape)))
-
-
-@jax.jit
-def estimates(many: Float[Array, "count 21 2"]) -> tuple[Estimate, Float[Array, " count"]]:
-    """The estimates from many data sets at once, from the truth on, and the largest slope that is
-    left of each.
-    """
-
-    def one(counts: Array) -> tuple[Estimate, Array]:
-        begin = start(jnp.log(jnp.asarray(TRUTH)))
-        fit = jax.lax.fori_loop(0, SWEEPS, lambda _, fit: improve(fit, counts), begin)
-        return estimate(fit.q, counts), jnp.max(jnp.abs(fit.gradient))
-
-    return jax.vmap(one)(many)
-
-
-def conserved(z: Float[Array, "... 2"], p: Float[Array, " 4"]) -> Float[Array, "..."]:
-    """V = delta u - gamma ln u + beta v - alpha ln v, the same all along a solution (V.
-
-    Volterra, 1926).
-    """
-    alpha, beta, gamma, delta = p
-    return (
-        delta * jnp.exp(z[..., 0])
-        - gamma * z[..., 0]
-        + beta * jnp.exp(z[..., 1])
-        - alpha * z[..., 1]
-    )
-
-
-def broken_laws(q: Float[Array, " 6"]) -> dict[str, Float[Array, ""]]:
-    """How far the solution and its sensitivities J are from what the equations ask, relative to the
-    largest term.
-
-    - conserved: V is the same at all times;
-    - integral: the integral of u is (gamma T + ln (v(T) / v(0))) / delta, that of v (alpha T - ln
-      (u(T) / u(0))) / beta;
-    - unit: hares counted in other units change delta and u(0) only, lynxes beta and v(0), so
-      (e_u(0) - e_delta) is mapped to (1, 0) by J at all times, and (e_v(0) - e_beta) to (0, 1);
-    - clock: the four rates together are the unit of time, so their columns of J add up to t z'.
-    """
-    ts, p = jnp.asarray(YEARS), jnp.exp(q[:4])
-    z, J = populations(q, ts), jax.jacfwd(lambda q: populations(q, ts, "both"))(q)
-    V = conserved(z, p)
-    T = ts[-1]
-    _, integral = adjoint.ode_solve(rates, q[4:], p, 0.0, T, running_cost=sizes, steps=STEPS).value
-    change = z[-1] - z[0]
-    expected = jnp.stack([(p[2] * T + change[1]) / p[3], (p[0] * T - change[0]) / p[1]])
-    by_unit = jnp.stack([J[..., 4] - J[..., 3], J[..., 5] - J[..., 1]], axis=-1)
-    moved = ts[:, None] * jax.vmap(lambda z: rates(ts[0], z, p))(z)
-    return {
-        "conserved": jnp.max(jnp.abs(V / V[0] - 1)),
-        "integral": jnp.max(jnp.abs(integral / expected - 1)),
-        "unit": jnp.max(jnp.abs(by_unit - jnp.eye(2)[None])) / jnp.max(jnp.abs(J)),
-        "clock": jnp.max(jnp.abs(jnp.sum(J[..., :4], axis=-1) - moved)) / jnp.max(jnp.abs(J)),
-    }
-
-
 def counts_of(settings: Settings) -> Float[np.ndarray, "21 2"]:
     """The counts to be fitted, in thousands."""
     return PELTS if settings.data == "pelts" else synthetic(settings.noise, settings.seed, 1)[0]
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check the gradient of the misfit by all six unknowns by independent oracles, at the first
-    guess.
-    """
+    """Check the misfit's gradient at the first guess by independent oracles."""
     counts = counts_of(settings)
     return adjoint.verify_gradient(
         jax.jit(lambda q: misfit(q, jnp.asarray(counts))), first_guess(settings, counts), rtol=1e-8

@@ -1,10 +1,11 @@
-"""The half MBB beam: the stiffest beam from half the material, the benchmark of topology
-optimization.
+"""The half MBB beam, the benchmark of topology optimization: the stiffest from half the material.
 
-    minimize   c(x) = f' u           the compliance: twice the energy that the load stores over
-    0 <= x <= 1           one density for each element subject to K(x) u = f            plane
-    stress, E_e = E_min + x~_e^p (1 - E_min)     (modified SIMP)
+    minimize   c(x) = f' u           the compliance: twice the energy that the load stores
+    over       0 <= x <= 1           one density for each element
+    subject to K(x) u = f            plane stress, E_e = E_min + x~_e^p (1 - E_min)
                mean of x~ <= the volume fraction
+
+E_e is the modified SIMP of `problems.mbb_beam_analysis`.
 
 The optimality criteria method (OC) is the published one. `adjoint.minimize` takes any other that
 knows bounds and the volume constraint: MMA, or an augmented Lagrangian over LBFGS.
@@ -30,7 +31,7 @@ filter and 233.71 with the density filter.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -40,13 +41,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import adjoint
-from adjoint.fem.assembly import Elasticity
-from adjoint.fem.filters import ConeFilter
-from adjoint.fem.grid import Grid
 from adjoint.run.ending import Ending, Outcome
 from adjoint.run.figures import Panel, convergence_png, density_png
 from adjoint.run.record import Record
 from adjoint.run.vtk import image_data
+from problems.mbb_beam_analysis import analysis, compliance, cone_filter, displacement, filter_roles
 
 SUMMARY = "The stiffest half MBB beam from a given amount of material (SIMP; OC, MMA or L-BFGS)."
 # How `minimize` goes, and the share of the first gradient at which it stops if the change of the
@@ -144,50 +143,6 @@ class Iteration:
     following: adjoint.OCState
 
 
-def elasticity(settings: Settings) -> Elasticity:
-    """The beam with its supports and its load; the load is -1 at the upper left corner."""
-    grid = Grid((settings.nelx, settings.nely))
-    fixed = np.zeros((grid.node_count, 2), bool)
-    fixed[grid.boundary("left"), 0] = True
-    fixed[grid.node_numbers[-1, 0], 1] = True
-    load = np.zeros((grid.node_count, 2))
-    load[grid.node_numbers[0, -1], 1] = -1.0
-    return Elasticity(grid, fixed, load, settings.poisson_ratio)
-
-
-def young_modulus(
-    settings: Settings, density: Float[Array, "nelx nely"]
-) -> Float[Array, "nelx nely"]:
-    """E = E_min + x~^p (1 - E_min): modified SIMP, equation (1)."""
-    return settings.minimum_stiffness + density**settings.penalty * (1 - settings.minimum_stiffness)
-
-
-def compliance(settings: Settings) -> Callable[[Float[Array, "nelx nely"]], Float[Array, ""]]:
-    """The function x -> c(x), from design variables of shape (nelx, nely); pure, to be
-    differentiated and compiled.
-
-    It is NaN, and so is its derivative, when the linear solve fails.
-    """
-    analyze = _analysis(settings)
-    return lambda x: analyze(x)[0]
-
-
-def displacement(
-    settings: Settings, density: Float[np.ndarray, "nelx nely"]
-) -> Float[np.ndarray, "nodex nodey 2"]:
-    """u of every node, of shape (nelx + 1, nely + 1, 2), for physical densities, as
-    `Iteration.density` holds them.
-
-    Raises
-    ------
-    adjoint.SolveError
-        When the linear solve fails.
-    """
-    beam = elasticity(settings)
-    solution = _solve(beam, young_modulus(settings, jnp.asarray(density)))
-    return np.asarray(beam.expand(adjoint.require(solution))).reshape(*beam.grid.nodes, 2)
-
-
 def design_iterations(
     settings: Settings, begin: adjoint.OCState | None = None, done: int = 0
 ) -> Iterator[Iteration]:
@@ -204,10 +159,10 @@ def design_iterations(
     ValueError
         When ``settings.filter`` is not known.
     """
-    cone = _cone(settings)
+    cone = cone_filter(settings)
     method = adjoint.OC(move=settings.move)
-    to_density, to_update = _filter_roles(settings, cone)
-    analyze = _analysis(settings)
+    to_density, to_update = filter_roles(settings, cone)
+    analyze = analysis(settings)
 
     @jax.jit
     def iterate(state: adjoint.OCState, volume_derivative: Array) -> Any:
@@ -323,7 +278,7 @@ def _by_minimize(settings: Settings, record: Record) -> _Found:
 
 
 def _minimized(settings: Settings, record: Record) -> Iterator[adjoint.Solution[Array]]:
-    cone = _cone(settings)
+    cone = cone_filter(settings)
     to_density = jax.jit(cone.density)
     method, rtol = METHODS[settings.method]
     start = jnp.full(cone.grid.elements, settings.volume_fraction)
@@ -374,49 +329,6 @@ def _report(
         "seconds": seconds,
     }
     record.iteration(row, density, f"iteration {iteration}    compliance {value:.2f}")
-
-
-def _cone(settings: Settings) -> ConeFilter:
-    return ConeFilter(Grid((settings.nelx, settings.nely)), settings.filter_radius)
-
-
-def _filter_roles(
-    settings: Settings, cone: ConeFilter
-) -> tuple[Callable[..., Array], Callable[..., Array]]:
-    """What makes physical densities from x, and what makes, from x and dc/dx, the derivative that
-    the update uses.
-    """
-    match settings.filter:
-        case "density":
-            return cone.density, lambda _, derivative: derivative
-        case "sensitivity":
-            return lambda x: x, cone.sensitivity
-    raise ValueError(
-        f"mbb_beam: got filter = {settings.filter!r}, expected 'sensitivity' or 'density'."
-    )
-
-
-def _solve(
-    beam: Elasticity, moduli: Float[Array, "nelx nely"]
-) -> adjoint.Solution[Float[Array, " free"]]:
-    return adjoint.linear_solve(
-        beam.stiffness(moduli), jnp.asarray(beam.free_load), adjoint.SparseDirect()
-    )
-
-
-def _analysis(
-    settings: Settings,
-) -> Callable[[Array], tuple[Array, tuple[Array, adjoint.Solution[Array]]]]:
-    """x -> c(x), with the physical density and the solution beside it."""
-    beam = elasticity(settings)
-    to_density, _ = _filter_roles(settings, _cone(settings))
-
-    def analyze(x: Array) -> tuple[Array, tuple[Array, adjoint.Solution[Array]]]:
-        density = to_density(x)
-        solution = _solve(beam, young_modulus(settings, density))
-        return solution.value @ beam.free_load, (density, solution)
-
-    return analyze
 
 
 def _leave(settings: Settings, density: Float[np.ndarray, "nelx nely"], record: Record) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from problems.pendulum_sensitivities import Growth
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -178,6 +180,39 @@ def lines_png(plots: Sequence[Lines]) -> bytes:
         axis.grid(alpha=0.3)
         axis.legend(loc="best", frameon=False, ncols=2 if len(plot.curves) > 5 else 1)
     return _png(figure)
+
+
+def growth_png(
+    tolerance: float, times: Float[np.ndarray, " times"], grown: Sequence[tuple[Growth, Growth]]
+) -> bytes:
+    """How the sensitivity to the start grows from two starts, the second near rest, and its digits
+    with this tolerance.
+    """
+    wild, calm = (
+        {name: np.array([getattr(g[k], name) for g in grown]) for name in Growth._fields}
+        for k in (0, 1)
+    )
+    norms = {"this start": wild["norm"], "near rest": calm["norm"]}
+    promised, real = (
+        {f"this start, {word}": wild[name], f"near rest, {word}": calm[name]}
+        for word, name in (("promised", "promised_digits"), ("found", "real_digits"))
+    )
+    size, digits = (
+        "|S| (angles in rad, velocities in rad/s)",
+        f"digits of the gradient, tolerance {tolerance:g}",
+    )
+    plots = [
+        Lines(
+            "sensitivity to the start",
+            size,
+            times,
+            norms,
+            levels={"1 / tolerance": 1 / tolerance},
+            scale="log",
+        ),
+        Lines(digits, "decimal digits", times, promised, real, {"UNTRUSTED below": 1.0}),
+    ]
+    return lines_png(plots)
 
 
 def _png(figure: Any) -> bytes:

@@ -10,7 +10,7 @@ _RULE = "linear/solve.py"
 _DENSE = "linear/dense.py"
 _SPARSE = "linear/sparse.py"
 _OPERATORS = "linear/operators.py"
-_KRYLOV = "linear/iterative.py"
+_KRYLOV = "linear/krylov.py"
 
 _TRANSPOSED = "TransposedSolver(solver), factor, Transposed(A)"
 _ADJOINT_SOLVE = f"tangent_solve({_TRANSPOSED}, x_bar)"

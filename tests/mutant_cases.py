@@ -93,7 +93,7 @@ def superlu(lib: Library, mask: np.ndarray) -> Solve:
     """
     lib.superlu.metis_order = lambda _rows, _cols, n: np.roll(np.arange(n), 2)
     rows, cols = np.nonzero(mask)
-    pattern = lib.operators.SparsePattern(np.tile(rows, 2), np.tile(cols, 2), mask.shape)
+    pattern = lib.sparse_pattern.SparsePattern(np.tile(rows, 2), np.tile(cols, 2), mask.shape)
 
     def solve(A: Any, b: Any) -> Any:
         values = jnp.concatenate([0.25 * A[rows, cols], 0.75 * A[rows, cols]])
@@ -105,7 +105,9 @@ def superlu(lib: Library, mask: np.ndarray) -> Solve:
 
 
 def full_pattern(lib: Library) -> Any:
-    return lib.operators.SparsePattern(np.repeat(np.arange(N), N), np.tile(np.arange(N), N), (N, N))
+    return lib.sparse_pattern.SparsePattern(
+        np.repeat(np.arange(N), N), np.tile(np.arange(N), N), (N, N)
+    )
 
 
 def matrix_free(lib: Library, solver: Any) -> Solve:

@@ -143,7 +143,7 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "discrete: samples of a stiff solver do not move",
-        "ode/integrate.py",
+        "ode/integrator.py",
         "step_with_moving_ends((s[0], at), state",
         "step_with_moving_ends((s[0], jax.lax.stop_gradient(at)), state",
         "implicit_samples",
@@ -151,21 +151,21 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     # dy = dy0 + s (F_y dy0 + F_p dp) + F ds at the start.
     Mutant(
         "samples at the start do not move",
-        "ode/integrate.py",
+        "ode/integrator.py",
         "+ s_dot * slope",
         "+ 0 * s_dot * slope",
         "discrete",
     ),
     Mutant(
         "samples at the start: y0 dropped",
-        "ode/integrate.py",
+        "ode/integrator.py",
         "return y0_dot + s",
         "return 0 * y0_dot + s",
         "discrete",
     ),
     Mutant(
         "samples at the start: no F_y",
-        "ode/integrate.py",
+        "ode/integrator.py",
         "s * slope_dot",
         "0 * slope_dot",
         "second_at_start",

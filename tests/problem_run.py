@@ -18,12 +18,14 @@ from problems.__main__ import main
 
 WATCHED = (
     "run/record.py",
+    "run/result.py",
     "run/run_folder.py",
     "run/checkpoint.py",
     "run/film.py",
     "optimize/driver.py",
     "run/command_line.py",
     "problems/mbb_beam.py",
+    "problems/mbb_beam_analysis.py",
     "gallery_example/parabola.py",
 )
 

@@ -129,7 +129,7 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        "ode/integrate.py",
+        "ode/integrator.py",
         "_AtStart",
         ("test_ode_solve.py", "test_ode_mutants.py"),
         (

@@ -5,28 +5,28 @@ from mutation import Mutant
 _SPARSE = "linear/sparse.py"
 _SUPERLU = "linear/superlu.py"
 _CACHE = "linear/factor_cache.py"
-_OPERATORS = "linear/operators.py"
-_KRYLOV = "linear/iterative.py"
+_PATTERN = "linear/sparse_pattern.py"
+_KRYLOV = "linear/krylov.py"
 
 SPARSE_MUTANTS: tuple[Mutant, ...] = (
     # Sparse matrices and their factors.
     Mutant(
         "sparse A v is A' v",
-        _OPERATORS,
+        _PATTERN,
         "return self._apply(self.pattern.rows, self.pattern.cols, x)",
         "return self._apply(self.pattern.cols, self.pattern.rows, x)",
         "sparse_derivatives",
     ),
     Mutant(
         "sparse A' v is A v",
-        _OPERATORS,
+        _PATTERN,
         "return self._apply(self.pattern.cols, self.pattern.rows, x)",
         "return self._apply(self.pattern.rows, self.pattern.cols, x)",
         "sparse_derivatives",
     ),
     Mutant(
         "duplicates overwritten",
-        _OPERATORS,
+        _PATTERN,
         ".at[self._slot].add(values)",
         ".at[self._slot].set(values)",
         "sparse_derivatives",
@@ -146,7 +146,7 @@ SPARSE_MUTANTS: tuple[Mutant, ...] = (
     Mutant("atol in wrong units", _KRYLOV, "self.atol / scale", "self.atol", "absolute_tolerance"),
     Mutant(
         "GMRES without conjugate",
-        _KRYLOV,
+        "linear/iterative.py",
         "projection = V.conj() @ w",
         "projection = V @ w",
         "complex_krylov",

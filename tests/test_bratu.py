@@ -16,11 +16,9 @@ from scipy import optimize
 
 import adjoint
 from problems.__main__ import main
-from problems.bratu import (
-    EXTRAPOLATED_GRIDS,
-    approach,
+from problems.bratu import EXTRAPOLATED_GRIDS, approach, extrapolate
+from problems.bratu_fold import (
     branch,
-    extrapolate,
     limit_of_scaled_slope,
     peak_temperature,
     temperature,

@@ -18,8 +18,9 @@ from scipy.special import lambertw
 
 import adjoint
 from problems.__main__ import main
-from problems.diode_circuit import Settings, bench, fit_iterations, standard_errors
+from problems.diode_circuit import Settings, bench
 from problems.network import THERMAL_VOLTAGE, Network
+from problems.network_fit import fit_iterations, standard_errors
 
 SMALL = Settings(rows=4, columns=5, diodes=5, doubtful=6, measured=0.6)
 SMALL_ARGUMENTS = [

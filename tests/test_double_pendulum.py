@@ -15,19 +15,7 @@ from scipy.integrate import solve_ivp
 
 import adjoint
 from problems.__main__ import main
-from problems.double_pendulum import (
-    SAMPLES,
-    TIGHT,
-    Settings,
-    certified,
-    everything,
-    job,
-    mode_error,
-    numbers,
-    sensitivities,
-    sensitivities_by_adjoint,
-    verify,
-)
+from problems.double_pendulum import Settings, everything, job, verify
 from problems.pendulum import (
     Everything,
     Pendulum,
@@ -46,6 +34,15 @@ from problems.pendulum_design import (
     misses,
     read_points,
     times_of,
+)
+from problems.pendulum_sensitivities import (
+    SAMPLES,
+    TIGHT,
+    certified,
+    mode_error,
+    numbers,
+    sensitivities,
+    sensitivities_by_adjoint,
 )
 
 MIT = everything(Settings())

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from adjoint.verify.differences import Estimate
-from adjoint.verify.gradient import _judge, _settle
+from adjoint.verify.gradient import _settle
+from adjoint.verify.judgement import _judge
 from adjoint.verify.line import Leaf
 from adjoint.verify.verdict import AGREES, BELOW_NOISE, UNRESOLVED, WRONG, ZERO, Check
 

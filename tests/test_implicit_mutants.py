@@ -138,7 +138,7 @@ def sparse_root(lib: Any) -> None:
         jnp.zeros(N),
         (jnp.asarray(masked), jnp.asarray(B)),
         linear_solver=lib.sparse.SparseDirect("superlu"),
-        jacobian_pattern=lib.operators.SparsePattern(i, j, (N, N)),
+        jacobian_pattern=lib.sparse_pattern.SparsePattern(i, j, (N, N)),
     )
     np.testing.assert_allclose(x.value, unrolled_newton(masked, B), rtol=1e-9)
     # Newton's method forgives a wrong Jacobian, with more steps.

@@ -17,26 +17,23 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from problems.__main__ import main
-from problems.lotka_volterra_fit import (
+from problems.lotka_volterra import (
     PELTS,
-    PUBLISHED_DEVIATION,
     TRUTH,
     YEARS,
     Estimate,
-    Settings,
     broken_laws,
     conserved,
     estimate,
     estimates,
-    first_guess,
     improve,
     intervals,
     misfit,
     populations,
     start,
     synthetic,
-    verify,
 )
+from problems.lotka_volterra_fit import PUBLISHED_DEVIATION, Settings, first_guess, verify
 
 STEP = jax.jit(improve)
 ESTIMATE = jax.jit(estimate)

@@ -14,7 +14,7 @@ import pytest
 
 from adjoint import CG, GMRES, MatrixFree, Multigrid, Status, linear_solve
 from adjoint.linear import multigrid
-from adjoint.linear.iterative import _transposed
+from adjoint.linear.krylov import _transposed
 from adjoint.linear.operators import Dense
 
 # One, two and three axes, even and odd numbers of nodes, one and more unknowns at each node.

@@ -24,7 +24,7 @@ from adjoint import (
 )
 from adjoint.implicit import newton
 from adjoint.linear import multigrid
-from adjoint.linear.iterative import Krylov
+from adjoint.linear.krylov import Krylov
 
 
 @pytest.fixture(autouse=True)

@@ -218,7 +218,7 @@ def cache(lib: Library) -> None:
     lib.sparse.BACKENDS["another"] = lib.superlu.SuperLUFactors
     with lib.host_call.count_solves() as count:
         for mask in (ONE_SIDED, ONE_SIDED.T):
-            pattern = lib.operators.SparsePattern(*np.nonzero(mask), mask.shape)
+            pattern = lib.sparse_pattern.SparsePattern(*np.nonzero(mask), mask.shape)
             for scale in (1.0, 2.0, 1.0):
                 A = np.zeros((N, N))
                 A[mask] = scale * values

@@ -15,7 +15,7 @@ from ode_cases import by_hand, coupled, coupling, error, exact_states, solved
 from test_ode_solve import slow
 
 import adjoint
-from adjoint.ode.integrate import Integrator, State
+from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 
 # Steps of fixed size: a polynomial of the data, differentiated by plain JAX.

@@ -14,7 +14,7 @@ import pytest
 import scipy.linalg
 
 from adjoint.ode import quadrature
-from adjoint.ode.integrate import Integrator
+from adjoint.ode.integrator import Integrator
 from adjoint.ode.quadrature import rule_of_gauss, rule_of_stages
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 

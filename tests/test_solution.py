@@ -8,7 +8,8 @@ from cases import all_nan
 
 import adjoint
 from adjoint import Solution, SolveError, Status, linear_solve, require
-from adjoint.solution import first_failure, poison
+from adjoint.solution import poison
+from adjoint.status import first_failure
 
 SINGULAR = jnp.array([[1.0, 2.0], [2.0, 4.0]])
 FINE = jnp.array([[2.0, 1.0], [0.0, 4.0]])

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from adjoint.fem.elements import elasticity_matrix, stiffness_matrix, strain_displacement
 from adjoint.fem.grid import Grid
-from adjoint.linear.operators import Sparse, SparsePattern
+from adjoint.linear.sparse_pattern import Sparse, SparsePattern
 
 
 @dataclass(frozen=True, eq=False)

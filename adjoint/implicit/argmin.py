@@ -26,7 +26,8 @@ from adjoint.implicit.symmetric_gradient import symmetric_gradient
 from adjoint.inputs import describe, refuse, require_function, takes_jax_functions, warn_if_cut
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.norm import norm, row_norms
-from adjoint.solution import Solution, Status, poison
+from adjoint.solution import Solution, poison
+from adjoint.status import Status
 from adjoint.tracing import loops
 from adjoint.tracing.host_batching import HostStructure
 from adjoint.tracing.programs import Static, compiled

@@ -1,6 +1,4 @@
-"""external: y = f(x) by a black box, NumPy code or an executable, with the derivatives that its
-user supplies.
-"""
+"""external: y = f(x) by a black box, with the derivatives that its user supplies."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -15,19 +13,24 @@ from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 from jaxtyping import Array, Float, PyTree
 
+from adjoint.implicit.external_verification import verify_on_host
 from adjoint.inputs import describe, refuse
 from adjoint.tracing import loops
 from adjoint.tracing.host_batching import HostStructure, make_lane_call
 from adjoint.tracing.rule import attach_derivative
-from adjoint.verify.differences import central_differences, noise_level
-from adjoint.verify.line import Line, Objective, default_tolerance, random_directions
 
-# The rule, for y = f(x) with J = f'(x) known by its products alone:  y_dot = J x_dot    (jvp),
-# x_bar = J' y_bar    (vjp).  JAX knows one linear map whose transpose can be told:
-# `lax.custom_linear_solve`. The system is the identity, for unknowns (u, v), and what is told for
-# its solutions is  (u, v) = (0, J b_u)   for the right-hand side (b_u, b_v),     (u, v) = (J' c_v,
-# 0)   for the transposed one, (c_u, c_v).  A second derivative is the only thing that would look at
-# the identity: a zero in it that depends on x refuses that.
+# The rule, for y = f(x) with J = f'(x) known by its products alone:
+#
+#     y_dot = J x_dot    (jvp),        x_bar = J' y_bar    (vjp).
+#
+# JAX knows one linear map whose transpose can be told: `lax.custom_linear_solve`. The system is the
+# identity, for unknowns (u, v), and what is told for its solutions is
+#
+#     (u, v) = (0, J b_u)    for the right-hand side (b_u, b_v),
+#     (u, v) = (J' c_v, 0)   for the transposed one, (c_u, c_v).
+#
+# A second derivative is the only thing that would look at the identity: a zero in it that depends
+# on x refuses that.
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,7 @@ class _BlackBox:
 
 
 class _Calls:
-    """A black box for one structure of x: its three functions on arrays, called on the host from
-    JAX.
+    """A black box for one structure of x: its three functions on arrays, called from JAX.
 
     Arrays are all leaves of x, the leaves of x that have a derivative, or y as one vector.
     """
@@ -153,6 +155,10 @@ class _Calls:
         self._push = make_lane_call(
             self._push_lane, (y.flat,), (*ranks, *(ranks[place] for place in moving))
         )
+
+    @property
+    def has_jvp(self) -> bool:
+        return self.box.jvp is not None
 
     def pull(self, leaves: Sequence[Array], y_bar: Array) -> tuple[Array, ...]:
         return self._pull(y_bar, *leaves)
@@ -198,108 +204,9 @@ class _Calls:
         if not self.box.is_verified and np.all(np.isfinite(y)):
             with self.box.lock:
                 if not self.box.is_verified:
-                    _verify(self, leaves, y)
+                    verify_on_host(self, leaves, y)
                     self.box.is_verified = True
         return (y,)
-
-
-# Random directions of x, each with a y_bar of its own, in which derivatives are compared.
-DIRECTIONS = 2
-
-
-def _verify(calls: _Calls, leaves: Sequence[np.ndarray], y: np.ndarray) -> None:
-    """Compare <y_bar, J x_dot> by vjp, by jvp and by differences; NumPy alone, since this runs
-    inside of a callback.
-    """
-    generator = np.random.default_rng(0)
-    lines, y_bars = [], []
-    for k in range(DIRECTIONS):
-        y_bar = _balanced_cotangent(calls.y, y, generator)
-        phi = Objective(
-            "external",
-            lambda moved, w=y_bar: _value_along(calls, leaves, moved, w),
-            calls.moving(leaves),
-            False,
-        )
-        filled = [i for i, leaf in enumerate(phi.leaves) if leaf.numbers.size]
-        lines.append(Line(phi, random_directions(phi.leaves, filled, DIRECTIONS, seed=0)[k]))
-        y_bars.append(y_bar)
-    # A noise estimate rests on few samples and may by accident be far too small; the larger of two
-    # is so less often.
-    noise = max(map(noise_level, lines))
-    for line, y_bar in zip(lines, y_bars, strict=True):
-        x_bar = [
-            a.astype(np.float64) for a in calls.pull_on_host(y_bar.copy(), *map(np.copy, leaves))
-        ]
-        found = {"<vjp(x, y_bar), x_dot>": line.direction.pair(x_bar)}
-        if calls.box.jvp is not None:
-            y_dot = calls.push_on_host(
-                [*map(np.copy, leaves)], line.direction.tangent(line.objective.leaves)
-            )
-            found["<y_bar, jvp(x, x_dot)>"] = float(np.sum(y_bar * y_dot.astype(np.float64)))
-        rtol = default_tolerance(line.epsilon)
-        estimate = central_differences(line, noise, rtol)
-        spread = line.direction.spread(x_bar)
-        _compare(found, estimate.value, estimate.error, rtol, spread)
-
-
-def _balanced_cotangent(
-    structure: HostStructure, y: np.ndarray, generator: np.random.Generator
-) -> np.ndarray:
-    """Random numbers, in the reverse units of each leaf of y, so that small outputs count as much
-    as large ones.
-    """
-    sizes = [
-        np.full(leaf.shape, np.max(np.abs(leaf), initial=0) or 1)
-        for leaf in jax.tree.leaves(structure.unravel(y))
-    ]
-    scale = np.concatenate([size.ravel() for size in sizes])
-    return (
-        generator.choice([-1.0, 1.0], y.size) * generator.uniform(0.5, 1.5, y.size) / scale
-    ).astype(y.dtype)
-
-
-def _value_along(
-    calls: _Calls, leaves: Sequence[np.ndarray], moved: list[np.ndarray], y_bar: np.ndarray
-) -> Any:
-    y = calls.value_on_host(*calls.moved(leaves, [*map(np.copy, moved)]))
-    return y.dtype.type(np.sum(y_bar.astype(np.float64) * y))
-
-
-def _compare(
-    found: dict[str, float], difference: float, error: float, rtol: float, spread: float
-) -> None:
-    """Refuse what is farther from the differences, or from the other derivative, than their errors
-    allow.
-    """
-    if not np.isfinite(difference):
-        refuse(
-            "external",
-            "a function that is finite at no two points around x",
-            "one to verify",
-            "Drop verify=True.",
-        )
-    allowed = rtol * max(abs(difference), spread)
-    given = " and ".join(f"{name} = {number:.8g}" for name, number in found.items())
-    expected = f"{difference:.8g} +- {error:.1g}, which differences of function say"
-    wrong = [
-        name for name, number in found.items() if not abs(number - difference) <= allowed + error
-    ]
-    if wrong:
-        names = " and ".join("vjp" if "vjp" in name else "jvp" for name in wrong)
-        refuse(
-            "external",
-            given,
-            expected,
-            f"Wrong: {names}. Correct it, or the function that it is to belong to.",
-        )
-    if not np.ptp(list(found.values())) <= allowed:
-        refuse(
-            "external",
-            given,
-            "one number",
-            f"vjp or jvp is wrong; function is too noisy to tell ({expected}).",
-        )
 
 
 def external(

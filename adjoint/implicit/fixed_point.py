@@ -13,7 +13,8 @@ from jaxtyping import Array, Bool, Inexact, Int32, PyTree
 from adjoint.implicit.residual import RootProblem
 from adjoint.implicit.root import find_root
 from adjoint.inputs import refuse, require_tolerance_and_limit, takes_jax_functions
-from adjoint.linear.iterative import GMRES, Krylov
+from adjoint.linear.iterative import GMRES
+from adjoint.linear.krylov import Krylov
 from adjoint.norm import norm, row_norms
 from adjoint.solution import Solution
 from adjoint.tracing import loops

@@ -18,7 +18,8 @@ from adjoint.implicit.residual import JacobianAction, RootProblem
 from adjoint.inputs import require_tolerance_and_limit
 from adjoint.linear.dense import Outcome, probe_vector
 from adjoint.linear.equilibrated import Equilibrated, Scaled, Scales, scales_of
-from adjoint.linear.iterative import CG, GMRES, MINRES, Krylov
+from adjoint.linear.iterative import CG, GMRES, MINRES
+from adjoint.linear.krylov import Krylov
 from adjoint.linear.multigrid import Multigrid
 from adjoint.norm import norm
 from adjoint.tracing import loops

@@ -15,9 +15,9 @@ from adjoint.implicit.residual import JacobianAction, RootProblem
 from adjoint.inputs import all_finite, none_is_nan
 from adjoint.linear.dense import Outcome, probe_vector
 from adjoint.linear.equilibrated import Equilibrated, Scales, scales_of
-from adjoint.linear.iterative import Krylov
+from adjoint.linear.krylov import Krylov
 from adjoint.norm import norm
-from adjoint.solution import Status, first_failure
+from adjoint.status import Status, first_failure
 
 
 def left_over_limit(dtype: Any) -> float:

@@ -17,8 +17,9 @@ from jaxtyping import Array, Inexact, PyTree
 
 from adjoint.inputs import describe, refuse
 from adjoint.linear.dense import LU, Cholesky
-from adjoint.linear.operators import Dense, Operator, Sparse, SparsePattern
+from adjoint.linear.operators import Dense, Operator
 from adjoint.linear.sparse import SparseDirect
+from adjoint.linear.sparse_pattern import Sparse, SparsePattern
 from adjoint.tracing import loops
 from adjoint.tracing.host_batching import HostStructure
 from adjoint.tracing.traced_function import TracedFunction, trace_at_door

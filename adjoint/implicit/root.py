@@ -17,12 +17,14 @@ from adjoint.implicit.residual import JacobianAction, RootProblem, trace_residua
 from adjoint.inputs import none_is_nan, refuse, require_mode, takes_jax_functions, warn_if_cut
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.linear.equilibrated import Equilibrated
-from adjoint.linear.iterative import GMRES, Krylov
-from adjoint.linear.operators import SparsePattern
+from adjoint.linear.iterative import GMRES
+from adjoint.linear.krylov import Krylov
 from adjoint.linear.solve import Transposed, TransposedSolver, tangent_solve
 from adjoint.linear.solver_parts import SolverParts
 from adjoint.linear.sparse import SparseDirect
-from adjoint.solution import Solution, Status, poison
+from adjoint.linear.sparse_pattern import SparsePattern
+from adjoint.solution import Solution, poison
+from adjoint.status import Status
 from adjoint.tracing.programs import Static, compiled
 from adjoint.tracing.rule import push_forward, with_forward_mode
 from adjoint.tracing.traced_function import TracedFunction

@@ -9,7 +9,8 @@ import jax.core
 import numpy as np
 
 from adjoint.inputs import as_inexact_array, refuse, require_shape
-from adjoint.linear.operators import Dense, MatrixFree, Operator, Sparse, SparsePattern
+from adjoint.linear.operators import Dense, MatrixFree, Operator
+from adjoint.linear.sparse_pattern import Sparse, SparsePattern
 from adjoint.tracing.loops import Axes
 
 

@@ -24,7 +24,8 @@ from jaxtyping import Array, Bool, Float, Inexact, Int32
 
 from adjoint.linear.operators import Dense, Operator
 from adjoint.norm import norm as vector_norm
-from adjoint.solution import Status, poison
+from adjoint.solution import poison
+from adjoint.status import Status
 from adjoint.tracing.host_call import tick
 
 # An estimated reciprocal condition number below SINGULAR_LIMIT unit roundoffs is that of a matrix

@@ -20,8 +20,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact
 
 from adjoint.linear.dense import Cholesky, Outcome, probe_vector
-from adjoint.linear.iterative import CG, MINRES, Krylov
-from adjoint.linear.operators import Dense, Operator, Sparse
+from adjoint.linear.iterative import CG, MINRES
+from adjoint.linear.krylov import Krylov
+from adjoint.linear.operators import Dense, Operator
+from adjoint.linear.sparse_pattern import Sparse
 from adjoint.norm import power_of_two
 from adjoint.tracing import loops
 

@@ -1,6 +1,4 @@
-"""linear_solve: x = A^-1 b, and its adjoint rule, the one that every other solver of the library
-reduces to.
-"""
+"""linear_solve: x = A^-1 b, and its adjoint rule, to which every other solver reduces."""
 
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,22 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from adjoint.inputs import (
-    as_inexact_array,
-    refuse,
-    require_mode,
-    require_same_precision,
-    require_shape,
-    takes_jax_functions,
-    warn_if_cut,
-)
+from adjoint.inputs import as_inexact_array, refuse, require_mode, takes_jax_functions, warn_if_cut
+from adjoint.linear.choice import bind, right_hand_side
 from adjoint.linear.conversion import as_operator
-from adjoint.linear.dense import LU, Cholesky, Outcome
-from adjoint.linear.iterative import CG, GMRES, MINRES
-from adjoint.linear.operators import BoundFunction, Dense, MatrixFree, Operator, Sparse
+from adjoint.linear.dense import Outcome
+from adjoint.linear.operators import MatrixFree, Operator
 from adjoint.linear.solver_parts import SolverParts
-from adjoint.linear.sparse import SparseDirect
-from adjoint.solution import Solution, Status, poison
+from adjoint.solution import Solution, poison
+from adjoint.status import Status
 from adjoint.tracing import loops
 from adjoint.tracing.programs import Static, compiled
 from adjoint.tracing.rule import push_forward, with_forward_mode
@@ -34,20 +24,23 @@ Factor = TypeVar("Factor")
 
 
 class Solver(Protocol):
-    """What the rule needs of a solver; see `adjoint.linear.dense` for the meaning of the
-    methods.
-    """
+    """What the rule needs of a solver; `adjoint.linear.dense` says what the methods mean."""
 
     def solve(self, factor: Any, A: Any, b: Array) -> tuple[Array, Outcome]: ...
     def solve_transpose(self, factor: Any, A: Any, c: Array) -> tuple[Array, Outcome]: ...
 
 
 # The rule (Johnson, "Notes on adjoint methods for 18.335", MIT 2006; Bright, Edelman and Johnson,
-# "Matrix calculus", MIT 18.063, 2025, section 6.3):  A x = b,  g = g(x),  x_bar = dg/dx      dA x +
-# A dx = db      =>      dx = A^-1 (db - dA x) dg = x_bar' dx = lam' (db - dA x)       with  A' lam
-# = x_bar,  one transpose solve with the same factors b_bar = lam                             A_bar
-# = -(adjoint of  A -> A x)(lam), for a dense A:  -lam x'  and in forward mode A x_dot = b_dot -
-# A_dot x. A' is the plain transpose also for complex A: that is JAX's convention for cotangents.
+# "Matrix calculus", MIT 18.063, 2025, section 6.3):
+#
+#     A x = b,   g = g(x),   x_bar = dg/dx
+#     dA x + A dx = db      =>      dx = A^-1 (db - dA x)
+#     dg = x_bar' dx = lam' (db - dA x)   with   A' lam = x_bar,  one solve with the same factors
+#     b_bar = lam
+#     A_bar = -(adjoint of  A -> A x)(lam), for a dense A:  -lam x'
+#
+# and in forward mode A x_dot = b_dot - A_dot x. A' is the plain transpose also for complex A: that
+# is JAX's convention for cotangents.
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -199,7 +192,7 @@ class Factorization(Generic[Factor]):
         return self.solver.log_determinant(self.factor, self.A)
 
     def _solve(self, A: Any, b: Any, solver: Any) -> Solution[Any]:
-        b = _right_hand_side(b, A)
+        b = right_hand_side(b, A)
         factor, A, b = loops.vary_alike((self.factor, A, b))
         x, outcome = compiled(_solve_with, Static(solver), factor, A, b)
         return _solution(x, outcome, self.origin)
@@ -307,8 +300,8 @@ def linear_solve(
     b = as_inexact_array("linear_solve", "b", b)
     require_mode("linear_solve", mode)
     operator, b = loops.vary_alike((as_operator(A, b.dtype, loops.axes_of(b)), b))
-    operator, solver, origin = _bind(operator, A, b, solver, "linear_solve")
-    b = _right_hand_side(b, operator)
+    operator, solver, origin = bind(operator, A, b, solver, "linear_solve")
+    b = right_hand_side(b, operator)
     x, outcome = compiled(_factor_and_solve, SolverParts.of(solver, _vector(operator)), operator, b)
     return _solution(x, outcome, origin)
 
@@ -352,7 +345,7 @@ def factorize(
         )
     require_mode("factorize", mode)
     warn_if_cut("factorize", A=A)
-    operator, solver, origin = _bind(as_operator(A, None), A, None, solver, "factorize")
+    operator, solver, origin = bind(as_operator(A, None), A, None, solver, "factorize")
     factor = compiled(_factor, SolverParts.of(solver, _vector(operator)), operator)
     return Factorization(operator, factor, _without_preconditioner(solver), origin)
 
@@ -360,72 +353,3 @@ def factorize(
 def _vector(operator: Any) -> Array:
     """An example of what the operator is applied to."""
     return loops.vary_over(jnp.zeros(operator.n, operator.dtype), loops.axes_of(operator))
-
-
-_SERVED_BY: dict[type, tuple[type, ...]] = {
-    Dense: (LU, Cholesky, CG, MINRES, GMRES),
-    Sparse: (SparseDirect, CG, MINRES, GMRES),
-    BoundFunction: (GMRES, MINRES, CG),
-}
-
-
-def _bind(operator: Any, A: Any, b: Array | None, solver: Any, where: str) -> tuple[Any, Any, str]:
-    """The operator in the common precision of A and b, a solver that serves it, and both in
-    words.
-    """
-    if b is not None:
-        operator = operator.astype(
-            require_same_precision(where, ("A", operator.dtype), ("b", b.dtype))
-        )
-        _right_hand_side(b, operator)
-    served_by = _SERVED_BY[type(operator)]
-    if solver is None:
-        solver = _default_solver(A, served_by)
-    if not isinstance(solver, served_by):
-        given = f"{solver.__name__}, the class" if isinstance(solver, type) else f"{solver!r}"
-        names = ", ".join(f"{s.__name__}()" for s in served_by)
-        kind = {
-            Dense: "a dense matrix",
-            Sparse: "a sparse matrix",
-            BoundFunction: "a MatrixFree operator",
-        }[type(operator)]
-        refuse(
-            where,
-            f"solver = {given} for {kind}",
-            f"one of {names}",
-            "Leave it out for the default.",
-            TypeError,
-        )
-    origin = (
-        f"{where} with {type(solver).__name__} ({type(operator).__name__}, n = {operator.n}, "
-        f"{operator.dtype})"
-    )
-    return operator, solver, origin
-
-
-def _default_solver(A: Any, served_by: tuple[type, ...]) -> Any:
-    if isinstance(A, MatrixFree):
-        return CG() if A.positive_definite else MINRES() if A.symmetric else GMRES()
-    return served_by[0]()
-
-
-def _right_hand_side(b: Any, A: Any) -> Array:
-    b = as_inexact_array("linear_solve", "b", b)
-    n, dtype = A.n, A.dtype
-    require_shape(
-        "linear_solve",
-        "b",
-        b.shape,
-        f"shape ({n},) or ({n}, k) to match A of shape ({n}, {n})",
-        b.ndim in (1, 2) and b.shape[0] == n and b.size > 0,
-        "For a batch of right-hand sides along the first axis use jax.vmap, or transpose b.",
-    )
-    if require_same_precision("linear_solve", ("A", dtype), ("b", b.dtype)) != dtype:
-        refuse(
-            "Factorization.solve",
-            f"a {b.dtype} b with {dtype} factors",
-            f"a {dtype} b",
-            f"Factorize A.astype({b.dtype}).",
-            TypeError,
-        )
-    return b.astype(dtype)

@@ -18,10 +18,11 @@ from jaxtyping import Array
 from adjoint.inputs import refuse
 from adjoint.linear.dense import Outcome, condition_code, probe_vector, residual_limit
 from adjoint.linear.factor_cache import factor_cache
-from adjoint.linear.operators import Operator, Sparse, SparsePattern
+from adjoint.linear.operators import Operator
 from adjoint.linear.pardiso import PardisoFactors
+from adjoint.linear.sparse_pattern import Sparse, SparsePattern
 from adjoint.linear.superlu import SuperLUFactors
-from adjoint.solution import Status
+from adjoint.status import Status
 from adjoint.tracing import loops
 from adjoint.tracing.host_call import make_host_call, record
 from adjoint.tracing.rule import attach_derivative

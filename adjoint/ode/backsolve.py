@@ -21,7 +21,8 @@ from adjoint.ode.continuous import (
     scale_of,
 )
 from adjoint.ode.discrete import Bars, Gradient
-from adjoint.ode.integrate import Integrator, Outcome, integrate
+from adjoint.ode.integrate import Outcome, integrate
+from adjoint.ode.integrator import Integrator
 from adjoint.ode.quadrature import rule_of_stages
 from adjoint.ode.vector_field import Parameters
 

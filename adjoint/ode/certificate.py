@@ -25,7 +25,8 @@ from jaxtyping import Array, Bool, Float
 
 from adjoint.ode.discrete import Bars
 from adjoint.ode.error_estimate import ENOUGH_DIGITS as ENOUGH_DIGITS
-from adjoint.ode.integrate import Integrator, State, integrate
+from adjoint.ode.integrate import integrate
+from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.jumps import ROUNDINGS
 from adjoint.ode.tangent_control import (
     Directions,

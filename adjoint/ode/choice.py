@@ -11,7 +11,8 @@ from jaxtyping import Array
 from adjoint.ode.continuous import InterpolatingAdjoint
 from adjoint.ode.discrete import Bars, DiscreteAdjoint, Gradient
 from adjoint.ode.forward import ForwardSensitivity
-from adjoint.ode.integrate import Integrator, Outcome
+from adjoint.ode.integrate import Outcome
+from adjoint.ode.integrator import Integrator
 from adjoint.ode.vector_field import Parameters
 from adjoint.tracing import loops
 

@@ -13,15 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
-from adjoint.ode.integrate import (
-    Integrator,
-    Outcome,
-    Record,
-    State,
-    accept,
-    integrate,
-    while_rarely,
-)
+from adjoint.ode.integrate import Outcome, Record, accept, integrate, while_rarely
+from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.quadrature import AdjointStep, Rule, rule_of_gauss, rule_of_stages
 from adjoint.ode.runge_kutta import Tolerances
 from adjoint.ode.step_adjoint import Bars, Gradient, pull_start

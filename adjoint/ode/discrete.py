@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Array
 
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
-from adjoint.ode.integrate import Integrator, Outcome, Record, State, integrate
+from adjoint.ode.integrate import Outcome, Record, integrate
+from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.repair import repaired
 from adjoint.ode.step_adjoint import (
     Bars,

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from adjoint.ode.event_model import HybridSystem, Watch, rounding
 from adjoint.ode.event_search import TOUCH
-from adjoint.solution import Status
+from adjoint.status import Status
 
 # Event at t = tau + d, where tau, a number, was found on the interpolant and d = 0 but for its
 # derivatives. With y the solution at tau and f' = f_t + f_y f, the solution near tau and the time

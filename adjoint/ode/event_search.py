@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from adjoint.ode.event_model import HybridSystem, Watch, rounding, without_derivative
-from adjoint.ode.integrate import Integrator, State, accept, first_step, is_nothing
+from adjoint.ode.integrate import accept, first_step, is_nothing
+from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.runge_kutta import RungeKutta, Step
-from adjoint.solution import Status
+from adjoint.status import Status
 from adjoint.tracing import loops
 
 # The conditions are carried as states of their own, dz/dt = c_t + c_y f, so that the error control

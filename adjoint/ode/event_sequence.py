@@ -19,10 +19,11 @@ from adjoint.ode.event_instant import (
 )
 from adjoint.ode.event_model import HybridSystem, TracedEvent, Watch, rounding
 from adjoint.ode.event_search import find
-from adjoint.ode.integrate import Integrator
+from adjoint.ode.integrator import Integrator
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.solve import Plan, solve_plan
-from adjoint.solution import Status, poison
+from adjoint.solution import poison
+from adjoint.status import Status
 from adjoint.tracing import loops
 from adjoint.tracing.traced_function import TracedFunction
 

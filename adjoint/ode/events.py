@@ -9,13 +9,14 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from adjoint.inputs import refuse, takes_jax_functions, warn_if_cut
+from adjoint.ode.arguments import require_problem, require_sensitivity, runge_kutta
 from adjoint.ode.discrete import DiscreteAdjoint
 from adjoint.ode.event_model import Event, TracedEvent
 from adjoint.ode.event_sequence import Request, run
 from adjoint.ode.runge_kutta import Tolerances
-from adjoint.ode.solve import require_problem, require_sensitivity, runge_kutta
 from adjoint.ode.vector_field import strongly_typed
-from adjoint.solution import Solution, Status
+from adjoint.solution import Solution
+from adjoint.status import Status
 from adjoint.tracing.programs import compiled
 from adjoint.tracing.traced_function import trace_at_door
 

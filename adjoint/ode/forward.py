@@ -11,7 +11,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from adjoint.ode.discrete import Bars, Gradient
-from adjoint.ode.integrate import Integrator, Outcome, integrate
+from adjoint.ode.integrate import Outcome, integrate
+from adjoint.ode.integrator import Integrator
 from adjoint.ode.tangent_control import ENOUGH_OF_STEP, integrate_with_tangents, unit_of
 from adjoint.ode.vector_field import Parameters
 

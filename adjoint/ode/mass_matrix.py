@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from adjoint.implicit.root import root
 from adjoint.inputs import refuse
 from adjoint.ode.vector_field import Parameters
-from adjoint.solution import Status
+from adjoint.status import Status
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from adjoint.ode.integrate import Integrator, State
+from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.runge_kutta import weighted
 from adjoint.tracing import loops
 

@@ -22,7 +22,8 @@ from adjoint.inputs import (
 )
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
 from adjoint.ode.vector_field import Parameters, VectorField
-from adjoint.solution import Solution, Status, first_failure, poison
+from adjoint.solution import Solution, poison
+from adjoint.status import Status, first_failure
 from adjoint.tracing import loops
 from adjoint.tracing.programs import Static, compiled
 from adjoint.tracing.rule import forward_only, instantiate, with_forward_mode

@@ -20,7 +20,8 @@ from adjoint.ode.error_estimate import (
     of_solution,
     shares,
 )
-from adjoint.ode.integrate import Integrator, Record, State
+from adjoint.ode.integrate import Record
+from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.step_adjoint import (
     Bars,
     Gradient,

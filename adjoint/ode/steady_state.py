@@ -14,9 +14,10 @@ from adjoint.implicit.newton import Newton
 from adjoint.implicit.residual import RootProblem
 from adjoint.implicit.root import find_root
 from adjoint.inputs import refuse, takes_jax_functions
-from adjoint.ode.integrate import Integrator, integrate
+from adjoint.ode.arguments import require_problem, runge_kutta
+from adjoint.ode.integrate import integrate
+from adjoint.ode.integrator import Integrator
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
-from adjoint.ode.solve import require_problem, runge_kutta
 from adjoint.ode.vector_field import VectorField
 from adjoint.solution import Solution
 

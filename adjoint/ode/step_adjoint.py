@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from adjoint.ode.integrate import Integrator, State, while_rarely
+from adjoint.ode.integrate import while_rarely
+from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.vector_field import Parameters
 
 # The steps as a chain of states x[k] = (y[k], slope[k]), x[k+1] = Phi_k(x[k], p), on the grid that

@@ -22,7 +22,8 @@ from adjoint.ode.choice import Chosen
 from adjoint.ode.discrete import DiscreteAdjoint
 from adjoint.ode.error_estimate import ENOUGH_DIGITS
 from adjoint.ode.forward import ForwardSensitivity
-from adjoint.ode.integrate import Integrator, State, integrate, while_rarely
+from adjoint.ode.integrate import integrate, while_rarely
+from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.tangent_control import ENOUGH, FLOOR, ROUNDING, integrate_with_tangents, unit_of
 from adjoint.ode.vector_field import Parameters
 from adjoint.solution import poison

@@ -26,7 +26,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from adjoint.ode.integrate import Integrator, Outcome, Record, State, integrate
+from adjoint.ode.integrate import Outcome, Record, integrate
+from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.runge_kutta import Step, Tolerances
 from adjoint.ode.vector_field import Parameters
 

@@ -19,7 +19,7 @@ from adjoint.optimize.problem import Domain, Method
 from adjoint.optimize.run import Limits, Run
 from adjoint.optimize.stopping import RUNNING
 from adjoint.run.checkpoint import Checkpoint, Generations, Snapshot
-from adjoint.solution import Status
+from adjoint.status import Status
 
 History = list[dict[str, float]]
 

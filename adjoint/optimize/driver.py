@@ -25,7 +25,7 @@ from adjoint.optimize.run import Begun, Limits, Run, start
 from adjoint.optimize.stopping import RUNNING
 from adjoint.run.checkpoint import Checkpoint
 from adjoint.run.interruption import Interruption
-from adjoint.solution import Status
+from adjoint.status import Status
 from adjoint.tracing import loops
 
 

@@ -21,8 +21,9 @@ from adjoint.optimize.problem import Domain, Method, Request
 from adjoint.optimize.run import Begun, Limits, Run
 from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
 from adjoint.run.checkpoint import Checkpoint
-from adjoint.solution import Solution, Status
+from adjoint.solution import Solution
 from adjoint.stats import HistoryTable, StaticText
+from adjoint.status import Status
 
 if TYPE_CHECKING:
     import scipy.optimize

@@ -14,7 +14,7 @@ from adjoint.optimize import examination, lagrangian, stopping
 from adjoint.optimize.problem import Answer, Domain, Iterate, Method
 from adjoint.optimize.run import Best, Limits, Run, multipliers_of
 from adjoint.optimize.stopping import RUNNING, STOPPING, Evidence, first_that_holds
-from adjoint.solution import Status
+from adjoint.status import Status
 from adjoint.tracing import loops
 
 # Two steps in a row whose gain misses what their slopes say by this share make the derivative

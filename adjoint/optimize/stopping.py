@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from adjoint.solution import Status
+from adjoint.status import Status
 
 RUNNING = -1
 

@@ -1,10 +1,6 @@
-"""The command line ``list | run | verify | resume | new``, for the gallery and for anyone's own
-file.
-"""
+"""The command line ``list | run | verify | resume | new``, for the gallery and for own files."""
 
 import dataclasses
-import io
-import os
 import shlex
 import sys
 import typing
@@ -15,11 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 
 from adjoint.run import stored_run
 from adjoint.run.checks import judged
 from adjoint.run.ending import Ending, Outcome, Task
+from adjoint.run.exit_codes import EXIT_CODES, complain, exit_code
 from adjoint.run.interruption import Interruption
 from adjoint.run.problem import OWN_FILE, SMALLEST, Gallery, Problem
 from adjoint.run.record import Record, remove_checkpoints
@@ -34,20 +31,6 @@ from adjoint.run.settings import (
     spelled,
 )
 from adjoint.solution import SolveError
-
-WRONG_USAGE = 2
-INPUT_OUTPUT = 5
-
-EXIT_CODES = """exit codes:
-
-- 0: done
-- 2: wrong usage
-- 3: not converged, or a check fails; what there is has been written
-- 4: the gradient is not to be trusted
-- 5: input or output failed, such as an unwritable folder or a full disk, or memory ran out
-- 130: interrupted with Ctrl-C or SIGTERM; what there is has been written
-
-A run that ended with 5 or 130, or that was killed, goes on with: {program} resume DIR"""
 
 RUN_HELP = """Solve a problem and leave pictures, data and a report in one folder.
 
@@ -101,9 +84,9 @@ class Program:
                 app = self._app(arguments, interruption)
                 return app(list(arguments), exit_on_error=False, print_error=False) or Outcome.DONE
             except KeyboardInterrupt:
-                return _complain("interrupted", Outcome.INTERRUPTED)
+                return complain("interrupted", Outcome.INTERRUPTED)
             except Exception as error:
-                return _exit_code(error, interruption)
+                return exit_code(error, interruption)
 
     def _app(self, arguments: Sequence[str], interruption: Interruption) -> App:
         """The parser; of the problems only the one that is named is imported."""
@@ -254,9 +237,7 @@ class Program:
         folder: RunFolder,
         interruption: Interruption,
     ) -> int:
-        """Run the problem, from its start or from where its record has got to, and leave the
-        record.
-        """
+        """Run the problem, from its start or from where its record is, and leave the record."""
         go_on = f"{self.name} resume {shlex.quote(str(folder.path))}"
         try:
             folder.write("command.txt", task.command + "\n")
@@ -353,52 +334,3 @@ def _claim(out: Path | None, name: str, content: str) -> RunFolder:
         raise FolderInUseError(
             f"{error}; give a new or an empty one, or leave --out away"
         ) from None
-
-
-def _exit_code(error: Exception, interruption: Interruption) -> int:
-    """Say in a sentence what is the user's or the machine's error; raise what is ours."""
-    match error:
-        case CycloptsError():
-            return _complain(" ".join(str(error).split()), WRONG_USAGE)
-        case UsageError() | FolderInUseError():
-            return _complain(str(error), WRONG_USAGE)
-        case BrokenPipeError():
-            # The reader of our output has left (`... | head`); Python would try to flush to it once
-            # more at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return INPUT_OUTPUT
-        case OSError():
-            where = f"{error.filename}: " if error.filename is not None else ""
-            return _complain(f"{where}{error.strerror or error}", INPUT_OUTPUT)
-        case _ if interruption.requested:
-            # Ctrl-C in a host callback surfaces as an error of the compiled program that called
-            # back.
-            return _complain("interrupted", Outcome.INTERRUPTED)
-        case SolveError():
-            return _complain(str(error), Outcome.NOT_CONVERGED)
-        case ValueError() if str(error).startswith("Checkpoint: "):
-            return _complain(str(error), INPUT_OUTPUT)
-        case MemoryError():
-            return _complain(f"out of memory: {error}; choose a smaller problem", INPUT_OUTPUT)
-    raise error
-
-
-def _complain(sentence: str, code: int) -> int:
-    print(f"error: {sentence}", file=sys.stderr)
-    return code
-
-
-def _warn(message: Warning | str, *_: object) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
-
-
-def end_process_with(program: Program) -> None:
-    """Run a command line as a process: with warnings as sentences, and its exit code as that of the
-    process.
-    """
-    warnings.showwarning = _warn
-    # A terminal that cannot show a character gets a question mark instead of a traceback.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    sys.exit(program.main(sys.argv[1:]))

@@ -1,9 +1,5 @@
-"""The record of one run: what an iteration reports while it runs, and the files that it leaves
-however it ends.
-"""
+"""The record of one run: what its iterations report, and the files that it leaves at any end."""
 
-import json
-import math
 import shutil
 import time
 import warnings
@@ -22,16 +18,16 @@ from adjoint.run.ending import Ending, GradientVerdict, Outcome, Task
 from adjoint.run.film import Film
 from adjoint.run.history import History
 from adjoint.run.interruption import Interruption
-from adjoint.run.progress import format_number, progress_on
+from adjoint.run.progress import progress_on
 from adjoint.run.provenance import provenance
-from adjoint.run.report import Picture, Report, report_page
+from adjoint.run.report import Picture, report_page
+from adjoint.run.result import Result
 from adjoint.run.run_folder import RunFolder
 
 T = TypeVar("T")
 
-PAUSE = (
-    5.0  # seconds between two versions of history.csv and of the state: what a killed run may lose
-)
+# Seconds between two versions of history.csv and of the state: what a killed run may lose.
+PAUSE = 5.0
 CHECKPOINTS = "checkpoint"
 
 
@@ -321,10 +317,19 @@ class Record:
             self.file(
                 "history.csv", self.history.csv(), "the numbers of every iteration, with all digits"
             )
-        made_with = {"date": self._began.isoformat(timespec="seconds"), **provenance()}
         self._files.append(("result.json", "this page for programs"))
-        self._folder.write("report.html", report_page(self._report(ending, seconds, made_with)))
-        self._folder.write("result.json", self._result(ending, seconds, made_with))
+        result = Result(
+            task=self._task,
+            ending=ending,
+            last=self.history.last,
+            verdict=self._verdict,
+            circumstances=self._circumstances,
+            seconds=seconds,
+            made_with={"date": self._began.isoformat(timespec="seconds"), **provenance()},
+        )
+        page = report_page(result.report(self._pictures, self._files))
+        self._folder.write("report.html", page)
+        self._folder.write("result.json", result.json())
         if ending.outcome != Outcome.INTERRUPTED:
             remove_checkpoints(self._folder)
 
@@ -354,55 +359,7 @@ class Record:
             )
         self._complained = True
 
-    def _result(self, ending: Ending, seconds: float, made_with: dict[str, str]) -> str:
-        verdict = self._verdict
-        result = {
-            "problem": self._task.problem,
-            "outcome": ending.outcome.name,
-            "ending": ending.sentence,
-            "last_iteration": {
-                name: _json_number(value) for name, value in self.history.last.items()
-            },
-            "total_seconds": seconds,
-            "gradient": verdict
-            and {
-                "trusted": bool(verdict.trusted),
-                "relative_error": _json_number(verdict.relative_error),
-                "circumstances": self._circumstances,
-            },
-            "settings": dict(self._task.settings),
-            "command": self._task.command,
-            "made_with": made_with,
-        }
-        return json.dumps(result, indent=2, allow_nan=False) + "\n"
-
-    def _report(self, ending: Ending, seconds: float, made_with: dict[str, str]) -> Report:
-        task = self._task
-        return Report(
-            title=task.problem,
-            summary=task.summary,
-            ending=ending.sentence,
-            successful=ending.outcome == Outcome.DONE,
-            numbers={name: format_number(value) for name, value in self.history.last.items()},
-            pictures=self._pictures,
-            gradient=f"{self._circumstances}\n\n{self._verdict}"
-            if self._verdict is not None
-            else "",
-            settings=[
-                (name, str(value), task.meanings.get(name, ""))
-                for name, value in task.settings.items()
-            ],
-            command=task.command,
-            files=self._files,
-            provenance={"total time": f"{seconds:.1f} s", **made_with},
-        )
-
 
 def remove_checkpoints(folder: RunFolder) -> None:
     """Of a run that is done and will not go on."""
     shutil.rmtree(folder.path / CHECKPOINTS, ignore_errors=True)
-
-
-def _json_number(value: float) -> float | None:
-    # JSON has neither NaN nor Inf.
-    return value if math.isfinite(value) else None

@@ -1,5 +1,4 @@
-"""<J v, w> = <v, J' w>: is a reverse rule the transpose of its forward rule; and are claims about a
-matrix true?
+"""<J v, w> = <v, J' w>: is a reverse rule its forward rule's transpose; is a claimed matrix so?
 
 The pairing is the plain sum of products, without conjugation, since that is what JAX transposes
 with. For complex arrays its real part is compared: a map that is linear over the reals only (a
@@ -10,14 +9,14 @@ random complex w make it the full identity.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from adjoint.inputs import describe, refuse
+from adjoint.inputs import refuse
+from adjoint.verify.pairing import combine, conjugate, drawer, epsilon, pair, product, spread
 
 SAMPLES = 3
 
@@ -236,24 +235,23 @@ def definiteness_test(
     """
     where = "adjoint.definiteness_test"
     template = _example(where, example)
-    draw = _drawer(where, "example", template)
+    draw = drawer(where, "example", template)
     generator = np.random.default_rng(seed)
-    epsilon = _epsilon(template)
     quotients: list[float] = []
     bound = 0.0
     for _ in range(SAMPLES):
         v = draw(generator)
         for _ in range(24):
-            product = _product(where, "A v", matvec, v, template)
-            size = math.sqrt(_pair(_conjugate(v), v))
-            quotients.append(_pair(_conjugate(v), product) / size**2)
+            image = product(where, "A v", matvec, v, template)
+            size = math.sqrt(pair(conjugate(v), v))
+            quotients.append(pair(conjugate(v), image) / size**2)
             # |A v| / |v| reaches the largest |eigenvalue| from below; doubled, it keeps (bound I -
             # A) positive.
-            bound = max(bound, 2 * math.sqrt(_pair(_conjugate(product), product)) / size)
-            v = _combine(bound / size, v, -1 / size, product)
-            if not math.isfinite(quotients[-1]) or _pair(_conjugate(v), v) == 0:
+            bound = max(bound, 2 * math.sqrt(pair(conjugate(image), image)) / size)
+            v = combine(bound / size, v, -1 / size, image)
+            if not math.isfinite(quotients[-1]) or pair(conjugate(v), v) == 0:
                 break
-    rtol = 100 * epsilon
+    rtol = 100 * epsilon(template)
     smallest, largest = float(np.min(quotients)), float(np.max(quotients))
     passed = math.isfinite(smallest) and largest > 0 and smallest >= -rtol * bound
     return DefinitenessResult(passed, smallest, largest, rtol, len(quotients))
@@ -269,17 +267,17 @@ def _test_pairs(
     rtol: float | None,
     seed: int,
 ) -> DotProductResult:
-    draw_v, draw_w = _drawer(where, "v", v), _drawer(where, "w", w)
+    draw_v, draw_w = drawer(where, "v", v), drawer(where, "w", w)
     generator = np.random.default_rng(seed)
     pairs, mismatches, nonlinearities = [], [], []
     for _ in range(SAMPLES):
         v_random, w_random = draw_v(generator), draw_w(generator)
-        pushed = _product(where, "J v", forward, v_random, w)
-        pulled = _product(where, "J' w", reverse, w_random, v)
-        left, right = _pair(pushed, w_random), _pair(v_random, pulled)
+        pushed = product(where, "J v", forward, v_random, w)
+        pulled = product(where, "J' w", reverse, w_random, v)
+        left, right = pair(pushed, w_random), pair(v_random, pulled)
         # A sum of products of random signs has this root mean square: the size of the pairing that
         # does not depend on an accidental cancellation.
-        scale = max(abs(left), abs(right), _spread(pushed, w_random), _spread(v_random, pulled))
+        scale = max(abs(left), abs(right), spread(pushed, w_random), spread(v_random, pulled))
         pairs.append((left, right))
         mismatches.append(_ratio(abs(left - right), scale))
         nonlinearities.append(_nonlinearity(forward, draw_v, generator, v_random, pushed))
@@ -295,7 +293,7 @@ def _test_pairs(
 
 def _default_tolerance(v: PyTree, w: PyTree) -> float:
     entries = max(sum(int(np.size(x)) for x in jax.tree.leaves(tree)) for tree in (v, w))
-    return 4 * max(_epsilon(v), _epsilon(w)) ** (2 / 3) * max(1.0, math.sqrt(entries) / 100)
+    return 4 * max(epsilon(v), epsilon(w)) ** (2 / 3) * max(1.0, math.sqrt(entries) / 100)
 
 
 def _nonlinearity(
@@ -310,10 +308,10 @@ def _nonlinearity(
     """
     second = draw(generator)
     a, b = 0.7, -1.9
-    expected = _combine(a, image, b, function(second))
-    difference = _combine(1.0, function(_combine(a, first, b, second)), -1.0, expected)
-    scale = math.sqrt(max(_pair(_conjugate(image), image), _pair(_conjugate(expected), expected)))
-    return _ratio(math.sqrt(_pair(_conjugate(difference), difference)), scale)
+    expected = combine(a, image, b, function(second))
+    difference = combine(1.0, function(combine(a, first, b, second)), -1.0, expected)
+    scale = math.sqrt(max(pair(conjugate(image), image), pair(conjugate(expected), expected)))
+    return _ratio(math.sqrt(pair(conjugate(difference), difference)), scale)
 
 
 def _ratio(error: float, scale: float) -> float:
@@ -328,90 +326,3 @@ def _example(where: str, example: int | PyTree) -> PyTree:
             refuse(where, f"n = {example}", "a size of at least 1", "Pass the number of unknowns.")
         return jnp.zeros(example)
     return example
-
-
-def _drawer(where: str, name: str, template: PyTree) -> Callable[[np.random.Generator], PyTree]:
-    """A function that draws standard normal numbers that look like the template."""
-    leaves, structure = jax.tree.flatten(template)
-    for leaf in leaves:
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-            remedy = "Pass an example of the tangents, which are floating-point or complex."
-            refuse(
-                where,
-                f"{name} with {describe(leaf)}",
-                "floating-point or complex arrays",
-                remedy,
-                TypeError,
-            )
-    if sum(int(np.size(leaf)) for leaf in leaves) == 0:
-        refuse(
-            where, f"{name} without numbers", "at least one array", f"Pass an example of {name}."
-        )
-
-    def draw(generator: np.random.Generator) -> PyTree:
-        drawn = []
-        for leaf in leaves:
-            dtype = jnp.result_type(leaf)
-            numbers = generator.normal(size=np.shape(leaf))
-            if jnp.issubdtype(dtype, jnp.complexfloating):
-                numbers = numbers + 1j * generator.normal(size=np.shape(leaf))
-            drawn.append(jnp.asarray(numbers, dtype))
-        return jax.tree.unflatten(structure, drawn)
-
-    return draw
-
-
-def _product(
-    where: str, name: str, function: Callable[[PyTree], PyTree], x: PyTree, like: PyTree
-) -> PyTree:
-    """function(x), after checking that it looks like `like`."""
-    product = function(x)
-    given, expected = jax.tree.structure(product), jax.tree.structure(like)
-    if given != expected:
-        refuse(
-            where,
-            f"{name} of structure {given}",
-            f"structure {expected}",
-            "Pass examples that match the maps.",
-        )
-    for a, b in zip(jax.tree.leaves(product), jax.tree.leaves(like), strict=True):
-        if np.shape(a) != np.shape(b):
-            remedy = "Pass examples v and w that match the maps."
-            refuse(where, f"{name} of shape {np.shape(a)}", f"shape {np.shape(b)}", remedy)
-        if np.iscomplexobj(a) != np.iscomplexobj(b):
-            remedy = "A real input has a real cotangent."
-            refuse(
-                where, f"{name} as {describe(a)}", f"numbers like {describe(b)}", remedy, TypeError
-            )
-    return product
-
-
-def _wide(x: Any) -> np.ndarray:
-    # Summed in double precision, so that the pairing itself adds no error to single-precision maps.
-    return np.asarray(x).astype(np.complex128 if np.iscomplexobj(x) else np.float64)
-
-
-def _pair(x: PyTree, y: PyTree) -> float:
-    """Re sum x y."""
-    leaves = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
-    return float(sum(np.sum(_wide(a) * _wide(b)).real for a, b in leaves))
-
-
-def _spread(x: PyTree, y: PyTree) -> float:
-    leaves = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
-    return math.sqrt(sum(float(np.sum(np.abs(_wide(a) * _wide(b)) ** 2)) for a, b in leaves))
-
-
-def _conjugate(x: PyTree) -> PyTree:
-    return jax.tree.map(lambda a: np.conj(_wide(a)), x)
-
-
-def _combine(a: float, x: PyTree, b: float, y: PyTree) -> PyTree:
-    """a x + b y in the dtypes of x."""
-    return jax.tree.map(
-        lambda s, t: jnp.asarray(a * _wide(s) + b * _wide(t), jnp.result_type(s)), x, y
-    )
-
-
-def _epsilon(tree: PyTree) -> float:
-    return max(float(jnp.finfo(jnp.result_type(leaf)).eps) for leaf in jax.tree.leaves(tree))
