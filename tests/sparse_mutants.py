@@ -5,6 +5,7 @@ from mutation import Mutant
 _SPARSE = "linear/sparse.py"
 _SUPERLU = "linear/superlu.py"
 _CACHE = "linear/factor_cache.py"
+_OPERATORS = "linear/operators.py"
 _PATTERN = "linear/sparse_pattern.py"
 _KRYLOV = "linear/krylov.py"
 

@@ -29,9 +29,13 @@ from adjoint.tracing.programs import Static, compiled
 from adjoint.tracing.rule import push_forward, with_forward_mode
 from adjoint.tracing.traced_function import TracedFunction
 
-# The rule, for x(p) with F(x(p), p) = 0:  F_x dx + F_p dp = 0      =>      dx = -F_x^-1 F_p dp g =
-# g(x):  dg = x_bar' dx = -lam' F_p dp      with  F_x' lam = x_bar,  one transpose solve p_bar =
-# -(adjoint of  p -> F(x, p))(lam)                     and in forward mode  F_x x_dot = -F_p p_dot
+# The rule, for x(p) with F(x(p), p) = 0:
+#
+#     F_x dx + F_p dp = 0      =>      dx = -F_x^-1 F_p dp
+#     g = g(x):  dg = x_bar' dx = -lam' F_p dp   with   F_x' lam = x_bar,  one transpose solve
+#     p_bar = -(adjoint of  p -> F(x, p))(lam)
+#     and in forward mode   F_x x_dot = -F_p p_dot
+#
 # (Johnson, "Notes on adjoint methods for 18.335", MIT 2006, section 2; Griewank and Walther,
 # Evaluating Derivatives, 2nd ed., section 15.3.) It does not depend on how x was found: x enters as
 # a number, with the factors of F_x at x.

@@ -26,10 +26,12 @@ from adjoint.ode.integrator import Integrator
 from adjoint.ode.quadrature import rule_of_stages
 from adjoint.ode.vector_field import Parameters
 
-# z = (u, lam) from s = 1, where u = y(1), back to 0:  u' = F(s, u),    lam' = -F_y(s, u)' lam,
-# p_bar = integral of F_p(s, u)' lam ds  (Chen, Rubanova, Bettencourt and Duvenaud, NeurIPS 2018,
-# Algorithm 1.) What decays forward grows backward, so u need not come back to y0; how far it does
-# not is measured here.
+# z = (u, lam) from s = 1, where u = y(1), back to 0:
+#
+#     u' = F(s, u),    lam' = -F_y(s, u)' lam,    p_bar = integral of F_p(s, u)' lam ds
+#
+# (Chen, Rubanova, Bettencourt and Duvenaud, NeurIPS 2018, Algorithm 1.) What decays forward grows
+# backward, so u need not come back to y0; how far it does not is measured here.
 
 
 class Backward(NamedTuple):

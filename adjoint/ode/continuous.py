@@ -22,10 +22,13 @@ from adjoint.ode.vector_field import Parameters
 from adjoint.tracing import loops
 
 # With u(s) the interpolant of the solve, lam' = dlam/ds and samples y_j = y(s_j) that have
-# cotangents y_j_bar:  lam(1) = y1_bar,    lam' = -F_y(s, u)' lam,    lam(s_j - 0) = lam(s_j + 0) +
-# y_j_bar y0_bar = lam(0),    p_bar = integral of F_p(s, u)' lam ds,    s_j_bar = y_j_bar' F(s_j,
-# y_j)  (Cao, Li, Petzold and Serban, SIAM J. Sci. Comput. 24, 2003, eqs. 2.8 and 2.11.) Cotangents
-# are scaled to 1, since the tolerances would mean nothing for a small one.
+# cotangents y_j_bar:
+#
+#     lam(1) = y1_bar,    lam' = -F_y(s, u)' lam,    lam(s_j - 0) = lam(s_j + 0) + y_j_bar
+#     y0_bar = lam(0),    p_bar = integral of F_p(s, u)' lam ds,    s_j_bar = y_j_bar' F(s_j, y_j)
+#
+# (Cao, Li, Petzold and Serban, SIAM J. Sci. Comput. 24, 2003, eqs. 2.8 and 2.11.) Cotangents are
+# scaled to 1, since the tolerances would mean nothing for a small one.
 
 
 class Sweep(NamedTuple):

@@ -14,13 +14,19 @@ from adjoint.status import Status
 
 # Event at t = tau + d, where tau, a number, was found on the interpolant and d = 0 but for its
 # derivatives. With y the solution at tau and f' = f_t + f_y f, the solution near tau and the time
-# of the event are  y(d) = y + d f + d^2 f' / 2,       c(tau + d, y(d)) = 0,      d by two Newton
-# steps from 0  and all derivatives up to the second follow from these by the chain rule; the first
-# ones of the state after the jump are the saltation condition,  dy+ = (g_y + (f+ - g_y f- - g_t)
-# c_y / (c_t + c_y f-)) dy-  (Hiskens and Pai, IEEE Trans. Circuits Syst. I 47, 2000, section III;
-# Galan, Feehery and Barton, Appl. Numer. Math. 31, 1999). Of two events at one time the second
-# starts from where the first led, with a d of its own. The flow has a derivative there only if both
-# orders give the same (Burden, Sastry, Koditschek and Revzen, SIAM J. Appl. Dyn. Syst. 15, 2016).
+# of the event are
+#
+#     y(d) = y + d f + d^2 f' / 2,       c(tau + d, y(d)) = 0,      d by two Newton steps from 0
+#
+# and all derivatives up to the second follow from these by the chain rule; the first ones of the
+# state after the jump are the saltation condition,
+#
+#     dy+ = (g_y + (f+ - g_y f- - g_t) c_y / (c_t + c_y f-)) dy-
+#
+# (Hiskens and Pai, IEEE Trans. Circuits Syst. I 47, 2000, section III; Galan, Feehery and Barton,
+# Appl. Numer. Math. 31, 1999). Of two events at one time the second starts from where the first
+# led, with a d of its own. The flow has a derivative there only if both orders give the same
+# (Burden, Sastry, Koditschek and Revzen, SIAM J. Appl. Dyn. Syst. 15, 2016).
 
 
 class Instant(NamedTuple):

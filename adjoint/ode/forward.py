@@ -16,10 +16,12 @@ from adjoint.ode.integrator import Integrator
 from adjoint.ode.tangent_control import ENOUGH_OF_STEP, integrate_with_tangents, unit_of
 from adjoint.ode.vector_field import Parameters
 
-# S = d(y, samples)/d(y0, p) as columns S e_i, each the tangent in one direction:  dS/ds = F_y S +
-# F_p,       dg = g_y S d(y0, p),       (y0, p)_bar = S' y_bar  (Hairer, Norsett and Wanner, Solving
-# ODEs I, 2nd ed., section I.14.) The sample points move their own samples only, so that one column
-# holds their derivatives.
+# S = d(y, samples)/d(y0, p) as columns S e_i, each the tangent in one direction:
+#
+#     dS/ds = F_y S + F_p,       dg = g_y S d(y0, p),       (y0, p)_bar = S' y_bar
+#
+# (Hairer, Norsett and Wanner, Solving ODEs I, 2nd ed., section I.14.) The sample points move their
+# own samples only, so that one column holds their derivatives.
 
 
 @dataclass(frozen=True)

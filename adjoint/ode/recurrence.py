@@ -29,9 +29,13 @@ from adjoint.tracing.programs import Static, compiled
 from adjoint.tracing.rule import forward_only, instantiate, with_forward_mode
 from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
-# The rule, with the costs as further states of x:  lam[N] = x_bar,   lam[k] = (df/dx)(k, x[k])'
-# lam[k+1],   p_bar = sum (df/dp)(k, x[k])' lam[k+1]  (Strang, Computational Science and
-# Engineering, 2007, section 8.7; Griewank and Walther, Evaluating Derivatives, 2nd ed., ch. 12.)
+# The rule, with the costs as further states of x:
+#
+#     lam[N] = x_bar,   lam[k] = (df/dx)(k, x[k])' lam[k+1]
+#     p_bar = sum (df/dp)(k, x[k])' lam[k+1]
+#
+# (Strang, Computational Science and Engineering, 2007, section 8.7; Griewank and Walther,
+# Evaluating Derivatives, 2nd ed., ch. 12.)
 
 
 @dataclass(frozen=True)

@@ -176,11 +176,14 @@ def _combination(weights: np.ndarray, k: list[Array]) -> Array:
     return sum(terms[1:], start=terms[0]) if terms else jnp.zeros_like(k[0])
 
 
-# An implicit stage is the root Y of   M Y - c - h a F(s, Y, p) = 0,   c = M y + sum of earlier
-# slopes,   a = a_ii:  (M - h a F_y) dY = dc + h a F_p dp  one linear solve, in every mode and order
-# (the rule of `root`, whose factors a stage would not fill). Its slope is taken from the equation,
-# h F = (M Y - c) / a, not from F itself, which would amplify what is left of the iteration by the
-# stiffness.
+# An implicit stage is the root Y of
+#
+#     M Y - c - h a F(s, Y, p) = 0,   c = M y + sum of earlier slopes,   a = a_ii
+#     (M - h a F_y) dY = dc + h a F_p dp
+#
+# one linear solve, in every mode and order (the rule of `root`, whose factors a stage would not
+# fill). Its slope is taken from the equation, h F = (M Y - c) / a, not from F itself, which would
+# amplify what is left of the iteration by the stiffness.
 
 
 # From so many states factors of the matrix of each stage take longer than refinements by those of

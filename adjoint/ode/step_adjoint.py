@@ -11,11 +11,15 @@ from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.vector_field import Parameters
 
 # The steps as a chain of states x[k] = (y[k], slope[k]), x[k+1] = Phi_k(x[k], p), on the grid that
-# was accepted:  lam[N] = y1_bar,   lam[k] = (dPhi_k/dx)' lam[k+1] + what the samples inside step k
-# add,   p_bar = sum (dPhi_k/dp)' lam[k+1]  The grid is a constant: its points s are shares of t1 -
-# t0, and the error of a step does not enter the gradient. (Griewank and Walther, Evaluating
-# Derivatives, 2nd ed., chapters 3 and 12; Eberhard and Bischof, Math. Comp. 68, 1999, on frozen
-# steps.)
+# was accepted:
+#
+#     lam[N] = y1_bar
+#     lam[k] = (dPhi_k/dx)' lam[k+1] + what the samples inside step k add
+#     p_bar = sum (dPhi_k/dp)' lam[k+1]
+#
+# The grid is a constant: its points s are shares of t1 - t0, and the error of a step does not enter
+# the gradient. (Griewank and Walther, Evaluating Derivatives, 2nd ed., chapters 3 and 12; Eberhard
+# and Bischof, Math. Comp. 68, 1999, on frozen steps.)
 
 
 class Bars(NamedTuple):
