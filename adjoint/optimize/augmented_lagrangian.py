@@ -124,6 +124,7 @@ class AugmentedLagrangian:
 
     inner: Method = field(default_factory=BFGS)
     requests = (Request.VALUE,)
+    patience = 1
 
     def __post_init__(self) -> None:
         protocol = ("init", "step", "measure", "revive", "requests", "handles")

@@ -5,6 +5,8 @@ it.
 from collections.abc import Iterable
 from typing import Any
 
+import optax
+
 from adjoint.implicit.newton import Newton, NewtonKrylov
 from adjoint.inputs import describe, refuse
 from adjoint.linear.multigrid import Multigrid
@@ -14,6 +16,7 @@ from adjoint.optimize.gcmma import GCMMA
 from adjoint.optimize.mma import MMA
 from adjoint.optimize.newton import TrustRegionNewton
 from adjoint.optimize.newton_krylov import TrustRegionCG
+from adjoint.optimize.optax_method import OptaxMethod
 from adjoint.optimize.problem import Method
 from adjoint.optimize.sqp import SQP
 
@@ -26,7 +29,7 @@ DENSE = 1000
 QUADRATIC = 300
 METHODS = (
     "SteepestDescent(), Newton(), NewtonKrylov(), GaussNewton(), BFGS(), LBFGS(), MMA(), GCMMA(), "
-    "AugmentedLagrangian() or SQP()"
+    "AugmentedLagrangian() or SQP(), or an optimizer of optax such as optax.adam(1e-2)"
 )
 
 
@@ -39,8 +42,9 @@ def honoring(given: Iterable[str]) -> list[str]:
 
 
 def as_method(method: Any) -> Method:
-    """The method that an object of the public interface stands for: `Newton` and `NewtonKrylov`
-    find roots and minimizers.
+    """The method that an object of the public interface stands for.
+
+    `Newton` and `NewtonKrylov` find roots and minimizers; optimizers of optax are steps.
     """
     if isinstance(method, Newton):
         _refuse_settings_of_roots(method)
@@ -56,6 +60,8 @@ def as_method(method: Any) -> Method:
         return TrustRegionCG(method.forcing, M)
     if isinstance(method, Newton):
         return TrustRegionNewton()
+    if isinstance(method, optax.GradientTransformation):
+        return OptaxMethod(method)
     if isinstance(method, type) or not all(
         hasattr(method, name) for name in ("init", "step", "measure", "revive")
     ):

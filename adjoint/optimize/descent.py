@@ -95,6 +95,7 @@ class Descent(Model):
     """A method made of a `Model`: its `init`, `step` and `measure`."""
 
     requests = (Request.VALUE,)
+    patience = 1
     handles = ("bounds",)
     # Of the strong Wolfe conditions, as section 3.1 of Nocedal and Wright has it.
     c2 = 0.9

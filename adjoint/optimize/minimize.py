@@ -68,8 +68,9 @@ def minimize(
         bounds is projected; by how much is in ``stats["start_outside"]``.
     method
         `SteepestDescent`, `BFGS`, `LBFGS`, `Newton`, `NewtonKrylov`, `GaussNewton`, `MMA`, `GCMMA`,
-        `AugmentedLagrangian` or `SQP`; None chooses by size, bounds, constraints and derivatives,
-        and ``stats["method"]`` says what and why.
+        `AugmentedLagrangian` or `SQP`, or an optimizer of optax as it is, such as
+        ``optax.adam(1e-2)``; None chooses by size, bounds, constraints and derivatives, and
+        ``stats["method"]`` says what and why.
     bounds
         (lower, upper), each a number or structured and shaped like x0; infinite, or None for a
         whole side, where there is none. Or `scipy.optimize.Bounds`. A pair (lowest, highest) for

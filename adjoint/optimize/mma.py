@@ -143,6 +143,7 @@ class MMA:
     """
 
     requests = (Request.VALUE,)
+    patience = 1
     handles = ("bounds", "inequality")
 
     def require(self, domain: Domain) -> None:

@@ -90,6 +90,7 @@ class TrustRegionNewton:
     """
 
     requests = (Request.VALUE, Request.HESSIAN)
+    patience = 1
     handles = ("bounds",)
     measure = Descent.measure
 

@@ -115,6 +115,7 @@ class TrustRegionCG:
     preconditioner: Callable[[Array], Array] | None = None
 
     requests = (Request.VALUE, Request.PRODUCT)
+    patience = 1
     handles = ("bounds",)
     measure = Descent.measure
 

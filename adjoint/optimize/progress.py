@@ -112,7 +112,9 @@ def proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
     )
     # Second derivatives tell a minimum from a plateau or a saddle, and arrive after the step.
     told = _prediction_known(state) & (moved | ~_prediction_known(before))
-    return _limited(_stop(arrived, moved, told, first, answer, domain, limits), limits)
+    return _limited(
+        _stop(arrived, moved, told, first, answer, domain, limits, method.patience), limits
+    )
 
 
 def _arrive(
@@ -208,6 +210,7 @@ def _stop(
     answer: Answer,
     domain: Domain,
     limits: Limits,
+    patience: int = 1,
 ) -> Run:
     """Whether and why the run is over, or has to be examined before it may be; `told` when all is
     known of the iterate.
@@ -232,11 +235,11 @@ def _stop(
     )
     asked = (answer.value, answer.derivative, answer.constraints, answer.jacobian)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in asked if part is not None]))
-    idle = moved & (run.idle >= STOPPING.idle_steps)
-    hopeless = moved & (run.unrelieved >= STOPPING.idle_steps)
+    idle = moved & (run.idle >= patience * STOPPING.idle_steps)
+    hopeless = moved & (run.unrelieved >= patience * STOPPING.idle_steps)
     # Without constraints an examination tells the noise floor from steps that are merely short.
     at_floor = _at_floor(run, domain) if _constrained(run) else jnp.zeros((), bool)
-    circles = moved & (run.circling >= STOPPING.circling_steps)
+    circles = moved & (run.circling >= patience * STOPPING.circling_steps)
     suspect, absurd = jnp.all(run.mismatch[-2:] > SUSPECT), jnp.all(run.mismatch > ALTOGETHER)
     # Stuck outside of the constraints, where points within them are known, is no reason to doubt
     # that there are any.

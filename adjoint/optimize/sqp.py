@@ -130,6 +130,7 @@ class SQP:
     """
 
     requests = (Request.VALUE,)
+    patience = 1
     handles = ("bounds", "equality", "inequality")
 
     def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> SQPState:

@@ -1,0 +1,142 @@
+"""Optimizers of optax as methods of `minimize`: their updates, with the stopping of all methods."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from types import CellType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int32
+
+from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
+
+# Momentum may lead uphill for as many steps as it remembers, 1 / (1 - b) of them: ten for the usual
+# b = 0.9, and a hundred for 0.99. In units of `Stopping.idle_steps`, which are 5.
+PATIENCE = 20
+
+
+class OptaxState(NamedTuple):
+    """Where the run stands; see `adjoint.optimize.problem.State`.
+
+    Attributes
+    ----------
+    memory
+        The state of the optimizer.
+    """
+
+    request: Int32[Array, ""]
+    point: Float[Array, " n"]
+    at: Iterate
+    iterations: Int32[Array, ""]
+    stuck: Bool[Array, ""]
+    started: Bool[Array, ""]
+    memory: Any
+
+    @property
+    def direction(self) -> Float[Array, " n"]:
+        return self.point - self.at.x
+
+    @property
+    def search_direction(self) -> Float[Array, " n"]:
+        return self.point - self.at.x
+
+
+@dataclass(frozen=True)
+class OptaxMethod:
+    """x <- the nearest point within the bounds to x + the update of an optimizer of optax.
+
+    Every point becomes an iterate, whether f falls or not. The optimizer sees x and the gradient
+    (that of the inner product) in the structure of x0, so that masks and chains work, and f with
+    its gradient where it asks for more. The run ends as with every method; its result is the best
+    point where that is no success.
+    """
+
+    optimizer: optax.GradientTransformation
+
+    requests = (Request.VALUE,)
+    handles = ("bounds",)
+    patience = PATIENCE
+
+    def __repr__(self) -> str:
+        """With the numbers that its functions close over, by which a checkpoint knows it again."""
+        update = self.optimizer.update
+        numbers = ", ".join(repr(value) for value in _closed_over(update, set()))
+        return f"OptaxMethod({getattr(update, '__qualname__', type(update).__name__)}: {numbers})"
+
+    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> OptaxState:
+        """The state that asks about x first."""
+        x = domain.project(x)
+        no = jnp.zeros((), bool)
+        return OptaxState(
+            request=jnp.zeros((), jnp.int32),
+            point=x,
+            at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), jnp.zeros_like(x)),
+            iterations=jnp.zeros((), jnp.int32),
+            stuck=no,
+            started=no,
+            memory=_strong(self.optimizer.init(domain.unravel(x))),
+        )
+
+    def step(self, state: OptaxState, answer: Answer, domain: Domain) -> OptaxState:
+        """The state after the answer that it asked for; pure. What is not a number is no way on."""
+        at = Iterate(state.point, answer.value, answer.derivative)
+        finite = jnp.isfinite(answer.value) & jnp.all(jnp.isfinite(answer.derivative))
+        moved = state._replace(
+            at=at, iterations=state.iterations + jnp.where(state.started, 1, 0).astype(jnp.int32)
+        )
+        gradient = domain.unravel(domain.gradient(answer.derivative))
+        extended = optax.with_extra_args_support(self.optimizer)
+        updates, memory = extended.update(
+            gradient, state.memory, domain.unravel(at.x), value=answer.value, grad=gradient
+        )
+        point = domain.project(at.x + ravel_pytree(updates)[0].astype(at.x.dtype))
+        went_on = moved._replace(point=point, memory=_strong(memory))
+        kept = jnp.where(state.started, state.at.value, answer.value)
+        stayed = state._replace(
+            stuck=jnp.ones((), bool), at=state.at._replace(value=kept), point=state.at.x
+        )
+        following = jax.tree.map(lambda a, b: jnp.where(finite, a, b), went_on, stayed)
+        return following._replace(started=jnp.ones((), bool))
+
+    def revive(self, state: OptaxState, domain: Domain) -> OptaxState:
+        """Stuck: it knows no other way."""
+        return state._replace(stuck=jnp.ones((), bool))
+
+    def measure(self, state: OptaxState, domain: Domain) -> Measure:
+        """Dual norm of the projected derivative; there are no constraints."""
+        at = state.at
+        projected = domain.projected_derivative(at.x, at.derivative)
+        none = jnp.zeros_like(at.value)
+        return Measure(domain.dual_norm(projected), none, at.value, projected, none)
+
+
+def _strong(memory: Any) -> Any:
+    """With dtypes that are told, as a loop wants them."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.asarray(leaf).dtype), memory)
+
+
+def _closed_over(value: Any, seen: set[int]) -> Iterator[float | int | str | None]:
+    """The numbers and names that a function closes over, and those of the functions among them."""
+    if isinstance(value, float | int | str | None):
+        yield value
+        return
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, list | tuple):
+        parts = list(value)
+    else:
+        parts = [cell.cell_contents for cell in _cells(value)]
+        parts += [value.func, *value.args] if isinstance(value, partial) else []
+        parts += [value.__wrapped__] if hasattr(value, "__wrapped__") else []
+    for part in parts:
+        yield from _closed_over(part, seen)
+
+
+def _cells(function: Any) -> list[CellType]:
+    """Those of its closure that are not empty, as that of a name is which is never assigned."""
+    return [cell for cell in getattr(function, "__closure__", None) or () if cell != CellType()]
