@@ -150,9 +150,6 @@ def test_nan_singular_zero_and_single_precision():
 TIGHT = {"rtol": 1e-9, "atol": 1e-11, "solver": diffrax.Kvaerno5()}
 
 
-@pytest.mark.xfail(
-    reason="the error estimate of DiscreteAdjoint leads to a repair, whose tangents factorize"
-)
 @pytest.mark.parametrize("name", ["discrete", pytest.param("both", marks=pytest.mark.slow)])
 def test_seventy_states(name, factorizations, monkeypatch):
     monkeypatch.setattr(runge_kutta, "MANY", 70)

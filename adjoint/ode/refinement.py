@@ -34,9 +34,9 @@ def solve_by_nearby_factors(
     """x with A x = b, differentiable by A and b; `factors` are what `lu_factor` makes of a matrix
     close to A.
 
-    They serve in the transposed system of reverse mode, where each A meets one right-hand side. The
-    directions of forward mode share the factors of A, and so do those of `vmap`, under which the
-    two ways would both be gone.
+    They serve in the transposed system of reverse mode, where each A meets one right-hand side, or
+    two. The directions of forward mode share the factors of A, and so do those of a `vmap` over A,
+    under which the two ways would both be gone.
     """
 
     def forward(_: Any, b: Array) -> Array:
@@ -60,10 +60,30 @@ def _by_its_own(A: Array, b: Array) -> Float[Array, " n"]:
 
 @_solve_transposed.def_vmap
 def _(_: int, is_batched: Any, A: Array, lu: Array, pivots: Array, b: Array) -> tuple[Array, bool]:
+    if is_batched == [False, False, False, True]:
+        return _solve_transposed_together(A, lu, pivots, b), True
     axes = tuple(0 if batched else None for batched in (is_batched[0], is_batched[3]))
     if axes == (None, None):
         return _by_its_own(A, b), False
     return jax.vmap(_by_its_own, axes)(A, b), True
+
+
+@jax.custom_batching.custom_vmap
+def _solve_transposed_together(
+    A: Array, lu: Array, pivots: Array, b: Float[Array, "k n"]
+) -> Float[Array, "k n"]:
+    """For several right-hand sides of one A, as a gradient and its error estimate have them."""
+    x, is_solution = jax.vmap(lambda b: refine(A, (lu, pivots), b))(b)
+    # One A has one factorization.
+    return loops.cond(jnp.all(is_solution), lambda: x, lambda: _by_its_own(A, b.T).T)
+
+
+@_solve_transposed_together.def_vmap
+def _(_: int, is_batched: Any, A: Array, lu: Array, pivots: Array, b: Array) -> tuple[Array, bool]:
+    axes = tuple(0 if batched else None for batched in (is_batched[0], is_batched[3]))
+    if axes == (None, None):
+        return _by_its_own(A, b.T).T, False
+    return jax.vmap(lambda A, b: _by_its_own(A, b.T).T, axes)(A, b), True
 
 
 def refine(
