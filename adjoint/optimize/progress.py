@@ -57,7 +57,7 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
         finding = examination.find(examined, domain)
         noise = jnp.maximum(finding.noise, _blur(run))
         noisy = replace(domain, noise=noise)
-        stuck = run.reason == Status.STALLED.code
+        stuck = (run.reason == Status.STALLED.code) | (run.reason == Status.INFEASIBLE.code)
         revived = method.revive(run.state, noisy)
         # Constraints balance the slope of f, so that its gain says nothing.
         at_floor = (
@@ -241,6 +241,7 @@ def _stop(
     at_floor = _at_floor(run, domain) if _constrained(run) else jnp.zeros((), bool)
     circles = moved & (run.circling >= patience * STOPPING.circling_steps)
     suspect, absurd = jnp.all(run.mismatch[-2:] > SUSPECT), jnp.all(run.mismatch > ALTOGETHER)
+    trapped = _trapped(run, domain)
     # Stuck outside of the constraints, where points within them are known, is no reason to doubt
     # that there are any.
     feasible = within | (run.best.violation <= limits.constraint_tolerance)
@@ -248,7 +249,7 @@ def _stop(
         (Status.NONFINITE_OBJECTIVE, first & ~finite),
         (Status.UNBOUNDED, moved & bottomless),
         (Status.SUCCESS, converged),
-        (Status.INFEASIBLE, (idle | hopeless) & ~within & _trapped(run, domain)),
+        (Status.INFEASIBLE, (idle | hopeless) & ~within & trapped),
         (Status.NOISE_FLOOR, (idle | circles) & within & at_floor),
         (Status.STALLED, idle & within),
         (Status.STALLED, state.stuck & feasible),
@@ -259,9 +260,9 @@ def _stop(
     ends_in_doubt = (
         converged | (code == Status.NOISE_FLOOR.code) | (code == Status.NOT_CONVERGED.code)
     )
-    doubtful = (
-        (code == Status.STALLED.code) | (suspect & ends_in_doubt) | (absurd & (code == RUNNING))
-    )
+    # Constraints whose slopes cancel each other need no other witness.
+    gives_up = (code == Status.STALLED.code) | ((code == Status.INFEASIBLE.code) & ~trapped)
+    doubtful = gives_up | (suspect & ends_in_doubt) | (absurd & (code == RUNNING))
     # A method that may go uphill has been led there by f', right or wrong.
     uphill = converged & (run.best.violation <= limits.constraint_tolerance)
     fallen = jnp.maximum(jnp.abs(state.at.value), jnp.abs(run.first_measure.merit - measure.merit))
