@@ -56,7 +56,7 @@ class Run(NamedTuple):
         Of the last `MANY` steps whose gain could be seen: how far it misses what their slopes say,
         as a share.
     unexplained
-        Of the last three steps: the change of f, or of the Lagrangian, that no slopes explain.
+        Of the last `MANY` steps: the change of f, or of the Lagrangian, that no slopes explain.
     examination, reason
         Of the derivative, when one is going on, and the status to end with when it finds nothing.
     counts
@@ -89,7 +89,7 @@ class Run(NamedTuple):
     best: Best
     lowest: Float[Array, ""]
     mismatch: Float[Array, " 8"]
-    unexplained: Float[Array, " 3"]
+    unexplained: Float[Array, " 8"]
     examination: Examination
     reason: Int32[Array, ""]
     counts: Int32[Array, " 3"]
@@ -155,7 +155,7 @@ def start(
         best=Best(state.at.x, infinite, infinite, infinite, multipliers_of(state)),
         lowest=infinite,
         mismatch=jnp.zeros(MANY, x.dtype),
-        unexplained=jnp.zeros(3, x.dtype),
+        unexplained=jnp.zeros(MANY, x.dtype),
         examination=examination.idle(state.at.x),
         reason=integer,
         counts=jnp.zeros(3, jnp.int32),
