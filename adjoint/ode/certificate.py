@@ -33,6 +33,7 @@ from adjoint.ode.tangent_control import (
     Grid,
     TangentIntegrator,
     grid_for_tangents,
+    random_numbers,
     unit_of,
 )
 from adjoint.ode.vector_field import Parameters
@@ -92,10 +93,10 @@ def _directions(peak: Array, p: Parameters) -> tuple[Array, list[Array]]:
     """Random directions of (y0, p), in the sizes that y reaches and those of p."""
     keys = iter(jax.random.split(jax.random.key(18063), 1 + len(p.varying)))
 
-    def signs(unit: Array) -> Array:
-        return jax.random.rademacher(next(keys), (PAIRS, *unit.shape), unit.dtype) * unit[None]
+    def along(unit: Array) -> Array:
+        return random_numbers(next(keys), (PAIRS, *unit.shape), unit.dtype) * unit[None]
 
-    return signs(unit_of(peak)), [signs(unit_of(v)) for v in p.varying]
+    return along(unit_of(peak)), [along(unit_of(v)) for v in p.varying]
 
 
 class _Fine(NamedTuple):

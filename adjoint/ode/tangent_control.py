@@ -250,17 +250,21 @@ def integrate_with_tangents(
 
 
 def random_directions(y0: Array, varying: list[Array], count: int) -> tuple[Array, list[Array]]:
-    """Random numbers of either sign in the units of the numbers: always the same ones, in every
-    element of a batch.
+    """Random directions in the units of the numbers: the same ones in every element of a batch."""
+    flat, unravel = ravel_pytree((y0, varying))
+    numbers = random_numbers(jax.random.key(18063), (count, flat.size), flat.dtype)
+    return jax.vmap(unravel)(numbers * unit_of(flat)[None])
+
+
+def random_numbers(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Numbers of mean 0 and variance 1, of either sign and of sizes within a factor of 3.
 
     Signs alone would not do: the line through three of them that are equal has no kink, where those
     of other directions have.
     """
-    flat, unravel = ravel_pytree((y0, varying))
-    of_sign, of_size = jax.random.split(jax.random.key(18063))
-    signs = jax.random.rademacher(of_sign, (count, flat.size), flat.dtype)
-    sizes = jax.random.uniform(of_size, signs.shape, flat.dtype, 0.5, 1.5) * (12 / 13) ** 0.5
-    return jax.vmap(unravel)(signs * sizes * unit_of(flat)[None])
+    of_sign, of_size = jax.random.split(key)
+    sizes = jax.random.uniform(of_size, shape, dtype, 0.5, 1.5) * (12 / 13) ** 0.5
+    return jax.random.rademacher(of_sign, shape, dtype) * sizes
 
 
 class _ByLoops(Integrator):
