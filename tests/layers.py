@@ -12,7 +12,7 @@ steady_state recurrence block_tridiagonal time_average shadow shadowing""".split
 OPTIMIZE = """optimality_criteria problem line_search descent steepest_descent bfgs
 trust_region newton newton_krylov lagrangian separable
 moving_asymptotes diagonal_hessian mma gcmma augmented_lagrangian
-quadratic_program sqp_subproblem sqp optax_method
+quadratic_program sqp_subproblem sqp optax_method oc_method
 examination stopping run progress objective continuation driver
 statement choice minimize""".split()  # noqa: SIM905
 IMPLICIT = """residual regularity newton host_solver root fixed_point minimizer

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import adjoint
 from adjoint.optimize.optimality_criteria import OC
 
 EXACT = OC(move=1.0, bisection_tolerance=1e-13)
@@ -138,3 +139,44 @@ def test_a_derivative_of_another_shape_is_refused():
     state = OC().init(jnp.ones((3, 2)))
     with pytest.raises(ValueError, match=r"volume_derivative of shape \(2, 3\), expected \(3, 2\)"):
         OC().step(state, jnp.ones((3, 2)), jnp.ones((2, 3)), 3.0)
+
+
+class TestInMinimize:
+    def test_a_determinate_truss(self):
+        """One bar is as thick as it may be, and the others share what is left of the volume."""
+        a, v, x = bars(3)
+        a[0] = 400.0
+        limit = 0.4 * v.sum()
+        root = np.sum(np.sqrt(a[1:] * v[1:])) / (limit - v[0])
+        expected = np.append(1.0, np.sqrt(a[1:] / v[1:]) / root)
+        solution = adjoint.minimize(
+            lambda x: jnp.sum(a / x),
+            jnp.asarray(x),
+            OC(),
+            bounds=(1e-3, 1.0),
+            inequality=lambda x: jnp.sum(v * x) - limit,
+        )
+        assert solution.status == adjoint.Status.SUCCESS
+        np.testing.assert_allclose(solution.value, expected, rtol=1e-6)
+        np.testing.assert_allclose(solution.stats["multipliers"], [root**2], rtol=1e-6)
+        assert int(solution.stats["evaluations"]) <= 30
+
+    def test_where_something_is_not_a_number(self):
+        f = lambda x: jnp.sum(jnp.where(x < 0.35, jnp.nan, 1 / x))
+        volume = lambda x: jnp.sum(x) - 0.6
+        found = adjoint.minimize(f, jnp.full(2, 0.9), OC(), bounds=(0.0, 1.0), inequality=volume)
+        assert not bool(found.status.ok)
+
+    @pytest.mark.parametrize(
+        ("given", "named"),
+        [
+            ({"bounds": (0.0, 1.0)}, "0 constraints"),
+            ({"inequality": lambda x: jnp.sum(x) - 1}, "no bounds"),
+            ({"inequality": lambda x: jnp.sum(x) - 1, "bounds": (-1.0, 1.0)}, "negative"),
+            ({"inequality": lambda x: x - 1, "bounds": (0.0, 1.0)}, "2 constraints"),
+        ],
+        ids=["no volume", "no bounds", "negative", "two"],
+    )
+    def test_what_it_cannot_honor_is_refused(self, given, named):
+        with pytest.raises(ValueError, match=f"minimize with OC: got .*{named}"):
+            adjoint.minimize(lambda x: jnp.sum(1 / x), jnp.full(2, 0.5), OC(), **given)

@@ -3,6 +3,7 @@ it.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import optax
@@ -16,7 +17,9 @@ from adjoint.optimize.gcmma import GCMMA
 from adjoint.optimize.mma import MMA
 from adjoint.optimize.newton import TrustRegionNewton
 from adjoint.optimize.newton_krylov import TrustRegionCG
+from adjoint.optimize.oc_method import OptimalityCriteria
 from adjoint.optimize.optax_method import OptaxMethod
+from adjoint.optimize.optimality_criteria import OC
 from adjoint.optimize.problem import Method
 from adjoint.optimize.sqp import SQP
 
@@ -29,7 +32,7 @@ DENSE = 1000
 QUADRATIC = 300
 METHODS = (
     "SteepestDescent(), Newton(), NewtonKrylov(), GaussNewton(), BFGS(), LBFGS(), MMA(), GCMMA(), "
-    "AugmentedLagrangian() or SQP(), or an optimizer of optax such as optax.adam(1e-2)"
+    "AugmentedLagrangian(), SQP() or OC(), or an optimizer of optax such as optax.adam(1e-2)"
 )
 
 
@@ -62,6 +65,10 @@ def as_method(method: Any) -> Method:
         return TrustRegionNewton()
     if isinstance(method, optax.GradientTransformation):
         return OptaxMethod(method)
+    if isinstance(method, OC):
+        # What the coarse bisection of the published code leaves of the volume is no solution.
+        tolerance = min(method.bisection_tolerance, 1e-13)
+        return OptimalityCriteria(replace(method, bisection_tolerance=tolerance))
     if isinstance(method, type) or not all(
         hasattr(method, name) for name in ("init", "step", "measure", "revive")
     ):

@@ -68,7 +68,7 @@ def minimize(
         bounds is projected; by how much is in ``stats["start_outside"]``.
     method
         `SteepestDescent`, `BFGS`, `LBFGS`, `Newton`, `NewtonKrylov`, `GaussNewton`, `MMA`, `GCMMA`,
-        `AugmentedLagrangian` or `SQP`, or an optimizer of optax as it is, such as
+        `AugmentedLagrangian`, `SQP` or `OC`, or an optimizer of optax as it is, such as
         ``optax.adam(1e-2)``; None chooses by size, bounds, constraints and derivatives, and
         ``stats["method"]`` says what and why.
     bounds
