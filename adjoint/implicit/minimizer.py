@@ -82,8 +82,8 @@ class QuasiNewton:
     ) -> tuple[Float[Array, " n"], Int32[Array, ""]]:
         """f subject to c = 0, or c <= 0 where it may be slack, by the augmented Lagrangian.
 
-        x and its multipliers m take turns. f + sum(max(0, m + r c)^2 - m^2) / 2r, without the max
-        for equations (Nocedal and Wright, equation 17.36 and exercise 17.6).
+        x and the multipliers m take turns. It is f + sum(max(0, m + r c)^2 - m^2) / 2r, without the
+        max for equations (Nocedal and Wright, equation 17.36 and exercise 17.6).
         """
 
         class State(NamedTuple):

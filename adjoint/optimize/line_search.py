@@ -160,8 +160,8 @@ def contradiction(
 ) -> tuple[Bool[Array, ""], Float[Array, ""]]:
     """Whether f's change over a step contradicts the slopes at its ends; and by how much.
 
-    The slopes are times the step. Where the slope has hardly changed a smooth f is close to a line
-    with that slope.
+    The slopes are taken times the step. Where the slope has hardly changed a smooth f is close to a
+    line with that slope.
     """
     straight = jnp.abs(slope_beyond - slope) <= STRAIGHT * jnp.abs(slope)
     off = jnp.abs(change - (slope_beyond + slope) / 2)

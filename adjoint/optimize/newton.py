@@ -207,8 +207,8 @@ def _judge(state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegi
 def _promise(H: Array, at: Iterate, domain: Domain) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The model's gain without a trust region, and the share of x that its step changes.
 
-    The gain is g' H^-1 g / 2 of the free entries. Infinite where H is indefinite; the share also
-    where rounding hides an eigenvalue.
+    The gain is g' H^-1 g / 2 of the free entries. It is infinite where H is indefinite; the share
+    also where rounding hides an eigenvalue.
     """
     free = domain.free(at.x, at.derivative)
     w, vectors = eigenbasis(H, free, domain)

@@ -90,8 +90,8 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
 def _blur(run: Run) -> Float[Array, ""]:
     """The noise that contradicted slopes where the method got stuck, or zero.
 
-    The stretches are too short for an examination. Rounding of terms that were as large as f when x
-    took its present size: more than that may as well be a wrong derivative.
+    It showed on stretches too short for an examination. Rounding of terms that were as large as f
+    when x took its present size: more than that may as well be a wrong derivative.
     """
     if not hasattr(run.state, "contradicted_by"):
         return jnp.zeros((), run.measure.merit.dtype)
