@@ -23,7 +23,7 @@ from adjoint.tracing import loops
 
 @dataclass(frozen=True)
 class Picard:
-    """x <- step(x, p), as it stands: converges where step contracts, by its factor per step.
+    """x <- step(x, p), as it stands: converges where step contracts, by that factor per step.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ SMOOTHED = 0.25
 
 @dataclass(frozen=True)
 class Multigrid:
-    """Multigrid on a structured grid as preconditioner: steps hardly grow with the grid.
+    """Preconditioner for systems on a structured grid: steps hardly grow with the grid.
 
     It is for `CG`, `MINRES`, `GMRES` and `NewtonKrylov`. M r is one V-cycle: two Chebyshev
     smoothings on every level, Galerkin coarse operators, a dense solve on the coarsest.

@@ -48,7 +48,7 @@ BACKENDS: dict[str, Callable[[Any, np.ndarray], Factors]] = {
 
 @dataclass(frozen=True)
 class SparseDirect:
-    """Sparse LU on the host, for `Sparse` and BCOO, its factors shared by solve and adjoint.
+    """Sparse LU on the host, for `Sparse` and BCOO matrices; solve and adjoint share the factors.
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ def steady_state(
     linear_solver: Any = None,
     mode: Literal["reverse", "both"] = "reverse",
 ) -> Solution[PyTree]:
-    """Find the limit of y' = f(t, y, p) where the solution from y0 comes to rest, f = 0.
+    """Find where the solution of y' = f(t, y, p) from y0 comes to rest, with f(t, y, p) = 0.
 
     Parameters
     ----------
