@@ -1,5 +1,4 @@
-"""Inner products: what turns the derivative of a function, which needs no metric, into a gradient,
-which does.
+"""Inner products: what turns a derivative, which needs no metric, into a gradient, which does.
 
 The derivative f'(x) is a linear form, one number per coordinate, in units of f per unit of x. The
 gradient is the vector that represents it, <gradient, v> = f'(x) v for every v, and depends on the
@@ -141,8 +140,7 @@ class Weighted(InnerProduct):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Sobolev(InnerProduct):
-    """<u, v> = integral of u v + length^2 grad u . grad v, for fields on uniform grids: gradients
-    without wiggles.
+    """<u, v> = integral of u v + length^2 grad u . grad v, on uniform grids: smooth gradients.
 
     Derivatives with respect to a field on a grid scale with the volume of a cell, and steps along
     them are as rough as the grid allows. In this inner product steps are smooth on the scale of
@@ -239,9 +237,7 @@ def _is_matrix(w: Any, v: Array) -> bool:
 
 
 def _in_unit(v: PyTree) -> tuple[Array, PyTree]:
-    """A power of two near the largest entry, and v in this unit: its squares have room in the range
-    of the numbers.
-    """
+    """A power of two near the largest entry, and v in this unit, whose squares have room."""
     sizes = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(v)]
     unit = power_of_two(jnp.max(jnp.stack(sizes)))
     return unit, jax.tree.map(lambda leaf: leaf / unit, v)

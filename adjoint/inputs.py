@@ -1,5 +1,4 @@
-"""Checks of what a user passes in, made at trace time, before any computing; one template for every
-message.
+"""Checks of what a user passes in, at trace time; one template for every message.
 
 Each message says what was given, what was expected and what to do, in this order.
 """
@@ -64,9 +63,7 @@ def describe(x: Any) -> str:
 
 
 def as_inexact_array(where: str, name: str, x: Any) -> Array:
-    """`x` as a floating-point or complex array; integers are refused, since they carry no
-    derivative.
-    """
+    """`x` as floating-point or complex array; integers are refused: they carry no derivative."""
     if not isinstance(x, jax.Array | np.ndarray | np.generic | float | complex | list | tuple):
         refuse(
             where,
@@ -112,8 +109,7 @@ def double_precision_remedy() -> str:
 
 
 def warn_if_cut(where: str, **given: PyTree) -> None:
-    """Warn where NumPy arrays in double precision are about to become single precision, naming
-    them.
+    """Warn where NumPy arrays in double precision are about to be cut to single, naming them.
 
     The warning points at the line of the user's that called the library, once for each line.
     Python's own record of what was shown is emptied by every `warnings.catch_warnings`, and JAX
@@ -166,8 +162,9 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
 
 
 def none_is_nan(tree: PyTree) -> Bool[Array, ""]:
-    """Whether no number of the tree is NaN; a bound that is not there is infinite, and a fair
-    number.
+    """Whether no number of the tree is NaN.
+
+    A bound that is not there is infinite, and a fair number.
     """
     return _everywhere(lambda leaf: ~jnp.isnan(leaf), tree)
 
@@ -178,8 +175,9 @@ def _everywhere(holds: Any, tree: PyTree) -> Bool[Array, ""]:
 
 
 def require_same_precision(where: str, first: tuple[str, Any], second: tuple[str, Any]) -> Any:
-    """The common dtype of two arrays of one precision (real and complex may meet); mixed precision
-    is refused.
+    """The common dtype of two arrays of one precision; mixed precision is refused.
+
+    Real and complex may meet.
     """
     (name_1, dtype_1), (name_2, dtype_2) = first, second
     if jnp.finfo(dtype_1).dtype != jnp.finfo(dtype_2).dtype:
@@ -208,9 +206,7 @@ _FUNCTIONS = {
 
 
 def require_function(where: str, name: str, function: Any) -> None:
-    """Refuse what is no function, as SciPy's dictionaries of constraints and its jac=True are
-    not.
-    """
+    """Refuse what is no function, such as SciPy's dictionaries of constraints or jac=True."""
     if not callable(function):
         remedy = _FUNCTIONS.get(name, f"Pass {name} as a function.")
         refuse(where, f"{name} = {describe(function)}", "a function of x", remedy, TypeError)
@@ -277,8 +273,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _line_of_user(traceback: TracebackType | None) -> str | None:
-    """The innermost line that belongs to none of the calling packages, and to no package where
-    there is such a line.
+    """The innermost line that belongs to none of the calling packages.
+
+    And to no package at all, where there is such a line.
     """
     installed, own = None, None
     while traceback is not None:

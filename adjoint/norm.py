@@ -1,9 +1,9 @@
-"""Lengths of vectors in the whole range of the numbers: the squares of 1e20 in float32, or of 1e160
-in float64, have no room in it.
+"""Lengths of vectors in the whole range of the numbers.
 
-Vectors are divided by a power of two before they are squared, which costs no rounding: the result
-for 2^k x is, bit by bit, 2^k times that for x. (LAPACK's dnrm2 has the same aim: Blue, A portable
-Fortran program to find the Euclidean norm of a vector, ACM Trans. Math. Softw. 4, 1978.)
+The squares of 1e20 in float32, or of 1e160 in float64, have no room in it. Vectors are divided by a
+power of two before they are squared, which costs no rounding: the result for 2^k x is, bit by bit,
+2^k times that for x. (LAPACK's dnrm2 has the same aim: Blue, A portable Fortran program to find the
+Euclidean norm of a vector, ACM Trans. Math. Softw. 4, 1978.)
 """
 
 import jax
@@ -13,9 +13,7 @@ from jaxtyping import Array, Float, Inexact
 
 
 def power_of_two(size: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The largest power of two that is at most the size, for sizes that are not negative; 1 for 0,
-    Inf and NaN.
-    """
+    """The largest power of two <= a size that is not negative; 1 for 0, Inf and NaN."""
     bits, mantissa = jnp.finfo(size.dtype).bits, int(jnp.finfo(size.dtype).nmant)
     integer = np.dtype(f"uint{bits}")
     exponent = np.array((2**bits - 1) - (2**mantissa - 1), integer)

@@ -1,5 +1,6 @@
-"""Products with second derivatives, whole or Gauss-Newton, at the price of two gradients and
-without ever forming a Hessian.
+"""Products with second derivatives, whole or Gauss-Newton, for the price of two gradients.
+
+No Hessian is ever formed.
 """
 
 from collections.abc import Callable

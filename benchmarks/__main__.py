@@ -86,9 +86,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> ModuleType:
-    """The ``comparison`` of a benchmark: its SUMMARY, its plans FULL and QUICK, and what `_run` and
-    `_report` call.
-    """
+    """A benchmark's ``comparison``: SUMMARY, plans FULL and QUICK, what `_run`, `_report` call."""
     if name not in names():
         raise UsageError(f"there is no benchmark {name!r}; the benchmarks are {', '.join(names())}")
     return importlib.import_module(f"benchmarks.{name}.comparison")

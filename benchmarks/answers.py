@@ -1,6 +1,4 @@
-"""What every competitor is asked, the scalar g that is differentiated, and how far an answer is
-off.
-"""
+"""What every competitor is asked, the scalar g to differentiate, and how far an answer is off."""
 
 from typing import NamedTuple
 
@@ -22,10 +20,10 @@ class Answers(NamedTuple):
 
 
 def objective(x: Float[Array, " n"]) -> Float[Array, ""]:
-    """g = sqrt(n) |x|, whose derivative sqrt(n) x / |x| has entries of about 1, as the right-hand
-    sides here have.
+    """g = sqrt(n) |x|.
 
-    So an iterative solver with an absolute tolerance can have the same one in the solve and in its
+    Its derivative sqrt(n) x / |x| has entries of about 1, as the right-hand sides here have. So an
+    iterative solver with an absolute tolerance can have the same one in the solve and in its
     adjoint.
     """
     return x.size**0.5 * jnp.linalg.norm(x)

@@ -37,8 +37,9 @@ class Case(Protocol):
 
 
 class Entrant(Protocol):
-    """A solver that competes: what hinders it, what it makes once for a case, and that its time
-    grows like n**growth.
+    """A solver that competes.
+
+    It has what hinders it, what it makes once for a case, and that its time grows like n**growth.
     """
 
     @property
@@ -135,9 +136,7 @@ def contest(
 def _admit(
     field: Field, solver: Entrant, case: Case, size: int, plan: Plan, row: Row, earlier: list[Row]
 ) -> dict[str, Compiled]:
-    """The compiled functions of a solver that can take part; else nothing, and the reason in the
-    row.
-    """
+    """The compiled functions of a solver that takes part; else none, and the reason in the row."""
     reason = solver.obstacle(case) or _too_slow(solver, case, plan.limit, earlier)
     if reason:
         row.end("skipped", reason)
@@ -207,9 +206,7 @@ def _first_supported(variants: tuple[Function, ...], p: Any, constants: Any) -> 
 def _examine(
     row: Row, measures: Mapping[str, Compiled], p: Array, v: Array, expected: Answers, limit: float
 ) -> dict[str, Compiled]:
-    """Run each measure once and compare with the right answers; what is right and fast enough
-    remains.
-    """
+    """Run each measure once, compare with the right answers, and keep the right and fast ones."""
     right = {
         VALUE: (expected.value,),
         GRADIENT: (expected.value, expected.gradient),

@@ -97,8 +97,9 @@ Seconds = dict[str, dict[str, list[float]]]
 def time_by_turns(
     competitors: Sequence[Competitor], plan: Plan, clock: Clock = time.perf_counter
 ) -> Seconds:
-    """Seconds of each repetition: ``result[competitor][measure]``, one number per round in which it
-    took part.
+    """Seconds of each repetition as ``result[competitor][measure]``, a number for each round.
+
+    These are the rounds in which it took part.
 
     Parameters
     ----------

@@ -30,9 +30,7 @@ class Table:
                 )
 
     def plain(self) -> str:
-        """Columns aligned with spaces: the first to the left, the others, mostly numbers, to the
-        right.
-        """
+        """Columns aligned with spaces: the first to the left, the others, mostly numbers, right."""
         lines = [self.header, *self.rows]
         widths = [max(len(line[k]) for line in lines) for k in range(len(self.header))]
         text = [

@@ -1,5 +1,6 @@
-"""Results as JSON, one file per benchmark; a quick look has its own, so that it never replaces a
-full measurement.
+"""Results as JSON, one file per benchmark.
+
+A quick look has its own, so that it never replaces a full measurement.
 """
 
 import json
@@ -19,8 +20,7 @@ def stem(name: str, quick: bool) -> str:
 
 
 def require_writable(folder: Path, name: str) -> None:
-    """Find out before the work starts whether results can be left in the folder; it is made if
-    there is none.
+    """Find out before the work whether results can be left in the folder, made if there is none.
 
     Raises
     ------
@@ -69,8 +69,9 @@ def load(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
-    """Six digits are more than any time is good for; what is not finite, which JSON has no number
-    for, becomes text.
+    """Six digits are more than any time is good for.
+
+    What is not finite, which JSON has no number for, becomes text.
     """
     match value:
         case dict():

@@ -29,9 +29,7 @@ class Trial(NamedTuple):
 
 
 def try_out(benchmark: str, problem: str, n: int, solver: str, seconds: float) -> Trial:
-    """Run the value and gradient of one solver in a new process, and end it after so many
-    seconds.
-    """
+    """Run one solver's value and gradient in a new process, and end it after so many seconds."""
     command = [
         sys.executable,
         "-W",

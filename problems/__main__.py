@@ -1,6 +1,4 @@
-"""The command line of the gallery: ``python -m problems list | run NAME | verify NAME | resume
-DIR``.
-"""
+"""The gallery's command line: ``python -m problems list | run NAME | verify NAME | resume DIR``."""
 
 import sys
 from collections.abc import Sequence

@@ -1,12 +1,11 @@
-"""A bouncing ball: its impacts and tops, what they depend on, and a ball made to be at a given
-point at a given time.
+"""A bouncing ball: what impacts and tops depend on, and a ball to be somewhere at a given time.
 
 A ball falls from the height h. Between the impacts z'' = -g, and an impact turns the speed: v+ = -e
 v-, with the restitution e. With t = sqrt(2 h / g), the time of the first impact, everything is a
 geometric series:
 
-    impact k at t (1 + 2 (e + e^2 + ... + e^(k-1))),   top k at e^(2k) h,   midway between two
-    impacts
+    impact k at t (1 + 2 (e + e^2 + ... + e^(k-1)))
+    top k at e^(2k) h,   midway between two impacts
 
 and after the time t (1 + e) / (1 - e) the ball is at rest. `adjoint.hybrid_solve` finds impacts and
 tops as events, and their derivatives by the saltation condition. The height at a given time has a
@@ -201,9 +200,7 @@ def parameters(settings: Settings) -> Float[Array, " 3"]:
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check the gradient, by restitution, gravity and height, of the time and the height of the
-    second top.
-    """
+    """Check the gradient of the second top's time and height by restitution, gravity and height."""
     time_and_height = jax.jit(lambda p: jnp.stack([x[1] for x in follow(p, 2)[1:]]))
     T, z = settings.top_time, settings.top_height
     return adjoint.verify_gradient(
@@ -282,9 +279,7 @@ def _flights(p: Float[Array, " 3"], bounces: int) -> Float[np.ndarray, "flights 
 
 
 def _draw(settings: Settings, record: Record, x: Float[np.ndarray, " 2"]) -> float:
-    """The pictures; how far the heights and their derivatives over time are from the closed
-    form.
-    """
+    """The pictures, and how far heights and derivatives over time are from the closed form."""
     p, n = parameters(settings), settings.bounces
     times = _flights(p, n)
 

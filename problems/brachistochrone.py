@@ -1,5 +1,4 @@
-"""The curve of fastest descent, and what the inner product has to do with the number of steps that
-find it.
+"""The curve of fastest descent, and how the inner product decides the number of steps to find it.
 
 A bead slides without friction from (0, 0) to (L, -H). Between two points of its way it is
 accelerated evenly, so its time on a straight segment of length l is 2 l / (v_k + v_k+1), exactly,
@@ -88,8 +87,9 @@ class Cycloid(NamedTuple):
 
 
 def closed_form(settings: Settings) -> Cycloid:
-    """The cycloid through both ends: (t_1 - sin t_1) / (1 - cos t_1) = L / H has one zero between 0
-    and 2 pi.
+    """The cycloid through both ends: (t_1 - sin t_1) / (1 - cos t_1) = L / H.
+
+    This has one zero between 0 and 2 pi.
     """
 
     def miss(t: float) -> float:
@@ -146,8 +146,9 @@ def smooth(segments: int) -> adjoint.Sobolev:
 
 
 class Comparison(NamedTuple):
-    """Both descents on one grid: the least time, steps to the excess (infinite: not reached),
-    depths after a few steps.
+    """Both descents on one grid: the least time, steps to the excess, depths after a few steps.
+
+    Steps are infinite where the excess is not reached.
     """
 
     segments: int
@@ -162,10 +163,10 @@ class Comparison(NamedTuple):
 def compare(
     settings: Settings, segments: int, checkpoint: adjoint.Checkpoint | None = None
 ) -> Comparison:
-    """Descend with either inner product, and count steps until the time is within the excess of the
-    grid's least time.
+    """Descend with either inner product; count steps to within the excess of the least time.
 
-    The long descent, by the Euclidean gradient, goes on from the checkpoint.
+    That is the least time of the grid. The long descent, by the Euclidean gradient, goes on from
+    the checkpoint.
 
     Raises
     ------
@@ -208,8 +209,7 @@ def verify(settings: Settings) -> adjoint.Verdict:
 
 
 def run(settings: Settings, record: Record) -> Ending:
-    """Descend on every grid with both inner products, and compare the least time with the
-    cycloid's.
+    """Descend on every grid with both inner products; compare least times with the cycloid's.
 
     Raises
     ------

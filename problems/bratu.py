@@ -1,5 +1,4 @@
-"""The Bratu problem: heat that a reaction makes faster than a body can lead it away, up to
-ignition.
+"""The Bratu problem: a reaction makes heat faster than a body leads it away, up to ignition.
 
     -(u_xx + u_yy) = lambda c(x, y) exp(u)   on the unit square,   u = 0 on its border
 
@@ -112,8 +111,7 @@ def extrapolate(values: Float[np.ndarray, " grids"]) -> float:
 
 @dataclass(frozen=True)
 class Point:
-    """What was found at one lambda: NaN and a failed status where there is no differentiable
-    solution.
+    """What was found at one lambda: NaN and a failed status where no solution is differentiable.
 
     Attributes
     ----------
@@ -165,10 +163,10 @@ def approach(
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check d peak / d (lambda, c) by independent oracles, at seeded random coefficients between
-    0.5 and 1.5, halfway to the fold.
+    """Check d peak / d (lambda, c) by independent oracles, halfway to the fold.
 
-    The grid is cut to at most 20x20 points, so that the many solves of the check take seconds.
+    The coefficients are random, seeded, between 0.5 and 1.5. The grid is cut to at most 20x20
+    points, so that the many solves of the check take seconds.
     """
     square = Square(min(settings.points, 20))
     c = np.random.default_rng(0).uniform(0.5, 1.5, (square.points, square.points))
@@ -177,8 +175,7 @@ def verify(settings: Settings) -> adjoint.Verdict:
 
 
 def run(settings: Settings, record: Record) -> Ending:
-    """Take the sensitivities, find the turning point, and approach it until `adjoint.root` says
-    fold.
+    """Take the sensitivities, find the turning point, approach it until `adjoint.root` says fold.
 
     Raises
     ------
@@ -254,9 +251,7 @@ def _row(number: int, point: Point) -> dict[str, object]:
 
 
 def _ending(points: list[Point], limit: float) -> Ending:
-    """Done when the published turning point is met and there was no answer where there is no
-    solution.
-    """
+    """Done when the published turning point is met and nothing is answered without a solution."""
     found = extrapolate(
         np.array([float(_turning_point_for_ones(Square(n))[2]) for n in EXTRAPOLATED_GRIDS])
     )

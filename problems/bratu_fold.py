@@ -23,9 +23,7 @@ def temperature(
 def peak_temperature(
     square: Square, lam: Float[Array, ""], c: Float[Array, "points points"]
 ) -> Float[Array, ""]:
-    """u(1/2, 1/2) as a function of lambda and c, to be differentiated; NaN beyond the turning
-    point.
-    """
+    """u(1/2, 1/2) as a function of lambda and c, to differentiate; NaN past the turning point."""
     return square.peak(temperature(square, lam, c).value)
 
 
@@ -34,9 +32,7 @@ def turning_point(
 ) -> adjoint.Solution[
     tuple[Float[Array, "points points"], Float[Array, "points points"], Float[Array, ""]]
 ]:
-    """(u, v, lambda*) of the discrete turning point, by the extended system, which is regular
-    there.
-    """
+    """(u, v, lambda*) at the discrete turning point, by the extended system, regular there."""
 
     def extended(state: Any, c: Array) -> Any:
         u, v, lam = state
@@ -54,8 +50,9 @@ def reaction_of_peak(
     peak: Float[Array, ""],
     start: tuple[Float[Array, "points points"], Float[Array, ""]],
 ) -> adjoint.Solution[tuple[Float[Array, "points points"], Float[Array, ""]]]:
-    """(u, lambda) of the solution with this peak, c = 1: one for every peak, on both sides of the
-    turning point.
+    """(u, lambda) of the solution with this peak, c = 1, on both sides of the turning point.
+
+    There is one for every peak.
     """
 
     def bordered(state: Any, peak: Array) -> Any:
@@ -80,8 +77,9 @@ def branch(
 def limit_of_scaled_slope(
     square: Square, u: Float[Array, "points points"], lam_star: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """lim slope sqrt(lambda* - lambda) = 1 / sqrt(2 k), k = -d^2 lambda / d peak^2 at the fold (u,
-    lambda*).
+    """lim slope sqrt(lambda* - lambda) = 1 / sqrt(2 k), k = -d^2 lambda / d peak^2 at the fold.
+
+    The fold is (u, lambda*).
     """
 
     def lam(peak: Array) -> Array:

@@ -1,8 +1,7 @@
-"""The Brusselator on a square: gradients by fields of coefficients and by the initial state, two
-ways.
+"""The Brusselator on a square: gradients by coefficients and initial state, in two ways.
 
-    u' = alpha lap(u) + B + u^2 v - (A + 1) u,   v' = alpha lap(v) + A u - u^2 v     on N x N
-    points, periodic
+    u' = alpha lap(u) + B + u^2 v - (A + 1) u
+    v' = alpha lap(v) + A u - u^2 v               on N x N points, periodic
 
 with the 5-point Laplacian of spacing 1 / (N - 1), u = 22 (y (1 - y))^(3/2) and v = 27 (x (1 -
 x))^(3/2) at first, A = 3.4, B = 1, alpha = 10, each of the three a field: the benchmark of
@@ -140,9 +139,7 @@ def functional(y: Reagents) -> Float[Array, ""]:
 
 
 class Found(NamedTuple):
-    """J, its gradient by the initial state and by the coefficients, the state at the end, and the
-    solution.
-    """
+    """J, its gradients by initial state and coefficients, the state at the end, the solution."""
 
     value: Float[Array, ""]
     by_start: Reagents
@@ -163,9 +160,7 @@ def gradient(settings: Settings, **more: Any) -> Found:
 
 
 def broken_autonomy(settings: Settings, found: Found) -> float:
-    """How far dJ/dy(0) f(y(0)) is from dJ/dy(T) f(y(T)), relative to the sum of its absolute
-    terms.
-    """
+    """How far dJ/dy(0) f(y(0)) is from dJ/dy(T) f(y(T)), by the sum of its absolute terms."""
     p, t, end = coefficients(settings), jnp.zeros(()), found.solution.value
     pairs = ((found.by_start, start(settings)), (jax.grad(functional)(end), end))
     terms = [jnp.stack(slope) * jnp.stack(reaction_diffusion(t, y, p)) for slope, y in pairs]
@@ -183,8 +178,9 @@ def errors(found: Found, expected: Found) -> dict[str, float]:
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check the gradient by initial state and coefficients against differences in random
-    directions, on a small grid.
+    """Check the gradient by initial state and coefficients against differences, on a small grid.
+
+    The differences are in random directions.
     """
     small = replace(settings, points=min(settings.points, MOST_VERIFIED))
     y0_and_p = start(small), coefficients(small)

@@ -1,12 +1,11 @@
-"""The lightest cantilever of hollow square segments whose tip sinks no more than allowed; it has a
-closed form.
+"""The lightest cantilever of hollow square segments whose tip sinks no more than allowed.
 
-A beam of n equal segments, clamped at one end and loaded at its tip, is made of square boxes with
-sides x_i and thin walls of one thickness: segment i has a weight in proportion to x_i and a
-stiffness in proportion to x_i^3. In Svanberg's units
+It has a closed form. A beam of n equal segments, clamped at one end and loaded at its tip, is made
+of square boxes with sides x_i and thin walls of one thickness: segment i has a weight in proportion
+to x_i and a stiffness in proportion to x_i^3. In Svanberg's units
 
-    minimize 0.0624 sum_i x_i   subject to   sum_i c_i / x_i^3 <= d,   c_i = k^3 - (k - 1)^3,   k =
-    n + 1 - i,
+    minimize 0.0624 sum_i x_i   subject to   sum_i c_i / x_i^3 <= d,
+    c_i = k^3 - (k - 1)^3,   k = n + 1 - i,
 
 which for n = 5 is c = (61, 37, 19, 7, 1), d = 1 and the start x_i = 5 of K. Svanberg, Int. J.
 Numer. Methods Eng. 24 (1987) 359-373, section 6.1: the uniform beam that just sinks as far as
@@ -65,8 +64,9 @@ def shares(settings: Settings) -> Float[np.ndarray, " segments"]:
 
 
 def design(settings: Settings) -> Design:
-    """Bounds outside of the closed form for up to 50 segments, about the uniform beam that just
-    sinks as far as allowed.
+    """Bounds outside of the closed form for up to 50 segments, about the uniform beam.
+
+    This beam just sinks as far as allowed.
     """
     c, d = shares(settings), settings.deflection
     uniform = np.full(settings.segments, settings.segments / d ** (1 / 3))
@@ -90,9 +90,7 @@ def closed_form(settings: Settings) -> Float[np.ndarray, " segments"]:
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check the derivatives of weight and deflection by independent oracles, at the uniform
-    beam.
-    """
+    """Check derivatives of weight and deflection by independent oracles, at the uniform beam."""
     return constrained.verify(design(settings))
 
 

@@ -1,5 +1,4 @@
-"""A hanging chain: its energy minimized under the lengths of its links, and its sensitivity to
-every length and mass.
+"""A hanging chain: least energy for given links, and its sensitivity to every length and mass.
 
 Links of lengths l_i and masses m_i hang between two points at the same height, a span s apart.
 Their nodes (x, y) minimize the energy g sum of m_i (y_i + y_i+1) / 2 subject to |r_i+1 - r_i|^2 =
@@ -167,8 +166,9 @@ def run(settings: Settings, record: Record) -> Ending:
 def horizontal_tension(
     settings: Settings, r: np.ndarray, solution: adjoint.Solution[Any]
 ) -> Float[np.ndarray, " links"]:
-    """In N, by the multipliers: dE = -m_i d(c_i) with c_i = (|r_i+1 - r_i|^2 / l^2 - 1) / n, and
-    the energy's unit put back.
+    """In N, by the multipliers: dE = -m_i d(c_i), with the energy's unit put back.
+
+    c_i = (|r_i+1 - r_i|^2 / l^2 - 1) / n.
     """
     link = settings.length / settings.links
     unit = GRAVITY * settings.mass * settings.length

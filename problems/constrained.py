@@ -1,8 +1,7 @@
-"""Designs under limits: a search by `minimize`, its conditions computed once more by other means,
-and what it leaves.
+"""Designs under limits: a search by `minimize`, and its conditions by other means.
 
-A design x minimizes f(x) subject to h(x) <= 0 and lower <= x <= upper, where every limit is h =
-used share - 1. At a minimizer
+What the search leaves is here, too. A design x minimizes f(x) subject to h(x) <= 0 and lower <= x
+<= upper, where every limit is h = used share - 1. At a minimizer
 
     f' + sum over the limits l_i h_i' + sum over the bounds = 0,   l_i >= 0,   l_i = 0 where h_i < 0
 
@@ -105,8 +104,9 @@ def exactly(value: float, words: str) -> Reference:
 
 
 class Conditions(NamedTuple):
-    """Of Karush, Kuhn and Tucker at a point: f, h, the multipliers of h, what is left of f' as a
-    share of it, and the violation.
+    """Of Karush, Kuhn and Tucker at a point: f, h, multipliers, what is left of f', violation.
+
+    The multipliers are those of h; what is left of f' is a share of it.
     """
 
     value: float
@@ -117,8 +117,9 @@ class Conditions(NamedTuple):
 
 
 def conditions(design: Design, x: Float[np.ndarray, " n"]) -> Conditions:
-    """By complex steps and nonnegative least squares; derivatives are by ln x, so that all are in
-    the unit of f.
+    """By complex steps and nonnegative least squares.
+
+    Derivatives are by ln x, so that all are in the unit of f.
     """
     n, (value, limits) = x.size, design.again(x)
     limits = np.asarray(limits)
@@ -158,8 +159,9 @@ def search(design: Design, settings: Search) -> adjoint.Solution[Float[Array, " 
 
 
 def verify(design: Design) -> adjoint.Verdict:
-    """Check the derivatives of f and of all limits by independent oracles, at the first guess and
-    as one seeded sum of them.
+    """Check the derivatives of f and of all limits by independent oracles, at the first guess.
+
+    The limits are checked as one seeded sum of them.
     """
     weights = np.random.default_rng(0).uniform(0.5, 1.5, len(design.names))
     size = float(design.objective(jnp.asarray(design.start)))
@@ -178,8 +180,7 @@ def run(
     references: Sequence[Reference],
     draw: Callable[[Conditions, np.ndarray], bytes],
 ) -> Ending:
-    """Search, leave history, table and pictures, and compare with the references and the
-    conditions.
+    """Search, leave history, table and pictures, compare with the references and the conditions.
 
     Raises
     ------

@@ -1,5 +1,4 @@
-"""A network of 1,000 nodes with resistors and diodes: element values fitted to voltages measured at
-half of the nodes.
+"""A network of 1,000 nodes: resistors and diodes fitted to voltages measured at half of the nodes.
 
 The board is a grid of resistors with a load from every node to ground, diodes from some nodes to
 ground, four supplies (a voltage behind a resistance) and current sources. `adjoint.root` finds the
@@ -162,8 +161,9 @@ def _neighbors(number: Int[np.ndarray, "rows columns"]) -> list[tuple[np.ndarray
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check d misfit / d p by independent oracles, at nominal values, for 2 experiments with at
-    most 8x10 nodes.
+    """Check d misfit / d p by independent oracles, at nominal values.
+
+    There are 2 experiments with at most 8x10 nodes.
     """
     circuit = bench(_small(settings))
     start = adjoint.require(jax.jit(circuit.solve)(circuit.guess, jnp.zeros(circuit.sources.shape)))
@@ -228,16 +228,15 @@ def _row(circuit: Bench, iteration: Iteration) -> dict[str, object]:
 
 
 def _errors(circuit: Bench, p: Values) -> dict[str, Float[np.ndarray, " elements"]]:
-    """How far the fitted logarithms are from the true ones: relative errors of the element values,
-    when small.
-    """
+    """How far fitted logarithms are from the true ones: relative errors of values, when small."""
     names = ("log_conductance", "log_saturation")
     return {name: np.abs(np.asarray(p[name]) - np.asarray(circuit.truth[name])) for name in names}
 
 
 def _ending(circuit: Bench, latest: Iteration | None, tolerance: float) -> Ending:
-    """Done when the misfit is down and every identifiable value is found to within what the misfit
-    left undecided.
+    """Done when the misfit is down and every identifiable value is found.
+
+    It is found to within what the misfit left undecided.
     """
     if latest is None:
         return Ending(Outcome.NOT_CONVERGED, "No step lowers the misfit of the nominal values.")

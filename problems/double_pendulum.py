@@ -1,8 +1,8 @@
-"""The double pendulum: what its motion depends on, when that can no longer be said, and how to make
-it meet given points.
+"""The double pendulum: what its motion depends on, until when, and how it meets given points.
 
     y' = f(y, p),   y = (angles, velocities),   p = (lengths, masses, gravity)
-    (`problems.pendulum`)
+
+with the f of `problems.pendulum`.
 
 All sensitivities of y(t), to the start and to p, come from `adjoint.ode_solve` twice: forward, by
 the variational equations, and backward, by the discrete adjoint
@@ -151,9 +151,7 @@ class Agreement(NamedTuple):
 
 
 def check(settings: Settings) -> tuple[Agreement, str]:
-    """Sensitivities at ``settings.time`` against the adjoint and the laws, and all of them as a
-    table in CSV.
-    """
+    """Sensitivities at ``settings.time`` against adjoint and laws; all of them as a CSV table."""
     of, times = everything(settings), jnp.linspace(0.0, settings.time, SAMPLES + 1)
     solution, d = sensitivities(of, times, TIGHT)
     now = jax.tree.map(lambda leaf: leaf[-1], adjoint.require(solution))
@@ -195,8 +193,7 @@ def verify(settings: Settings) -> adjoint.Verdict:
 
 
 def run(settings: Settings, record: Record) -> Ending:
-    """Take the sensitivities, follow their growth until they are refused, and make the tip meet the
-    points.
+    """Take sensitivities, follow their growth until refused, and make the tip meet the points.
 
     Raises
     ------
@@ -264,9 +261,7 @@ def _ending(
     times: np.ndarray,
     wild: list[Growth],
 ) -> Ending:
-    """Done when every number is met, no gradient without a right digit was trusted, and the tip
-    meets the points.
-    """
+    """Done when every number and point is met and no gradient without a right digit was trusted."""
     x, task = path[-1][0], job(settings)
     miss = float(np.linalg.norm(misses(task, x), axis=1).max())
     kicked = Everything(

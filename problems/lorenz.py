@@ -37,8 +37,9 @@ START = np.array([1.0, 1.0, 20.0])
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Averages over many trajectories at several rho, with standard errors, and the slope of a
-    parabola through them.
+    """Averages over many trajectories at several rho, with standard errors.
+
+    The slope is that of a parabola through them.
     """
 
     rho: Float[np.ndarray, " rhos"]
@@ -90,8 +91,9 @@ class MidpointShadow:
 def midpoint_shadow(
     rho: float, duration: float, h: float = 0.01, alpha: float = 10.0
 ) -> MidpointShadow:
-    """Least squares shadowing in the midpoint discretization of the paper, with SciPy's integrator
-    and sparse factors.
+    """Least squares shadowing in the paper's midpoint discretization.
+
+    It is solved with SciPy's integrator and sparse factors.
     """
     from scipy import integrate, sparse
     from scipy.sparse import linalg

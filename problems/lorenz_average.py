@@ -1,5 +1,4 @@
-"""The average height of the Lorenz attractor, and how it depends on rho: a gradient that plain
-differentiation cannot give.
+"""The average height of the Lorenz attractor by rho: a gradient beyond plain differentiation.
 
     x' = sigma (y - x),   y' = x (rho - z) - y,   z' = x y - beta z
     sigma = 10,   beta = 8/3,   rho = 28

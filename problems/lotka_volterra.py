@@ -41,9 +41,7 @@ def sizes(_: Float[Array, ""], z: Float[Array, " 2"], __: Float[Array, " 4"]) ->
 def populations(
     q: Float[Array, " 6"], ts: Float[Array, " times"], mode: Any = "reverse"
 ) -> Float[Array, "times 2"]:
-    """(ln u, ln v) at the times, by the discrete adjoint or, with mode ``"both"``, by forward
-    sensitivities.
-    """
+    """(ln u, ln v) at the times by the discrete adjoint, or with ``"both"`` as `mode`, forward."""
     sensitivity = adjoint.DiscreteAdjoint() if mode == "reverse" else None
     p, z = jnp.exp(q[:4]), q[4:]
     return adjoint.ode_solve(
@@ -52,9 +50,7 @@ def populations(
 
 
 def misfit(q: Float[Array, " 6"], counts: Float[Array, "21 2"]) -> Float[Array, ""]:
-    """N/2 ln (mean r_hares^2) + N/2 ln (mean r_lynxes^2): minus the logarithm of the likelihood,
-    but for a constant.
-    """
+    """N/2 ln (mean r_hares^2) + N/2 ln (mean r_lynxes^2): -ln likelihood, but for a constant."""
     r = jnp.log(counts) - populations(q, jnp.asarray(YEARS))
     return len(YEARS) / 2 * jnp.sum(jnp.log(jnp.mean(r**2, axis=0)))
 
@@ -96,9 +92,7 @@ def improve(fit: Fit, counts: Float[Array, "21 2"]) -> Fit:
 
 
 class Estimate(NamedTuple):
-    """q with its deviations and their correlations, and the deviation of the noise of each
-    animal.
-    """
+    """q with its deviations and correlations, and the deviation of the noise of each animal."""
 
     q: Float[Array, " 6"]
     covariance: Float[Array, "6 6"]
@@ -106,8 +100,9 @@ class Estimate(NamedTuple):
 
 
 def estimate(q: Float[Array, " 6"], counts: Float[Array, "21 2"]) -> Estimate:
-    """The covariance H^-1 at the minimum; each noise has N - 3 degrees of freedom, half of the
-    unknowns being its own.
+    """The covariance H^-1 at the minimum.
+
+    Each noise has N - 3 degrees of freedom, half of the unknowns being its own.
     """
     ts = jnp.asarray(YEARS)
     J = jax.jacfwd(lambda q: populations(q, ts, "both"))(q)
@@ -118,9 +113,7 @@ def estimate(q: Float[Array, " 6"], counts: Float[Array, "21 2"]) -> Estimate:
 
 
 def intervals(found: Estimate, level: float) -> Float[np.ndarray, "... 6 2"]:
-    """Lower and upper ends, of the numbers themselves, not their logarithms; leading axes of
-    `found` are kept.
-    """
+    """Lower and upper ends, of the numbers, not their logarithms; leading axes of `found` stay."""
     half = scipy.stats.t.ppf((1 + level) / 2, FREEDOM) * np.sqrt(
         np.diagonal(found.covariance, axis1=-2, axis2=-1)
     )
@@ -135,9 +128,7 @@ def synthetic(noise: float, seed: int, count: int) -> Float[np.ndarray, "count 2
 
 @jax.jit
 def estimates(many: Float[Array, "count 21 2"]) -> tuple[Estimate, Float[Array, " count"]]:
-    """The estimates from many data sets at once, from the truth on, and the largest slope that is
-    left of each.
-    """
+    """Estimates from many data sets at once, from the truth on, and each largest slope left."""
 
     def one(counts: Array) -> tuple[Estimate, Array]:
         begin = start(jnp.log(jnp.asarray(TRUTH)))
@@ -148,9 +139,7 @@ def estimates(many: Float[Array, "count 21 2"]) -> tuple[Estimate, Float[Array, 
 
 
 def conserved(z: Float[Array, "... 2"], p: Float[Array, " 4"]) -> Float[Array, "..."]:
-    """V = delta u - gamma ln u + beta v - alpha ln v, the same all along a solution
-    (Volterra, 1926).
-    """
+    """V = delta u - gamma ln u + beta v - alpha ln v, constant on a solution (Volterra, 1926)."""
     alpha, beta, gamma, delta = p
     return (
         delta * jnp.exp(z[..., 0])
@@ -161,8 +150,7 @@ def conserved(z: Float[Array, "... 2"], p: Float[Array, " 4"]) -> Float[Array, "
 
 
 def broken_laws(q: Float[Array, " 6"]) -> dict[str, Float[Array, ""]]:
-    """How far the solution and its sensitivities J are from what the equations ask, relative to the
-    largest term.
+    """How far solution and sensitivities J are from the equations, relative to the largest term.
 
     - conserved: V is the same at all times;
     - integral: the integral of u is (gamma T + ln (v(T) / v(0))) / delta, that of v (alpha T - ln

@@ -1,5 +1,4 @@
-"""Hares and lynxes: the rates of Lotka and Volterra's equations from the pelts of 21 years, with
-intervals of confidence.
+"""Hares and lynxes: rates of Lotka and Volterra from 21 years' pelts, with confidence intervals.
 
     u' = (alpha - beta v) u,   v' = (-gamma + delta u) v
     ln of the k-th count = ln of the population + noise
@@ -103,8 +102,9 @@ class Settings:
 
 
 def first_guess(settings: Settings, counts: Float[np.ndarray, "21 2"]) -> Float[Array, " 6"]:
-    """alpha = gamma = 2 pi / period, as of small cycles; gamma / delta and alpha / beta are the
-    means; the first counts.
+    """alpha = gamma = 2 pi / period, as of small cycles; gamma / delta and alpha / beta the means.
+
+    The initial state is the first counts.
     """
     rate, (hares, lynxes) = 2 * np.pi / settings.period, counts.mean(axis=0)
     return jnp.log(jnp.array([rate, rate / lynxes, rate, rate / hares, *counts[0]]))
@@ -199,8 +199,9 @@ def _ending(
     held: np.ndarray,
     steepest: float,
 ) -> Ending:
-    """Done when the slope is small, the laws and the published numbers are met, and intervals hold
-    as often as they say.
+    """Done when the slope is small, laws and published numbers are met, and intervals hold.
+
+    The intervals hold as often as they say.
     """
     slope, worst, share = (
         float(jnp.max(jnp.abs(fit.gradient))),

@@ -146,11 +146,11 @@ class Iteration:
 def design_iterations(
     settings: Settings, begin: adjoint.OCState | None = None, done: int = 0
 ) -> Iterator[Iteration]:
-    """Optimize by OC, one design after the other, until no design variable changes by more than
-    ``change_tolerance``.
+    """Optimize by OC until no design variable changes by more than ``change_tolerance``.
 
-    Goes on from the state after so many iterations as are done, or begins. The last iteration's
-    ``change`` is above the tolerance when ``max_iterations`` came first.
+    It yields one design after the other. Goes on from the state after so many iterations as are
+    done, or begins. The last iteration's ``change`` is above the tolerance when ``max_iterations``
+    came first.
 
     Raises
     ------

@@ -49,8 +49,7 @@ def young_modulus(settings: Beam, density: Float[Array, "nelx nely"]) -> Float[A
 
 
 def compliance(settings: Beam) -> Callable[[Float[Array, "nelx nely"]], Float[Array, ""]]:
-    """The function x -> c(x), from design variables of shape (nelx, nely); pure, to be
-    differentiated and compiled.
+    """The pure function x -> c(x) of design variables (nelx, nely), to differentiate and compile.
 
     It is NaN, and so is its derivative, when the linear solve fails.
     """
@@ -81,9 +80,7 @@ def cone_filter(settings: Beam) -> ConeFilter:
 def filter_roles(
     settings: Beam, cone: ConeFilter
 ) -> tuple[Callable[..., Array], Callable[..., Array]]:
-    """What makes physical densities from x, and what makes, from x and dc/dx, the derivative that
-    the update uses.
-    """
+    """What makes physical densities from x, and what the update's derivative from x and dc/dx."""
     match settings.filter:
         case "density":
             return cone.density, lambda _, derivative: derivative

@@ -1,8 +1,9 @@
-"""Electrical networks of resistors, diodes and current sources: Kirchhoff's current law at every
-node, in mA, V and mS.
+"""Electrical networks of resistors, diodes and current sources by Kirchhoff's current law.
 
-    F(v, p) = sum over resistors g (v_a - v_b) + sum over diodes I_s (exp((v_a - v_b) / V_T) - 1) -
-    sources = 0
+It holds at every node; units are mA, V and mS.
+
+    F(v, p) = sum over resistors g (v_a - v_b)
+            + sum over diodes I_s (exp((v_a - v_b) / V_T) - 1) - sources = 0
 
 (W. Shockley, The theory of p-n junctions, Bell Syst. Tech. J. 28 (1949) 435-489.) A voltage source
 E behind a resistance is a current source E g beside a resistor g to ground (Norton).
@@ -53,9 +54,7 @@ class Network:
     def currents(
         self, v: Float[Array, " nodes"], values_and_sources: tuple[Values, Float[Array, " nodes"]]
     ) -> Float[Array, " nodes"]:
-        """F: the current in mA that leaves each node through elements, less what the sources (in
-        mA) bring.
-        """
+        """F: the current in mA that leaves nodes by elements, less what the sources bring."""
         values, sources = values_and_sources
         v = jnp.append(v, 0.0)
         (a, b), (c, d) = self.resistors.T, self.diodes.T
@@ -141,8 +140,9 @@ class Bench:
     def sensitivity(
         self, p: Values, start: Float[Array, "experiments nodes"]
     ) -> dict[str, Float[Array, "experiments measured elements"]]:
-        """d v / d p of the measured voltages: one factorization for each experiment, one solve for
-        each voltage.
+        """d v / d p of the measured voltages.
+
+        It takes one factorization for each experiment and one solve for each voltage.
         """
 
         def measure(p: Values, sources: Array, start: Array) -> Array:

@@ -45,8 +45,7 @@ class Iteration:
 
 
 def fit_iterations(circuit: Bench, tolerance: float, max_iterations: int) -> Iterator[Iteration]:
-    """Fit by L-BFGS from nominal values on, until the root mean square misfit is at most
-    ``tolerance`` (in V).
+    """Fit by L-BFGS from nominal values to a root mean square misfit of ``tolerance`` (in V).
 
     It also ends where no step lowers the misfit any more.
 
@@ -85,8 +84,9 @@ def fit_iterations(circuit: Bench, tolerance: float, max_iterations: int) -> Ite
 
 
 def _scale(sensitivity: Values) -> Values:
-    """The norms of the columns of d v / d p, from a hundredth of the largest on, so that no value
-    runs away at first.
+    """The norms of the columns of d v / d p, from a hundredth of the largest on.
+
+    So no value runs away at first.
     """
     norms = jax.tree.map(lambda columns: jnp.linalg.norm(columns, axis=(0, 1)), sensitivity)
     largest = jnp.max(ravel_pytree(norms)[0])
@@ -94,8 +94,9 @@ def _scale(sensitivity: Values) -> Values:
 
 
 class _Judge:
-    """The sum of the squared misfits and its gradient for a line search, by one compiled function;
-    Newton starts warm.
+    """The sum of the squared misfits and its gradient for a line search.
+
+    It is one compiled function, in which Newton starts warm.
     """
 
     def __init__(self, circuit: Bench, to_p: Callable[[Array], Values], start: Array):
@@ -132,8 +133,9 @@ class _Judge:
 def standard_errors(
     circuit: Bench, p: Values, v: Float[np.ndarray, "experiments nodes"], noise: float
 ) -> Values:
-    """Standard errors of the logarithms when the voltages' noise is ``noise`` (in V): diagonal of
-    (J' J)^-1, J = d v / d p.
+    """Standard errors of the logarithms when the voltages' noise is ``noise`` (in V).
+
+    They come from the diagonal of (J' J)^-1, J = d v / d p.
     """
     columns = jax.jit(circuit.sensitivity)(p, jnp.asarray(v))
     J = np.concatenate(

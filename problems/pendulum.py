@@ -61,17 +61,16 @@ def masses_by_angle(angles: Float[Array, " 2"], p: Pendulum) -> Float[Array, "2 
 
 
 def energy(y: State, p: Pendulum) -> Float[Array, ""]:
-    """w' M w / 2 - g ((m_1 + m_2) l_1 cos a_1 + m_2 l_2 cos a_2) in J: 0 where both rods are
-    level.
-    """
+    """w' M w / 2 - g ((m_1 + m_2) l_1 cos a_1 + m_2 l_2 cos a_2) in J: 0 where rods are level."""
     (l_1, l_2), (m_1, m_2), g = p
     depth = (m_1 + m_2) * l_1 * jnp.cos(y.angles[0]) + m_2 * l_2 * jnp.cos(y.angles[1])
     return y.velocities @ masses_by_angle(y.angles, p) @ y.velocities / 2 - g * depth
 
 
 def joints(angles: Float[Array, "... 2"], lengths: Float[Array, " 2"]) -> Float[Array, "... 2 2"]:
-    """Where both masses are: (x, y) of the upper one and of the lower one, the tip, in m; y points
-    up, the pivot is (0, 0).
+    """Where both masses are, in m: (x, y) of the upper one and of the lower one, the tip.
+
+    y points up, the pivot is (0, 0).
     """
     rods = jnp.einsum(
         "...jk,j->...jk", jnp.stack([jnp.sin(angles), -jnp.cos(angles)], axis=-1), lengths
@@ -80,8 +79,7 @@ def joints(angles: Float[Array, "... 2"], lengths: Float[Array, " 2"]) -> Float[
 
 
 def normal_modes(p: Pendulum) -> tuple[Float[Array, " 2"], Float[Array, "2 2"]]:
-    """omega in rad/s, ascending, and as columns the angles of the small oscillations a(t) = a(0)
-    cos(omega t).
+    """omega in rad/s, ascending, and, as columns, angles of small oscillations a(0) cos(omega t).
 
     K a = omega^2 M(0) a with K = g diag((m_1 + m_2) l_1, m_2 l_2); for equal masses and lengths
     omega^2 = (2 -+ sqrt 2) g / l with a_2 = +-sqrt 2 a_1 (L. D. Landau, E. M. Lifshitz, Mechanics,
@@ -96,8 +94,7 @@ def normal_modes(p: Pendulum) -> tuple[Float[Array, " 2"], Float[Array, "2 2"]]:
 
 
 def broken_laws(t: float, now: State, d: Everything, of: Everything) -> dict[str, Float[Array, ""]]:
-    """How far sensitivities are from what exact laws of the motion ask of them, relative to their
-    largest term.
+    """How far sensitivities are from what exact laws of motion ask, relative to the largest term.
 
     Parameters
     ----------

@@ -1,8 +1,7 @@
-"""A job for a double pendulum: hanging at rest, how must it be kicked, and made, for its tip to
-meet given points?
+"""Hanging at rest, how must a double pendulum be kicked, and made, for its tip to meet points?
 
-    minimize   1/2 sum over k of |tip(t_k) - point_k|^2   over   velocities, ln lengths, ln (t_k -
-    t_k-1)
+    minimize   1/2 sum over k of |tip(t_k) - point_k|^2
+    over       velocities, ln lengths, ln (t_k - t_k-1)
 
 The points are met in their order, at times that are free. L-BFGS-B needs the gradient by all
 unknowns, also by the times; it takes one adjoint solve. With as many unknowns as coordinates, that
@@ -29,9 +28,7 @@ GAP = 0.3  # s from point to point at first
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """The points in m, and the masses and the gravity that are given; lengths in m to begin
-    with.
-    """
+    """The points in m, and the given masses and gravity; lengths in m to begin with."""
 
     points: Float[np.ndarray, "points 2"]
     pendulum: Pendulum
@@ -66,9 +63,7 @@ def read_points(text: str) -> Float[np.ndarray, "points 2"]:
 
 
 class Design(NamedTuple):
-    """The unknowns of the design: velocities in rad/s, ln of lengths in m and of times from point
-    to point in s.
-    """
+    """The unknowns: velocities in rad/s, ln of lengths in m and of times between points in s."""
 
     velocities: Float[Array, " 2"]
     log_lengths: Float[Array, " 2"]
@@ -76,9 +71,7 @@ class Design(NamedTuple):
 
 
 def first_design(job: Job) -> Design:
-    """Both rods kicked to the same side, with the lengths to begin with, and the same time from
-    point to point.
-    """
+    """Both rods kicked to one side, the lengths to begin with, equal times from point to point."""
     return Design(
         jnp.full(2, KICK), jnp.log(job.pendulum.lengths), jnp.full(len(job.points), np.log(GAP))
     )
@@ -110,9 +103,7 @@ def cost(job: Job, x: Design) -> Float[Array, ""]:
 
 
 def improve(job: Job, max_iterations: int) -> list[tuple[Design, float]]:
-    """The designs of all iterations and their costs in m^2, the first one and the last one among
-    them.
-    """
+    """The designs of all iterations and their costs in m^2, the first and the last included."""
     flat, unravel = jax.flatten_util.ravel_pytree(first_design(job))
     analyze = jax.jit(jax.value_and_grad(lambda x: cost(job, unravel(x))))
     path = [np.asarray(flat)]

@@ -1,6 +1,4 @@
-"""Pictures of a swinging double pendulum: a film with the trace of its tip, the path through
-points, curves over time.
-"""
+"""Pictures of a double pendulum: a film with the tip's trace, paths through points, curves."""
 
 import io
 from collections.abc import Sequence
@@ -38,8 +36,9 @@ DOTS_PER_INCH = 150
 
 @dataclass(frozen=True)
 class Swing:
-    """A pendulum's motion: both masses in m from t = 0 on, `STEPS_PER_FRAME` to a frame, the pivot
-    at (0, 0).
+    """A pendulum's motion: both masses in m from t = 0 on, with the pivot at (0, 0).
+
+    There are `STEPS_PER_FRAME` to a frame.
     """
 
     name: str
@@ -48,10 +47,10 @@ class Swing:
 
 @dataclass(frozen=True)
 class Lines:
-    """Curves by name over a common time axis in s, some of them dashed, and levels; a log scale is
-    that of y alone.
+    """Curves by name over a common time axis in s, some of them dashed, and levels.
 
-    A curve and a dashed one are of the same color where they are the k-th of each.
+    A log scale is that of y alone. A curve and a dashed one are of the same color where they are
+    the k-th of each.
     """
 
     title: str
@@ -64,8 +63,7 @@ class Lines:
 
 
 def film_gif(swings: Sequence[Swing], reach: float) -> bytes:
-    """The motions on top of each other as GIF, with the traces of the tips, in real time, repeating
-    for ever.
+    """The motions on top of each other as GIF, with the tips' traces, in real time, for ever.
 
     Parameters
     ----------
@@ -124,9 +122,7 @@ def path_png(
     before: Float[np.ndarray, "times 2 2"],
     after: Float[np.ndarray, "times 2 2"],
 ) -> bytes:
-    """The tip's paths before and after a design, the points it should meet, and both pendulums at
-    the end.
-    """
+    """The tip's paths before and after a design, the points to meet, both pendulums at the end."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 6.0), layout="constrained")
@@ -185,8 +181,9 @@ def lines_png(plots: Sequence[Lines]) -> bytes:
 def growth_png(
     tolerance: float, times: Float[np.ndarray, " times"], grown: Sequence[tuple[Growth, Growth]]
 ) -> bytes:
-    """How the sensitivity to the start grows from two starts, the second near rest, and its digits
-    with this tolerance.
+    """How the sensitivity to the start grows from two starts, the second near rest.
+
+    Its digits with this tolerance are shown, too.
     """
     wild, calm = (
         {name: np.array([getattr(g[k], name) for g in grown]) for name in Growth._fields}

@@ -28,9 +28,7 @@ def numbers(y: State) -> Float[Array, "... 4"]:
 def sensitivities(
     of: Everything, times: Float[Array, " times"], tolerance: float
 ) -> tuple[adjoint.Solution[State], Everything]:
-    """y at the times, and the derivatives of (a, w) by everything: each leaf with axes (times, 4)
-    before its own; forward.
-    """
+    """y and derivatives of (a, w) by everything, forward; leaves have axes (times, 4) first."""
 
     def states(of: Everything) -> tuple[Array, adjoint.Solution[State]]:
         solution = adjoint.ode_solve(
@@ -52,8 +50,9 @@ def sensitivities(
 
 @partial(jax.jit, static_argnums=2)
 def sensitivities_by_adjoint(of: Everything, t: Float[Array, ""], tolerance: float) -> Everything:
-    """Derivatives of (a, w)(t) by four adjoint solves: those of the steps that were made, where
-    `sensitivities` has its own.
+    """Derivatives of (a, w)(t) by four adjoint solves.
+
+    They are those of the steps that were made, where `sensitivities` has its own.
     """
 
     def end(of: Everything) -> Array:
@@ -113,9 +112,7 @@ class Growth(NamedTuple):
 def growth(
     of: Everything, times: Float[np.ndarray, " times"], tolerance: float
 ) -> Iterator[Growth]:
-    """|S(t)|, the digits that the certificate gives its adjoint, and those that a solve with
-    tolerance 1e-13 confirms.
-    """
+    """|S(t)|, digits that the certificate gives, and those that a solve to 1e-13 confirms."""
     solution, d = sensitivities(of, jnp.asarray(times), TIGHT)
     adjoint.require(solution)
     for t, reference in zip(times, np.concatenate(d.start, axis=2), strict=True):
@@ -127,8 +124,9 @@ def growth(
 
 
 def mode_error(p: Pendulum, amplitude: float = 1e-5) -> float:
-    """How far small oscillations are from a(0) cos(omega t) for two slow periods; the closed form
-    neglects amplitude^2.
+    """How far small oscillations are from a(0) cos(omega t) for two slow periods.
+
+    The closed form neglects amplitude^2.
     """
     omegas, modes = normal_modes(p)
     times, errors = jnp.linspace(0.0, 4 * np.pi / omegas[0], SAMPLES + 1), []

@@ -1,6 +1,4 @@
-"""Pictures that several problems draw: maps of fields on a rectangle, and curves and points over
-common axes.
-"""
+"""Pictures of several problems: maps of fields on a rectangle; curves and points over axes."""
 
 import io
 from collections.abc import Sequence

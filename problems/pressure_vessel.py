@@ -1,13 +1,13 @@
-"""The cheapest pressure vessel of a given volume, a cylinder with two half spheres, in its
-relaxation to plates of any thickness.
+"""The cheapest pressure vessel of a given volume, relaxed to plates of any thickness.
 
-Unknowns in inches: thicknesses s of the shell and e of the heads, radius r and length l of the
-cylinder. In the formulation of E. Sandgren, J. Mech. Des. 112 (1990) 223-229, with the constants of
-B. K. Kannan, S. N. Kramer, J. Mech. Des. 116 (1994) 405-411:
+It is a cylinder with two half spheres. Unknowns in inches: thicknesses s of the shell and e of the
+heads, radius r and length l of the cylinder. In the formulation of E. Sandgren, J. Mech. Des. 112
+(1990) 223-229, with the constants of B. K. Kannan, S. N. Kramer, J. Mech. Des. 116 (1994) 405-411:
 
-    minimize    0.6224 s r l + 1.7781 e r^2 + 3.1661 s^2 l + 19.84 s^2 r   dollars of material,
-    forming and welding subject to  s >= 0.0193 r,   e >= 0.00954 r,   pi r^2 l + 4 pi r^3 / 3 >=
-    1296000 in^3 (750 cubic feet),
+    minimize    0.6224 s r l + 1.7781 e r^2 + 3.1661 s^2 l + 19.84 s^2 r
+                (dollars of material, forming and welding)
+    subject to  s >= 0.0193 r,   e >= 0.00954 r,
+                pi r^2 l + 4 pi r^3 / 3 >= 1296000 in^3 (750 cubic feet),
                 0.0625 <= s, e <= 99 * 0.0625,   10 <= r, l <= 200
 
 There s and e are multiples of 1/16 in, the thicknesses that are sold, and the least cost is
@@ -59,9 +59,7 @@ def volume(x: Any) -> Any:
 
 
 def limits(x: Any) -> tuple[Any, Any, Any]:
-    """Used shares less 1 of the thicknesses and of the volume that may be missing; for JAX and for
-    NumPy.
-    """
+    """Used shares less 1 of thicknesses and of the volume that may lack; for JAX and for NumPy."""
     s, e, r, _ = x
     return SHELL * r / s - 1, HEAD * r / e - 1, VOLUME / volume(x) - 1
 

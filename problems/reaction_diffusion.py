@@ -1,5 +1,4 @@
-"""Reaction and diffusion on the unit square by 5-point differences, with the sparsity of the
-systems that solve it.
+"""Reaction and diffusion on the unit square by 5-point differences, with the systems' sparsity.
 
 F(u, lambda, c) = S u - h^2 lambda c exp(u),   S u = 4 u - the four neighbors,   u = 0 on the border
 """
@@ -16,9 +15,7 @@ import adjoint
 
 @dataclass(frozen=True)
 class Square:
-    """The grid of N x N inner points of the unit square, in the order of ``u[i, j]`` at x = (i + 1)
-    h, y = (j + 1) h.
-    """
+    """N x N inner points of the unit square as ``u[i, j]`` at x = (i + 1) h, y = (j + 1) h."""
 
     points: int
 
@@ -66,9 +63,7 @@ class Square:
 
     @cached_property
     def peak_weights(self) -> Float[np.ndarray, "points points"]:
-        """The value in the center: that of the middle point, or cubic interpolation where N is
-        even.
-        """
+        """The value in the center: the middle point's, or cubic interpolation where N is even."""
         weights, middle = np.zeros(self.points), self.points // 2
         if self.points % 2:
             weights[middle] = 1.0

@@ -1,5 +1,4 @@
-"""Bilevel optimization: the penalties of a ridge regression chosen by leave-one-out validation, on
-Longley's data.
+"""Bilevel optimization: ridge penalties by leave-one-out validation, on Longley's data.
 
 The inner problem is `adjoint.argmin`: coefficients w of the standardized regressors and the
 intercept w_0 minimize
@@ -101,9 +100,7 @@ class Coefficients(NamedTuple):
 def fit(
     penalties: Float[Array, " 6"], weights: Float[Array, " 16"]
 ) -> adjoint.Solution[Coefficients]:
-    """The coefficients that minimize the weighted squares plus the penalties; weight 0 leaves an
-    observation out.
-    """
+    """The coefficients of least weighted squares plus penalties; weight 0 omits an observation."""
 
     def objective(w: Coefficients, p: Any) -> Array:
         penalties, weights = p
@@ -180,8 +177,9 @@ def _projected(p: np.ndarray, gradient: np.ndarray) -> float:
 
 
 def _iterations(settings: Settings) -> Iterator[tuple[dict[str, object], Float[np.ndarray, " 6"]]]:
-    """Newton's method within the bounds: the numbers of each iteration, and the logarithms of the
-    penalties it ends at.
+    """Newton's method within bounds: the iterations' numbers, and the logarithms it ends at.
+
+    The logarithms are those of the penalties.
     """
     value_of = jax.jit(log_error)
     analyze = jax.jit(lambda p: (log_error(p), jax.grad(log_error)(p), jax.hessian(log_error)(p)))
@@ -209,8 +207,9 @@ def _iterations(settings: Settings) -> Iterator[tuple[dict[str, object], Float[n
 
 
 def _step(p: np.ndarray, gradient: np.ndarray, hessian: np.ndarray) -> np.ndarray:
-    """Newton's step with the moduli of the eigenvalues, so that it descends, for those p_k that are
-    not held by a bound.
+    """Newton's step with the eigenvalues' moduli, so that it descends.
+
+    It is for those p_k that are not held by a bound.
     """
     held = ((p <= LOWEST) & (gradient > 0)) | ((p >= HIGHEST) & (gradient < 0))
     values, vectors = np.linalg.eigh(hessian[np.ix_(~held, ~held)])

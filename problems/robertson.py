@@ -1,5 +1,4 @@
-"""Robertson's reactions over twelve decades of time: stiff kinetics, their sensitivities, and the
-same as a DAE.
+"""Robertson's reactions over twelve decades of time: stiff, their sensitivities, and as a DAE.
 
     A -> B with k1,   B + C -> A + C with k2,   2 B -> B + C with k3
     y1' = -k1 y1 + k2 y2 y3,   y2' = k1 y1 - k2 y2 y3 - k3 y2^2,   y3' = k3 y2^2,   y(0) = (1, 0, 0)
@@ -168,9 +167,7 @@ def log_k(settings: Settings) -> Float[Array, " 3"]:
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check the gradient of ln y1(4e7 s), by the logarithms of the rates, through the discrete
-    adjoint.
-    """
+    """Check the gradient of ln y1(4e7 s) by the rates' logarithms through the discrete adjoint."""
 
     def late(q: Array) -> Array:
         return jnp.log(
@@ -234,8 +231,9 @@ def _samples(
 
 
 def broken_clock(q: Float[Array, " 3"], ts: np.ndarray, y: np.ndarray, slopes: np.ndarray) -> float:
-    """How far the sum of k_j dy3/dk_j is from t y3'; of the three, it alone is no small difference
-    of large numbers.
+    """How far the sum of k_j dy3/dk_j is from t y3'.
+
+    Of the three, it alone is no small difference of large numbers.
     """
     expected = ts * np.exp(float(q[2])) * y[:, 1] ** 2
     return _difference(
@@ -246,8 +244,9 @@ def broken_clock(q: Float[Array, " 3"], ts: np.ndarray, y: np.ndarray, slopes: n
 def _difference(
     ts: np.ndarray, found: np.ndarray, expected: np.ndarray, sizes: np.ndarray | None = None
 ) -> float:
-    """The largest from 0.4 s on, before which y3 is small; relative to the largest sensitivity of
-    the same species.
+    """The largest from 0.4 s on, before which y3 is small.
+
+    It is relative to the largest sensitivity of the same species.
     """
     sizes = np.abs(expected if sizes is None else sizes).max(axis=2, keepdims=True)
     return float((np.abs(found - expected) / sizes)[ts > 0.39].max())

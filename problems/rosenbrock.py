@@ -1,5 +1,4 @@
-"""The paths of the methods in Rosenbrock's valley, f = a (y - x^2)^2 + (1 - x)^2, whose least value
-0 is at (1, 1).
+"""Paths of the methods in Rosenbrock's valley: f = a (y - x^2)^2 + (1 - x)^2, 0 at (1, 1).
 
 The valley is flat along its bottom y = x^2 and steep across. Steepest descent crosses it again and
 again; quasi-Newton methods learn from these crossings where it leads; Newton's methods know it from

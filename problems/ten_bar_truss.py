@@ -1,9 +1,8 @@
-"""The lightest truss of ten bars under limits of stress and displacement: areas by adjoint
-gradients of its statics.
+"""The lightest truss of ten bars under limits of stress and displacement.
 
-Two square bays of 360 in stand out from a wall; nodes 2 and 4 at the bottom carry 100,000 lb each.
-Aluminum of E = 10^7 psi and 0.1 lb/in^3, areas A_k of at least 0.1 in^2. The displacements u of the
-four free nodes follow from
+The areas are found by adjoint gradients of its statics. Two square bays of 360 in stand out from a
+wall; nodes 2 and 4 at the bottom carry 100,000 lb each. Aluminum of E = 10^7 psi and 0.1 lb/in^3,
+areas A_k of at least 0.1 in^2. The displacements u of the four free nodes follow from
 
     K(A) u = F,   K = sum over bars E A_k / L_k b_k b_k',   stresses s_k = E b_k' u / L_k
 
@@ -95,9 +94,7 @@ def displacements(areas: Float[Array, " bars"]) -> Float[Array, " unknowns"]:
 
 
 def limits(settings: Settings, areas: Float[Array, " bars"]) -> Float[Array, " limits"]:
-    """Used shares less 1: stresses of tension, of compression, displacements right and up, left and
-    down.
-    """
+    """Used shares less 1: stresses of tension, compression; displacements right, up; left, down."""
     u = displacements(areas)
     return _shares(settings, jnp.concatenate, ELASTICITY / LENGTHS * (B @ u), u)
 
@@ -110,8 +107,9 @@ def _shares(settings: Settings, concatenate: Any, stresses: Any, u: Any) -> Any:
 
 
 def by_forces(areas: Float[np.ndarray, " bars"]) -> tuple[np.ndarray, np.ndarray]:
-    """Stresses in ksi and displacements in in by the method of forces, with NumPy; also for complex
-    areas.
+    """Stresses in ksi and displacements in in, by the method of forces; for complex areas, too.
+
+    With NumPy alone.
     """
     flexibility = np.diag(LENGTHS / (ELASTICITY * areas))
     balance = np.block([[flexibility, -B], [B.T, np.zeros((2 * FREE, 2 * FREE))]])
@@ -147,8 +145,9 @@ def design(settings: Settings) -> Design:
 
 
 def verify(settings: Settings) -> adjoint.Verdict:
-    """Check the derivatives of weight, stresses and displacements by independent oracles, at the
-    first guess.
+    """Check the derivatives by independent oracles, at the first guess.
+
+    They are those of weight, stresses and displacements.
     """
     return constrained.verify(design(settings))
 
@@ -173,9 +172,7 @@ def run(settings: Settings, record: Record) -> Ending:
 
 
 def _picture(settings: Settings, found: Conditions, areas: Float[np.ndarray, " bars"]) -> bytes:
-    """The truss with bars as wide as their areas in scale, in the colors of their stresses, and
-    what is active.
-    """
+    """The truss, bars as wide as their areas in scale, colored by stress, and what is active."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure

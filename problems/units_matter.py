@@ -1,5 +1,4 @@
-"""One problem in two systems of units: steepest descent depends on them, unless its inner product
-knows them.
+"""Two systems of units: steepest descent depends on them unless its inner product knows them.
 
 A machine stands on two mounts a distance 2 a apart and is loaded by F at b from its middle. It
 sinks by a heave z and leans by a tilt p, which compress the mounts by d = z -+ a p. Mounts harden:
@@ -128,9 +127,7 @@ class Path(NamedTuple):
     solution: adjoint.Solution[Any]
 
     def steps(self, least: float, excess: float) -> float:
-        """Until the energy was the least one but for the share of what was to be lost; infinite
-        when it never was.
-        """
+        """Until the energy was least but for its share of what was to be lost; else infinite."""
         reached = np.flatnonzero(self.energy - least <= excess * (self.energy[0] - least))
         return float(reached[0]) if reached.size else np.inf
 
@@ -155,8 +152,9 @@ def descend(settings: Settings, system: str, inner_product: str) -> Path:
 
 
 def difference(settings: Settings, paths: dict[str, Path]) -> float:
-    """The largest one of iterates in both systems, in units of their sizes; infinite for paths of
-    different lengths.
+    """The largest one of iterates in both systems, in units of their sizes.
+
+    It is infinite for paths of different lengths.
     """
     a, b = (paths[system].x / machine(settings, system).sizes() for system in SYSTEMS)
     return float(np.abs(a - b).max()) if a.shape == b.shape else np.inf

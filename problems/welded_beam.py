@@ -1,16 +1,16 @@
-"""The cheapest welded beam: a bar welded to a wall carries a load at its free end, within stresses,
-deflection and buckling.
+"""The cheapest welded beam: a bar welded to a wall carries a load at its free end.
 
-Unknowns in inches: h and l, height and length of the two welds, t and b, height and width of the
-bar, which sticks out by L = 14 in and carries P = 6000 lb. The cost in dollars is that of weld and
-bar metal (K. M. Ragsdell, D. T. Phillips, J. Eng. Ind. 98 (1976) 1021-1025), 1.10471 h^2 l +
-0.04811 t b (14 + l). The limits and constants are those of C. A. Coello Coello, Comput. Ind. 41
-(2000) 113-127, whose buckling load differs from that of 1976, with E = 3e7 psi and G = 1.2e7 psi:
+Stresses, deflection and buckling are limited. Unknowns in inches: h and l, height and length of the
+two welds, t and b, height and width of the bar, which sticks out by L = 14 in and carries P = 6000
+lb. The cost in dollars is that of weld and bar metal (K. M. Ragsdell, D. T. Phillips, J. Eng. Ind.
+98 (1976) 1021-1025), 1.10471 h^2 l + 0.04811 t b (14 + l). The limits and constants are those of C.
+A. Coello Coello, Comput. Ind. 41 (2000) 113-127, whose buckling load differs from that of 1976,
+with E = 3e7 psi and G = 1.2e7 psi:
 
-    shear of the weld     (t1^2 + t1 t2 l / R + t2^2)^(1/2) <= 13600 psi,   t1 = P / (sqrt 2 h l),
-    t2 = P (L + l / 2) R / J,
-                          R^2 = l^2 / 4 + (h + t)^2 / 4,   J = 2 sqrt 2 h l (l^2 / 12 + (h + t)^2 /
-                          4)
+    shear of the weld     (t1^2 + t1 t2 l / R + t2^2)^(1/2) <= 13600 psi,
+                          t1 = P / (sqrt 2 h l),   t2 = P (L + l / 2) R / J,
+                          R^2 = l^2 / 4 + (h + t)^2 / 4,
+                          J = 2 sqrt 2 h l (l^2 / 12 + (h + t)^2 / 4)
     bending of the bar    6 P L / (b t^2) <= 30000 psi
     deflection            4 P L^3 / (E t^3 b) <= 0.25 in
     buckling              P <= 4.013 E t b^3 / (6 L^2) (1 - t / (2 L) sqrt(E / (4 G)))

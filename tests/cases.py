@@ -1,5 +1,4 @@
-"""Seeded linear systems in every form that `linear_solve` takes, and the derivatives that a solver
-must get right.
+"""Seeded linear systems in every form of `linear_solve`, and the derivatives to get right.
 
 The general matrices are nonsymmetric and far from normal: on a symmetric one A, A', conj(A) and A^H
 cannot be told apart. The reference is always the same loss with dense `jnp.linalg.solve` in place
@@ -31,9 +30,7 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.n
 def matrix(
     kind: str, n: int, dtype: Any = np.float64, *, banded: bool = False, seed: int = 0
 ) -> np.ndarray:
-    """A well-conditioned matrix, "general" (non-normal), "definite" or "indefinite" (the last two
-    Hermitian).
-    """
+    """A well-conditioned matrix: "general" (non-normal), Hermitian "definite" or "indefinite"."""
     rng = np.random.default_rng([seed, n])
     i, j = np.indices((n, n))
     entries = _noise(rng, (n, n), dtype) * np.where(i == j, 0, 1)
@@ -58,8 +55,7 @@ def matrix(
 
 @dataclass(frozen=True)
 class System:
-    """A(theta) x = b in one form: theta is everything in A that derivatives are taken with respect
-    to.
+    """A(theta) x = b in one form: theta is all in A that derivatives are taken by.
 
     `step` is a change of (theta, b) that keeps A of its kind.
     """
@@ -96,8 +92,9 @@ class System:
 
     @property
     def direction(self) -> Any:
-        """A seeded tangent of all the arguments' entries; it does not keep a symmetric A symmetric,
-        which no tangent must.
+        """A seeded tangent of all the arguments' entries.
+
+        It does not keep a symmetric A symmetric, which no tangent must.
         """
         rng = np.random.default_rng(99)
         return jax.tree.map(
@@ -109,9 +106,7 @@ class System:
 def system(
     kind: str, n: int, form: str, dtype: Any = np.float64, columns: int | None = None
 ) -> System:
-    """The system of this kind, size, form, precision and number of right-hand sides (None: a
-    vector).
-    """
+    """The system of this kind, size, form, precision and number of columns b (None: a vector)."""
     A = matrix(kind, n, dtype, banded=form in ("sparse", "bcoo"))
     rng = np.random.default_rng([7, n])
     shape = (n,) if columns is None else (n, columns)

@@ -1,8 +1,8 @@
-"""A short run with a checkpoint, and the same in a process that kills itself: ``checkpoint_run.py
-FILE LINE [slowly]``.
+"""A short run with a checkpoint, and the same in a process that kills itself.
 
-The process dies by SIGKILL before the given line of those that the driver and the writer of
-checkpoints run through; a line of 0 is never reached.
+It is called as ``checkpoint_run.py FILE LINE [slowly]``. The process dies by SIGKILL before the
+given line of those that the driver and the writer of checkpoints run through; a line of 0 is never
+reached.
 """
 
 import os
@@ -41,9 +41,7 @@ def run(path: Path | str, **given: Any) -> adjoint.Solution[Any]:
 
 
 class Lines:
-    """Counts the lines of the watched files that are run through, and calls `arrived` before the
-    given one.
-    """
+    """Counts the lines run through in the watched files; calls `arrived` before the given one."""
 
     def __init__(self, line: int, arrived: Callable[[], None], watched: tuple[str, ...] = WATCHED):
         self.count = 0

@@ -1,6 +1,4 @@
-"""Tests run in float64 and refuse implicit rank promotion; random inputs are seeded by the tests
-themselves.
-"""
+"""Tests run in float64 and refuse implicit rank promotion; they seed random inputs themselves."""
 
 import os
 
@@ -15,8 +13,9 @@ FUSION_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compiling takes most of the fast suite's time, so it compiles with few optimizations; the
-    slow suite with all.
+    """The fast suite compiles with few optimizations, the slow suite with all.
+
+    Compiling takes most of the fast suite's time.
     """
     fast = config.getoption("markexpr") == "not slow"
     jax.config.update("jax_disable_most_optimizations", fast)

@@ -1,6 +1,4 @@
-"""Deliberate mutants of the continuous adjoints of differential equations, and of their
-certificate.
-"""
+"""Deliberate mutants of the continuous adjoints of differential equations and certificates."""
 
 from mutation import Mutant
 

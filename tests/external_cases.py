@@ -1,5 +1,6 @@
-"""A black box with derivatives of its user's, its twin written for JAX, and places and modes to
-differentiate them in.
+"""A black box with derivatives of its user's, and its twin written for JAX.
+
+Places and modes to differentiate them in are here, too.
 """
 
 from collections.abc import Callable

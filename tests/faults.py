@@ -1,9 +1,9 @@
-"""What can go wrong in a linear solve, as data: systems of one size, each spoiled in one way, and
-the status that is due.
+"""What can go wrong in a linear solve, as data.
 
-Every form of solve takes its matrix from p = {"A", "b", "theta"} as A(p) = (1 + theta) A, so that
-one compiled function serves all the faults of a form and a NaN can enter through a parameter as
-well as through A and b. `held` is the diagonal of the preconditioner, which is not differentiated.
+These are systems of one size, each spoiled in one way, and the status that is due. Every form of
+solve takes its matrix from p = {"A", "b", "theta"} as A(p) = (1 + theta) A, so that one compiled
+function serves all the faults of a form and a NaN can enter through a parameter as well as through
+A and b. `held` is the diagonal of the preconditioner, which is not differentiated.
 """
 
 from collections.abc import Callable

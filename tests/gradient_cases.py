@@ -1,5 +1,4 @@
-"""Seeded cases for the judge of gradients: functions with gradients by hand (NumPy) or by JAX, half
-of them corrupted.
+"""Seeded cases for the judge of gradients, by hand (NumPy) or by JAX, half of them corrupted.
 
 A case is drawn so that the question has an answer in floating point: the gradient moves f by at
 least `VISIBLE` of its last digits when p moves by its magnitude, and a corruption moves it by at
@@ -167,8 +166,9 @@ def _try_to_draw(rng: np.random.Generator, corrupted: bool, use_jax: bool) -> Ca
 
 
 def _corrupt(rng, g, q, pieces, last_digit, dtype, is_constant):
-    """The gradient g with a sign, a scale, one component or noise wrong, relative 1e-4 (1e-2) to 1;
-    None if invisible.
+    """The gradient g with a sign, a scale, one component or noise wrong; None if invisible.
+
+    It is wrong by a relative 1e-4 (1e-2) to 1.
     """
     piece = pieces[rng.integers(len(pieces))]
     size = 10.0 ** rng.uniform(np.log10(SMALLEST[dtype]), 0)
@@ -203,9 +203,7 @@ def _corrupt(rng, g, q, pieces, last_digit, dtype, is_constant):
 
 
 def count_errors(seed: int, cases: int) -> tuple[list[str], list[str]]:
-    """The stories and reports of the corrupted gradients that were trusted, and of the right ones
-    that were not.
-    """
+    """The stories and reports of corrupted gradients that were trusted, and right ones not."""
     missed, alarms = [], []
     for index in range(cases):
         case = draw_case(seed, index, corrupted=index % 2 == 1, use_jax=index % 40 < 2)

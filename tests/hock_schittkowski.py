@@ -112,8 +112,9 @@ CASES = {
 
 
 def assert_optimal(case: Case, solution: Any) -> None:
-    """The published optimum, and the conditions of optimality (Nocedal and Wright, theorem 12.1),
-    with derivatives taken here.
+    """The published optimum, and the conditions of optimality with derivatives taken here.
+
+    They are Nocedal and Wright's, theorem 12.1.
     """
     x, multipliers = adjoint.require(solution), np.asarray(solution.stats["multipliers"])
     assert solution.status == Status.SUCCESS

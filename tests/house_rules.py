@@ -44,8 +44,9 @@ def sources(*packages: str) -> Sources:
 
 
 def imports(source: str, modules: set[str]) -> Iterator[str]:
-    """Every imported name, wherever the import stands; `from a import b` is a.b if that is a module
-    or the package is bare.
+    """Every imported name, wherever the import stands.
+
+    `from a import b` is a.b if that is a module or the package is bare.
     """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -58,8 +59,9 @@ def imports(source: str, modules: set[str]) -> Iterator[str]:
 
 
 def layer_complaints(library: Sources, place: dict[str, tuple[int, int]]) -> list[str]:
-    """Imports that point upwards, sideways into another folder, or at the package root; files
-    without a place.
+    """Imports that point upwards, sideways into another folder, or at the package root.
+
+    Files without a place count, too.
     """
     complaints = [
         f"{name} has no place in LAYERS"
@@ -123,9 +125,7 @@ PUBLIC_FOLDERS = ("run", "fem")
 
 
 def public_use_complaints(gallery: Sources, public: set[str]) -> list[str]:
-    """What the gallery takes from the library beside its public names and the folders that are
-    public.
-    """
+    """What the gallery takes from the library beside its public names and public folders."""
     complaints = []
     for name, text in gallery.items():
         for imported in imports(text, set(gallery)):
@@ -234,8 +234,10 @@ def _annotation_complaints(label: str, function: Any) -> list[str]:
 
 
 def rules_in(library: Sources) -> set[tuple[str, str]]:
-    """(file, name) of each `name.defvjp(...)`, `attach_derivative(name(...), ...)`,
-    `with_forward_mode(_, name)`.
+    """(file, name) of each derivative rule in a source.
+
+    That is each `name.defvjp(...)`, `attach_derivative(name(...), ...)` and `with_forward_mode(_,
+    name)`.
     """
     rules, at = set(), {"attach_derivative": 0, "with_forward_mode": 1}
     for module, text in library.items():

@@ -1,6 +1,4 @@
-"""Healthy problems of roots, fixed points and minimizers in every form, and the faults that spoil
-them.
-"""
+"""Healthy problems of roots, fixed points, minimizers in every form, and faults to spoil them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
-"""Linear systems where a transpose that is missing shows, solvers of a copied library for them, and
-derivatives of their solutions.
+"""Linear systems where a missing transpose shows, and solvers of a copied library for them.
+
+Derivatives of their solutions are here, too.
 """
 
 import functools
@@ -36,16 +37,15 @@ ONE_SIDED = np.triu(np.ones((N, N), bool)) | np.eye(N, k=-1, dtype=bool)
 
 
 def objective(solve: Solve, A: Any, b: Any) -> Any:
-    """Re sum w sin(x), real for real and complex systems, curved, and different in each
-    component.
-    """
+    """Re sum w sin(x), real for real and complex systems, curved, different in each component."""
     weights = WEIGHTS.astype(A.dtype) if jnp.iscomplexobj(A) else WEIGHTS.real
     return jnp.sum(weights.reshape(N, *[1] * (b.ndim - 1)) * jnp.sin(solve(A, b))).real
 
 
 def derivatives(solve: Solve, A: Any, b: Any, order: int) -> Any:
-    """The gradient with respect to (A, b) and, for order 2, the Hessian times a direction, forward
-    and in reverse.
+    """The gradient by (A, b) and, for order 2, the Hessian times a direction, in both modes.
+
+    The modes are forward and reverse.
     """
     A, b = jnp.asarray(A), jnp.asarray(b, A.dtype)
     gradient = jax.grad(lambda p: objective(solve, *p))
@@ -88,8 +88,9 @@ def dense(lib: Library, solver: str = "LU", **mode: Any) -> Solve:
 
 
 def superlu(lib: Library, mask: np.ndarray) -> Solve:
-    """Each entry is given twice, as 1/4 and 3/4, and the order of elimination is fixed, and not its
-    own inverse.
+    """Each entry is given twice, as 1/4 and 3/4.
+
+    The order of elimination is fixed, and not its own inverse.
     """
     lib.superlu.metis_order = lambda _rows, _cols, n: np.roll(np.arange(n), 2)
     rows, cols = np.nonzero(mask)

@@ -27,8 +27,9 @@ COPY = "adjoint_mutated"
 
 @dataclass(frozen=True)
 class Mutant:
-    """`original` becomes `wrong` in the file; the check named `killed_by`, among the tests of its
-    table, must then fail.
+    """`original` becomes `wrong` in the file; then the check `killed_by` must fail.
+
+    The check is among the tests of its table.
     """
 
     name: str
@@ -56,9 +57,7 @@ _TOKEN = re.compile(r'"""[\s\S]*?"""|"(?:\\.|[^"\\\n])*"|\w+|#[^\n]*|\s+|,(?=\s*
 
 
 def tokens(code: str) -> list[tuple[str, int, int]]:
-    """Each token with where it begins and ends, but for comments, space and commas before a bracket
-    that closes.
-    """
+    """Each token with its bounds, but for comments, space and commas before a closing bracket."""
     found = ((m.group(), m.start(), m.end()) for m in _TOKEN.finditer(code))
     return [
         token
@@ -110,9 +109,7 @@ class _Copies(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 class _Library:
-    """`.solve` is the copy of `adjoint/linear/solve.py`, and so on; imported when it is asked
-    for.
-    """
+    """`.solve` is the copy of `adjoint/linear/solve.py`, and so on; imported when asked for."""
 
     def __getattr__(self, name: str) -> Any:
         (folder,) = (

@@ -1,9 +1,9 @@
-"""Linear equations with solutions in closed form: one of two states by elementary functions, one of
-any size by the exponential.
+"""Linear equations with solutions in closed form.
 
-The two states are coupled one way, y' = c(t) [[a, b], [0, d]] y, which is as far from normal as b
-is large; the clock c(t) = 1 + drive t makes them functions of tau = integral of c. Their
-derivatives in closed form are those of JAX through the formulas.
+One of two states by elementary functions, one of any size by the exponential. The two states are
+coupled one way, y' = c(t) [[a, b], [0, d]] y, which is as far from normal as b is large; the clock
+c(t) = 1 + drive t makes them functions of tau = integral of c. Their derivatives in closed form are
+those of JAX through the formulas.
 """
 
 from typing import Any, NamedTuple
@@ -93,9 +93,7 @@ KINDS = ("terminal", "samples", "cost", "mixed")
 
 
 def exact(kind: str, case: Coupled) -> Any:
-    """The objective in closed form: of y(t1), of the samples, of y(t1) and the cost, or of samples
-    and cost.
-    """
+    """The objective in closed form: of y(t1), the samples, y(t1) and cost, or samples and cost."""
     states = exact_states(case, case.ts if kind in ("samples", "mixed") else case.t1[None])
     return objective(states, exact_costs(case) if kind in ("cost", "mixed") else None)
 
@@ -110,8 +108,9 @@ def solved(ode_solve: Any, kind: str, case: Coupled, **options: Any) -> Any:
 
 
 def by_hand(tableau: Any, steps: int, case: Coupled) -> Any:
-    """The objective of kind "cost" after equal steps of a diagonally implicit Runge-Kutta method,
-    by its textbook formulas.
+    """The objective of kind "cost" after equal steps of a Runge-Kutta method, by its formulas.
+
+    It is diagonally implicit, and the formulas are the textbook's.
     """
     f, g = coupling(case.drive), cost_of(case.drive)
     h, stages = (case.t1 - case.t0) / steps, tableau.num_stages
@@ -143,9 +142,7 @@ def by_hand(tableau: Any, steps: int, case: Coupled) -> Any:
 
 
 def nonnormal(n: int, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """(A, b, c, y0, w) of y' = A y + b + c t and g = w' y(t1): nonsymmetric, non-normal, slowly
-    damped.
-    """
+    """(A, b, c, y0, w) of y' = A y + b + c t, g = w' y(t1): non-normal, slowly damped."""
     rng = np.random.default_rng(seed)
     A = (
         np.triu(rng.normal(size=(n, n)), 1) / np.sqrt(n)

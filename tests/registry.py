@@ -1,5 +1,4 @@
-"""Every derivative rule of the library, with the tests that exercise it and the mutants of it that
-they must kill.
+"""Every derivative rule of the library, with its tests and the mutants that they must kill.
 
 `test_architecture.py` holds this list against the source: a rule that is not here, or a name here
 that is nowhere, fails.

@@ -1,9 +1,8 @@
-"""Gradients inside `shard_map` on two devices against the loop over devices; run by
-test_shard_map.py in a process of its own.
+"""Gradients inside `shard_map` on two devices against the loop over devices.
 
-Prints the largest error of each case named on the command line, over the value and the gradients
-with respect to what is sharded and what is replicated; the gradient of the latter is the sum over
-the devices.
+Run by test_shard_map.py in a process of its own. Prints the largest error of each case named on the
+command line, over the value and the gradients with respect to what is sharded and what is
+replicated; the gradient of the latter is the sum over the devices.
 """
 
 import sys

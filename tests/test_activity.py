@@ -1,5 +1,6 @@
-"""Signs of life: a spinner on a terminal, a line after each doubled silence elsewhere, nothing when
-nobody asked.
+"""Signs of life: a spinner on a terminal, a line at doubled silences elsewhere, or nothing.
+
+It is nothing when nobody asked.
 """
 
 import io

@@ -1,5 +1,6 @@
-"""The house rules of the library, read from its sources: layers, no cycles, small rooms, documented
-names, registered rules.
+"""The library's house rules: layers, no cycles, small rooms, documented names, registered rules.
+
+They are read from its sources.
 """
 
 import ast

@@ -1,9 +1,8 @@
-"""argmin: derivatives of minimizers with closed forms, in every mode; active sets; what is no
-minimizer; what is refused.
+"""argmin: derivatives of minimizers with closed forms, in every mode; what is refused.
 
-The closed forms are written in JAX where derivatives of several orders are compared, so that
-nothing is derived by hand: the ridge estimator, the nearest points of a circle, a half-space and an
-orthant.
+Active sets, and what is no minimizer, are tested, too. The closed forms are written in JAX where
+derivatives of several orders are compared, so that nothing is derived by hand: the ridge estimator,
+the nearest points of a circle, a half-space and an orthant.
 """
 
 from collections.abc import Callable

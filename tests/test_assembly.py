@@ -1,5 +1,6 @@
-"""Assembly against a SciPy sum of element matrices, in two and three dimensions, with its
-derivative and its stresses.
+"""Assembly against a SciPy sum of element matrices, with its derivative and its stresses.
+
+It is tested in two and in three dimensions.
 """
 
 import jax
@@ -16,8 +17,9 @@ GRIDS = [Grid((5, 3), (0.7, 1.2)), Grid((3, 2, 4), (0.7, 1.2, 0.5)), Grid((1, 1)
 
 
 def clamped(grid):
-    """Clamped at the left, and one component of the last node held: entries of the pattern that are
-    not whole nodes.
+    """Clamped at the left, and one component of the last node held.
+
+    So entries of the pattern are not whole nodes.
     """
     fixed = np.zeros((grid.node_count, grid.dimension), bool)
     fixed[grid.boundary("left")] = True

@@ -1,6 +1,4 @@
-"""Augmented Lagrangians: published optima with their multipliers, in every mode, faults and bad
-input.
-"""
+"""Augmented Lagrangians: published optima with multipliers, every mode, faults, bad input."""
 
 from typing import Any
 
@@ -37,8 +35,9 @@ class TestPublishedOptima:
 
     @pytest.mark.slow
     def test_an_inner_run_that_loses_the_constraints_begins_again(self) -> None:
-        """HS24 (source as of the others): f falls like -x_1^3 beyond the constraints, faster than
-        squares of violations grow.
+        """HS24: f falls like -x_1^3 beyond the constraints, faster than squares of violations grow.
+
+        The source is as of the others.
         """
         case = Case(
             lambda x: ((x[0] - 3) ** 2 - 9) * x[1] ** 3 / (27 * np.sqrt(3)),
@@ -82,9 +81,7 @@ def test_compiled_and_host_take_the_same_steps() -> None:
 
 
 class TestStarts:
-    """x . x subject to x_0 + x_1 = 1: (1/2, 1/2) with a multiplier of -1, by symmetry, times the
-    factor of f.
-    """
+    """x . x with x_0 + x_1 = 1: (1/2, 1/2) by symmetry, multiplier -1 times the factor of f."""
 
     @pytest.mark.parametrize(
         ("start", "factor"), [(0.0, 1.0), (0.0, 1e-8), (0.0, 1e8), (1e-6, 1.0), (1e-9, 1.0)]

@@ -33,9 +33,7 @@ class FakeClock:
 
 
 def worker(name, clock, durations, log):
-    """A competitor with one measure for each duration; each call moves the clock by its
-    duration.
-    """
+    """A competitor with a measure for each duration; each call moves the clock by its duration."""
 
     def work(measure, seconds):
         def run(argument):

@@ -1,6 +1,4 @@
-"""The part of the benchmark of minimization with constraints: its problems, verdicts, counts, bars
-and tables.
-"""
+"""The benchmark of minimization with constraints: problems, verdicts, counts, bars, tables."""
 
 import jax.numpy as jnp
 import numpy as np

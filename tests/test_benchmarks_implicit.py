@@ -1,6 +1,4 @@
-"""The benchmark of implicit functions: its systems, its right answers, its competitors, its
-bars.
-"""
+"""The benchmark of implicit functions: its systems, right answers, competitors and bars."""
 
 from dataclasses import replace
 
@@ -88,8 +86,9 @@ def test_the_sparse_system_is_that_of_bratu():
 
 @pytest.mark.parametrize("problem", SMALL)
 def test_the_answers_are_those_of_differentiation_by_jax(problem):
-    """Newton's method on dense matrices from the root on, unrolled: two more steps make value and
-    derivatives exact.
+    """Newton's method on dense matrices from the root on, unrolled.
+
+    Two more steps make value and derivatives exact.
     """
     case = SMALL[problem](0)
     p, v = drawn(case)

@@ -1,6 +1,4 @@
-"""The benchmark of minimization: its problems, its verdicts, how evaluations are counted, what is
-kept, and noise.
-"""
+"""The benchmark of minimization: problems, verdicts, counted evaluations, kept rows, noise."""
 
 import sys
 from dataclasses import replace
@@ -173,9 +171,7 @@ def test_evaluations_of_compiled_peers_are_counted_right(solver):
 
 
 def by_hand():
-    """f with f' and f'' of the Rosenbrock function in two unknowns, in NumPy, and a count of
-    calls.
-    """
+    """f, f' and f'' of the Rosenbrock function in two unknowns, in NumPy, and a count of calls."""
     calls = []
 
     def value_and_gradient(x):

@@ -111,9 +111,7 @@ def test_the_bars_of_the_linear_benchmark():
 
 @pytest.fixture
 def fake_run(monkeypatch):
-    """The linear benchmark with a ready record in place of minutes of measuring; the plans that it
-    was given.
-    """
+    """The linear benchmark with a ready record instead of measuring; the plans it was given."""
     plans = []
 
     def run(plan, _say):

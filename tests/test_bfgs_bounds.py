@@ -1,5 +1,6 @@
-"""BFGS within bounds: directions among the free entries, whose cost is that of a few products, and
-what it keeps for them.
+"""BFGS within bounds: directions among the free entries, and what it keeps for them.
+
+The cost of directions is that of a few products.
 """
 
 import time
@@ -40,8 +41,9 @@ class TestDirection:
     def test_is_newton_s_among_the_free_entries(
         self, seed: int, decades: int, share: float
     ) -> None:
-        """B_ff d_f = -g_f with B = H^-1, by NumPy and in any units, to what the conjugate gradients
-        are asked for.
+        """B_ff d_f = -g_f, B = H^-1, by NumPy, in any units, to what is asked of the iteration.
+
+        These are the conjugate gradients.
         """
         rng = np.random.default_rng(seed)
         units = 10.0 ** rng.uniform(-decades, decades, N)
@@ -74,9 +76,7 @@ class TestDirection:
 
 
 def seconds(n: int, bounded: bool) -> float:
-    """CPU seconds of what BFGS does in a step with a fifth of the entries at bounds, of which one
-    joins or leaves.
-    """
+    """CPU seconds of a BFGS step with a fifth of the entries at bounds; one joins or leaves."""
     domain = box(n) if bounded else Domain(None, None, jnp.asarray(0.0), Euclidean(), lambda x: x)
     free = jnp.arange(n) >= n // 5 if bounded else jnp.ones(n, bool)
 

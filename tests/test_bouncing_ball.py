@@ -31,8 +31,9 @@ def assert_close(found: Bounces, expected: Bounces) -> None:
 
 
 def test_the_series_is_that_of_the_textbook() -> None:
-    """1 m at g = 2 m/s^2, e = 1/2: impacts after 1, 2, 2.5 s, tops of 1/4, 1/16, 1/64 m; at rest
-    after 3 s, (1 + e) / (1 - e).
+    """1 m at g = 2 m/s^2, e = 1/2: impacts after 1, 2, 2.5 s, tops of 1/4, 1/16, 1/64 m.
+
+    It is at rest after 3 s, (1 + e) / (1 - e).
     """
     p = jnp.array([0.5, 2.0, 1.0])
     assert_close(

@@ -1,5 +1,6 @@
-"""brachistochrone: times of descent in closed form, the order of the grid's error, and steps that
-do not grow with the grid.
+"""brachistochrone: times of descent in closed form, the order of the grid's error, and steps.
+
+The steps do not grow with the grid.
 """
 
 from pathlib import Path
@@ -33,8 +34,9 @@ def test_a_straight_way_takes_its_exact_time() -> None:
 
 
 def test_half_an_arch_is_the_closed_form_of_its_ends() -> None:
-    """L = pi R, H = 2 R ends at the lowest point, t_1 = pi, where every start on a cycloid leads in
-    pi sqrt(R / g) (Huygens).
+    """L = pi R, H = 2 R ends at the lowest point, t_1 = pi.
+
+    There every start on a cycloid leads in pi sqrt(R / g) (Huygens).
     """
     cycloid = closed_form(Settings(length=np.pi * 0.3, drop=0.6, gravity=1.62))
     np.testing.assert_allclose(cycloid, (np.pi, 0.3, np.pi * np.sqrt(0.3 / 1.62)), rtol=1e-13)

@@ -1,8 +1,7 @@
-"""The Bratu problem: the published turning point, sensitivities in closed form, scaling laws, and
-no answer at the fold.
+"""The Bratu problem: published turning point, closed forms, scaling laws, no answer at the fold.
 
-Published: lambda* = 6.808124423 (A. Mohsen, A simple solution of the Bratu problem, Comput. Math.
-Appl. 67 (2014) 26-33).
+The closed forms are of sensitivities. Published: lambda* = 6.808124423 (A. Mohsen, A simple
+solution of the Bratu problem, Comput. Math. Appl. 67 (2014) 26-33).
 """
 
 import csv

@@ -1,5 +1,6 @@
-"""brusselator: rates in closed form, gradients against an independent solver and an implicit one,
-the wrong gradient, and a run.
+"""brusselator: rates in closed form, gradients against other solvers, a wrong one, and a run.
+
+The other solvers are an independent and an implicit one.
 """
 
 from dataclasses import replace
@@ -37,9 +38,7 @@ def default() -> Found:
 
 
 def functional_by_radau(y0: np.ndarray, p: np.ndarray) -> float:
-    """J for y0 of shape (2, 8, 8) and coefficients of shape (3, 8, 8), by SciPy's Radau and a
-    Laplacian written anew.
-    """
+    """J for y0 (2, 8, 8) and coefficients (3, 8, 8), by SciPy's Radau and a new Laplacian."""
     n = SMALL.points
     ring = (
         np.eye(n, k=1) + np.eye(n, k=-1) + np.eye(n, k=n - 1) + np.eye(n, k=1 - n) - 2 * np.eye(n)

@@ -1,5 +1,6 @@
-"""cantilever_beam: the closed form, the conditions that judge all designs under limits, and
-searches that find it.
+"""cantilever_beam: the closed form, the conditions that judge designs, searches that find it.
+
+They judge all designs under limits.
 """
 
 from pathlib import Path
@@ -17,8 +18,9 @@ BEAM = Settings()
 
 
 def test_the_shares_and_the_start_are_those_of_svanberg() -> None:
-    """61, 37, 19, 7, 1 and x = 5, weight 1.56 (Svanberg 1987, section 6.1), where the deflection is
-    just allowed.
+    """61, 37, 19, 7, 1 and x = 5, weight 1.56, where the deflection is just allowed.
+
+    Source: Svanberg 1987, section 6.1.
     """
     np.testing.assert_allclose(shares(BEAM), (61, 37, 19, 7, 1), rtol=0)
     start = jnp.asarray(design(BEAM).start)
@@ -35,9 +37,7 @@ def test_the_closed_form_is_the_published_beam() -> None:
 
 @pytest.mark.parametrize("settings", [BEAM, Settings(segments=40, deflection=0.3)])
 def test_the_closed_form_meets_the_conditions(settings: Settings) -> None:
-    """f is of degree 1 and the deflection of degree -3 in x, so f' x + l h' x = 0 gives l = f / 3
-    (Euler).
-    """
+    """f has degree 1, the deflection -3 in x, so f' x + l h' x = 0 gives l = f / 3 (Euler)."""
     found = conditions(design(settings), closed_form(settings))
     np.testing.assert_allclose(found.limits, 0.0, atol=1e-13)
     np.testing.assert_allclose(found.multipliers, found.value / 3, rtol=1e-12)

@@ -1,6 +1,4 @@
-"""catenary: the closed form of a chain of equal links, the derivative of its sag by the length, and
-a run.
-"""
+"""catenary: the closed form of a chain of equal links, its sag's derivative by length, a run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,8 +31,9 @@ def test_equal_links_hang_as_the_closed_form_says() -> None:
 
 
 def test_the_closed_form_tends_to_the_catenary() -> None:
-    """a cosh(x / a) with 2 a sinh(s / 2a) = L: at s = 2 a asinh(1), L = 2 a, the sag is (sqrt(2) -
-    1) a; errors are O(1 / n^2).
+    """a cosh(x / a), 2 a sinh(s / 2a) = L: at s = 2 a asinh(1), L = 2 a, sag (sqrt(2) - 1) a.
+
+    Errors are O(1 / n^2).
     """
     errors = []
     for n in (50, 100):

@@ -1,7 +1,7 @@
-"""Checkpoints of `minimize`: the same bits after any stop, damage recognized, nothing lost when
-nothing can be written.
+"""Checkpoints of `minimize`: the same bits after any stop, damage seen, nothing lost.
 
-Expected is always the run that was never stopped; no number is our own.
+Nothing is lost when nothing can be written. Expected is always the run that was never stopped; no
+number is our own.
 """
 
 import random
@@ -179,9 +179,7 @@ class TestWhatIsDoneIsDone:
         assert rest.stats["history"]["seconds"][-1] > 0.2
 
     def test_a_stage_after_which_another_has_begun_is_final(self, path: Path) -> None:
-        """The chain of `minimize` finds the same way through its stages, and does not go on in one
-        that it has left.
-        """
+        """The chain of `minimize` finds its way again, and goes on in no stage it has left."""
         chain = (adjoint.SteepestDescent(), METHOD)
 
         def through(**given: object) -> adjoint.Solution:

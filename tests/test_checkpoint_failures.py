@@ -1,6 +1,4 @@
-"""Checkpoints of `minimize` when the process is killed, the disk is full, a signal comes, or the
-file belongs to something else.
-"""
+"""Checkpoints of `minimize` under kills, a full disk, signals, and files of something else."""
 
 import errno
 import os

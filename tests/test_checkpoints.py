@@ -1,5 +1,4 @@
-"""Checkpoint schedules: every one gives the bits of store-all, at the number of repeated steps that
-it promises.
+"""Checkpoint schedules give the bits of store-all, at the number of repeated steps promised.
 
 The chain is a nonlinear map of two states that swaps them, so that a step in the wrong place or in
 the wrong order shows.
@@ -110,8 +109,7 @@ def calls(schedule, count):
 
 
 def fewest(steps, slots):
-    """The fewest forward steps that reverse so many with so many states, the first of them the
-    start.
+    """The fewest forward steps to reverse so many with so many states, the first the start.
 
     r l - C(s + r, s + 1) with r the fewest runs for which C(s + r, s) >= l (Griewank and Walther,
     Evaluating Derivatives, 2nd ed., section 12.3; their count of steps includes the one before
@@ -122,8 +120,9 @@ def fewest(steps, slots):
 
 
 def test_the_fewest_solve_the_equation_of_bellman():
-    """F(l, s) = min over m of m + F(l - m, s - 1) + F(m, s): m steps on, then what is right of
-    there, then what is left.
+    """F(l, s) = min over m of m + F(l - m, s - 1) + F(m, s).
+
+    That is m steps on, then what is right of there, then what is left.
     """
     for slots in range(2, 6):
         for steps in range(2, 30):

@@ -1,5 +1,6 @@
-"""LU and Cholesky: what is solvable is solved, what is singular is refused, whatever the units of
-its rows and columns.
+"""LU and Cholesky: the solvable is solved, the singular refused, whatever the units.
+
+They are those of rows and columns.
 """
 
 from typing import Any
@@ -89,8 +90,9 @@ def test_units_are_no_reason_to_refuse_a_definite_matrix(solve: Any, factor: flo
 
 
 def test_hilbert_up_to_the_last_digit() -> None:
-    """Condition numbers 1.5e10 (n = 8) and 1.6e16 (n = 12): Higham, Accuracy and Stability, 2nd
-    ed., section 28.1.
+    """Condition numbers 1.5e10 (n = 8) and 1.6e16 (n = 12).
+
+    Source: Higham, Accuracy and Stability, 2nd ed., section 28.1.
     """
     for solve in (lu, cholesky):
         solution = solve(scipy.linalg.hilbert(8), np.ones(8))
@@ -135,9 +137,7 @@ def test_cholesky_of_a_nonsymmetric_matrix_is_refused_at_any_scale(scale: float)
 
 
 def test_cholesky_of_a_nonsymmetric_matrix_is_refused_in_float32() -> None:
-    """2 % of asymmetry gives a solution that is wrong by 5 % and more: no rounding of float32
-    explains that.
-    """
+    """2 % of asymmetry makes a solution wrong by 5 % and more: no rounding of float32 does that."""
     A = (np.diag(np.arange(1.0, 8.0)) + 0.02 * np.triu(np.ones((7, 7)), 1)).astype(np.float32)
     solution = cholesky(A, np.random.default_rng(0).normal(size=7).astype(np.float32))
     assert solution.status != Status.SUCCESS
@@ -190,9 +190,7 @@ def test_only_the_bad_lane_is_nan() -> None:
 @pytest.mark.parametrize("n", [1, 2, 7, 50])
 @pytest.mark.parametrize("kind", ["general", "definite"])
 def test_the_condition_estimate_is_near_the_truth(kind: str, n: int) -> None:
-    """An upper bound on the reciprocal, within a factor of 30 of the equilibrated matrix's true one
-    here.
-    """
+    """An upper bound on the reciprocal, here within a factor of 30 of the equilibrated truth."""
     A = matrix(kind, n, seed=4)
     r = np.abs(A).max(axis=1)
     c = (np.abs(A) / r[:, None]).max(axis=0)
@@ -219,8 +217,9 @@ def test_probe_vector_has_entries_from_one_to_two_of_both_signs() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_residual_limit_is_well_above_rounding_and_well_below_a_wrong_digit(dtype: Any) -> None:
-    """LU leaves at most about n unit roundoffs (Higham, Accuracy and Stability, 2nd ed., theorem
-    9.4).
+    """LU leaves at most about n unit roundoffs (Higham, Accuracy and Stability, theorem 9.4).
+
+    That is of the 2nd edition.
     """
     assert 100 * np.finfo(dtype).eps <= residual_limit(dtype) <= 2e-4
 

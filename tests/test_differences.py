@@ -1,5 +1,4 @@
-"""Extrapolated central differences and the complex step: the error bound holds, and is small where
-it can be.
+"""Extrapolated central differences, complex step: error bounds hold, small where they can be.
 
 The true derivatives are closed forms.
 """
@@ -71,9 +70,7 @@ def test_a_bounded_function_seen_from_afar_is_not_taken_for_flat():
 
 
 def test_bounds_hold_on_many_random_functions():
-    """Sums of exponentials, sines and rationals with constants up to 1e8 added: no error exceeds
-    its bound.
-    """
+    """Sums of exponentials, sines, rationals plus constants up to 1e8: no error tops its bound."""
     rng = np.random.default_rng(0)
     for _ in range(300):
         a, b, c, x = rng.normal(size=(4, 6))

@@ -1,8 +1,8 @@
-"""The diode circuit: one diode by Lambert's W, Kirchhoff's law by hand, sensitivities by
-differences, and values found again.
+"""The diode circuit: Lambert's W, Kirchhoff's law by hand, differences, and values found again.
 
-Closed form: T. C. Banwell and A. Jayakumar, Exact analytical solution for current flow through
-diode with series resistance, Electronics Letters 36 (2000) 291-292.
+Sensitivities are checked by differences. Closed form: T. C. Banwell and A. Jayakumar, Exact
+analytical solution for current flow through diode with series resistance, Electronics Letters 36
+(2000) 291-292.
 """
 
 import csv

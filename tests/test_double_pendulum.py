@@ -1,6 +1,4 @@
-"""double_pendulum: a published gradient, exact laws, normal modes, the refusal of what chaos has
-spoiled, the design, a run.
-"""
+"""double_pendulum: a published gradient, laws, modes, the refusal of chaos, the design, a run."""
 
 import csv
 import json
@@ -61,9 +59,7 @@ def at_the_end(of: Everything) -> tuple[State, Everything]:
 
 
 def by_newton(_: float, y: np.ndarray, of: Everything) -> np.ndarray:
-    """The same motion from M(a) w' = forces, Lagrange's equations with their 2 x 2 matrix, by
-    NumPy.
-    """
+    """The same motion from Lagrange's equations M(a) w' = forces, 2 x 2, by NumPy."""
     (l_1, l_2), (m_1, m_2), g = (np.asarray(leaf) for leaf in of.pendulum)
     d = y[0] - y[1]
     M = [
@@ -95,8 +91,9 @@ def test_the_motion_agrees_with_another_solver_and_its_sensitivities_with_the_la
 
 
 def test_the_published_gradient() -> None:
-    """MIT 18.063, double-pendulum-sensitivity.ipynb: forward mode, whose tolerance of 1e-10 leaves
-    it about 6 digits.
+    """MIT 18.063, double-pendulum-sensitivity.ipynb, in forward mode to about 6 digits.
+
+    That is what its tolerance of 1e-10 leaves it.
     """
     now, d = at_the_end(MIT)
     gradient = 2 * numbers(now) @ jnp.concatenate(d.start, axis=1)

@@ -1,5 +1,4 @@
-"""Q4 and H8 against the published Q4 matrix, rigid motions, the patch test and closed forms of
-elasticity.
+"""Q4 and H8 against the published Q4, rigid motions, the patch test and elasticity's closed forms.
 
 The equations are assembled here with SciPy, independently of `adjoint.fem.assembly`.
 """
@@ -34,9 +33,7 @@ def assembled(grid, poisson_ratio, young_modulus=1.0):
 
 
 def solved(K, load, held, value=None):
-    """u with u[held] = value (zero when left out) and K u = load on the other degrees of freedom,
-    by SciPy.
-    """
+    """u with u[held] = value (zero when left out) and K u = load elsewhere, by SciPy."""
     u = np.zeros(load.shape) if value is None else np.where(held, value, 0.0)
     free = np.flatnonzero(~held.ravel())
     residual = load.ravel() - K @ u.ravel()
@@ -163,15 +160,13 @@ def test_uniaxial_tension_is_exact_with_its_contraction(grid):
 
 
 def timoshenko_cantilever(columns):
-    """Tip deflections of a plane-stress cantilever, L = 8 and D = 2, on columns x columns/4
-    elements, over exact ones.
+    """Tip deflections of a plane-stress cantilever, L = 8 and D = 2, over exact ones.
 
-    Timoshenko and Goodier, Theory of Elasticity (1970), section 21, for a downward end load P, 0 <=
-    x <= L and
-    |y| <= D/2: s_xx = P (L - x) y/I, s_xy = -P (D^2/4 - y^2)/(2 I), s_yy = 0, and at y = 0
-    u_y = -P ((4 + 5 nu) D^2 x/4 + (3 L - x) x^2) / (6 E I), when u_x = 0 at the corners and u_y = 0
-    in the middle of the left edge. The tractions are applied at both ends, so the supports carry
-    nothing and the solution is exact.
+    There are columns x columns/4 elements. Timoshenko and Goodier, Theory of Elasticity (1970),
+    section 21, for a downward end load P, 0 <= x <= L and |y| <= D/2: s_xx = P (L - x) y/I, s_xy =
+    -P (D^2/4 - y^2)/(2 I), s_yy = 0, and at y = 0 u_y = -P ((4 + 5 nu) D^2 x/4 + (3 L - x) x^2) /
+    (6 E I), when u_x = 0 at the corners and u_y = 0 in the middle of the left edge. The tractions
+    are applied at both ends, so the supports carry nothing and the solution is exact.
 
     Returns the deflection at the middle of the tip, and the work-equivalent one, f'u/P. The latter
     is twice the strain energy, the integral of s_xx^2/E + s_xy^2/G, over P: P L^3/(3 E I) + P L/(k

@@ -1,6 +1,4 @@
-"""Derivatives through events of hybrid_solve, several at one time among them, against closed
-forms.
-"""
+"""Derivatives through events of hybrid_solve, also several at once, against closed forms."""
 
 from collections.abc import Callable
 from typing import Any
@@ -83,9 +81,7 @@ class TestValves:
 
 
 class TestOscillators:
-    """y_i = a_i sin t; each adds up the times at which it rises through 1/2: arcsin(1 / (2 a_i)) +
-    2 pi k.
-    """
+    """y_i = a_i sin t; each adds up its times of rising past 1/2: arcsin(1 / (2 a_i)) + 2 pi k."""
 
     @staticmethod
     def sums(a: Array, order: int = 1) -> Array:
@@ -125,9 +121,7 @@ class TestOscillators:
 
 @pytest.mark.slow
 class TestCorner:
-    """A ball thrown so that it meets the floor and a wall at w at one time: both coordinates are
-    independent.
-    """
+    """A ball meets the floor and a wall at w at one time: both coordinates are independent."""
 
     FLOOR = Event(lambda t, y, p: y[1], lambda t, y, p: y.at[3].set(-p[0] * y[3]))
     WALL = Event(
@@ -162,9 +156,7 @@ class TestCorner:
 
 @pytest.mark.slow
 class TestCascade:
-    """A ball at x with the speed v meets a row of three at 1 at rest: each hands its speed on,
-    times e, at once.
-    """
+    """A ball at x with speed v meets three at rest at 1: each hands it on, times e, at once."""
 
     COUNT = 3
 
@@ -238,9 +230,7 @@ class TestCascade:
 
 @pytest.mark.slow
 class TestSamples:
-    """Drop from h with restitution e: heights before and after the first impact, at times that
-    move.
-    """
+    """Drop from h with restitution e: heights about the first impact, at times that move."""
 
     @staticmethod
     def found(x: Array, **options: Any) -> Array:

@@ -1,6 +1,4 @@
-"""When events fire in hybrid_solve, and which models it refuses; right answers from closed
-forms.
-"""
+"""When events fire in hybrid_solve, and which models it refuses; by closed forms."""
 
 from typing import Any
 
@@ -41,8 +39,9 @@ def only(solution: adjoint.Solution[adjoint.Hybrid], expected: list[float]) -> N
 
 
 class TestAccumulation:
-    """Drop from 1 m: impacts accumulate at sqrt(2 / g) (1 + e) / (1 - e); without rebound there is
-    no second one.
+    """Drop from 1 m: impacts accumulate at sqrt(2 / g) (1 + e) / (1 - e).
+
+    Without rebound there is no second one.
     """
 
     def test_is_refused(self) -> None:
@@ -119,9 +118,7 @@ class TestArmed:
     @pytest.mark.slow
     @pytest.mark.parametrize("share", [0.1, 0.37, 0.62, 0.9])
     def test_an_interval_may_be_split(self, share: float) -> None:
-        """Impacts at sqrt(2 / g) and then every 2 e v / g; no matter where the solve is
-        interrupted.
-        """
+        """Impacts at sqrt(2 / g), then every 2 e v / g, wherever the solve is interrupted."""
         p, y0, end = jnp.array([0.8, 0.0]), jnp.array([1.0, 0.0]), 1.9
         whole = hybrid_solve(fall, y0, p, 0.0, end, BOUNCE, **TIGHT)
         first = hybrid_solve(fall, y0, p, 0.0, share * end, BOUNCE, **TIGHT)

@@ -1,6 +1,4 @@
-"""hybrid_solve against closed forms: a bouncing ball, a thermostat, a switch at a time that is a
-parameter.
-"""
+"""hybrid_solve against closed forms: a bouncing ball, a thermostat, a switch at a parameter."""
 
 from typing import Any
 
@@ -37,8 +35,9 @@ def ball(height: Array, p: Array, end: Array, mode: Any = "reverse") -> Array:
 
 
 def ball_exact(height: Array, p: Array, end: Array) -> Array:
-    """Free fall: impacts after sqrt(2 h/g) and then every 2 v/g, with v = e sqrt(2 g h), e^2 sqrt(2
-    g h), ...
+    """Free fall: impacts after sqrt(2 h/g), and then every 2 v/g.
+
+    v = e sqrt(2 g h), e^2 sqrt(2 g h), ...
     """
     e, g = p
     first, v = jnp.sqrt(2 * height / g), jnp.sqrt(2 * g * height)
@@ -97,9 +96,7 @@ class TestBouncingBall:
 class TestSwitchAtAParameter:
     @staticmethod
     def filled(close: Array) -> Array:
-        """A tank that fills at the rate 1 until the valve closes at the time `close`: y(1) =
-        close.
-        """
+        """A tank that fills at the rate 1 until the valve closes at `close`: y(1) = close."""
         shut = Event(lambda t, y, p: p - t, lambda t, y, p: y.at[1].set(0.0))
         solution = hybrid_solve(
             lambda t, y, p: jnp.stack([y[1], 0 * y[1]]),
@@ -117,9 +114,7 @@ class TestSwitchAtAParameter:
 
 
 class TestThermostat:
-    """T' = -k (T - outside) + heat while on: exponentials between `low` and `high`, by their
-    logarithms.
-    """
+    """T' = -k (T - outside) + heat while on: times between `low` and `high` by logarithms."""
 
     LOW, HIGH, OUTSIDE = 19.0, 21.0, 5.0
 
@@ -160,8 +155,9 @@ class TestThermostat:
 
 @pytest.mark.slow
 def test_a_touch_is_degenerate() -> None:
-    """y = (p - t)^3 falls through zero at t = p with the slope zero: the time of the event is p,
-    but no formula finds dt/dp.
+    """y = (p - t)^3 falls through zero at t = p with slope zero: no formula finds dt/dp.
+
+    The time of the event is p all the same.
     """
 
     def value(p: Array) -> tuple[Array, Status]:

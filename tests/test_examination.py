@@ -1,5 +1,6 @@
-"""Examinations: whether a derivative is that of the values, and whether what is left to gain is
-lost in their noise.
+"""Examinations: is a derivative that of the values, and is what is left lost in their noise?
+
+What is left is what there is to gain.
 """
 
 from collections.abc import Callable
@@ -57,8 +58,9 @@ def test_noise_and_what_it_hides() -> None:
 
 
 def test_a_steep_curve_is_no_noise() -> None:
-    """With s = t - 1, f = 1 - 1e8 s + 1e18 s^2 + 1e22 s^3 has 0.25% to gain, and at the shortest s
-    the cubic term is left of it.
+    """f = 1 - 1e8 s + 1e18 s^2 + 1e22 s^3, s = t - 1, has 0.25% to gain.
+
+    At the shortest s the cubic term is left of it.
     """
     finding = examine(
         lambda t: 1 - 1e8 * (t - 1) + 1e18 * (t - 1) ** 2 + 1e22 * (t - 1) ** 3,
@@ -70,9 +72,7 @@ def test_a_steep_curve_is_no_noise() -> None:
 
 
 def test_a_curve_that_levels_off_is_no_wrong_derivative() -> None:
-    """1e9 (1 - exp(-(s / 1e-3)^2)) with s = t - 1: the longest steps see its plateau, the shorter
-    ones how it begins.
-    """
+    """1e9 (1 - exp(-(s / 1e-3)^2)), s = t - 1: long steps see its plateau, short ones its start."""
 
     def f(t: float) -> float:
         return 1e9 * (1 - float(np.exp(-(((t - 1) / 1e-3) ** 2))))
@@ -94,8 +94,9 @@ def test_a_jump_of_the_values_is_no_wrong_derivative() -> None:
 
 @pytest.mark.parametrize("factor", [1.08, 0.93])
 def test_a_slope_that_is_wrong_by_little_is_no_noise(factor: float) -> None:
-    """By too little to be called so; f = (t - 2)^2 has 1 to gain, and over the shortest step, 5e-9,
-    the slope misses 8e-10.
+    """By too little to be called so: f = (t - 2)^2 has 1 to gain, and the slope misses 8e-10.
+
+    That is over the shortest step, 5e-9.
     """
     finding = examine(lambda t: (t - 2) ** 2, lambda t: factor * 2 * (t - 2))
     assert not bool(finding.wrong)
@@ -112,8 +113,7 @@ def test_a_jump_at_the_point_itself_is_no_noise() -> None:
 
 
 def test_the_curvature_is_that_at_the_minimum() -> None:
-    """sqrt(1 + (1e6 (s - 1e-14))^2) with s = t - 1: from t = 1 there is 5e-17 to gain, which
-    rounding hides.
+    """sqrt(1 + (1e6 (s - 1e-14))^2), s = t - 1: from t = 1 a gain of 5e-17, which rounding hides.
 
     Over the longest stretch, 0.01, the slope goes from -0.01 to 1e6 only, as if there were 5e-13 to
     gain.
@@ -176,12 +176,11 @@ def test_nothing_to_gain_along_a_steep_direction_says_nothing_about_flat_ones(
 
 
 def test_noise_that_only_searches_meet() -> None:
-    """Problem of J. Devilliers and D. Glasser, SIAM J. Numer. Anal. 18 (1981), with data rounded
-    off: f ends at 2e-10 or 1e-12.
+    """Problem of J. Devilliers, D. Glasser with data rounded off: f ends at 2e-10 or 1e-12.
 
-    f = 1e5 at the start, of terms that cancel: at the end it is rounded off by 1e-8 of itself,
-    which shows over steps shorter than any of an examination. One of six runs may end elsewhere on
-    another processor.
+    Source: SIAM J. Numer. Anal. 18 (1981). f = 1e5 at the start, of terms that cancel: at the end
+    it is rounded off by 1e-8 of itself, which shows over steps shorter than any of an examination.
+    One of six runs may end elsewhere on another processor.
     """
     t, x = 0.1 * jnp.arange(24), jnp.array([60.137, 1.371, 3.112, 1.761])
 

@@ -1,6 +1,4 @@
-"""Black boxes with derivatives of their user's, against the same functions written for JAX, in
-every mode.
-"""
+"""Black boxes with their user's derivatives against twins written for JAX, in every mode."""
 
 import subprocess
 import sys
@@ -86,9 +84,7 @@ class TestFirstDerivatives:
 
 
 class TestPytrees:
-    """y = {"work": s (a . b^k), "force": b^k a}, k an integer, s in single precision and without
-    axes.
-    """
+    """y = {"work": s (a . b^k), "force": b^k a}, k an integer, s single and without axes."""
 
     @staticmethod
     def twin(x: Any) -> Any:

@@ -115,8 +115,9 @@ class TestVerify:
                 jax.block_until_ready(wrong(X))
 
     def test_an_error_next_to_a_small_parameter(self) -> None:
-        """The first direction moves each number by its own magnitude and cannot see it; the second
-        moves all alike.
+        """The first direction moves each number by its own magnitude and cannot see it.
+
+        The second moves all alike.
         """
         x = jnp.array([1e-9, 1.0, 1.0, 1.0])
         box = external(value, vjp=lambda x, b: vjp(x, b) * [-1, 1, 1, 1], like=LIKE, verify=True)

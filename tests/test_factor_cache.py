@@ -1,6 +1,4 @@
-"""The cache of factors: found by content, bounded, safe between threads, and never the reason of a
-wrong number.
-"""
+"""The cache of factors: found by content, bounded, thread-safe, never a wrong number's reason."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -1,6 +1,4 @@
-"""factorize: solves with A and A', and log|det A|, each differentiable, all from one
-factorization.
-"""
+"""factorize: solves with A and A', log|det A|, all differentiable, from one factorization."""
 
 from typing import Any
 

@@ -1,9 +1,8 @@
-"""Promise 3, no finite wrong number: every fault of `faults.py` ends in NaN, in value and gradient,
-with its status.
+"""Promise 3, no finite wrong number: every fault of `faults.py` ends in NaN, with its status.
 
-The modes are eager, jit, vmap (one bad lane between two good ones), grad, and jit of grad. A
-matrix-free operator is compiled anew at every eager call, so those forms run eagerly only with the
-faults that a matrix cannot have.
+The NaN is in value and gradient. The modes are eager, jit, vmap (one bad lane between two good
+ones), grad, and jit of grad. A matrix-free operator is compiled anew at every eager call, so those
+forms run eagerly only with the faults that a matrix cannot have.
 """
 
 import importlib.util
@@ -127,9 +126,7 @@ class TestEveryFault:
 
 
 def lane_results(form: str, lanes: list[Any]) -> tuple[Solution, System]:
-    """The batched results, after the healthy first and last lane were compared with the serial
-    ones.
-    """
+    """The batched results, once the healthy first and last lane were compared with serial ones."""
     solution, gradient = batched_gradient(form)(
         *jax.tree.map(lambda *leaves: np.stack(leaves), *lanes)
     )
@@ -146,8 +143,9 @@ def lane_results(form: str, lanes: list[Any]) -> tuple[Solution, System]:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_healthy_systems_are_solved(form: str) -> None:
-    """The expected values are NumPy's: x = A^-1 b, lam = A'^-1 x_bar, A_bar = -(1 + theta) lam x',
-    theta_bar = -lam' A x.
+    """x = A^-1 b, lam = A'^-1 x_bar, A_bar = -(1 + theta) lam x', theta_bar = -lam' A x.
+
+    These expected values are NumPy's.
     """
     p, held = FORMS[form].healthy
     solution, gradient = compiled_gradient(form)(p, held, ONES)
@@ -235,9 +233,7 @@ class TestOtherDerivatives:
 
 
 class TestOperatorsThatAreNone:
-    """A matvec that is not linear is a fault of no number: the residual or the transposition finds
-    it.
-    """
+    """A matvec that is not linear is no number's fault: the residual or the transpose finds it."""
 
     @staticmethod
     def solve(f: Callable[[Any], Any]) -> tuple[Solution, Any]:
@@ -255,9 +251,7 @@ class TestOperatorsThatAreNone:
         assert np.all(np.isnan(b_bar))
 
     def test_a_nonlinear_matvec_has_no_gradient(self) -> None:
-        """Its x solves matvec(x) = b, so that the residual has nothing to say; but it has no
-        transpose.
-        """
+        """Its x solves matvec(x) = b, so the residual is silent; but it has no transpose."""
         with pytest.raises(NotImplementedError, match=r"[Tt]ranspose"):
             self.solve(lambda x: jnp.asarray(NONSYMMETRIC) @ x + 1e-7 * x**2)
 
@@ -278,8 +272,9 @@ class TestSparse:
         assert_all_nan(dict(zip("Ab", gradients, strict=True)))
 
     def test_float32_without_boundary_conditions(self) -> None:
-        """Rounding makes the pure Neumann matrix regular at the level of 1e-8; no digit of a
-        solution is certain.
+        """Rounding makes the Neumann matrix regular, at 1e-8; no digit of a solution is certain.
+
+        It is the pure Neumann matrix.
         """
         k = ((1 + 0.3 * np.sin(np.arange(49))) / 3).astype(np.float32)
         diagonal = np.zeros(50, np.float32)

@@ -1,6 +1,4 @@
-"""Pictures: orientation, gray levels, aspect and bounds, read back from the PNG and GIF files
-themselves.
-"""
+"""Pictures: orientation, gray levels, aspect, bounds, read back from PNG and GIF files."""
 
 import io
 import sys

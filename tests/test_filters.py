@@ -19,9 +19,7 @@ CASES = [
 
 
 def weights(cone):
-    """H_ei = max(0, r - |x_e - x_i|) from the element centers, equation (8) of Andreassen et al.
-    (2011).
-    """
+    """H_ei = max(0, r - |x_e - x_i|) of element centers: Andreassen et al. (2011), equation (8)."""
     centers = cone.grid.coordinates[cone.grid.connectivity].mean(axis=1)
     return np.maximum(
         0, cone.radius - np.linalg.norm(centers[:, None, :] - centers[None, :, :], axis=-1)

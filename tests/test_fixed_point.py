@@ -1,5 +1,6 @@
-"""fixed_point: closed forms, the linear case as a linear solve, every solver, every mode, and what
-has no fixed point.
+"""fixed_point: closed forms, a linear case, every solver and mode, and what has no fixed point.
+
+The linear case is that of a linear solve.
 """
 
 from typing import Any
@@ -63,9 +64,7 @@ def kepler(E: Any, p: Any) -> Any:
     [pytest.param("Anderson", "GMRES", marks=pytest.mark.slow), ("Picard", "TransposedIteration")],
 )
 def test_keplers_equation_in_every_mode(solver: str, linear: str) -> None:
-    """dE/dM = 1 / (1 - e cos E), dE/de = sin E / (1 - e cos E); the Hessian by differentiating
-    these by hand.
-    """
+    """dE/dM = 1 / (1 - e cos E), dE/de = sin E / (1 - e cos E); the Hessian by hand from these."""
     E, e = 1.2, 0.4
     p = jnp.array([e, E - e * np.sin(E)])
 

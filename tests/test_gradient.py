@@ -1,6 +1,4 @@
-"""verify_gradient: no miss and no false alarm on seeded cases, and every promise of its
-docstring.
-"""
+"""verify_gradient: no miss, no false alarm on seeded cases, and its docstring's promises."""
 
 import jax
 import jax.numpy as jnp

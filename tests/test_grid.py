@@ -1,6 +1,4 @@
-"""Structured grids: the numbering of the docstring's picture, and the geometry that every numbering
-must satisfy.
-"""
+"""Structured grids: the docstring's numbering, and the geometry that all numberings satisfy."""
 
 import numpy as np
 import pytest

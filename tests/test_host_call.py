@@ -205,9 +205,7 @@ def test_a_host_call_is_batched_with_leading_axes() -> None:
 
 
 def test_the_way_through_pure_callback_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Off the CPU pure_callback is used; here it is chosen by hand, for a pattern without compiled
-    calls.
-    """
+    """Off the CPU pure_callback is used; here by hand, for a pattern without compiled calls."""
     monkeypatch.setattr(
         jax.lax, "platform_dependent", lambda *arrays, default, **_: default(*arrays)
     )

@@ -1,5 +1,6 @@
-"""HostSolver and optimistix's root finders in `root`: derivatives never enter the solver, and what
-it returns is examined.
+"""HostSolver and optimistix's root finders in `root`: examined, never differentiated.
+
+Derivatives never enter the solver, and what it returns is examined.
 """
 
 from typing import Any
@@ -24,9 +25,7 @@ P = jnp.array([8.0, 3.0])
 
 
 class Watched:
-    """A solver on NumPy that notes its calls; Python's float and SciPy refuse tracers, and so does
-    this.
-    """
+    """A solver on NumPy that notes its calls and, as Python's float and SciPy, refuses tracers."""
 
     def __init__(self) -> None:
         self.calls = 0

@@ -1,9 +1,8 @@
-"""What can go wrong with a root, a fixed point or a minimizer ends in NaN, in value and gradient,
-with its status.
+"""What goes wrong with roots, fixed points, minimizers ends in NaN everywhere, with its status.
 
-The modes are eager, jit, vmap (one bad lane between two good ones), grad, and jit of grad. Faults
-are numbers, so that one compiled function serves all faults of a form; a form is compiled anew at
-every eager call, so it runs eagerly with one fault.
+That is in value and gradient. The modes are eager, jit, vmap (one bad lane between two good ones),
+grad, and jit of grad. Faults are numbers, so that one compiled function serves all faults of a
+form; a form is compiled anew at every eager call, so it runs eagerly with one fault.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,5 +1,4 @@
-"""Laws that hold for every root, minimizer and fixed point: of the start, of composition, of
-inversion and of scaling.
+"""Laws of every root, minimizer and fixed point: start, composition, inversion and scaling.
 
 The map x -> A x + x^3, with the symmetric part of A positive definite, is strictly monotone: A x +
 x^3 = b has one solution for every b, and every start is in its basin. The laws draw x and compute b
@@ -43,9 +42,7 @@ def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @jax.jit
 def solved(x0: Any, A: Any, b: Any, M: Any) -> Any:
-    """x of M (A x + x^3 - b) = 0, dx/db, the derivatives of W'x by A and M, and its Hessian by
-    b.
-    """
+    """x of M (A x + x^3 - b) = 0, dx/db, derivatives of W'x by A and M, its Hessian by b."""
 
     def x(A: Any, b: Any, M: Any) -> Any:
         return root(lambda x, p: p[2] @ (monotone(p[0], x) - p[1]), x0, (A, b, M)).value
@@ -56,8 +53,9 @@ def solved(x0: Any, A: Any, b: Any, M: Any) -> Any:
 
 
 def assert_solved(found: Any, A: np.ndarray, x: np.ndarray, M_size: float = 1.0) -> None:
-    """lam = F_x^-T W, A_bar = -lam x', M_bar = 0 since F = 0, and the Hessian by differentiating
-    F_x dx = db again.
+    """lam = F_x^-T W, A_bar = -lam x', M_bar = 0 as F = 0.
+
+    The Hessian is by differentiating F_x dx = db again.
     """
     value, jacobian, A_bar, M_bar, hessian = found
     inverse = np.linalg.inv(slope(A, x))
@@ -150,8 +148,9 @@ def nested(A: Any, B: Any, b: Any) -> Any:
 @few
 @given(seeds)
 def test_a_root_inside_the_residual_of_a_root(seed: int) -> None:
-    """dx/db = (A + 3 x^2 + (B + 3 z^2)^-1)^-1; the inverse of a monotone map is monotone, so that x
-    is unique.
+    """dx/db = (A + 3 x^2 + (B + 3 z^2)^-1)^-1, and x is unique.
+
+    The inverse of a monotone map is monotone.
     """
     (A, _), (B, z) = drawn(seed), drawn(seed + 1)
     x = monotone(B, z)
@@ -163,9 +162,7 @@ def test_a_root_inside_the_residual_of_a_root(seed: int) -> None:
 
 @jax.jit
 def minimized(c: Any, S: Any, b: Any) -> Any:
-    """The minimizer of c (x'S x / 2 + sum(cosh x) - b'x), its derivative by b and the derivative of
-    W'x by c.
-    """
+    """The minimizer of c (x'S x / 2 + sum(cosh x) - b'x), its derivative by b, that of W'x by c."""
 
     def x(c: Any, b: Any) -> Any:
         f = lambda x, p: p[0] * (x @ S @ x / 2 + jnp.sum(jnp.cosh(x)) - p[1] @ x)
@@ -190,9 +187,7 @@ def test_a_constant_in_front_of_the_objective_does_not_matter(seed: int, exponen
 
 @jax.jit
 def minimized_under_constraints(c: Any, S: Any, b: Any) -> Any:
-    """The minimizer of c (x'S x / 2 - b'x) on the plane sum(x) = 1 with x_0 <= 0 and x_1 <= 100,
-    and its derivative by b.
-    """
+    """The minimizer of c (x'S x / 2 - b'x) on sum(x) = 1, x_0 <= 0, x_1 <= 100, and d/db of it."""
 
     def x(b: Any) -> Any:
         f = lambda x, p: p[0] * (x @ S @ x / 2 - p[1] @ x)
@@ -213,8 +208,9 @@ def minimized_under_constraints(c: Any, S: Any, b: Any) -> Any:
 def test_a_constant_in_front_of_a_constrained_objective_does_not_matter(
     seed: int, force: float, exponent: float
 ) -> None:
-    """S x - b + (1, 1, 1) m + (1, 0, 0) z = 0 with z = force: x_0 = 0, and dx/db is the first block
-    of the inverse.
+    """S x - b + (1, 1, 1) m + (1, 0, 0) z = 0 with z = force: x_0 = 0.
+
+    dx/db is the first block of the inverse.
     """
     A, x = drawn(seed)
     S, x = (A + A.T) / 2, np.array([0.0, x[1], 1 - x[1]])
@@ -228,9 +224,7 @@ def test_a_constant_in_front_of_a_constrained_objective_does_not_matter(
 
 @jax.jit
 def iterated(a: Any, S: Any, b: Any) -> Any:
-    """The fixed point of (1 - a) x + a g(x) with g(x) = sin(S x) + b, its derivative by b, and that
-    of W'x by a.
-    """
+    """The fixed point of (1 - a) x + a (sin(S x) + b), its derivative by b, that of W'x by a."""
 
     def x(a: Any, b: Any) -> Any:
         damped = lambda x, p: (1 - p[0]) * x + p[0] * (jnp.sin(S @ x) + p[1])

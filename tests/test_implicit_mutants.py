@@ -1,6 +1,4 @@
-"""Every mutant of the rules for implicit functions is killed by the check it names, and the healthy
-library passes all.
-"""
+"""Every mutant of implicit rules is killed by its check, and the healthy library passes all."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,9 +28,7 @@ def residual(x: Any, p: Any) -> Any:
 
 
 def unrolled_newton(A: Any, b: Any) -> Any:
-    """The root by Newton's method, unrolled far beyond convergence, so that its derivatives are the
-    root's.
-    """
+    """The root by Newton's method, unrolled far beyond convergence: derivatives are the root's."""
     x = jnp.zeros_like(b)
     for _ in range(9):
         x = x - jnp.linalg.solve(A + jnp.diag(3 * x**2), residual(x, (A, b)))
@@ -86,9 +82,7 @@ def known_values(lib: Any) -> None:
 
 @check
 def failed_root(lib: Any) -> None:
-    """x^2 = p has no real root at p = -1; without poison the derivative 1 / (2 x) is that of no
-    root, and finite.
-    """
+    """x^2 = p has no real root at p = -1; without poison 1 / (2 x) is finite, and of no root."""
     x = lambda p: lib.root.root(lambda x, p: x**2 - p, jnp.ones(1), p).value[0]
     value, gradient = jax.value_and_grad(x)(-jnp.ones(1))
     assert np.isnan(value)
@@ -97,9 +91,7 @@ def failed_root(lib: Any) -> None:
 
 @check
 def fold(lib: Any) -> None:
-    """x^2 = 0: Newton's method halves the error until it is some 1e-10, where F is flat; dx/dp is
-    infinite.
-    """
+    """x^2 = 0: Newton halves the error to some 1e-10, where F is flat; dx/dp is infinite."""
     assert not bool(
         lib.root.root(lambda x, p: (x - 1.0) ** 2 - p, jnp.zeros(1), jnp.zeros(1)).status.ok
     )
@@ -167,9 +159,7 @@ def fixed_points(lib: Any) -> None:
 
 @check
 def minimizers(lib: Any) -> None:
-    """The projection of p onto x_0 + x_1 <= 1, x_1 <= 3 (never active): p - (p_0 + p_1 - 1)+ /
-    2.
-    """
+    """The projection of p onto x_0 + x_1 <= 1, x_1 <= 3 (inactive): p - (p_0 + p_1 - 1)+ / 2."""
 
     def x(p: Any) -> Any:
         constraints = lambda x, _: jnp.stack([jnp.sum(x) - 1, x[1] - 3])

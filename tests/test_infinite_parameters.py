@@ -54,9 +54,7 @@ HOST = HostSolver(lambda x0, p: np.minimum(p[0], p[1]))
 
 @pytest.mark.parametrize("name", WAYS)
 def test_an_infinite_parameter_is_a_fair_one(name: str) -> None:
-    """x = min(q, u): the first entry is at its cap, which has all of the derivative, and the second
-    is not.
-    """
+    """x = min(q, u): the first entry is at its cap, with all of the derivative; the second not."""
 
     @jax.jit
     def found(p: Any) -> Any:

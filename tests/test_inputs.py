@@ -1,6 +1,4 @@
-"""Every mistake that is visible at trace time is refused before any computing, with both sides and
-the fix.
-"""
+"""Mistakes visible at trace time are refused before any computing, with both sides and a fix."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,5 +1,6 @@
-"""CG, MINRES, GMRES: they stop on the true residual, transpose the preconditioner, mind no scale,
-and never pretend.
+"""CG, MINRES, GMRES stop on the true residual, transpose M, mind no scale, and never pretend.
+
+M is the preconditioner.
 """
 
 from functools import cache
@@ -54,9 +55,7 @@ def test_the_size_of_the_right_hand_side_does_not_matter(method: Any, scale: flo
 @pytest.mark.parametrize("method", KINDS)
 @pytest.mark.parametrize("scale", [1e-25, 1e-20, 1e20])
 def test_the_size_of_a_float32_right_hand_side_does_not_matter(method: Any, scale: float) -> None:
-    """1e-20 squared is no float32 number: an adjoint right-hand side of that size must not
-    vanish.
-    """
+    """1e-20 squared is no float32 number: an adjoint b of that size must not vanish."""
     A, b = (
         matrix(KINDS[method], N).astype(np.float32),
         np.random.default_rng(0).normal(size=N).astype(np.float32),
@@ -99,9 +98,7 @@ def test_a_solution_that_overflows_is_no_success() -> None:
 
 @pytest.mark.parametrize("method", [CG, GMRES])
 def test_atol_is_in_the_units_of_b_and_not_of_the_adjoint(method: Any) -> None:
-    """A loss in small units has an adjoint right-hand side far below atol; its gradient is not
-    zero.
-    """
+    """A loss in small units has an adjoint b far below atol; its gradient is not zero."""
     A = matrix("definite", N)
     solver = method(rtol=1e-10, atol=1e-6)
     gradient = jax.jit(jax.grad(lambda b: 1e-9 * jnp.sum(linear_solve(A, b, solver).value)))(
@@ -123,9 +120,7 @@ def test_atol_and_tangents() -> None:
 
 @pytest.mark.parametrize("method", [CG, MINRES])
 def test_the_true_residual_decides_where_the_recurrence_drifts(method: Any) -> None:
-    """Condition number 1e8: the recurrence of CG reports convergence while b - A x is above the
-    tolerance.
-    """
+    """Condition 1e8: CG's recurrence reports convergence with b - A x above the tolerance."""
     n = 60
     Q = scipy.linalg.qr(np.random.default_rng(0).normal(size=(n, n)))[0]
     A = Q @ np.diag(np.logspace(-8, 0, n)) @ Q.T
@@ -143,9 +138,7 @@ def test_the_true_residual_decides_where_the_recurrence_drifts(method: Any) -> N
 
 @pytest.mark.parametrize("method", KINDS)
 def test_steps_are_counted_and_limited(method: Any) -> None:
-    """Exact after as many steps as there are distinct eigenvalues; a limit below that ends in a
-    status.
-    """
+    """Exact after as many steps as distinct eigenvalues; a limit below that ends in a status."""
     diagonal = np.repeat([1.0, 2.0, 4.0, 8.0], 3) * (
         np.repeat([1.0, -1.0], 6) if method is not CG else 1.0
     )
@@ -173,8 +166,9 @@ def test_gmres_restarts() -> None:
 
 
 def test_gmres_that_stagnates_says_so() -> None:
-    """The cyclic shift: no progress until step n (Saad, Iterative Methods, 2nd ed., section
-    6.5.4).
+    """The cyclic shift has no progress until step n (Saad, Iterative Methods, section 6.5.4).
+
+    That is of the 2nd edition.
     """
     A, b = np.roll(np.eye(N), 1, axis=0), np.eye(N)[0]
     stuck, gradient = compiled(GMRES(restart=5))(A, b)
@@ -219,9 +213,7 @@ def test_a_false_claim_ends_in_a_true_solution_or_in_a_status(method: Any, kind:
 @pytest.mark.parametrize("method", KINDS)
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
 def test_an_affine_function_is_no_matrix(method: Any, scale: float) -> None:
-    """A x + c = b has a solution, but it is not the one of a linear solve, nor is it returned as
-    such.
-    """
+    """A x + c = b has a solution, but no linear solve's, nor is it returned as such."""
     A, c = matrix(KINDS[method], N), np.ones(N)
     b = scale * np.random.default_rng(0).normal(size=N)
     try:
@@ -291,8 +283,9 @@ def test_a_bad_preconditioner_never_gives_a_wrong_number(method: Any, flaw: str)
 
 
 def test_the_preconditioner_is_transposed_in_the_adjoint() -> None:
-    """With M = A^-1 of a far from normal A both solves take one step or two; with M in place of M'
-    the adjoint does not.
+    """With M = A^-1 of a far from normal A both solves take one step or two.
+
+    With M in place of M' the adjoint does not.
     """
     n = 30
     A = matrix("general", n) @ np.diag(np.logspace(0, 3, n))
@@ -321,9 +314,7 @@ def test_a_triangular_preconditioner_saves_steps_in_both_directions() -> None:
 
 
 def test_a_preconditioner_may_close_over_what_is_differentiated() -> None:
-    """Jacobi's diagonal of A(p): the solution does not depend on the preconditioner, nor does its
-    derivative.
-    """
+    """Jacobi's diagonal of A(p): neither the solution nor its derivative depends on it."""
     A = jnp.asarray(matrix("definite", N))
 
     def ours(p: jax.Array) -> jax.Array:

@@ -115,9 +115,7 @@ def test_noise_does_not_keep_a_flat_slope_from_being_found() -> None:
 
 
 def test_noise_ends_the_search_soon() -> None:
-    """-1e-3 t + t^2 has 2.5e-7 to gain, noise is four times as large: no shorter trial sees
-    more.
-    """
+    """-1e-3 t + t^2 has 2.5e-7 to gain, noise is four times that: no shorter trial sees more."""
     state = begin(
         jnp.asarray(0.0), jnp.asarray(-1e-3), jnp.zeros(1), jnp.asarray(1.0), jnp.asarray(jnp.inf)
     )
@@ -130,9 +128,7 @@ def test_noise_ends_the_search_soon() -> None:
 
 
 def test_a_gain_that_is_noise_is_no_step() -> None:
-    """Values 1e-6 lower than the slope of -1e-12 has it, three times: the noise is as large as what
-    has been gained.
-    """
+    """Values 1e-6 below a slope of -1e-12, three times: noise is as large as what was gained."""
     state = begin(
         jnp.asarray(0.0), jnp.asarray(-1e-12), jnp.zeros(1), jnp.asarray(1.0), jnp.asarray(jnp.inf)
     )

@@ -78,9 +78,7 @@ def test_norms_of_what_is_no_number_or_nothing() -> None:
 
 @pytest.fixture(scope="module")
 def solve() -> Any:
-    """x, status, iterations and the gradient of sum(x) with respect to b, compiled once for each
-    method and precision.
-    """
+    """x, status, iterations, the gradient of sum(x) by b, compiled once by method and precision."""
     compiled: dict[Any, Any] = {}
 
     def run(name: str, A: Any, b: Any) -> Any:
@@ -100,8 +98,9 @@ def solve() -> Any:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", METHODS)
 def test_a_matrix_and_a_right_hand_side_in_other_units(solve: Any, name: str, dtype: str) -> None:
-    """(2^s A)^-1 2^t b = 2^(t - s) A^-1 b, bit by bit, with as many iterations; the gradient with
-    respect to b: 2^-s of it.
+    """(2^s A)^-1 2^t b = 2^(t - s) A^-1 b, bit by bit, in as many iterations.
+
+    The gradient with respect to b is 2^-s of it.
     """
     A, b = jnp.asarray(METHODS[name][1], dtype), jnp.asarray(B, dtype)
     x, status, iterations, gradient = solve(name, A, b)
@@ -156,9 +155,7 @@ def test_a_multigrid_has_the_whole_range() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_fixed_point_has_the_whole_range(dtype: str) -> None:
-    """x = 2^s (p + 0.3 tanh of x in other units): Anderson's steps, the examination and the
-    derivative.
-    """
+    """x = 2^s (p + 0.3 tanh of x in other units): Anderson, examination and derivative."""
     mix = jnp.asarray(RNG.normal(size=(N, N)) / N, dtype)
 
     @jax.jit

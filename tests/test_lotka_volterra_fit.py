@@ -1,9 +1,9 @@
-"""lotka_volterra_fit: the published posterior, conserved quantities, the gradient by another way,
-and how often intervals hold.
+"""lotka_volterra_fit: published posterior, conserved quantities, other gradient, intervals.
 
-Published: reference posterior hudson_lynx_hare-lotka_volterra of posteriordb, means and deviations;
-estimates in B. Carpenter's Stan case study (2018): alpha 0.55, beta 0.028, gamma 0.80, delta 0.024,
-both noises 0.25.
+The gradient is taken by another way, and intervals are to hold as often as they say. Published:
+reference posterior hudson_lynx_hare-lotka_volterra of posteriordb, means and deviations; estimates
+in B. Carpenter's Stan case study (2018): alpha 0.55, beta 0.028, gamma 0.80, delta 0.024, both
+noises 0.25.
 """
 
 import json

@@ -1,6 +1,4 @@
-"""M y' = f with a nonsymmetric M, and with a singular one: against exponentials, and Robertson's
-kinetics as an ODE.
-"""
+"""M y' = f with M nonsymmetric or singular: by exponentials, and Robertson's kinetics as an ODE."""
 
 from typing import Any
 
@@ -51,9 +49,7 @@ SINGULAR = np.diag([1.0, 0.0])
 
 
 def algebraic(p: Array, times: Array, sensitivity: Any = None, mode: Any = "reverse") -> Array:
-    """Samples of the algebraic unknown, from a start that is not consistent, and an integral over
-    it.
-    """
+    """Samples of the algebraic unknown from an inconsistent start, and an integral over it."""
     samples, integral = ode_solve(
         decay,
         jnp.array([1.0, 7.0]),

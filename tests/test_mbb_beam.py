@@ -1,5 +1,4 @@
-"""The MBB beam: the published compliances, the derivative against its closed form, equilibrium, and
-failures.
+"""The MBB beam: published compliances, the derivative's closed form, equilibrium, failures.
 
 Published figures: E. Andreassen, A. Clausen, M. Schevenels, B. S. Lazarov, O. Sigmund, Efficient
 topology optimization in MATLAB using 88 lines of code, Struct. Multidisc. Optim. 43 (2011) 1-16, at
@@ -156,9 +155,7 @@ def test_minimizing_with_a_filter_that_makes_no_gradient_is_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["MMA", "LBFGS"])
 def test_other_methods_end_at_the_compliance_of_the_published_one(method, tmp_path):
-    """A local minimizer each, of the published problem with the density filter, where OC's has
-    233.71.
-    """
+    """A local minimizer each, of the published problem with density filter (OC's has 233.71)."""
     settings = ["--set", "filter=density", "--set", f"method={method}"]
     assert main(["run", "mbb_beam", *settings, "--out", str(tmp_path / "run")]) == 0
     last = list(csv.DictReader((tmp_path / "run" / "history.csv").open()))[-1]

@@ -61,8 +61,9 @@ class TestMinimizers:
         np.testing.assert_allclose(adjoint.require(solution), np.ones(n), rtol=0, atol=1e-5)
 
     def test_flat_directions_are_found_soon(self) -> None:
-        """Curvatures from 1 to 1e8: with the scale of the first, steepest step for all directions
-        it takes 112 evaluations.
+        """Curvatures from 1 to 1e8.
+
+        With the scale of the first, steepest step for all directions it takes 112 evaluations.
         """
         w, Q = (
             jnp.logspace(0, 8, 9),
@@ -209,9 +210,7 @@ class TestLoops:
 
 
 class TestLaws:
-    """Iterates under changes of variables, for the first ten steps, before rounding is
-    amplified.
-    """
+    """Iterates under changes of variables, for ten steps, before rounding is amplified."""
 
     @staticmethod
     def iterates(f: Any, x0: Any, method: Any, **more: Any) -> np.ndarray:

@@ -82,6 +82,7 @@ class TestFaults:
     @pytest.mark.parametrize("method", [BFGS(), None])
     def test_a_steep_start_makes_no_slope_small(self, method: Any) -> None:
         """f = e^x + e^(-x/9) from 40, where f' = 2e17: a share of 1e-8 of that is no small slope.
+
         f' = 0 at 10 x / 9 = -log 9.
         """
         solution = minimize(

@@ -128,8 +128,9 @@ def solve(case: Case, method: Any = None, **options: Any) -> Any:
 
 
 def assert_optimal(case: Case, solution: Any, active: list[bool]) -> None:
-    """The published optimum, and the conditions of optimality with the multipliers (Nocedal and
-    Wright, theorem 12.1).
+    """The published optimum, and the conditions of optimality with the multipliers.
+
+    They are Nocedal and Wright's, theorem 12.1.
     """
     x, multipliers = adjoint.require(solution), np.asarray(solution.stats["multipliers"])
     np.testing.assert_allclose(x, case.x, rtol=0, atol=case.digits)
@@ -159,9 +160,7 @@ class TestPublishedOptima:
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["truss", "HS34", "HS43"])
     def test_conservative(self, name: str) -> None:
-        """HS34 within (0, 100) learns second derivatives of 1e5 in spans, beside which its slopes
-        are small.
-        """
+        """HS34 in (0, 100) learns second derivatives of 1e5 in spans, against small slopes."""
         case = CASES[name]
         solution = solve(case, GCMMA())
         assert_optimal(case, solution, ACTIVE[name])
@@ -194,8 +193,9 @@ class TestCurvature:
     POINTS = ([0.5, 0.5, 0.5], [0.6, 0.2, 0.5], [0.4, 0.3, 0.6], [0.45, 0.35, 0.5])
 
     def test_of_a_sum_of_functions_of_one_unknown_each(self) -> None:
-        """f = a . x^2 / 2: right after two steps, where the second has been foretold; x_2 has moved
-        in the second only.
+        """f = a . x^2 / 2: right after two steps, where the second has been foretold.
+
+        x_2 has moved in the second only.
         """
         a = jnp.array([1.0, 20.0, 3.0])
         np.testing.assert_allclose(
@@ -203,9 +203,7 @@ class TestCurvature:
         )
 
     def test_of_a_coupled_function(self) -> None:
-        """f = x' A x / 2: s' D s = s' y for the latest step s, and the change from D before is
-        least, along s^2.
-        """
+        """f = x' A x / 2: s' D s = s' y for the latest step s; D changes least, along s^2."""
         A = jnp.array([[4.0, 3.5, -1.0], [3.5, 4.0, 0.5], [-1.0, 0.5, 2.0]])
         before, after = (learned(lambda x: A @ x, list(self.POINTS[:count])) for count in (3, 4))
         s = jnp.array(self.POINTS[3]) - jnp.array(self.POINTS[2])
@@ -221,8 +219,9 @@ class TestCurvature:
 
     @pytest.mark.slow
     def test_it_saves_steps(self) -> None:
-        """f and the constraints of HS43 are sums of functions of one x_j each: 10 evaluations, 16
-        where all is spread evenly.
+        """f and constraints of HS43 are sums of functions of one x_j each: 10 evaluations.
+
+        It takes 16 where all is spread evenly.
         """
         assert int(solve(CASES["HS43"]).stats["evaluations"]) <= 12
 

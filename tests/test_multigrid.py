@@ -1,5 +1,4 @@
-"""Multigrid: its levels are P' A P, M is symmetric for a symmetric A and transposed for any other,
-and the steps do not grow.
+"""Multigrid: levels are P' A P, M is symmetric as A or transposed, and steps do not grow.
 
 Expected: dense products in NumPy, and direct solves.
 """
@@ -45,9 +44,7 @@ def _deep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def neighbors_matrix(grid: tuple[int, ...], components: int, seed: int = 0) -> np.ndarray:
-    """A random nonsymmetric matrix that couples each node with itself and its neighbors, diagonally
-    dominant.
-    """
+    """A random nonsymmetric, diagonally dominant matrix that couples nodes with neighbors."""
     nodes = np.array(list(product(*(range(m) for m in grid))))
     near = np.max(np.abs(nodes[:, None] - nodes[None]), axis=2) <= 1
     pattern = np.kron(near, np.ones((components, components)))
@@ -59,9 +56,7 @@ def neighbors_matrix(grid: tuple[int, ...], components: int, seed: int = 0) -> n
 
 
 def interpolation(grid: tuple[int, ...], components: int) -> np.ndarray:
-    """P as the Kronecker product of those of the axes: np.interp of the coarse nodes' unit
-    vectors.
-    """
+    """P as the Kronecker product of the axes' own: np.interp of the coarse nodes' unit vectors."""
     P = np.eye(1)
     for m in grid:
         coarse = np.arange(m) if m < multigrid.SHORTEST else np.unique([*range(0, m, 2), m - 1])
@@ -149,9 +144,7 @@ def test_interpolation_and_restriction_are_transposes(grid: tuple[int, ...]) -> 
 
 
 def test_isolated_unknowns_are_left_out_of_the_coarse_levels() -> None:
-    """Some unknowns are held fixed: their rows and columns are zero beside the diagonal, which is
-    of another size.
-    """
+    """Some unknowns are held: their rows and columns are zero beside a diagonal of another size."""
     grid, components = (9, 8), 2
     A = neighbors_matrix(grid, components)
     held = np.random.default_rng(3).uniform(size=A.shape[0]) < 0.3
@@ -167,8 +160,9 @@ def test_isolated_unknowns_are_left_out_of_the_coarse_levels() -> None:
 
 
 def test_columns_of_isolated_unknowns_are_left_out_too() -> None:
-    """u = 0 as a row of the identity, with the column left as it was: nonsymmetric, and still no
-    part of the coarse level.
+    """u = 0 as a row of the identity, with the column left as it was: nonsymmetric.
+
+    It is still no part of the coarse level.
     """
     grid = (9, 8)
     A = neighbors_matrix(grid, 1)
@@ -198,9 +192,7 @@ def test_it_is_symmetric_definite_and_close_to_the_inverse(grid: tuple[int, ...]
 
 @pytest.mark.parametrize(("grid", "components"), [((50,), 1), ((9, 8), 1), ((5, 6), 2)])
 def test_its_transpose_is_used_for_the_transpose(grid: tuple[int, ...], components: int) -> None:
-    """As matrices; far from symmetric, and M' is the multigrid of A' up to the order of its
-    steps.
-    """
+    """As matrices; far from symmetric, and M' is the multigrid of A' up to its steps' order."""
     A = jnp.asarray(neighbors_matrix(grid, components))
     n = A.shape[0]
     hierarchy = jax.jit(lambda A: Multigrid(grid, components).of(Dense(A)))(A)

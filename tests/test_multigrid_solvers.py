@@ -37,8 +37,9 @@ def _deep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def convection(p: Any) -> Any:
-    """-div(p grad u) + w . grad u on 12 x 9 inner nodes, upwind: p of each node, nonsymmetric in p,
-    too.
+    """-div(p grad u) + w . grad u on 12 x 9 inner nodes, upwind: nonsymmetric in p, too.
+
+    p is of each node.
     """
 
     def apply(u: Any) -> Any:
@@ -64,9 +65,7 @@ def convection(p: Any) -> Any:
     ],
 )
 def test_derivatives_of_every_order(transform: str) -> None:
-    """M depends on p and is not differentiated: values and derivatives are those of a dense
-    solve.
-    """
+    """M depends on p and is not differentiated: value and derivatives are a dense solve's."""
     n = 108
     b, w = jnp.asarray(np.random.default_rng(5).normal(size=(2, n)))
     solver = GMRES(1e-13, preconditioner=Multigrid((12, 9)))
@@ -151,8 +150,9 @@ def test_a_singular_or_a_nan_operator_has_a_status() -> None:
 
 
 def diffusion(u: Any, p: Any) -> Any:
-    """-div((1 + u^2) grad u) - 60 p on 10 x 10 inner nodes: u reaches 3, so that F_x changes
-    tenfold on the way from 0.
+    """-div((1 + u^2) grad u) - 60 p on 10 x 10 inner nodes.
+
+    u reaches 3, so that F_x changes tenfold on the way from 0.
     """
     field = jnp.pad(u.reshape(10, 10), 1)
     flux = [
@@ -185,8 +185,9 @@ def test_root_and_its_gradient(solver: Any) -> None:
 @pytest.mark.parametrize("method", [CG, MINRES])
 @pytest.mark.slow
 def test_newton_krylov_takes_its_steps_by_the_symmetric_method(method: Any) -> None:
-    """-lap(u) = 2 c exp(u), F_x symmetric: the root and gradient of a direct solver, also where CG
-    alone could go.
+    """-lap(u) = 2 c exp(u), F_x symmetric: root and gradient of a direct solver.
+
+    It is so also where CG alone could go.
     """
     F = lambda u, c: 144 * laplacian(11, 11)(u) - 2 * c * jnp.exp(u)
     c = jnp.asarray(np.random.default_rng(9).uniform(0.8, 1.2, 121))
@@ -201,8 +202,9 @@ def test_newton_krylov_takes_its_steps_by_the_symmetric_method(method: Any) -> N
 
 @pytest.mark.slow
 def test_levels_are_built_again_when_they_are_outdated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """-lap(u) + 1e5 p (u^5 - 1) = 0: F_x at the start u = 0 is far from that at the root, where u
-    is about 1.
+    """-lap(u) + 1e5 p (u^5 - 1) = 0: F_x at the start u = 0 is far from that at u about 1.
+
+    u is about 1 at the root.
     """
     F = lambda u, p: 121 * laplacian(10, 10)(u) + 1e5 * p * (u**5 - 1)
     p = jnp.linspace(0.1, 1, 100)

@@ -1,5 +1,4 @@
-"""Every mutant of the linear rules is killed by the check it names, and the healthy library passes
-every check.
+"""Mutants of linear rules are killed by the checks they name; the healthy library passes all.
 
 The checks compare with `jnp.linalg.solve` and NumPy on small nonsymmetric, non-normal systems,
 where a transpose that is missing shows. They run eagerly on a fresh copy of the library (see
@@ -92,9 +91,7 @@ def transposed_second_order(lib: Library) -> None:
 
 @check
 def nan_in_b(lib: Library) -> None:
-    """NaN in value and in all the gradient, where the matrix itself is healthy and a zero cotangent
-    would hide it.
-    """
+    """NaN in value and gradient, of a healthy matrix, that a zero cotangent would hide."""
     b = np.where(np.arange(N) == 2, np.nan, B)
     assert lib.solve.linear_solve(REAL, b).status.name == "NONFINITE_INPUT"
     for leaf in jax.grad(lambda p: jnp.sum(dense(lib)(*p)))((jnp.asarray(REAL), b)):
@@ -132,9 +129,7 @@ def _singular() -> np.ndarray:
 
 @check
 def lying_backend(lib: Library) -> None:
-    """Factors of another matrix, as of a broken backend: refinement cannot repair them, and the
-    residual shows it.
-    """
+    """Another matrix's factors, as of a broken backend: beyond refinement, seen by the residual."""
 
     class Lying(lib.superlu.SuperLUFactors):
         def solve(self, b: np.ndarray, transpose: bool) -> np.ndarray:
@@ -150,9 +145,7 @@ def lying_backend(lib: Library) -> None:
 
 @check
 def logdet(lib: Library) -> None:
-    """NumPy's slogdet, and d log|det A| = Re tr(A^-1 dA), so that JAX's gradient is A'^-1 (nowhere
-    conjugated).
-    """
+    """NumPy's slogdet, d log|det A| = Re tr(A^-1 dA): JAX's gradient is A'^-1, never conjugated."""
     sparse = lambda A: full_pattern(lib).matrix(A.ravel())
     for A, solver, operator in (
         (COMPLEX, lib.dense.LU(), jnp.asarray),
@@ -259,9 +252,7 @@ def complex_krylov(lib: Library) -> None:
 
 @check
 def preconditioner(lib: Library) -> None:
-    """With M = A^-1 the solve takes one step; the adjoint solve does too if M is transposed with
-    A.
-    """
+    """With M = A^-1 the solve takes one step, as does the adjoint if M is transposed with A."""
     inverse = np.linalg.inv(REAL)
     solver = lib.iterative.GMRES(rtol=1e-11, max_steps=2, preconditioner=lambda v: inverse @ v)
     with jax.disable_jit():
@@ -288,9 +279,7 @@ def absolute_tolerance(lib: Library) -> None:
 
 @check
 def sparse_counts(lib: Library) -> None:
-    """3 right-hand sides: a value takes 1 factorization and 3 solves; its gradient 3 more and 3
-    transpose solves.
-    """
+    """3 columns: a value takes 1 factorization, 3 solves; its gradient 3 and 3 transposed more."""
     solve, b = superlu(lib, CHAIN), jnp.asarray(np.random.default_rng(1).normal(size=(N, 3)))
     with lib.host_call.count_solves() as count:
         objective(solve, jnp.asarray(REAL) + 9 * jnp.eye(N), b)
@@ -301,8 +290,9 @@ def sparse_counts(lib: Library) -> None:
 
 @check
 def compiled_counts(lib: Library) -> None:
-    """What a compiled solver counts: as many solves as right-hand sides, in every lane, and it
-    passes its number on.
+    """What a compiled solver counts: as many solves as columns, in every lane.
+
+    It passes its number on.
     """
     x = jnp.arange(6.0).reshape(2, 3)
     with lib.host_call.count_solves() as count:

@@ -1,5 +1,6 @@
-"""Newton's method: poor starts, singular Jacobians at the start, sparse and matrix-free systems
-against closed forms.
+"""Newton's method: poor starts, singular Jacobians there, sparse and matrix-free systems.
+
+All are against closed forms.
 """
 
 import json
@@ -42,8 +43,9 @@ def test_convergence_is_quadratic():
 
 
 def bratu(n):
-    """-u'' = p exp(u) on (0, 1), u = 0 at the ends, by second-order differences on n inner
-    points.
+    """-u'' = p exp(u) on (0, 1), u = 0 at the ends, by differences on n inner points.
+
+    The differences are of second order.
     """
     h = 1 / (n + 1)
 
@@ -165,11 +167,10 @@ print(json.dumps({"vectors": vectors, "error": float(error)}))
 )
 @pytest.mark.parametrize("what", ["value", "gradient"])
 def test_a_million_unknowns_take_a_few_vectors_of_memory(what):
-    """The value against the chosen u; of the loss |u|^2 / 2, the gradient lam against F_u' lam = u,
-    F_u being symmetric.
+    """The value against the chosen u; of the loss |u|^2 / 2 the gradient lam with F_u' lam = u.
 
-    The limit is 60 vectors: the 31 of a GMRES cycle of length 30 and 21 others. A second basis
-    would exceed it.
+    F_u is symmetric. The limit is 60 vectors: the 31 of a GMRES cycle of length 30 and 21 others. A
+    second basis would exceed it.
     """
     path = os.pathsep.join(
         filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")])

@@ -1,5 +1,6 @@
-"""Every sensitivity, with an explicit and an implicit solver, on every kind of functional, against
-closed forms; and where each of them must say that it is not to be believed.
+"""Every sensitivity, with an explicit and an implicit solver, against closed forms.
+
+It is on every kind of functional, and where each must say that it is not to be believed.
 """
 
 import functools
@@ -89,8 +90,9 @@ def test_checkpoints_change_nothing(solver, name, checkpoints):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["Gauss", "interpolating"])
 def test_a_small_cotangent_has_as_good_a_gradient(name):
-    """Tolerances of the adjoint are relative to its size, or one of 1e-13 would be below atol and
-    left to chance.
+    """The adjoint's tolerances are relative to its size, or 1e-13 would be left to chance.
+
+    It would be below atol.
     """
 
     @jax.jit
@@ -115,8 +117,9 @@ def stiff(_, y, p):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["discrete", "forward", "interpolating", "Gauss"])
 def test_stiff_kinetics(name):
-    """The solution at t = 40 and its sensitivities to the rates, as printed for SUNDIALS' example
-    program cvsRoberts_FSA_dns.
+    """The solution at t = 40 and its sensitivities to the rates, as SUNDIALS prints them.
+
+    The example program is cvsRoberts_FSA_dns.
     """
     y0 = jnp.array([1.0, 0.0, 0.0])
 
@@ -142,8 +145,9 @@ def test_stiff_kinetics(name):
 @pytest.mark.slow
 @pytest.mark.parametrize(("K", "size"), [(1e7, 1e5), (1e4, 1e8), (1e12, 1.0)])
 def test_stiffness_that_ends_within_a_step(K, size, monkeypatch):
-    """Half of 70 states rest at size p, held there until t = 1/2: the matrix at the start of a step
-    tells nothing of its stages.
+    """Half of 70 states rest at size p, held there until t = 1/2.
+
+    The matrix at the start of a step tells nothing of its stages.
     """
     monkeypatch.setattr(runge_kutta, "MANY", 1)
     n = 35
@@ -174,8 +178,9 @@ class TestTrust:
 
     @pytest.mark.slow
     def test_a_chaotic_gradient_is_untrusted(self):
-        """A double pendulum of two unit masses and lengths, released with both arms raised: no
-        digit of a gradient at T = 20.
+        """A double pendulum of two unit masses and lengths, released with both arms raised.
+
+        There is no digit of a gradient at T = 20.
         """
 
         def end(y0, T):
@@ -242,8 +247,9 @@ def double_pendulum(_, y, g):
 
 
 def brusselator(n):
-    """u' = 10 (Laplacian of u) + 1 + u^2 v - 4.4 u and v' = 10 (Laplacian of v) + 3.4 u - u^2 v on
-    the periodic unit square.
+    """The Brusselator u' = 10 lap(u) + 1 + u^2 v - 4.4 u, v' = 10 lap(v) + 3.4 u - u^2 v.
+
+    It is on the periodic unit square, with its Laplacian.
     """
     x = np.linspace(0, 1, n)
     u0, v0 = (

@@ -1,7 +1,7 @@
-"""Which sensitivity ode_solve takes when none is named, that it says so, and that the gradient is
-the one of that sensitivity.
+"""Which sensitivity ode_solve takes when none is named, that it says so, and its gradient.
 
-All on y_i' = -k_i (y_i - m_i), m_i the mean of row i of p: y_i(1) = m_i + (y0_i - m_i) exp(-k_i).
+The gradient is the one of that sensitivity. All on y_i' = -k_i (y_i - m_i), m_i the mean of row i
+of p: y_i(1) = m_i + (y0_i - m_i) exp(-k_i).
 """
 
 from typing import Any
@@ -116,8 +116,9 @@ def test_the_choice_is_said(name):
 
 
 def test_stiff_with_many_parameters_takes_the_adjoint_equation():
-    """InterpolatingAdjoint, not GaussAdjoint: what that adds needs the interpolant of stiff steps,
-    and they have a poor one.
+    """InterpolatingAdjoint, not GaussAdjoint: that needs the interpolant of stiff steps.
+
+    They have a poor one.
     """
     y0, w = jnp.array([1.0, 2.0]), jnp.array([0.7, -1.3])
     p = jnp.asarray(np.random.default_rng(0).standard_normal((2, 60)))

@@ -1,9 +1,8 @@
-"""Promise 3 for ode_solve: what fails is NaN in the value and in every leaf of the gradient, with a
-status that says why.
+"""Promise 3 for ode_solve: what fails is NaN in value and gradient, with a status that says why.
 
-All faults of adaptive solves are data of one field, so that each sensitivity is compiled once for a
-batch of all of them and once for single ones; lanes of the batch that are healthy must not notice
-the others.
+It is NaN in every leaf of the gradient. All faults of adaptive solves are data of one field, so
+that each sensitivity is compiled once for a batch of all of them and once for single ones; lanes of
+the batch that are healthy must not notice the others.
 """
 
 import functools
@@ -198,8 +197,9 @@ def pole(_, y, p):
     "solver", [diffrax.Tsit5(), pytest.param(diffrax.Kvaerno3(), marks=pytest.mark.slow)]
 )
 def test_fixed_steps_over_a_pole_diverge(name, solver):
-    """y' = y^2 from 1 is infinite at t = 1, and an implicit step beyond it has no real root; y(0.5)
-    = 2 in the second lane.
+    """y' = y^2 from 1 is infinite at t = 1; an implicit step beyond it has no real root.
+
+    y(0.5) = 2 in the second lane.
     """
 
     def end(y0, p, t1):
@@ -221,8 +221,9 @@ def test_fixed_steps_over_a_pole_diverge(name, solver):
 
 
 def test_an_implicit_stage_that_does_not_converge_is_a_failure():
-    """y' = 1000 (cos 20 y - y) stays in [-1, 1]; with two steps its stages have many roots and the
-    iteration finds none.
+    """y' = 1000 (cos 20 y - y) stays in [-1, 1].
+
+    With two steps its stages have many roots and the iteration finds none.
     """
     wild = lambda _, y, p: p * (jnp.cos(20 * y) - y)
     solution = adjoint.ode_solve(

@@ -1,5 +1,4 @@
-"""Every mutant of the rules for differential equations and recurrences is killed, and the healthy
-library passes all checks.
+"""Mutants of the rules for ODEs and recurrences are killed; the healthy library passes all.
 
 Gradients are compared with closed forms (`ode_cases.py`), to what a few steps are worth: a mutant's
 error is a thousandth at least.
@@ -60,9 +59,7 @@ def tangents() -> None:
 
 
 def forward_mode(sensitivity: Any) -> None:
-    """The tangent along p, y0 and the sample times together, against the cotangents of the closed
-    form.
-    """
+    """The tangent along p, y0 and sample times together, against the closed form's cotangents."""
     case = coupled()
     g = functools.partial(solved, module("solve").ode_solve, "samples", sensitivity=sensitivity)
     dots = jax.tree.map(
@@ -93,9 +90,7 @@ def variational_tangent() -> None:
 
 @check
 def tangent_at_rest() -> None:
-    """A pendulum at rest: y_dot = (cos(w t), -w sin(w t)) after it is moved by (1, 0),
-    linearized.
-    """
+    """A pendulum at rest, linearized: y_dot = (cos(w t), -w sin(w t)) when moved by (1, 0)."""
     w = 3.0
     f = lambda t, y, p: jnp.stack([y[1], -(w**2) * jnp.sin(y[0])])
     discrete = module("discrete").DiscreteAdjoint()
@@ -241,9 +236,7 @@ def decay() -> None:
 
 @check
 def unstable() -> None:
-    """An upside-down pendulum on its way to the top: what disturbs it grows by exp(6) in every unit
-    of time.
-    """
+    """An upside-down pendulum near the top: what disturbs it grows by exp(6) per unit of time."""
     fall = lambda _, y, p: jnp.stack([y[1], p * y[0]])
     solution = module("solve").ode_solve(
         fall, jnp.array([1.0, -3.0]), jnp.asarray(9.0), 0.0, 2.6, certificate=True
@@ -253,8 +246,9 @@ def unstable() -> None:
 
 @check
 def failures() -> None:
-    """y' = y^2 and x[k+1] = x[k]^2 leave the numbers; a solve that ran out of steps is finite, and
-    not to be shown.
+    """y' = y^2 and x[k+1] = x[k]^2 leave the numbers; a solve out of steps is finite.
+
+    It is not to be shown.
     """
     solution = module("solve").ode_solve(
         lambda _, y, p: p * y, jnp.ones(1), 1.0, 0.0, 50.0, max_steps=3
@@ -266,8 +260,9 @@ def failures() -> None:
 
 @check
 def stages() -> None:
-    """Two steps of Kvaerno3 on y' = -10 y^3, the roots of its stages by bisection; iterations leave
-    a thousandth of 1e-3.
+    """Two steps of Kvaerno3 on y' = -10 y^3, stage roots by bisection.
+
+    Iterations leave a thousandth of 1e-3.
     """
     tableau, h, y = diffrax.Kvaerno3.tableau, 0.02, 1.0
     for _ in range(2):
@@ -293,8 +288,9 @@ def stages() -> None:
 
 @check
 def chains() -> None:
-    """x[k+1] = x[k] + k + 1, so that step k starts from k (k + 1) / 2; all steps are pulled back
-    once, from last to first.
+    """x[k+1] = x[k] + k + 1, so step k starts from k (k + 1) / 2; all are pulled back once.
+
+    They are pulled back from last to first.
     """
     schedules, pulled = module("checkpoints"), []
 

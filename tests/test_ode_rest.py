@@ -28,9 +28,7 @@ OMEGA = 7.0
 
 
 def oscillators(_, y, p):
-    """x'' = -x, which may swing, beside z'' = -OMEGA^2 z + p_0 b, which may rest; p_1 is the unit
-    b.
-    """
+    """x'' = -x, which may swing, z'' = -OMEGA^2 z + p_0 b, which may rest; p_1 is the unit b."""
     return jnp.stack([y[1], -y[0], y[3], -(OMEGA**2) * jnp.sin(y[2]) + p])
 
 
@@ -95,8 +93,9 @@ def test_too_few_steps_are_no_number():
 
 @pytest.mark.slow
 def test_a_datum_that_rests_between_two():
-    """y'' = -49 y + p for t > 1, sampled at 0.9 and 3: from rest the derivatives by y0 are those of
-    the free swing.
+    """y'' = -49 y + p for t > 1, sampled at 0.9 and 3.
+
+    From rest the derivatives by y0 are those of the free swing.
     """
 
     def g(y):
@@ -123,8 +122,9 @@ class TestJumps:
         ],
     )
     def test_a_pulse_between_two_times(self, solver, name):
-        """y' = -y + k from a to b, -y elsewhere: y(6) = exp(-6) + k (exp(b - 6) - exp(a - 6));
-        times not sorted.
+        """y' = -y + k from a to b, else -y: y(6) = exp(-6) + k (exp(b - 6) - exp(a - 6)).
+
+        The times are not sorted.
         """
 
         def end(q):
@@ -197,8 +197,9 @@ class TestJumps:
     ],
 )
 def test_the_certificate(f, y0, p, t1, solver, name):
-    """Switches at p in time and in y, a pulse that steps pass by; a switch at a fixed time, and
-    rest, whose gradients are right.
+    """Switches at p in time and in y, and a pulse that steps pass by.
+
+    A switch at a fixed time, and rest, have right gradients.
     """
     found = adjoint.ode_solve(
         f, jnp.array([y0]), p, 0.0, t1, solver=SOLVERS[solver], certificate=True

@@ -1,5 +1,6 @@
-"""ode_solve: values and derivatives of the default sensitivity and of each other in every mode,
-against the closed forms of linear equations (`ode_cases.py`).
+"""ode_solve: values and derivatives in every mode against closed forms (`ode_cases.py`).
+
+They are of linear equations, by the default sensitivity and by each other one.
 """
 
 import functools
@@ -67,8 +68,9 @@ def flat_case():
 
 @functools.cache
 def exact_derivatives(kind):
-    """The closed form with its gradient and Hessian with respect to y0, p, what is closed over, t0,
-    t1 and ts, as one vector.
+    """The closed form with its gradient and Hessian by all that it depends on, as one vector.
+
+    That is y0, p, what is closed over, t0, t1 and ts.
     """
     z, unravel = flat_case()
     g = lambda z: exact(kind, unravel(z))
@@ -145,9 +147,7 @@ def test_lanes_of_a_batch(name):
 
 
 def test_states_may_be_pytrees_and_parameters_hold_integers():
-    """Two decays with rates picked by index: y_i(t) = y_i(0) exp(-a_[k_i] t), so that d y_0/d
-    a_[k_0] = -t y_0.
-    """
+    """Two decays, rates by index: y_i(t) = y_i(0) exp(-a_[k_i] t), d y_0/d a_[k_0] = -t y_0."""
 
     def decay(t, y, p):
         rate = p["a"][p["k"]]
@@ -198,9 +198,7 @@ def test_one_compilation_for_each_f():
 
 
 def test_samples_of_a_stiff_solver_are_as_accurate_as_its_end():
-    """y' = -k (y - sin t) + cos t from y(0) = 1: y = sin t + exp(-k t), k = 1e3; cubics miss it by
-    1e-5.
-    """
+    """y' = -k (y - sin t) + cos t: y = sin t + exp(-k t), k = 1e3; cubics miss it by 1e-5."""
     k, ts = 1e3, jnp.concatenate([jnp.geomspace(1e-4, 1e-2, 10), jnp.linspace(0.1, 3, 10)])
 
     def relax(t, y, k):
@@ -216,9 +214,7 @@ def test_samples_of_a_stiff_solver_are_as_accurate_as_its_end():
     "name", ["interpolating", *slow("chosen", "discrete", "Gauss", "backsolve")]
 )
 def test_parameters_may_be_of_another_precision(name, dtypes):
-    """y' = -p y with p = 1/2, exact in both; the gradient by p, -y0 t exp(-p t), is in the
-    precision of p.
-    """
+    """y' = -p y, p = 1/2 exact in both; p's gradient -y0 t exp(-p t) is in p's precision."""
     of_y, of_p = dtypes
 
     def end(p):
@@ -279,8 +275,9 @@ def test_a_slope_with_an_infinite_derivative_in_time_at_the_start(name):
 
 
 def test_a_sample_at_the_start_moves_with_its_slope():
-    """y' = p y: of y0 exp(p s) at s = 0 the derivatives by s are p y0 and p^2 y0, the mixed ones p
-    (with y0) and y0 (with p).
+    """y' = p y: of y0 exp(p s) at s = 0 the derivatives by s are p y0 and p^2 y0.
+
+    The mixed ones are p (with y0) and y0 (with p).
     """
 
     def sample(q):

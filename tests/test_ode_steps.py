@@ -1,5 +1,6 @@
-"""Steps of ode_solve: fixed ones against plain JAX through a loop in Python, the solvers at their
-orders, transposes, and costs.
+"""Steps of ode_solve: fixed ones against plain JAX, solvers' orders, transposes, and costs.
+
+Plain JAX goes through a loop in Python.
 """
 
 import functools
@@ -165,10 +166,10 @@ def test_a_step_to_transpose_is_the_step(solver, has_product):
     ("differentiate", "most"), [(lambda g: g, 1), (jax.grad, 2)], ids=["value", "gradient"]
 )
 def test_a_single_sample_costs_no_step_of_its_own_in_every_step(differentiate, most):
-    """XLA computes ahead of a loop what is the same in all its turns: for a single sample the step
-    to it, wanted or not.
+    """XLA computes ahead of a loop what all its turns have in common.
 
-    A step factorizes one matrix, its transpose one more for the stages.
+    For a single sample that is the step to it, wanted or not. A step factorizes one matrix, its
+    transpose one more for the stages.
     """
     relax = lambda t, y, k: -k * (y - jnp.sin(t))
     options: dict[str, Any] = {

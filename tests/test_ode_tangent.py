@@ -1,6 +1,4 @@
-"""Forward mode of ode_solve, with every sensitivity: closed forms, and the transpose of reverse
-mode.
-"""
+"""Forward mode of ode_solve, with every sensitivity: closed forms, reverse mode's transpose."""
 
 from typing import Any
 
@@ -44,9 +42,7 @@ def of_sizes(names: Any, sizes: Any) -> Any:
 
 @pytest.mark.parametrize(("name", "n"), of_sizes(SENSITIVITIES, (1, 2, 7, 50)))
 def test_a_linear_equation_moves_as_its_exponential(name: str, n: int) -> None:
-    """y(t) = expm(t A) y0 along directions of A, y0, the sample times and the end, by JAX's own
-    derivative of expm.
-    """
+    """y(t) = expm(t A) y0 along A, y0, sample times and the end, by JAX's derivative of expm."""
     A, y0 = nonnormal(n), jnp.arange(1.0, n + 1) / n
 
     def ours(A: Any, y0: Any, ts: Any) -> Any:
@@ -87,9 +83,7 @@ def test_forward_mode_is_the_transpose_of_reverse_mode(name: str, solver: Any) -
 
 @pytest.mark.slow
 def test_the_stability_limit_takes_the_variational_equation() -> None:
-    """y' = -1000 (y - cos t): the explicit steps are at their limit, and dy/dk of the slow solution
-    is tiny.
-    """
+    """y' = -1000 (y - cos t): explicit steps are at their limit; dy/dk of the slow part is tiny."""
 
     def g(k: Any) -> Any:
         many = jnp.zeros(40)

@@ -1,6 +1,4 @@
-"""The optimality criteria update against closed-form optima, the published bisection, and its
-bounds.
-"""
+"""The optimality criteria update: closed-form optima, the published bisection, its bounds."""
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +12,9 @@ EXACT = OC(move=1.0, bisection_tolerance=1e-13)
 
 
 def bars(seed, shape=(40,)):
-    """c = sum a_e/x_e with a volume sum v_e x_e: a statically determinate truss; c is least at x ~
-    sqrt(a/v).
+    """c = sum a_e/x_e, volume sum v_e x_e: a statically determinate truss.
+
+    c is least at x ~ sqrt(a/v).
     """
     rng = np.random.default_rng(seed)
     return rng.uniform(0.5, 2.0, shape), rng.uniform(0.5, 2.0, shape), rng.uniform(0.3, 0.6, shape)

@@ -1,5 +1,6 @@
-"""Newton's methods of minimize: minimizers, bounds, both loops, independence of the mesh, and their
-choice.
+"""Newton's methods of minimize: minimizers, bounds, both loops, meshes, and their choice.
+
+They are independent of the mesh.
 """
 
 from typing import Any
@@ -48,8 +49,9 @@ class TestMinimizers:
         assert int(solution.stats["evaluations"]) <= 35
 
     def test_noise_is_noticed_soon(self) -> None:
-        """Without noise it takes 8 evaluations; three that contradict the slopes and eight to
-        examine them end it.
+        """Without noise it takes 8 evaluations.
+
+        Three that contradict the slopes and eight to examine them end it.
         """
         direction = 1e9 * jnp.array([0.7, -1.3])
 
@@ -83,8 +85,9 @@ class TestMinimizers:
 
     @pytest.mark.parametrize("method", METHODS)
     def test_what_second_derivatives_promise_is_asked_for(self, method: Newton) -> None:
-        """A slope along y of 5e-12 of the one at the start, with 2.5e-4 to gain: the minimum of 1 +
-        1e6 (x - 1)^2 is at y = 50.
+        """A slope along y of 5e-12 of the first, with 2.5e-4 to gain.
+
+        The minimum of 1 + 1e6 (x - 1)^2 is at y = 50.
         """
         solution = minimize(
             lambda x: 1 + 1e6 * (x[0] - 1) ** 2 + 1e-7 * (x[1] - 50) ** 2,
@@ -95,8 +98,9 @@ class TestMinimizers:
         np.testing.assert_allclose(solution.value, [1.0, 50.0], rtol=1e-6)
 
     def test_of_a_quadratic_in_one_step(self) -> None:
-        """min sum k (x_k - k)^2 / 2 is at x_k = k; the first radius, |x|, contains the step, and
-        the last f'' proves it.
+        """min sum k (x_k - k)^2 / 2 is at x_k = k.
+
+        The first radius, |x|, contains the step, and the last f'' proves it.
         """
         k = jnp.arange(1.0, 6.0)
         solution = minimize(lambda x: jnp.sum(k * (x - k) ** 2) / 2, 10 * jnp.ones(5), Newton())
@@ -157,9 +161,7 @@ class TestMinimizers:
         np.testing.assert_allclose(changed[:8] @ T.T, plain[:8], rtol=1e-6, atol=1e-8)
 
     def test_no_saddle_is_a_success(self) -> None:
-        """From where f' vanishes: f = x^2 y^2 - y^2 + y^4 / 2 + x^2 has a saddle at zero and its
-        minima at y = +-1.
-        """
+        """From where f' is 0: x^2 y^2 - y^2 + y^4 / 2 + x^2; saddle at 0, minima at y = +-1."""
 
         def f(x: Array) -> Array:
             return x[0] ** 2 * x[1] ** 2 - x[1] ** 2 + x[1] ** 4 / 2 + x[0] ** 2
@@ -170,10 +172,10 @@ class TestMinimizers:
 
     @pytest.mark.parametrize("method", [None, Newton()])
     def test_of_rat43(self, method: Any) -> None:
-        """NIST Statistical Reference Datasets, Rat43 (D. Ratkowsky, 1983), from its first start:
-        certified to 11 digits.
+        """NIST's Rat43 (D. Ratkowsky, 1983), from its first start: certified to 11 digits.
 
-        In plain units the first step leaves for a plateau with f = 1.08e6, 122 times the minimum.
+        It is one of the Statistical Reference Datasets. In plain units the first step leaves for a
+        plateau with f = 1.08e6, 122 times the minimum.
         """
         y = (
             "16.08 33.83 65.80 97.20 191.55 326.20 386.87 520.53 590.03 651.92 724.93 699.56 "
@@ -200,8 +202,9 @@ class TestBounds:
 
     @pytest.mark.parametrize("method", METHODS)
     def test_meet_the_conditions_of_karush_kuhn_tucker(self, method: Newton) -> None:
-        """f' = 0 between the bounds, f' >= 0 at the lower and f' <= 0 at the upper ones; convex, so
-        this is the minimum.
+        """f' = 0 between the bounds, >= 0 at the lower and <= 0 at the upper ones.
+
+        f is convex, so this is the minimum.
         """
         rng = np.random.default_rng(0)
         A, b = rng.normal(size=(20, 20)), jnp.asarray(rng.normal(size=20))

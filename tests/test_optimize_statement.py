@@ -1,5 +1,6 @@
-"""What the front doors of the optimizers accept and refuse: inputs in SciPy's form, functions of
-NumPy, first derivatives only.
+"""What the front doors of the optimizers accept and refuse.
+
+It is inputs in SciPy's form, functions of NumPy, and first derivatives only.
 """
 
 from collections.abc import Callable

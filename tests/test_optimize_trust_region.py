@@ -20,8 +20,9 @@ def unconstrained(metric: Any = None) -> Domain:
 
 
 def assert_optimal(H: np.ndarray, g: np.ndarray, M: np.ndarray, radius: float) -> None:
-    """(H + lam M) s = -g, H + lam M semidefinite, lam (radius - |s|) = 0: Nocedal and Wright,
-    theorem 4.1.
+    """(H + lam M) s = -g, lam (radius - |s|) = 0, H + lam M semidefinite.
+
+    Source: Nocedal and Wright, theorem 4.1.
     """
     n = g.size
     basis = eigenbasis(jnp.asarray(H), jnp.ones(n, bool), unconstrained(Weighted(jnp.asarray(M))))
@@ -52,9 +53,7 @@ class TestTheSubproblem:
     @pytest.mark.parametrize("n", [1, 2, 7, 50])
     @pytest.mark.parametrize("part", [0.0, 1e-18, 1e-12, 1e-6])
     def test_is_solved_in_the_hard_case(self, n: int, part: float) -> None:
-        """g has no part, or nearly none, along the lowest eigenvector, and the others do not fill
-        the ball.
-        """
+        """g has no or little part along the lowest eigenvector; others do not fill the ball."""
         rng = np.random.default_rng(n)
         Q = np.linalg.qr(rng.normal(size=(n, n)))[0]
         w = np.concatenate([[-2.0], np.linspace(-1.0, 3.0, n - 1)])
@@ -104,9 +103,7 @@ class TestJudging:
 
     @pytest.mark.parametrize(("slope", "accepted"), [(0.0, True), (-2.0, False)])
     def test_by_slopes_where_values_are_blurred(self, slope: float, accepted: bool) -> None:
-        """At f = 1e16 a decrease of 1/2 is rounding: the mean slope, -1/2 or 1/2 along the step,
-        decides.
-        """
+        """At f = 1e16 a decrease of 1/2 is rounding: mean slopes, -1/2 or 1/2 a step, decide."""
         assert bool(self.judged(0.0, slope, 1e16).accepted) == accepted
 
     @pytest.mark.parametrize(
@@ -125,7 +122,8 @@ class TestJudging:
         [(2.0, 1.0, 2), (0.49999, 1.0, 0), (2.0, 0.0, 0), (np.nan, 1.0, 0)],
     )
     def test_contradictions_are_counted(self, value: float, slope: float, count: int) -> None:
-        """Slopes of -1 at both ends of the step promise a change by -1, which one by 1.5
-        contradicts; one by 0 may be curvature.
+        """Slopes of -1 at both ends promise a change by -1, which one by 1.5 contradicts.
+
+        One by 0 may be curvature.
         """
         assert int(self.judged(value, slope).contradictions) == count

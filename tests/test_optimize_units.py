@@ -1,5 +1,6 @@
-"""Laws of units: the same run whatever units the entries of x, f and the constraints have; and
-contradicting constraints.
+"""Laws of units: the same run in any units of x, f and constraints; contradicting constraints.
+
+Each entry of x has its own unit.
 """
 
 from collections.abc import Callable
@@ -77,8 +78,9 @@ SLOW = {
 
 
 def run_in_units(name: str) -> Callable[..., tuple[Array, Array, Array]]:
-    """x in the first units, evaluations and status of a run in any; compiled once, so that rounding
-    is the same.
+    """x in the first units, evaluations and status of a run in any, compiled once.
+
+    So rounding is the same.
     """
     method, function, power, bounded, constrained = CASES[name]
 
@@ -195,9 +197,7 @@ class TestContradictions:
     @pytest.mark.slow
     @pytest.mark.parametrize("method", [MMA(), AugmentedLagrangian()])
     def test_a_long_way_to_the_constraints_is_no_contradiction(self, method: Any) -> None:
-        """Along a curved valley of the violation, from far away: x_1 = 1e2 from x_1 = 0 with x_0 =
-        x_1^2 / 100.
-        """
+        """Along a curved valley of the violation from afar: x_1 = 1e2 from 0, x_0 = x_1^2 / 100."""
         limits = lambda x: jnp.stack(
             [100 - x[1], x[0] - x[1] ** 2 / 100 - 1, x[1] ** 2 / 100 - x[0] - 1]
         )

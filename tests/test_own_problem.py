@@ -1,6 +1,4 @@
-"""Anyone's own file as a problem: what it may be, what is said where it is none, its flags, and its
-checks.
-"""
+"""Anyone's own file as a problem: what it may be, what is said else, its flags, its checks."""
 
 import json
 import subprocess

@@ -1,6 +1,4 @@
-"""What an installation brings: the package `adjoint` and no other name that a user's own files may
-have.
-"""
+"""What an installation brings: `adjoint`, and no other name that a user's own files may have."""
 
 import tomllib
 from fnmatch import fnmatch

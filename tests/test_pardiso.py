@@ -1,6 +1,4 @@
-"""PARDISO behind the same protocol: symmetric and nonsymmetric, its handles recycled and given
-back.
-"""
+"""PARDISO by the same protocol: symmetric and nonsymmetric, handles recycled and given back."""
 
 import gc
 from concurrent.futures import ThreadPoolExecutor
@@ -81,8 +79,9 @@ def test_the_vector_given_is_left_alone_and_needs_no_order() -> None:
 
 
 def test_live_factors_do_not_disturb_one_another() -> None:
-    """Ten live factorizations of one pattern, half of them dropped on the way: handles are
-    recycled, results are not.
+    """Ten live factorizations of one pattern, half dropped on the way.
+
+    Handles are recycled, results are not.
     """
     pattern, values = pattern_of(grid_laplacian(12))
     live = {k: PardisoFactors(pattern, (1.0 + k) * values) for k in range(10)}

@@ -1,5 +1,6 @@
-"""Double precision cut to single: one warning for each line of the user's, and a remedy in every
-failure in float32.
+"""Double precision cut to single: a warning for each line of the user's, remedies in failures.
+
+The failures are those in float32.
 """
 
 import subprocess

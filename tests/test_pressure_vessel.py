@@ -1,5 +1,6 @@
-"""pressure_vessel: costs and volumes by publication, the vertex that is the minimizer, and searches
-that find it.
+"""pressure_vessel: published costs and volumes, the vertex that is the minimizer, searches.
+
+The searches find it.
 """
 
 from pathlib import Path
@@ -14,8 +15,9 @@ from problems.pressure_vessel import DESIGN, Settings, cost, limits, vertex, vol
 
 
 def test_the_published_vessel_of_plates_that_are_sold_costs_what_is_published() -> None:
-    """6059.714335 at (0.8125, 0.4375, 42.0984456, 176.6365958): X.-S. Yang et al., Int. J.
-    Bio-Inspired Comput. 5 (2013) 329.
+    """6059.714335 at (0.8125, 0.4375, 42.0984456, 176.6365958).
+
+    Source: X.-S. Yang et al., Int. J. Bio-Inspired Comput. 5 (2013) 329.
     """
     x = np.array([0.8125, 0.4375, 42.0984455958549, 176.6365958424394])
     np.testing.assert_allclose(cost(x), 6059.714335048436, rtol=1e-12)

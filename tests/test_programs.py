@@ -1,6 +1,4 @@
-"""Solvers outside of `jax.jit`: compiled once, found again by what is computed, and by nothing
-less.
-"""
+"""Solvers outside of `jax.jit`: compiled once, found again by just what is computed."""
 
 import gc
 from collections.abc import Callable

@@ -1,8 +1,7 @@
-"""One step of the adjoint with its quadrature, on lam' = -2 s M' lam and F_p' lam = 2 s C lam with
-constant matrices.
+"""One step of the adjoint with quadrature: lam' = -2 s M' lam and F_p' lam = 2 s C lam.
 
-Back from s_1 to s_0, with the exponential E of (s_1^2 - s_0^2) M': lam_0 = E lam_1, and the
-integral of F_p' lam over the step is C M'^-1 (E - 1) lam_1.
+M and C are constant matrices. Back from s_1 to s_0, with the exponential E of (s_1^2 - s_0^2) M':
+lam_0 = E lam_1, and the integral of F_p' lam over the step is C M'^-1 (E - 1) lam_1.
 """
 
 from typing import Any
@@ -88,9 +87,7 @@ def test_an_explicit_step_is_that_of_the_solver(solver):
 @pytest.mark.parametrize("few", [quadrature.FEW, 1])
 @pytest.mark.parametrize("solver", [diffrax.Tsit5, diffrax.Kvaerno5])
 def test_the_error_of_the_integral_is_that_of_the_embedded_rule(solver, few, monkeypatch):
-    """The sum of h (b_i - b^_i) F_p' lam_i with the stages of plain NumPy; by Gauss the difference
-    to the stages.
-    """
+    """The sum of h (b_i - b^_i) F_p' lam_i by NumPy's stages; by Gauss, the gap to the stages."""
     monkeypatch.setattr(quadrature, "FEW", few)
     by_stages, by_gauss = (adjoint_step(rule, solver) for rule in (rule_of_stages, rule_of_gauss))
     tableau, h = solver.tableau, END - START

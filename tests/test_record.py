@@ -1,6 +1,4 @@
-"""The record of a run: what it keeps up to date while the run goes on, and what it writes at the
-end.
-"""
+"""The record of a run: what it keeps up to date on the way, and what it writes at the end."""
 
 import io
 import json

@@ -1,5 +1,6 @@
-"""recurrence: the gradient of plain JAX with every number of checkpoints, in every mode; what it
-refuses, and what diverges.
+"""recurrence: plain JAX's gradient with any number of checkpoints, in every mode.
+
+Also what it refuses, and what diverges.
 """
 
 import functools
@@ -119,9 +120,7 @@ def test_lanes_of_a_batch():
 
 
 def test_closures_integers_and_float32():
-    """x[k+1] = q x[k] + w[k], with q and w closed over: x[3] = q^3 x0 + q^2 w[0] + q w[1] +
-    w[2].
-    """
+    """x[k+1] = q x[k] + w[k], both closed over: x[3] = q^3 x0 + q^2 w[0] + q w[1] + w[2]."""
 
     def end(q, w, x0):
         return adjoint.recurrence(
@@ -139,9 +138,7 @@ def test_closures_integers_and_float32():
 
 @pytest.mark.parametrize("checkpoints", [None, 2])
 def test_what_diverges_or_is_not_finite_is_nan_in_value_and_gradient(checkpoints):
-    """x[k+1] = p x[k]^2 leaves the numbers within twenty steps from x0 > 1/p; the last lane is
-    healthy.
-    """
+    """x[k+1] = p x[k]^2 leaves the numbers in twenty steps from x0 > 1/p; the last lane is fine."""
 
     def evaluate(x0, p):
         def run(x0, p):
@@ -232,8 +229,9 @@ print((after - before) / 1024, float(p_bar))
 
 @pytest.mark.slow
 def test_a_million_steps_of_a_thousand_states_fit_into_200_megabytes():
-    """The fixed point x (1 + x^2) = 1.1 p x of every state has x = sqrt(1.1 p - 1), so that d(sum
-    x)/dp = 550 / x.
+    """The fixed point x (1 + x^2) = 1.1 p x has x = sqrt(1.1 p - 1): d(sum x)/dp = 550 / x.
+
+    Every state has it.
     """
     run = subprocess.run(
         [sys.executable, "-c", MILLION_STEPS], capture_output=True, text=True, check=True

@@ -1,5 +1,4 @@
-"""Solves by the factors of a nearby matrix, on nonsymmetric, non-normal ones; and what the stages
-of stiff steps make of them.
+"""Solves by the factors of a nearby matrix, nonsymmetric and non-normal; and in stiff stages.
 
 Expected are NumPy's solutions, and the exponential for the linear equation of 70 states
 (`ode_cases.py`).

@@ -1,6 +1,4 @@
-"""The report: a page that parses, holds every text escaped and every picture, and needs nothing
-else.
-"""
+"""The report: a page that parses, with all texts escaped and all pictures, and self-contained."""
 
 import base64
 from html.parser import HTMLParser

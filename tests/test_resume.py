@@ -1,6 +1,4 @@
-"""``python -m problems resume``: a stopped run ends in the same bits, and every folder is answered
-with a sentence.
-"""
+"""``python -m problems resume``: the same bits after a stop, and a sentence for every folder."""
 
 import csv
 import errno
@@ -51,9 +49,7 @@ def process(line: int, arguments: Sequence[str]) -> "subprocess.Popen[str]":
 
 
 def numbers(folder: Path) -> dict[str, Any]:
-    """What has to be the same: the history without times, the pictures and states, the numbers of
-    the result.
-    """
+    """What has to be the same: history without times, pictures, states, the result's numbers."""
     found: dict[str, Any] = {"names": sorted(path.name for path in folder.iterdir())}
     for path in folder.iterdir():
         if path.suffix in {".png", ".gif", ".vti"}:
@@ -87,9 +83,7 @@ class Killed:
         self.expected = numbers(folder)
 
     def check(self, seed: int, folder: Path) -> None:
-        """Killed at a line; in every second case killed again on its way from there; and
-        resumed.
-        """
+        """Killed at a line, in every second case killed again from there on, and resumed."""
         generator = random.Random(seed)
         self.kill(generator.randrange(1, self.lines), [*self.arguments, "--out", str(folder)])
         if not (folder / "run.json").exists() or not (folder / "run.json").read_text():

@@ -1,5 +1,6 @@
-"""ridge_bilevel: NIST's certified coefficients, Allen's closed form of the errors and of their
-gradient, and a run.
+"""ridge_bilevel: NIST's certified coefficients, Allen's closed form of the errors, and a run.
+
+The closed form is also that of their gradient.
 """
 
 from pathlib import Path

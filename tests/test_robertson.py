@@ -1,5 +1,6 @@
-"""robertson: species and sensitivities against published numbers, exact laws and an independent
-solver, and a run.
+"""robertson: species and sensitivities by published numbers, laws, another solver; a run.
+
+The laws are exact, and the solver is independent.
 """
 
 from pathlib import Path
@@ -41,9 +42,7 @@ SAMPLES = jax.jit(
 
 
 def reference(ts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """y and k dy/dk by SciPy's Radau on the variational equations, their Jacobians written by
-    hand.
-    """
+    """y and k dy/dk by SciPy's Radau on the variational equations, Jacobians written by hand."""
 
     def rates(t: float, z: np.ndarray) -> np.ndarray:
         y, S = z[:3], z[3:].reshape(3, 3)

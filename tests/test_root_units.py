@@ -1,6 +1,4 @@
-"""No verdict on a root, and no step towards it, depends on the units of the equations and of the
-unknowns.
-"""
+"""No verdict on a root, nor a step towards it, depends on units of equations and unknowns."""
 
 from typing import Any
 
@@ -42,8 +40,9 @@ FAR = 4.0 * RNG.normal(size=N)
 
 @pytest.fixture(scope="module")
 def solve() -> Any:
-    """The root of r_i (A (x / c) + (x / c)^3 - p)_i in units of c, its status, iterations and
-    gradient; compiled once each.
+    """The root of r_i (A (x / c) + (x / c)^3 - p)_i in units of c, and its gradient.
+
+    Also its status and iterations; compiled once each.
     """
     compiled: dict[str, Any] = {}
 
@@ -97,16 +96,15 @@ def test_direct_solvers_know_no_units(solve: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["GMRES", "NewtonKrylov"])
 def test_iterative_solvers_know_no_units(solve: Any, name: str) -> None:
-    """Their tolerance holds for rows within 1e3 of each other; in steps of that they are brought
-    together.
-    """
+    """Their tolerance holds for rows within 1e3 of each other; such steps bring them together."""
     assert_no_units(solve, name, 1024.0, 3)
 
 
 @pytest.mark.parametrize("solver", [CG(), MINRES()])
 def test_symmetric_solvers_know_no_units_of_a_gradient(solver: Any) -> None:
-    """The gradient of f(x / c) is 1/c times that of f: its Jacobian stays symmetric, and is scaled
-    from both sides.
+    """The gradient of f(x / c) is 1/c times that of f.
+
+    Its Jacobian stays symmetric, and is scaled from both sides.
     """
     S = jnp.asarray((A + A.T) / 2 + 2 * np.eye(N))
 
@@ -126,9 +124,7 @@ def test_symmetric_solvers_know_no_units_of_a_gradient(solver: Any) -> None:
 
 @pytest.mark.parametrize("unit", [1.0, 1e-9, 1e9])
 def test_folds_are_folds_in_any_unit(unit: float) -> None:
-    """x^2 = 0, the turning point of a limb, and an equation beside it that is regular and in other
-    units.
-    """
+    """x^2 = 0, a limb's turning point, beside a regular equation in other units."""
 
     @jax.jit
     def statuses(row: Any, column: Any) -> Any:
@@ -162,9 +158,7 @@ def test_a_small_unknown_beside_a_large_one_is_found_to_its_own_digits() -> None
 
 
 def test_an_unknown_that_is_zero_needs_no_size_of_its_own() -> None:
-    """x_1 = x_0 - p and x_0 = p: the second is zero but for rounding, and Newton's method ends all
-    the same.
-    """
+    """x_1 = x_0 - p, x_0 = p: x_1 is zero but for rounding, and Newton's method still ends."""
     F = lambda x, p: jnp.array([1e8 * (x[0] ** 2 - p**2), 1e-3 * (x[1] - (x[0] - p))])
     solution = root(F, jnp.array([0.3, 0.0]), jnp.array(0.1), Newton(max_steps=15))
     assert solution.status.ok
@@ -200,8 +194,9 @@ def test_an_algebraic_equation_of_a_dae_may_have_any_unit(unit: float) -> None:
 
 
 def test_a_steady_state_of_reactions_may_have_any_units() -> None:
-    """a' = p - k1 a, b' = k1 a - k2 b^2 in mol, with b counted in molecules per second and its rate
-    1e9 times as fast.
+    """a' = p - k1 a, b' = k1 a - k2 b^2 in mol.
+
+    b is counted in molecules per second and its rate is 1e9 times as fast.
     """
 
     @jax.jit

@@ -1,6 +1,4 @@
-"""rosenbrock: the published value at the published start, the minimum, and steps that the valley
-leaves where it is flat.
-"""
+"""rosenbrock: the published value at its start, the minimum, steps to leave the flat valley."""
 
 from pathlib import Path
 
@@ -16,8 +14,9 @@ VALLEY = Settings(max_steps=100)
 
 
 def test_the_value_at_the_published_start_is_the_published_one() -> None:
-    """24.2 at (-1.2, 1): Rosenbrock (1960), and J. J. More et al., ACM Trans. Math. Softw. 7 (1981)
-    17-41, problem 1.
+    """24.2 at (-1.2, 1): Rosenbrock (1960).
+
+    Also J. J. More et al., ACM Trans. Math. Softw. 7 (1981) 17-41, problem 1.
     """
     np.testing.assert_allclose(valley(VALLEY, jnp.array([-1.2, 1.0])), 24.2, rtol=1e-14)
     np.testing.assert_allclose(valley(VALLEY, jnp.ones(2)), 0.0, atol=0)

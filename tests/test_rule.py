@@ -1,6 +1,4 @@
-"""A value with a derivative of its own, against JAX's derivatives of the formula that the value
-comes from, in every mode.
-"""
+"""A value with its own derivative, against JAX's of the formula behind it, in every mode."""
 
 import itertools
 from typing import Any
@@ -21,9 +19,7 @@ def formula(p: Any, q: Any, k: Any) -> Any:
 
 
 def rule(y: Any, operands: Any, tangents: Any, fixed: Any) -> Any:
-    """Written with y, as implicit derivatives are, so that a y taken for a constant shows at the
-    second order.
-    """
+    """Written with y, as implicit derivatives are: a y taken for constant shows at order two."""
     _, q, k = operands
     p_dot, q_dot, k_dot = tangents
     assert k_dot.dtype == jax.dtypes.float0

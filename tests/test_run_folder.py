@@ -1,6 +1,4 @@
-"""The output folder: claimed once, written whole files at a time, and a sentence where it cannot
-be.
-"""
+"""The output folder: claimed once, written whole files at a time, a sentence on failure."""
 
 import errno
 import os

@@ -1,6 +1,4 @@
-"""shadowing_sensitivity: closed-form averages, exact relations on the Lorenz attractor,
-failures.
-"""
+"""shadowing_sensitivity: closed-form averages, laws of the Lorenz attractor, failures."""
 
 from functools import partial
 

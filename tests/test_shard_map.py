@@ -1,6 +1,4 @@
-"""Every solver inside `jax.shard_map` with its default check of types, on two devices, against the
-loop over them.
-"""
+"""Every solver in `jax.shard_map`, types checked, on two devices, against the loop over them."""
 
 import os
 import subprocess

@@ -1,5 +1,4 @@
-"""linear_solve and factorize: every mode of differentiation, for every solver and form, against
-dense jnp.linalg.solve.
+"""linear_solve and factorize: every mode, solver and form, against dense jnp.linalg.solve.
 
 A quick sweep takes every mode for one form of every solver at n = 7; sizes, precisions, complex
 numbers and many right-hand sides are swept over value and gradient; the full product is marked
@@ -181,8 +180,9 @@ def test_third_derivative(solver: str, kind: str, form: str) -> None:
 @pytest.mark.parametrize("turn", range(3))
 @pytest.mark.parametrize(("solver", "kind", "form"), PAIRS)
 def test_every_mode(solver: str, kind: str, form: str, turn: int) -> None:
-    """Every mode of every pair in every dtype; sizes and numbers of columns take turns, since their
-    product takes hours.
+    """Every mode of every pair in every dtype.
+
+    Sizes and numbers of columns take turns, since their product takes hours.
     """
     place = PAIRS.index((solver, kind, form)) + turn
     dtype = (np.float64, np.complex128, np.float32)[turn]
@@ -197,8 +197,9 @@ def test_every_mode(solver: str, kind: str, form: str, turn: int) -> None:
     ("solver", "kind", "form"), [c for c in SWEPT if c[0] in ("LU", "SuperLU")]
 )
 def test_complex_gradient_against_differences(solver: str, kind: str, form: str) -> None:
-    """df = Re sum(grad * dz), JAX's convention, along the real and the imaginary axis; NumPy
-    solves, fourth order.
+    """df = Re sum(grad * dz), JAX's convention, along both axes.
+
+    These are the real and the imaginary one; NumPy solves, fourth order.
     """
     case = system(kind, 7, form, np.complex128)
     gradient = jax.grad(case.objective(make_solver(solver, case)))(case.arguments)
@@ -269,9 +270,7 @@ def test_three_oracles(solver: str, kind: str, form: str) -> None:
 
 @pytest.mark.parametrize(("solver", "kind", "form"), [c for c in SWEPT if c[2] != "free"])
 def test_dot_product_and_taylor(solver: str, kind: str, form: str) -> None:
-    """All entries of A and b at once; the tangent map and its transpose come from different
-    rules.
-    """
+    """All entries of A and b at once; tangent map and transpose come from different rules."""
     case = system(kind, 7, form)
 
     def x(arguments: Any) -> jax.Array:

@@ -1,6 +1,4 @@
-"""SparseDirect: statuses, float32, batches, and the matrices of practice, the sound and the
-singular ones.
-"""
+"""SparseDirect: statuses, float32, batches, and matrices of practice, sound and singular."""
 
 import importlib.util
 import os
@@ -56,9 +54,7 @@ def grid(n: int, neumann: bool) -> Any:
 
 
 def truss(n: int, supported: bool, contrast: float = 1.0) -> Any:
-    """Plane elasticity in miniature: an n x n grid of joints and braced bars, stiffness `contrast`
-    on one half.
-    """
+    """Plane elasticity in miniature: n x n joints and braced bars, one half `contrast` stiff."""
     joints = np.stack(np.meshgrid(np.arange(n), np.arange(n), indexing="ij"), -1).reshape(-1, 2)
     bars = [
         (i, j)
@@ -76,9 +72,7 @@ def truss(n: int, supported: bool, contrast: float = 1.0) -> Any:
 
 
 def graph(seed: int) -> Any:
-    """A Laplacian of a random weighted grid without supports, weights over six orders of
-    magnitude.
-    """
+    """The Laplacian of a random weighted grid without supports; weights over six decades."""
     rng, index = np.random.default_rng(seed), np.arange(400).reshape(20, 20)
     A = scipy.sparse.lil_matrix((400, 400))
     for i, j in ((index[:, :-1], index[:, 1:]), (index[:-1], index[1:])):

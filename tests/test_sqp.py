@@ -123,9 +123,7 @@ def test_inside_jit_it_takes_the_same_steps() -> None:
 
 @pytest.mark.slow
 def test_four_constraints_of_different_sizes() -> None:
-    """HS100 (Hock and Schittkowski): SciPy's SLSQP ends outside of the constraints by 1e-8 to
-    1e-7.
-    """
+    """HS100 (Hock and Schittkowski): SciPy's SLSQP violates constraints by 1e-8 to 1e-7."""
 
     def f(x):
         first = (

@@ -1,5 +1,6 @@
-"""The default with constraints: quadratic programs against SciPy, published optima, design
-problems, noise, laws.
+"""The default with constraints: quadratic programs by SciPy, published optima, noise, laws.
+
+Design problems are among them.
 """
 
 from typing import Any
@@ -144,9 +145,7 @@ class TestDesigns:
 
     @pytest.mark.slow
     def test_a_nonlinear_chain_of_springs_by_root(self) -> None:
-        """Springs of stiffness s under a load at the end each stretch by e with s (e + 30 e^3) = 1;
-        all stretches are equal.
-        """
+        """Springs of stiffness s under an end load stretch by e: s (e + 30 e^3) = 1, alike."""
         stretch = 0.2
         n = 12
 

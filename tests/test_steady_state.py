@@ -13,9 +13,7 @@ from adjoint import Status, steady_state
 
 
 def reactor(t: Array, y: Array, p: Array) -> Array:
-    """A stirred tank with the reaction A -> B of second order: nonsymmetric, and stiff with its
-    fast third state.
-    """
+    """A stirred tank, A -> B of second order: nonsymmetric, and stiff with its fast third state."""
     feed, rate, fast = p
     a, b, c = y
     return jnp.stack([feed - a - rate * a**2, rate * a**2 - b, fast * (b - c)])

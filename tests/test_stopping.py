@@ -1,5 +1,6 @@
-"""When a run may stop: what a success promises, from starts where f is huge, and the conditions by
-themselves.
+"""When a run may stop: what success promises, from starts with huge f, and the conditions.
+
+The conditions are tested by themselves.
 """
 
 from typing import Any
@@ -38,8 +39,9 @@ class TestConditions:
         assert bool(stopping.is_settled(evidence(predicted=1e-12), knows_curvature=True))
 
     def test_zero_beside_a_huge_start_is_not_enough(self) -> None:
-        """f = 1e18 after 1e38 is zero by rounding, and so is its slope; x may go as far again as it
-        is large.
+        """f = 1e18 after 1e38 is zero by rounding, as is its slope.
+
+        x may go as far again as it is large.
         """
         valley = {"value": 1e18, "total": 1e38, "recent": 1e38, "slope": 2e18, "slope_here": 2e18}
         assert bool(stopping.is_zero(jnp.asarray(1e18), jnp.asarray(1e38)))
@@ -137,9 +139,7 @@ def test_a_success_from_a_huge_start_has_arrived(
 
 @pytest.mark.parametrize("method", [BFGS(), pytest.param(None, marks=pytest.mark.slow)], ids=repr)
 def test_a_zero_that_is_reached_is_a_success(method: Any) -> None:
-    """Where x ends at zero, in one entry or in all of them, no size of x tells how close is
-    close.
-    """
+    """Where x ends at zero, wholly or in one entry, no size of x tells how close is close."""
     for f in (lambda x: jnp.sum(x**2), lambda x: (x[0] - 1) ** 2 + x[1] ** 2 + (x[0] * x[1]) ** 2):
         solution = minimize(f, jnp.array([5.0, 3.0]), method)
         assert bool(solution.status.ok)

@@ -1,5 +1,6 @@
-"""ten_bar_truss: statics by two methods and by hand, the published truss, and searches that find it
-or say that they did not.
+"""ten_bar_truss: statics by two methods and by hand, the published truss, and searches.
+
+The searches find it or say that they did not.
 """
 
 from pathlib import Path
@@ -33,8 +34,9 @@ AREAS = np.array(
 
 
 def test_forces_balance_the_loads_and_their_moments_the_wall() -> None:
-    """By hand at the cut between the bays: the vertical forces of bars 9 and 10 carry one load, the
-    chords its moment.
+    """By hand at the cut between the bays: bars 9 and 10 carry one load, the chords its moment.
+
+    It is the bars' vertical forces that do.
     """
     stresses, _ = by_forces(AREAS)
     forces = stresses * AREAS
@@ -97,9 +99,7 @@ def test_the_conditions_hold_by_the_method_of_forces(lightest: adjoint.Solution)
 
 @pytest.mark.slow
 def test_without_limits_of_displacement_it_is_the_other_published_truss() -> None:
-    """1593.2 lb (Haftka and Gurdal) with 7.94, 0.1, 8.06, 3.94, 0.1, 0.1, 5.74, 5.57, 5.57, 0.1
-    in^2.
-    """
+    """1593.2 lb (Haftka, Gurdal), 7.94, 0.1, 8.06, 3.94, 0.1, 0.1, 5.74, 5.57, 5.57, 0.1 in^2."""
     settings = Settings(limits=STRESS_ONLY)
     areas = np.asarray(adjoint.require(search(design(settings), settings)))
     np.testing.assert_allclose(weight(areas), 1593.2, atol=5e-2)

@@ -1,5 +1,6 @@
-"""Two traces are one program exactly if they compute the same: a false "same" is a wrong number
-that nobody sees.
+"""Two traces are one program exactly if they compute the same.
+
+A false "same" is a wrong number that nobody sees.
 """
 
 from collections.abc import Callable
@@ -22,9 +23,7 @@ def structure(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def doubled(rule_factor: float, nested: bool = True) -> Callable[[Any], Any]:
-    """2 x with a derivative that is `rule_factor`, whose rule calls the function itself, as JAX's
-    documentation does.
-    """
+    """2 x with the derivative `rule_factor`, whose rule calls the function, as in JAX's manual."""
 
     @jax.custom_jvp
     def f(x: Any) -> Any:

@@ -1,5 +1,6 @@
-"""units_matter: the machine at rest in closed form, one energy in two systems, and descents that
-agree when units are known.
+"""units_matter: the machine at rest, one energy in two systems, and descents that agree.
+
+Rest is in closed form; they agree when units are known.
 """
 
 from pathlib import Path
@@ -32,9 +33,7 @@ def test_the_closed_form_is_where_forces_and_moments_balance(system: str) -> Non
 
 
 def test_without_hardening_the_machine_is_linear() -> None:
-    """z = F / 2k and p = F b / (2 k a^2) as c tends to 0; the next term is c d^2 / k, below 1e-7
-    here.
-    """
+    """z = F / 2k, p = F b / (2 k a^2) as c tends to 0; the next term, c d^2 / k, is below 1e-7."""
     z, p = machine(Settings(hardening=1.0, load=2.0), "m").at_rest()
     np.testing.assert_allclose((z, p), (1e-5, 2 * 0.15 / (2e5 * 0.16)), rtol=1e-7)
 

@@ -1,5 +1,6 @@
-"""welded_beam: costs and limits by hand and by publication, the vertex that is the minimizer, and
-searches that find it.
+"""welded_beam: costs and limits by hand and by publication, the vertex, and searches.
+
+The vertex is the minimizer, which the searches find.
 """
 
 from pathlib import Path
@@ -14,10 +15,10 @@ from problems.welded_beam import DESIGN, NAMES, Settings, buckling_load, cost, l
 
 
 def test_cost_and_limits_are_those_of_a_published_beam() -> None:
-    """Coello (2000): cost 1.74830941, x = (0.208800, 3.420500, 8.997500, 0.210000) and the limits
-    in psi, in, lb and $.
+    """Coello (2000): cost 1.74830941, x = (0.208800, 3.420500, 8.997500, 0.210000).
 
-    Tolerances are what the last digits of x and of the published numbers leave.
+    The limits are in psi, in, lb and $. Tolerances are what the last digits of x and of the
+    published numbers leave.
     """
     x = np.array([0.2088, 3.4205, 8.9975, 0.2100])
     np.testing.assert_allclose(cost(x), 1.74830941, atol=1e-6)
@@ -37,9 +38,7 @@ def test_the_vertex_is_the_published_minimizer() -> None:
 
 
 def test_the_vertex_meets_the_conditions() -> None:
-    """Four limits hold four unknowns: there the conditions say that all four multipliers are
-    positive.
-    """
+    """Four limits hold four unknowns: the conditions say that all four multipliers are positive."""
     found = conditions(DESIGN, vertex())
     assert found.residual < 1e-12
     assert found.violation < 1e-12

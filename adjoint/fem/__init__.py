@@ -1,3 +1,1 @@
-"""Finite elements on structured grids in two and three dimensions: linear elasticity and density
-filters.
-"""
+"""Finite elements on structured grids in 2D and 3D: linear elasticity and density filters."""

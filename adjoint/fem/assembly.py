@@ -1,5 +1,4 @@
-"""From element moduli to the equilibrium equations K u = f of linear elasticity on a structured
-grid.
+"""From element moduli to the equilibrium K u = f of linear elasticity on a structured grid.
 
 The degrees of freedom that are held at zero are left out of K and f, rows and columns alike, so K
 stays symmetric positive definite. Which entries stay is found once, in NumPy; what is traced is one
@@ -20,8 +19,7 @@ from adjoint.linear.sparse_pattern import Sparse, SparsePattern
 
 @dataclass(frozen=True, eq=False)
 class Elasticity:
-    """K(E) u = f: a grid of equal elements, each with its own Young's modulus E, its supports and
-    its loads.
+    """K(E) u = f: equal elements, each with a Young's modulus E, with supports and loads.
 
     Plane stress with unit thickness in two dimensions. Build one object, outside `jit`, and reuse
     it: it holds the sparsity pattern.
@@ -99,8 +97,9 @@ class Elasticity:
 
     @cached_property
     def _unsupported(self) -> Bool[np.ndarray, " element"]:
-        """The elements without a fixed degree of freedom: their whole matrix stays, so no entry
-        need be picked out.
+        """The elements without a fixed degree of freedom, whose whole matrices stay.
+
+        No entry of these need be picked out.
         """
         return np.all(~np.asarray(self.fixed, bool).ravel()[self.grid.degrees_of_freedom], axis=1)
 
@@ -167,8 +166,7 @@ class Elasticity:
     def stress(
         self, displacement: Float[Array, "node dimension"], moduli: Float[Array, "..."]
     ) -> Float[Array, "... strain"]:
-        """σ = E D B u at the center of each element, of shape ``(*grid.elements, 3)`` or
-        ``(*grid.elements, 6)``.
+        """σ = E D B u at each element's center: ``(*grid.elements, 3)`` or ``(*grid.elements, 6)``.
 
         The components are in the order of `adjoint.fem.elements`. At the center of the element, Q4
         and H8 stresses are one order more accurate than elsewhere (Barlow, Int. J. Numer. Meth.

@@ -1,5 +1,4 @@
-"""The bilinear square Q4 (plane stress, unit thickness) and the trilinear brick H8, by Gauss
-quadrature. NumPy only.
+"""The square Q4 (plane stress, unit thickness) and the brick H8, by Gauss quadrature. NumPy only.
 
 One derivation serves both: the shape functions are products of (1 ± ξ)/2, the strains are ε = B u
 with engineering shears, the stresses σ = D ε, and the stiffness is the integral of B' D B, which
@@ -46,8 +45,9 @@ def shape_functions(point: Float[np.ndarray, " dimension"]) -> Float[np.ndarray,
 def shape_gradients(
     point: Float[np.ndarray, " dimension"], element_size: tuple[float, ...]
 ) -> Float[np.ndarray, "corners dimension"]:
-    """dN_a/dx_i = (s_ai/h_i) prod_{j != i} (1 + s_aj ξ_j)/2, in physical coordinates, for edge
-    lengths h.
+    """dN_a/dx_i = (s_ai/h_i) prod_{j != i} (1 + s_aj ξ_j)/2, in physical coordinates.
+
+    The edge lengths are h.
     """
     signs = 2 * element_corners(len(point)) - 1
     factors = (1 + signs * point) / 2
@@ -131,8 +131,7 @@ def elasticity_matrix(
 def stiffness_matrix(
     element_size: tuple[float, ...], poisson_ratio: float, young_modulus: float = 1.0
 ) -> Float[np.ndarray, "dof dof"]:
-    """K_e = integral of B' D B over one element, of size (8, 8) in two dimensions and (24, 24) in
-    three.
+    """K_e = integral of B' D B over one element: (8, 8) in two dimensions, (24, 24) in three.
 
     Parameters
     ----------
@@ -162,8 +161,7 @@ def stiffness_matrix(
 def traction_load(
     grid: Grid, side: str, traction: Callable[[np.ndarray], np.ndarray]
 ) -> Float[np.ndarray, "node dimension"]:
-    """f_a = integral of N_a t over one side of the grid: the nodal forces that do the same work as
-    a traction t.
+    """f_a = integral of N_a t over one side: the nodal forces that do the work of a traction t.
 
     Parameters
     ----------
@@ -183,11 +181,10 @@ def traction_load(
 def body_load(
     grid: Grid, force: Callable[[np.ndarray], np.ndarray]
 ) -> Float[np.ndarray, "node dimension"]:
-    """f_a = integral of N_a b over the grid: the nodal forces of a force b(x) per volume (per area
-    in two dimensions).
+    """f_a = integral of N_a b over the grid: nodal forces of a force b(x) per volume.
 
-    `force` maps positions (point, dimension) to forces of the same shape; exact up to quadratic in
-    each coordinate.
+    In two dimensions b is per area. `force` maps positions (point, dimension) to forces of the same
+    shape; exact up to quadratic in each coordinate.
     """
     return _integrate(
         grid, grid.connectivity, grid.dimension, float(np.prod(grid.element_size)), force
@@ -201,8 +198,9 @@ def _integrate(
     measure: float,
     density: Callable[[np.ndarray], np.ndarray],
 ) -> Float[np.ndarray, "node dimension"]:
-    """Nodal forces of a force density on `cells` (rows of nodes) of `dimension` axes and of one
-    `measure`.
+    """Nodal forces of a force density on `cells` of `dimension` axes and one `measure`.
+
+    The cells are rows of nodes.
     """
     load = np.zeros((grid.node_count, grid.dimension))
     for point in itertools.product(_GAUSS, repeat=dimension):

@@ -87,11 +87,10 @@ class ConeFilter:
     def sensitivity(
         self, density: Float[Array, "..."], derivative: Float[Array, "..."]
     ) -> Float[Array, "..."]:
-        """sum_i H_ei x_i dc/dx_i / (max(γ, x_e) sum_i H_ei): the sensitivity filter, equation (7),
-        with γ = 1e-3.
+        """The sensitivity filter: sum_i H_ei x_i dc/dx_i / (max(γ, x_e) sum_i H_ei).
 
-        What it returns is not the derivative of any function: a rule that works in practice
-        (Sigmund, 1997), to be used only in a design update.
+        It is equation (7), with γ = 1e-3. What it returns is not the derivative of any function: a
+        rule that works in practice (Sigmund, 1997), to be used only in a design update.
 
         Parameters
         ----------

@@ -1,5 +1,4 @@
-"""Structured grids of rectangles and bricks: numbers of nodes and elements, coordinates,
-boundaries. NumPy only.
+"""Structured grids of rectangles and bricks: nodes, elements, coordinates, boundaries. NumPy only.
 
 Everything here is static: it is computed once, before any tracing, and never depends on a
 parameter.
@@ -37,8 +36,9 @@ _SIDES = (("left", "right"), ("bottom", "top"), ("back", "front"))
 
 
 def element_corners(dimension: int) -> Int[np.ndarray, "corners dimension"]:
-    """The corners of the unit square or cube in the order of an element's nodes: counterclockwise,
-    back before front.
+    """The corners of the unit square or cube in the order of an element's nodes.
+
+    They go counterclockwise, back before front.
 
     Examples
     --------
@@ -119,9 +119,7 @@ class Grid:
 
     @cached_property
     def node_numbers(self) -> Int[np.ndarray, "..."]:
-        """The node numbers as an array of shape `nodes`: ``node_numbers[0, -1]`` is the node at the
-        top left.
-        """
+        """Node numbers, of shape `nodes`: ``node_numbers[0, -1]`` is the node at the top left."""
         return np.arange(self.node_count).reshape(self.nodes)
 
     @cached_property
@@ -161,8 +159,7 @@ class Grid:
         return self.node_numbers.take(end, axis=axis).ravel()
 
     def boundary_faces(self, side: str) -> Int[np.ndarray, "face corners"]:
-        """The nodes of each element edge (in two dimensions) or element face (in three) on one
-        side.
+        """The nodes of each element edge (in two dimensions) or face (in three) on one side.
 
         They are in the order of `element_corners` in one dimension less, the face's axes being
         those of the grid without the normal one: along an edge, or around a face.

@@ -1,5 +1,4 @@
-"""argmin: the minimizer of a function of x and p, with or without constraints, and its derivatives
-by p.
+"""argmin: the minimizer of f(x, p), with or without constraints, and its derivatives by p.
 
 Without constraints x(p) is a root of the gradient; with them, of the Karush-Kuhn-Tucker conditions
 (Nocedal and Wright, Numerical Optimization, 2nd ed., theorem 12.1), whose derivative is that of the
@@ -40,17 +39,14 @@ NEAR = 1e-4
 
 
 class _KKTPoint(NamedTuple):
-    """The unknowns of the conditions: x as the user has it, and the multipliers of all constraints,
-    flat.
-    """
+    """Unknowns of the conditions: x as the user has it, and all constraints' multipliers, flat."""
 
     x: PyTree
     multipliers: Array
 
 
 class _Problem(NamedTuple):
-    """min f(x, p) / unit subject to c_i(x, p) = 0 for the first constraints and c_i(x, p) <= 0 for
-    those that `may_be_slack`.
+    """min f(x, p) / unit subject to c_i(x, p) = 0, or <= 0 where it `may_be_slack`.
 
     `counts` holds how many of them are equations, and how many there are.
     """
@@ -69,9 +65,7 @@ class _Problem(NamedTuple):
         return self.f(x, p) / self.unit
 
     def conditions(self, at: _KKTPoint, p: PyTree) -> _KKTPoint:
-        """f_x + c_x' m = 0, and c = 0, or for an inequality c = 0 or m = 0, whichever m + c > 0
-        selects.
-        """
+        """f_x + c_x' m = 0; and c = 0, or for an inequality c = 0 if m + c > 0, else m = 0."""
 
         def lagrangian(x: PyTree, given: Any) -> Array:
             m, p = given
@@ -111,9 +105,7 @@ class _Descend:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _DescendUnder:
-    """Minimize under constraints, estimate the multipliers there, then Newton's method on the
-    conditions.
-    """
+    """Minimize under constraints, estimate multipliers, then solve the conditions by Newton."""
 
     solver: Any = field(metadata={"static": True})
     problem: _Problem
@@ -183,8 +175,7 @@ def argmin(
     linear_solver: Any = None,
     mode: Literal["reverse", "both"] = "reverse",
 ) -> Solution[PyTree]:
-    """Minimize f(x, p) over x subject to g(x, p) = 0 and h(x, p) <= 0, with derivatives of the
-    minimizer with respect to p.
+    """Minimize f(x, p) over x under g(x, p) = 0 and h(x, p) <= 0, with derivatives by p.
 
     Parameters
     ----------
@@ -300,8 +291,9 @@ def argmin(
 
 
 def _unit(f: TracedFunction, x0: PyTree, p: PyTree) -> Array:
-    """The objective's slope at the start: in units of it the multipliers are of the size of the
-    constraints' units.
+    """The objective's slope at the start.
+
+    In units of it the multipliers are of the size of the constraints' units.
     """
     slope = norm(ravel(symmetric_gradient(f, x0, p)))
     return jnp.where(jnp.isfinite(slope) & (slope > 0), slope, 1)

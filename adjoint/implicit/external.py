@@ -217,8 +217,7 @@ def external(
     like: PyTree,
     verify: bool = False,
 ) -> Callable[[PyTree[Float[Array, "..."]]], PyTree[Float[Array, "..."]]]:
-    """y = f(x) by a black box, as a JAX function whose derivatives are x_bar = J' y_bar and y_dot =
-    J x_dot, as supplied.
+    """y = f(x) by a black box as a JAX function, with x_bar = J' y_bar and y_dot = J x_dot given.
 
     The three functions take and return NumPy arrays or pytrees of them. They may call executables
     and read and write files, and must not call JAX. Make the result once and reuse it: to JAX, a

@@ -39,8 +39,9 @@ DIRECTIONS = 2
 
 
 def verify_on_host(calls: HostFunctions, leaves: Sequence[np.ndarray], y: np.ndarray) -> None:
-    """Compare <y_bar, J x_dot> by vjp, by jvp and by differences; NumPy alone, since this runs
-    inside of a callback.
+    """Compare <y_bar, J x_dot> by vjp, by jvp and by differences.
+
+    NumPy alone, since this runs inside of a callback.
     """
     generator = np.random.default_rng(0)
     lines, y_bars = [], []
@@ -77,9 +78,7 @@ def verify_on_host(calls: HostFunctions, leaves: Sequence[np.ndarray], y: np.nda
 def _balanced_cotangent(
     structure: HostStructure, y: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
-    """Random numbers, in the reverse units of each leaf of y, so that small outputs count as much
-    as large ones.
-    """
+    """Random numbers in reverse units of each leaf of y: small outputs count like large ones."""
     sizes = [
         np.full(leaf.shape, np.max(np.abs(leaf), initial=0) or 1)
         for leaf in jax.tree.leaves(structure.unravel(y))

@@ -1,5 +1,6 @@
-"""fixed_point: x = step(x, p), by Picard's or Anderson's iteration, and its derivative by GMRES or
-the transposed iteration.
+"""fixed_point: x = step(x, p) by Picard's or Anderson's iteration, and its derivative.
+
+The derivative takes GMRES or the transposed iteration.
 """
 
 from collections.abc import Callable
@@ -22,8 +23,7 @@ from adjoint.tracing import loops
 
 @dataclass(frozen=True)
 class Picard:
-    """x <- step(x, p), as it stands: converges where step contracts, by its factor of contraction
-    per step.
+    """x <- step(x, p), as it stands: converges where step contracts, by that factor per step.
 
     Parameters
     ----------
@@ -56,9 +56,7 @@ class Picard:
     def _iterate(
         self, problem: RootProblem, x0: Array, p: PyTree, advance: Callable[..., Any], history: Any
     ) -> tuple[Array, Array]:
-        """x <- advance(history, x, r) with r = step(x) - x, until r is small; the last step is
-        taken too.
-        """
+        """x <- advance(history, x, r), r = step(x) - x, until r is small, with the last step."""
 
         class State(NamedTuple):
             x: Array
@@ -90,8 +88,7 @@ class Picard:
 
 @dataclass(frozen=True)
 class Anderson(Picard):
-    """Anderson's acceleration: the combination of the last iterates whose residual is smallest,
-    stepped once.
+    """Anderson's acceleration: the last iterates' combination of least residual, stepped once.
 
     Needs far fewer steps than `Picard`, and often converges where that does not. On a linear step
     it is GMRES.
@@ -132,9 +129,7 @@ class Anderson(Picard):
         m = min(self.memory, x0.size)
 
         class History(NamedTuple):
-            """Differences of the last iterates and of their residuals, as rows, zero where there is
-            none yet.
-            """
+            """Differences of the last iterates and their residuals, as rows; zero where none is."""
 
             dx: Array
             dr: Array
@@ -167,8 +162,7 @@ class Anderson(Picard):
 
 @dataclass(frozen=True)
 class TransposedIteration(Krylov):
-    """lam <- step_x' lam + x_bar: the adjoint of a fixed point by the same kind of iteration as the
-    fixed point itself.
+    """lam <- step_x' lam + x_bar: the adjoint by the same kind of iteration as the fixed point.
 
     As a linear solver: A y = c with A = I - S by y <- y + (c - A y). Converges where `Picard` does,
     at the same rate, and stores three vectors.
@@ -234,8 +228,7 @@ def fixed_point(
     linear_solver: Any = None,
     mode: Literal["reverse", "both"] = "reverse",
 ) -> Solution[PyTree]:
-    """Solve x = step(x, p) for x, with derivatives with respect to p at the price of one linear
-    solve.
+    """Solve x = step(x, p) for x, with derivatives by p at the price of one linear solve.
 
     Parameters
     ----------

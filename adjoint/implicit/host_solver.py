@@ -1,5 +1,6 @@
-"""Root finders of others: NumPy functions that JAX cannot look into, SciPy's or an executable, and
-those of optimistix.
+"""Root finders of others: NumPy functions that JAX cannot look into, and those of optimistix.
+
+The functions may be SciPy's, or call an executable.
 """
 
 from collections.abc import Callable
@@ -18,13 +19,12 @@ from adjoint.tracing.host_batching import HostStructure, make_lane_call
 
 @dataclass(frozen=True, eq=False)
 class HostSolver:
-    """Any root finder as a solver for `root`: ``solve(x0, p) -> x`` on NumPy arrays, called outside
-    of JAX.
+    """Any root finder as a solver for `root`: ``solve(x0, p) -> x`` on NumPy arrays.
 
-    Derivatives never enter it. It may iterate, call executables and read files. What it returns is
-    examined by `root`, so a solver that stops early or finds something else ends in
-    `NOT_CONVERGED`. Ask it for a tolerance of 1e-10 or so: the derivative is as accurate as the
-    root. Make the object once and reuse it: to JAX, a new one is a new program.
+    It is called outside of JAX. Derivatives never enter it. It may iterate, call executables and
+    read files. What it returns is examined by `root`, so a solver that stops early or finds
+    something else ends in `NOT_CONVERGED`. Ask it for a tolerance of 1e-10 or so: the derivative is
+    as accurate as the root. Make the object once and reuse it: to JAX, a new one is a new program.
 
     Parameters
     ----------
@@ -88,9 +88,7 @@ class HostSolver:
 
 @dataclass(frozen=True)
 class OptimistixRootFinder:
-    """A root finder of optimistix in the form that `root` takes; made by `root` itself from what it
-    is given.
-    """
+    """A root finder of optimistix in the form that `root` takes; made by `root` itself."""
 
     finder: Any
     max_steps: int = 1000

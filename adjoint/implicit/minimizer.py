@@ -1,5 +1,4 @@
-"""Minimizers for `argmin`: quasi-Newton steps, and an augmented Lagrangian around them where there
-are constraints.
+"""Minimizers for `argmin`: quasi-Newton, and an augmented Lagrangian around it for constraints.
 
 They only have to come close: `argmin` ends with Newton's method on the conditions of optimality,
 and examines the result.
@@ -81,11 +80,10 @@ class QuasiNewton:
     def minimize_under(
         self, f: Objective, c: Objective, may_be_slack: np.ndarray, x0: Float[Array, " n"]
     ) -> tuple[Float[Array, " n"], Int32[Array, ""]]:
-        """f subject to c = 0, or c <= 0 where it may be slack, by the augmented Lagrangian in x and
-        its multipliers m by turns.
+        """f subject to c = 0, or c <= 0 where it may be slack, by the augmented Lagrangian.
 
-        f + sum(max(0, m + r c)^2 - m^2) / 2r, without the max for equations (Nocedal and Wright,
-        equation 17.36 and exercise 17.6).
+        x and the multipliers m take turns. It is f + sum(max(0, m + r c)^2 - m^2) / 2r, without the
+        max for equations (Nocedal and Wright, equation 17.36 and exercise 17.6).
         """
 
         class State(NamedTuple):

@@ -1,5 +1,4 @@
-"""Newton's method for F(x, p) = 0, damped, with any linear solver: the solver that `root` uses by
-default.
+"""Newton's method for F(x, p) = 0, damped, with any linear solver: the default of `root`.
 
 A solver of this folder has one method, `find(problem, x0, p) -> x, steps`, that is never
 differentiated and need not judge its own success: `root` examines what it returns.
@@ -52,13 +51,12 @@ class _State(NamedTuple):
 
 @dataclass(frozen=True)
 class Newton:
-    """x <- x - t F_x^-1 F, with the longest t = 1, 1/2, 1/4, ... that decreases |F| enough, in the
-    sizes of its terms.
+    """x <- x - t F_x^-1 F with the longest t = 1, 1/2, 1/4, ... that decreases |F| enough.
 
-    Where F_x is singular, the steepest-descent (Cauchy) step of |F|^2 takes the place of the Newton
-    step, so a singular Jacobian at the start does no harm. As the method of `minimize`, F_x is the
-    Hessian, the step is kept within a trust region, and `minimize` has a tolerance and a limit of
-    its own.
+    |F| is in the sizes of its terms. Where F_x is singular, the steepest-descent (Cauchy) step of
+    |F|^2 takes the place of the Newton step, so a singular Jacobian at the start does no harm. As
+    the method of `minimize`, F_x is the Hessian, the step is kept within a trust region, and
+    `minimize` has a tolerance and a limit of its own.
 
     Parameters
     ----------
@@ -137,8 +135,7 @@ class Newton:
 
 @dataclass(frozen=True)
 class NewtonKrylov(Newton):
-    """`Newton` whose steps are found by GMRES from products with F_x alone: memory of a few
-    vectors, no Jacobian.
+    """`Newton` by GMRES from products with F_x alone: memory of a few vectors, no Jacobian.
 
     As the method of `minimize`, the steps are found by conjugate gradients within a trust region,
     from products with the Hessian, preconditioned by the inner product or by `preconditioner`; of
@@ -213,9 +210,7 @@ class NewtonKrylov(Newton):
         return inner.factor(J) if isinstance(inner.preconditioner, Multigrid) else ()
 
     def _inner(self, problem: RootProblem) -> Krylov:
-        """The solver of a step: that of the derivative if it is made for symmetric operators, else
-        GMRES.
-        """
+        """The solver of a step: the derivative's if made for symmetric operators, else GMRES."""
         chosen = problem.linear_solver
         if isinstance(chosen, CG | MINRES):
             M = chosen.preconditioner if self.preconditioner is None else self.preconditioner
@@ -224,9 +219,11 @@ class NewtonKrylov(Newton):
 
 
 class _Kept(NamedTuple):
-    """What goes from step to step: |F| before (zero at the start), the preconditioner if it was
-    built from F_x, the linear iterations for each decade of the residual in the first step with it,
-    and whether it is to be built anew.
+    """What goes from step to step.
+
+    That is |F| before (zero at the start), the preconditioner if it was built from F_x, the linear
+    iterations for each decade of the residual in the first step with it, and whether it is to be
+    built anew.
     """
 
     norm: Array
@@ -246,8 +243,9 @@ def _regular_step(
 
 
 def _cauchy_step(J: JacobianAction, F: Array, scales: Scales) -> Array:
-    """The minimizer of |F + F_x s| along s = -F_x' F, in the sizes of F and x; where that is zero
-    or not finite, a kick.
+    """The minimizer of |F + F_x s| along s = -F_x' F, in the sizes of F and x.
+
+    Where that is zero or not finite, it is a kick.
     """
     scaled, G = Scaled(J, scales.rows, scales.columns), F / scales.rows
     g = scaled.transpose_matvec(G.conj()).conj()
@@ -263,8 +261,9 @@ def _cauchy_step(J: JacobianAction, F: Array, scales: Scales) -> Array:
 def _line_search(
     F: Callable[[Array], Array], x: Array, F_x: Array, step: Array, rows: Array
 ) -> tuple[Array, Array, Array]:
-    """The longest t = 2^-k for which |F(x + t step)|, in the sizes of the rows, is finite and
-    decreases enough, F there, and whether there is one.
+    """The longest t = 2^-k for which |F(x + t step)| is finite and decreases enough.
+
+    |F| is in the sizes of the rows. F there, and whether there is such a t, come with it.
     """
     F_norm = norm(F_x / rows)
 

@@ -1,8 +1,7 @@
-"""Is x a root of F(x, p), and F_x regular there and within the error of x? Whatever found x is
-judged by this.
+"""Is x a root of F(x, p), and F_x regular there and within the error of x?
 
-All is measured in the sizes of the terms of each equation and of each unknown, so that no verdict
-depends on a unit.
+Whatever found x is judged by this. All is measured in the sizes of the terms of each equation and
+of each unknown, so that no verdict depends on a unit.
 """
 
 from typing import Any, NamedTuple
@@ -21,8 +20,7 @@ from adjoint.status import Status, first_failure
 
 
 def left_over_limit(dtype: Any) -> float:
-    """The largest Newton correction that may be left of a root, as a share of the size of the
-    unknown.
+    """The largest Newton correction that may be left, as a share of the size of the unknown.
 
     A derivative is as wrong as the root it is taken at; 5e-7 in float64, 2e-3 in float32.
     """
@@ -30,8 +28,7 @@ def left_over_limit(dtype: Any) -> float:
 
 
 def perturbation(dtype: Any) -> float:
-    """The share of the terms of F by which F is pushed to see whether it is linear within the error
-    of x.
+    """The share of F's terms by which F is pushed to see if it is linear within the error of x.
 
     Far above the rounding errors of F, so that they do not look like a nonlinearity: 2e-12 in
     float64, 7e-6 in float32.
@@ -101,10 +98,10 @@ def examine(problem: RootProblem, x: Array, x0: Array, p: PyTree) -> Examination
 def _rounding(
     problem: RootProblem, J: Any, x: Array, x0: Array, p: PyTree, F_of_x: Array
 ) -> Float[Array, " n"]:
-    """The rounding errors of each equation, which are large where terms cancel that F_x does not
-    show, such as 1 in exp(x) - 1.
+    """The rounding errors of each equation.
 
-    They are what F departs from its linear model by, over steps too short for anything else.
+    They are large where terms cancel that F_x does not show, such as 1 in exp(x) - 1. They are what
+    F departs from its linear model by, over steps too short for anything else.
     """
     probe = perturbation(x.dtype) * typical_size(x, x0) * jnp.asarray(probe_vector(x.size), x.dtype)
     steps = jnp.asarray(SAMPLES, x.dtype)[:, None] * probe[None, :]
@@ -115,9 +112,7 @@ def _rounding(
 def _solve_both(
     solver: Equilibrated, factor: Any, J: Any, minus_F: Array, push: Array
 ) -> tuple[Float[Array, "2 n"], Outcome]:
-    """The Newton correction and the response to the push, solved together, so that an iteration is
-    compiled once.
-    """
+    """Newton correction and response to the push, solved together to compile an iteration once."""
     asked = jnp.stack([minus_F, push])
     if not isinstance(solver.solver, Krylov):
         return jax.vmap(lambda b: solver.solve(factor, J, b))(asked)
@@ -133,17 +128,16 @@ def _solve_both(
 
 
 def _left_over(correction: Array, scales: Scales) -> Array:
-    """The largest correction of an unknown as a share of its size; of one whose size nothing tells,
-    any is too large.
+    """The largest correction of an unknown as a share of its size.
+
+    Of one whose size nothing tells, any is too large.
     """
     size = jnp.where(scales.known, scales.columns, jnp.abs(correction))
     return jnp.max(jnp.abs(correction) / jnp.where(size > 0, size, 1))
 
 
 def _status_of_inputs(problem: RootProblem, F_of_x: Array, x0: Array, p: PyTree) -> Status:
-    """An infinite parameter is a fair one, such as a bound that is not there, unless it comes out
-    in F.
-    """
+    """An infinite parameter, such as an absent bound, is fair unless it comes out in F."""
     inputs = (problem.F.captured, p)
     comes_out = ~all_finite(inputs) & ~all_finite(F_of_x)
     return first_failure(

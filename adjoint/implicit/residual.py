@@ -1,5 +1,4 @@
-"""F(x, p) as a pytree, and its Jacobian F_x as a linear operator: full, on a sparsity pattern, or
-matrix-free.
+"""F(x, p) as a pytree, and its Jacobian F_x: full, on a sparsity pattern, or matrix-free.
 
 Unknowns of any structure are handled as one flat vector x; parameters p keep their structure.
 """
@@ -28,9 +27,7 @@ from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 def trace_residual(
     where: str, residual: Any, x0: PyTree, p: PyTree
 ) -> tuple[TracedFunction, Array, PyTree, HostStructure]:
-    """The residual, the flat start, p and the user's structure of x; refuses what cannot be a root
-    problem.
-    """
+    """The residual, flat start, p and structure of x; refuses what cannot be a root problem."""
     _require_arrays(where, "x0", x0)
     if not any(_is_inexact(leaf) for leaf in jax.tree.leaves(p)):
         refuse(
@@ -144,9 +141,7 @@ class RootProblem:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class JacobianAction:
-    """F_x at (x, p) as an operator that is applied, never formed, and can be differentiated by x
-    and p.
-    """
+    """F_x at (x, p) as an operator, applied but never formed, differentiable by x and p."""
 
     F: TracedFunction
     x: Inexact[Array, " n"]
@@ -172,8 +167,9 @@ class JacobianAction:
 
 @dataclass(frozen=True)
 class JacobianColumns:
-    """Groups of columns of a sparse Jacobian that share no row: one product with F_x gives all
-    entries of a group.
+    """Groups of columns of a sparse Jacobian that share no row.
+
+    One product with F_x gives all entries of a group.
     """
 
     pattern: SparsePattern

@@ -218,9 +218,7 @@ def _search(
 def _differentiate(
     rule: Static, F: TracedFunction, p: PyTree, x: Array, factor: Any, status: Status
 ) -> PyTree:
-    """The root as a function of F and p; NaN, and so are its derivatives, where the search
-    failed.
-    """
+    """The root as a function of F and p; NaN, as are its derivatives, where the search failed."""
     linear_solver, unknowns = rule.value
     # p and not x alone: a select in the residual would answer a NaN with a clean zero.
     F, p = poison((F, p), status.ok)

@@ -1,5 +1,4 @@
-"""The gradient of f(x, p) with respect to x, as a residual whose derivatives use that f_xx is
-symmetric.
+"""The gradient of f(x, p) by x as a residual, whose derivatives use that f_xx is symmetric.
 
     g = f_x,     g_dot = f_xx x_dot + f_xp p_dot,     (x, p)_bar = d/dt (f_x, f_p)(x + t g_bar, p)
 

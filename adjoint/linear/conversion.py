@@ -1,5 +1,6 @@
-"""What users pass as A, made into an operator: arrays, matrices of JAX and of SciPy, operators of
-the library.
+"""What users pass as A, made into an operator.
+
+That is an array, a matrix of JAX or of SciPy, or an operator of the library.
 """
 
 from typing import Any
@@ -15,9 +16,7 @@ from adjoint.tracing.loops import Axes
 
 
 def as_operator(A: Any, dtype: Any, axes: Axes = frozenset()) -> Operator:
-    """What a user passes as A, as an operator acting on vectors of `dtype` that vary over these
-    axes of a mesh.
-    """
+    """What a user passes as A, acting on vectors of `dtype` that vary over these mesh axes."""
     if isinstance(A, MatrixFree):
         return A.bind(dtype, axes)
     if isinstance(A, Dense | Sparse):
@@ -49,9 +48,7 @@ _BCOO_PATTERNS_KEPT = 8
 
 
 def _from_bcoo(A: Any) -> Sparse:
-    """A jax.experimental.sparse.BCOO matrix on a pattern that is found again by the content of its
-    indices.
-    """
+    """A jax.experimental.sparse.BCOO matrix on a pattern, found again by its indices' content."""
     if A.n_batch or A.n_dense or A.ndim != 2:
         refuse(
             "linear_solve",

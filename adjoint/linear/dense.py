@@ -3,9 +3,9 @@
 A solver here and in the rooms beside this one has three methods that work on arrays and are never
 differentiated:
 
-    factor(A)                      -> factor               all that solving needs to know of A, a
-    pytree solve(factor, A, b)            -> x, Outcome           A x = b solve_transpose(factor, A,
-    c)  -> lam, Outcome         A' lam = c
+    factor(A)                      -> factor          what solving needs to know of A, a pytree
+    solve(factor, A, b)            -> x, Outcome      A x = b
+    solve_transpose(factor, A, c)  -> lam, Outcome    A' lam = c
 
 In the last two, A is only applied to vectors, to check the result, so any `Operator` serves.
 
@@ -55,9 +55,7 @@ class DenseFactor(NamedTuple):
 
 
 def probe_vector(n: int) -> np.ndarray:
-    """A fixed vector of entries 1 to 2 in size with mixed signs: a start for condition
-    estimates.
-    """
+    """A fixed vector of entries 1 to 2 in size, of mixed signs: to start condition estimates."""
     k = np.arange(1, n + 1)
     golden_ratio = 0.6180339887498949
     return (1.0 + np.modf(k * golden_ratio)[0]) * np.where(
@@ -68,8 +66,9 @@ def probe_vector(n: int) -> np.ndarray:
 def _equilibration(
     A: Inexact[Array, "n n"],
 ) -> tuple[Float[Array, " n"], Float[Array, " n"], Float[Array, ""]]:
-    """Row and column scales r, c and the norm of diag(1/r) A diag(1/c): a condition number without
-    the units of A.
+    """Row and column scales r, c, and the norm of diag(1/r) A diag(1/c).
+
+    The condition number of that is without the units of A.
     """
     size = jnp.abs(A)
     r = jnp.max(size, axis=1)
@@ -82,11 +81,11 @@ def _equilibration(
 def _reciprocal_condition(
     A: Inexact[Array, "n n"], solve: Any, solve_transpose: Any
 ) -> Float[Array, ""]:
-    """Inverse iteration on the equilibrated matrix S = diag(1/r) A diag(1/c): 1 / (|S| |S^-1|), an
-    upper bound.
+    """An upper bound 1 / (|S| |S^-1|) by inverse iteration, S = diag(1/r) A diag(1/c).
 
-    Two steps, S^-1 then S'^-1, make the largest amplification visible even when the first vector
-    misses it (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 15.3).
+    S is the equilibrated matrix. Two steps, S^-1 then S'^-1, make the largest amplification visible
+    even when the first vector misses it (Higham, Accuracy and Stability of Numerical Algorithms,
+    2nd ed., section 15.3).
     """
     r, c, norm = _equilibration(A)
     w = jnp.asarray(probe_vector(A.shape[0]), A.dtype)
@@ -99,9 +98,7 @@ def _reciprocal_condition(
 
 
 def condition_code(reciprocal_condition: Any, unit_roundoff: float, xp: Any = jnp) -> Any:
-    """The status code of a reciprocal condition number; 0 is also what a breakdown of the
-    factorization gives.
-    """
+    """The status code of a reciprocal condition; 0 is also a factorization that broke down."""
     singular = reciprocal_condition < SINGULAR_LIMIT * unit_roundoff
     ill = reciprocal_condition < ILL_CONDITIONED_LIMIT * unit_roundoff
     return xp.where(
@@ -123,8 +120,9 @@ def residual_limit(dtype: Any) -> float:
 def _checked(
     factor: DenseFactor, A: Inexact[Array, "n n"], solve: Any, solve_transpose: Any, code: Any = 0
 ) -> DenseFactor:
-    """The factor with the norm and the condition of A, and with what they say of its status; `code`
-    is what is known.
+    """The factor with the norm and the condition of A, and with what they say of its status.
+
+    `code` is what is known.
     """
     rcond = _reciprocal_condition(
         A, lambda b: solve(factor, b), lambda c: solve_transpose(factor, c)
@@ -255,9 +253,7 @@ class Cholesky:
 
 
 def _log_determinant(factor: DenseFactor, A: Dense) -> Float[Array, ""]:
-    """log|det A| by JAX's own LU, which it differentiates in every mode and order; NaN where the
-    factorization failed.
-    """
+    """log|det A| by JAX's own LU, differentiable in every mode and order; NaN where that failed."""
     triangles, _, _ = jax.lax.linalg.lu(A.matrix)
     return poison(jnp.sum(jnp.log(jnp.abs(jnp.diagonal(triangles)))), factor.code == 0)
 

@@ -1,11 +1,11 @@
-"""Linear systems without the units of their equations and unknowns: diag(1/r) A diag(c) y =
-diag(1/r) b, x = diag(c) y.
+"""Linear systems without units: diag(1/r) A diag(c) y = diag(1/r) b, x = diag(c) y.
 
-For the Jacobian F_x of a root the unknowns have a size, and that gives the equations one: r_i =
-sum_j |A_ij| c_j is the size of the terms of equation i, in its unit. An unknown of no size of its
-own, which is zero where the iteration stands, has that at which it would matter as much as the
-other terms of its equations. With other units of the equations and of the unknowns r and c are
-those in the other units, so that whatever is compared with them depends on no unit.
+The units are those of the equations and the unknowns. For the Jacobian F_x of a root the unknowns
+have a size, and that gives the equations one: r_i = sum_j |A_ij| c_j is the size of the terms of
+equation i, in its unit. An unknown of no size of its own, which is zero where the iteration stands,
+has that at which it would matter as much as the other terms of its equations. With other units of
+the equations and of the unknowns r and c are those in the other units, so that whatever is compared
+with them depends on no unit.
 
 Scaling by powers of two costs no rounding. Source: Higham, Accuracy and Stability of Numerical
 Algorithms, 2nd ed., section 7.3.
@@ -34,9 +34,7 @@ COARSE = 10
 
 
 class Scales(NamedTuple):
-    """The sizes of the terms of each row, and of the unknowns; `known` where the latter do not rest
-    on a mere guess.
-    """
+    """Sizes of each row's terms, and of the unknowns; `known` where these are no mere guess."""
 
     rows: Float[Array, " n"]
     columns: Float[Array, " n"]
@@ -91,9 +89,7 @@ def _absolute_transposed_product(A: Any, v: Array) -> Array:
 
 
 def _estimate(product: Callable[[Array], Array], dtype: Any, v: Array) -> Array:
-    """The larger one of two products with v under mixed signs: |A| v without the terms that cancel
-    in both.
-    """
+    """The larger of two products with v under mixed signs: |A| v but for what cancels in both."""
     probe = jnp.asarray(probe_vector(v.size), dtype)
     # By turns: one vector of intermediate results at a time.
     return jnp.max(
@@ -138,9 +134,7 @@ def _over(x: Array, scale: Array) -> Array:
 
 
 class EquilibratedFactor(NamedTuple):
-    """The factors of the scaled matrix, or the preconditioner of the matrix as it was, and the
-    scales.
-    """
+    """The factors of the scaled matrix, or the original's preconditioner, and the scales."""
 
     factor: Any
     rows: Float[Array, " n"]
@@ -190,9 +184,7 @@ class Equilibrated:
         return _over(z, factor.rows), outcome
 
     def _inner(self, factor: EquilibratedFactor) -> Any:
-        """What the solver knows of the scaled matrix: of M close to A^-1, diag(1/columns) M
-        diag(rows).
-        """
+        """The solver of the scaled matrix: M close to A^-1 is diag(1/columns) M diag(rows)."""
         M = factor.factor
         if not isinstance(self.solver, Krylov) or not M:
             return M

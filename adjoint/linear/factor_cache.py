@@ -21,8 +21,7 @@ class _Entry(NamedTuple):
 
 
 class FactorCache:
-    """The most recently used factorizations, at most `limit_bytes` (256 MiB) of them and 32 in
-    number.
+    """The most recently used factorizations: at most `limit_bytes` (256 MiB) and 32 of them.
 
     The latest factorization is kept even if it alone is larger than the limit: without it a
     gradient would factorize twice. Safe to use from several threads. The library's one instance is
@@ -66,9 +65,7 @@ class FactorCache:
             return sum(_size(entry) for entry in self._entries)
 
     def find_or_make(self, key: Any, values: np.ndarray, make: Callable[[], Any]) -> Any:
-        """The factors of the matrix `values` under `key` (pattern and backend), made by `make` if
-        they are not held.
-        """
+        """The factors of `values` under `key` (pattern and backend), by `make` if none are held."""
         signature = values[:: max(1, values.size // 8)].tobytes()
         with self._lock:
             for position, entry in enumerate(self._entries):

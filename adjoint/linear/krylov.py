@@ -38,9 +38,7 @@ STAGNATION = 1e-3
 
 
 def _bind_preconditioner(preconditioner: Any, n: int, dtype: Any) -> Any:
-    """Trace M once, so that what it closes over becomes leaves of a pytree; it is never
-    differentiated.
-    """
+    """Trace M once, so that what it closes over becomes leaves; it is never differentiated."""
     x = jax.ShapeDtypeStruct((n,), dtype)
     y = jax.eval_shape(preconditioner, x)
     if getattr(y, "shape", None) != (n,) or y.dtype != x.dtype:
@@ -56,8 +54,9 @@ def _bind_preconditioner(preconditioner: Any, n: int, dtype: Any) -> Any:
 
 @dataclass(frozen=True)
 class Krylov:
-    """What the iterative solvers share; a method is its `_cycle`, which improves on a residual r
-    until it is at the target.
+    """What iterative solvers share; a method is its `_cycle`.
+
+    It improves on a residual r until it is at the target.
     """
 
     rtol: float = 1e-10
@@ -206,17 +205,16 @@ def _identity(x: Array) -> Array:
 
 
 class _Numbers(NamedTuple):
-    """Whether the numbers that A is made of can be computed with at all, and whether none of them
-    is infinite.
-    """
+    """Whether A's numbers can be computed with at all, and whether none of them is infinite."""
 
     usable: Array
     finite: Array
 
 
 def _numbers(A: Any) -> _Numbers:
-    """The entries of a matrix must be finite; what a function holds may be infinite, such as a
-    bound that is not there.
+    """A matrix's entries must be finite; what a function holds may be infinite.
+
+    A bound that is not there is, for example.
     """
     parts = jax.tree.leaves(A, is_leaf=lambda part: isinstance(part, TracedFunction))
     functions = [part for part in parts if isinstance(part, TracedFunction)]
@@ -238,9 +236,7 @@ def _transposed(M: Any, like: Array) -> LinearMap:
 
 
 def _by_columns(solve: Callable[[Array], tuple[Array, Outcome]], b: Array) -> tuple[Array, Outcome]:
-    """Each column of b by itself; the outcome is the worst of the columns, and one failed column
-    fails the block.
-    """
+    """Each column of b by itself; the outcome is the worst, and one failure fails the block."""
     if b.ndim == 1:
         return solve(b)
     x, outcome = jax.vmap(solve, in_axes=1, out_axes=(1, 0))(b)

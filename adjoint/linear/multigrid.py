@@ -1,11 +1,11 @@
-"""Multigrid on structured grids: a preconditioner built from products with A alone, in compiled
-JAX.
+"""Multigrid on structured grids: a preconditioner from products with A alone, compiled.
 
 Level 0 is the user's grid; each further one keeps every second node along each axis, and always the
 last. With P the linear interpolation from a level to the finer one,
 
-    A_coarse = P' A P        (Galerkin) M r: smooth x from 0, x <- x + P M_coarse P'(r - A x),
-    smooth again; on the last level M = A^-1, dense.
+    A_coarse = P' A P        (Galerkin)
+    M r: smooth x from 0, x <- x + P M_coarse P'(r - A x), smooth again;
+         on the last level M = A^-1, dense.
 
 Source: Briggs, Henson and McCormick, A Multigrid Tutorial, 2nd ed., SIAM, 2000, chapters 3 and 10;
 the smoother is Chebyshev's polynomial in D^-1 A, D the diagonal of A: Adams, Brezina, Hu and
@@ -41,11 +41,10 @@ SMOOTHED = 0.25
 
 @dataclass(frozen=True)
 class Multigrid:
-    """Preconditioner for `CG`, `MINRES`, `GMRES` and `NewtonKrylov` on a structured grid: steps
-    hardly grow with the grid.
+    """Preconditioner for systems on a structured grid: steps hardly grow with the grid.
 
-    M r is one V-cycle: two Chebyshev smoothings on every level, Galerkin coarse operators, a dense
-    solve on the coarsest.
+    It is for `CG`, `MINRES`, `GMRES` and `NewtonKrylov`. M r is one V-cycle: two Chebyshev
+    smoothings on every level, Galerkin coarse operators, a dense solve on the coarsest.
 
     Parameters
     ----------
@@ -179,8 +178,7 @@ class Level:
         return cls(S, inverse_diagonal, coupled, jnp.max(jnp.abs(inverse_diagonal) * along_rows))
 
     def smooth(self, r: Array) -> tuple[Array, Array]:
-        """A correction from the residual r by two steps of Chebyshev's iteration, and the residual
-        that it leaves.
+        """Two steps of Chebyshev's iteration: a correction from the residual r, and what it leaves.
 
         Saad, Iterative Methods for Sparse Linear Systems, 2nd ed., algorithm 12.1, for D^-1 A.
         """
@@ -196,9 +194,7 @@ class Level:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Hierarchy:
-    """M for one A: the levels from the user's grid on, and the inverse of the coarsest matrix, all
-    of A / size.
-    """
+    """M for one A: levels from the user's grid on, and the inverse of the last, all of A / size."""
 
     levels: tuple[Level, ...]
     inverse: Inexact[Array, "m m"]
@@ -247,9 +243,7 @@ def _diagonal(S: Array) -> Array:
 
 
 def _dense(S: Array, grid: tuple[int, ...]) -> Array:
-    """A as a matrix, with 1 for the diagonal of empty rows: unknowns that all finer ones left
-    out.
-    """
+    """A as a matrix, with 1 for the diagonal of empty rows, which all finer levels left out."""
     shape = (S.shape[0], *grid)
     n = prod(shape)
     A = jax.vmap(lambda u: _apply(S, u.reshape(shape)).ravel(), out_axes=1)(
@@ -321,9 +315,7 @@ def _restrict(r: Array, grid: tuple[int, ...]) -> Array:
 
 
 def _galerkin(S: Array, coupled: Array, grid: tuple[int, ...]) -> Array:
-    """The stencil of P' A P, axis by axis, for an interpolation that leaves out isolated
-    unknowns.
-    """
+    """The stencil of P' A P, axis by axis, for a P that leaves out isolated unknowns."""
     S = _between(S, coupled)
     for axis, m in enumerate(grid):
         if _coarse((m,)) != (m,):
@@ -373,9 +365,7 @@ def _galerkin_along(S: Array, axis: int, axes: int) -> Array:
 
 
 def _weights(m: int) -> np.ndarray:
-    """P[2 i + s, i] as [s + 1, i + 1], with zeros for the coarse nodes before the first and after
-    the last.
-    """
+    """P[2 i + s, i] as [s + 1, i + 1], zeros for coarse nodes before the first, after the last."""
     n = m // 2 + 1
     P = np.zeros((3, n + 2))
     P[:, 1 : n + 1] = [[0.5], [1], [0.5]]

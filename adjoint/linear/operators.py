@@ -58,8 +58,9 @@ class Dense:
 
 
 class MatrixFree:
-    """A given only by its action x -> A x. It may close over traced parameters and is
-    differentiated through them.
+    """A given by its action x -> A x alone, which may close over traced parameters.
+
+    It is differentiated through them.
 
     Parameters
     ----------

@@ -1,5 +1,4 @@
-"""PARDISO of Intel MKL through the optional package `pypardiso`: the fastest sparse backend on x86
-processors.
+"""PARDISO of Intel MKL through the optional `pypardiso`: the fastest sparse backend on x86.
 
 Source for the parameters: oneMKL documentation, "oneMKL PARDISO iparm Parameter".
 """
@@ -19,8 +18,7 @@ ANALYZE_AND_FACTORIZE, FACTORIZE, SOLVE = 12, 22, 33
 
 
 class PardisoFactors:
-    """A = L L' where A is symmetric positive definite, else A = P L U Q, of a real matrix in
-    float64.
+    """A = L L' if A is symmetric positive definite, else A = P L U Q, of a real float64 matrix.
 
     PARDISO replaces tiny pivots by larger ones and goes on; a matrix for which it did so is handed
     to SuperLU, which pivots.
@@ -103,9 +101,7 @@ def _is_symmetric(pattern: Any, values: np.ndarray) -> bool:
 
 
 class _IdleHandles:
-    """At most one handle per pattern, kept for its analysis; its memory goes back with the
-    pattern.
-    """
+    """At most one handle per pattern, kept for its analysis, and freed with the pattern."""
 
     def __init__(self) -> None:
         self._handles: list[Any] = []
@@ -128,9 +124,7 @@ class _IdleHandles:
 
 @cache
 def _template() -> Any:
-    """One solver object: making one searches the file system for MKL, so the others are copies of
-    it.
-    """
+    """One solver object, of which others are copies: making one searches the files for MKL."""
     from pypardiso import PyPardisoSolver  # pyright: ignore[reportMissingImports]
 
     return PyPardisoSolver()

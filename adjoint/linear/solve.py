@@ -155,10 +155,10 @@ class TransposedSolver:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Factorization(Generic[Factor]):
-    """A matrix with its factors: solve many right-hand sides, also with A', and get log|det A|.
-    Made by `factorize`.
+    """A matrix with its factors, made by `factorize`: solve with A and A', and get log|det A|.
 
-    Every method is differentiable with respect to A and b, in every mode, and reuses the factors.
+    It solves for many right-hand sides. Every method is differentiable with respect to A and b, in
+    every mode, and reuses the factors.
     """
 
     A: Any
@@ -213,8 +213,9 @@ def _factor(parts: SolverParts, A: Any) -> Any:
 
 
 def _without_preconditioner(solver: Any) -> Any:
-    """The solver when its preconditioner is a leaf of the factor: it must stay hashable and free of
-    traced values.
+    """The solver when its preconditioner is a leaf of the factor.
+
+    It must stay hashable and free of traced values.
     """
     has_one = getattr(solver, "preconditioner", None) is not None
     return replace(solver, preconditioner=None) if has_one else solver

@@ -15,9 +15,7 @@ from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SolverParts:
-    """A solver, as what is known of it when tracing, and its preconditioner, a function that may
-    hold arrays.
-    """
+    """A solver, as known when tracing, and its preconditioner, which may hold arrays."""
 
     known: Any
     preconditioner: TracedFunction | None

@@ -1,5 +1,4 @@
-"""Sparse direct solution on the host: an order of elimination, a factorization, its condition, its
-residual.
+"""Sparse direct solution on the host: elimination order, factorization, condition, residual.
 
 Everything behind the callback is NumPy and SciPy and never raises: what goes wrong comes back as a
 status code. Factors are always double precision, also for a float32 matrix.
@@ -33,9 +32,7 @@ BACKWARD_STABLE = 32 * UNIT_ROUNDOFF
 
 
 class Factors(Protocol):
-    """What a backend offers: A x = b and A' x = b for one right-hand side, log|det A|, and its size
-    in memory.
-    """
+    """What a backend offers: A x = b and A' x = b for one b, log|det A|, its size in memory."""
 
     nbytes: int
 
@@ -51,8 +48,7 @@ BACKENDS: dict[str, Callable[[Any, np.ndarray], Factors]] = {
 
 @dataclass(frozen=True)
 class SparseDirect:
-    """Sparse LU factorization on the host, for `Sparse` and BCOO matrices, its factors shared by
-    solve and adjoint.
+    """Sparse LU on the host, for `Sparse` and BCOO matrices; solve and adjoint share the factors.
 
     Parameters
     ----------
@@ -176,9 +172,7 @@ def _factorize(pattern: SparsePattern, backend: str, values: np.ndarray) -> _Che
 
 
 def _reciprocal_condition(pattern: SparsePattern, values: np.ndarray, factors: Factors) -> float:
-    """1 / (|S| |S^-1|) of the equilibrated matrix S = diag(1/r) A diag(1/c), as in
-    `adjoint.linear.dense`.
-    """
+    """1 / (|S| |S^-1|) of S = diag(1/r) A diag(1/c), as in `adjoint.linear.dense`."""
     by_column, column_pointers = pattern.column_order
     size = np.abs(values)
     r = np.maximum.reduceat(size, pattern.indptr[:-1])
@@ -209,8 +203,9 @@ def _factors_of(pattern: SparsePattern, backend: str, values: np.ndarray) -> _Ch
     )
 
 
-# With A' lam_k = e_k:  d log|det A| = tr(A^-1 dA) = sum_k e_k' A^-1 dA e_k = sum_k lam_k' (dA e_k)
-# (Jacobi's formula)
+# Jacobi's formula, with A' lam_k = e_k:
+#
+#     d log|det A| = tr(A^-1 dA) = sum_k e_k' A^-1 dA e_k = sum_k lam_k' (dA e_k)
 @dataclass(frozen=True)
 class _LogDeterminantTangent:
     backend: str
@@ -257,9 +252,7 @@ def _log_determinants(pattern: SparsePattern, backend: str, values: np.ndarray) 
 def _host(
     pattern: SparsePattern, backend: str, transpose: bool, rank: int
 ) -> Callable[..., tuple[Array, ...]]:
-    """The callback that solves with matrices of this pattern, for right-hand sides of this rank;
-    made once.
-    """
+    """The callback to solve with matrices of this pattern, for b of this rank; made once."""
     key = (backend, transpose, rank)
     if key not in pattern.analyses:
 
@@ -278,8 +271,9 @@ def _solve_lanes(
     transpose: bool,
     rank: int,
 ) -> tuple[np.ndarray, ...]:
-    """Solve for every lane of a `vmap`; leading axes of size 1 are shared, so a shared matrix is
-    factorized once.
+    """Solve for every lane of a `vmap`; a matrix shared by all is factorized once.
+
+    Leading axes of size 1 are shared.
     """
     lanes = np.broadcast_shapes(values.shape[:-1], b.shape[: b.ndim - rank])
     values = np.broadcast_to(values, lanes[: len(lanes) - values.ndim + 1] + values.shape)
@@ -339,9 +333,7 @@ def _solve_one(
 def _solve_and_refine(
     held: _Checked, matrix: Any, b: np.ndarray, transpose: bool
 ) -> tuple[np.ndarray, float]:
-    """Solve, and refine if the backward error |b - A x| / (|A| |x| + |b|) is above roundoff, two
-    times at most.
-    """
+    """Solve, and refine up to twice while |b - A x| / (|A| |x| + |b|) is above roundoff."""
     assert held.factors is not None
     b_norm = np.abs(b).max()
 

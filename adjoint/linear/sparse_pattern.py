@@ -96,9 +96,7 @@ class SparsePattern:
         self.analyses: dict[Any, Any] = {}
 
     def matrix(self, values: Inexact[Array, " m"]) -> "Sparse":
-        """The matrix with these values, one per entry given to the pattern, in that order;
-        duplicates are summed.
-        """
+        """The matrix with one value per entry given, in that order; duplicates are summed."""
         warn_if_cut("SparsePattern.matrix", values=values)
         values = as_inexact_array("SparsePattern.matrix", "values", values)
         require_shape(
@@ -115,24 +113,18 @@ class SparsePattern:
 
     @cached_property
     def column_order(self) -> tuple[np.ndarray, np.ndarray]:
-        """The entries sorted by column, then by row, and the column pointers: the compressed sparse
-        column form.
-        """
+        """The entries by column, then by row, and column pointers: compressed sparse columns."""
         pointers = np.concatenate([[0], np.cumsum(np.bincount(self.cols, minlength=self.n))])
         return np.lexsort((self.rows, self.cols)), pointers
 
     @cached_property
     def has_empty_line(self) -> bool:
-        """Whether some row or column has no entry at all, which makes every matrix of the pattern
-        singular.
-        """
+        """Whether a row or column has no entry, which makes all matrices of it singular."""
         return bool(np.diff(self.indptr).min() == 0 or np.diff(self.column_order[1]).min() == 0)
 
     @cached_property
     def mirror(self) -> np.ndarray | None:
-        """Where the entry (j, i) stands for each entry (i, j); None when the pattern itself is not
-        symmetric.
-        """
+        """Where entry (j, i) stands for each (i, j); None when the pattern is not symmetric."""
         place, _ = self.column_order
         symmetric = np.array_equal(self.cols[place], self.rows) and np.array_equal(
             self.rows[place], self.cols
@@ -145,8 +137,9 @@ class SparsePattern:
         return np.flatnonzero(self.rows == self.cols)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The pattern without what was derived from it, such as calls to the host, which cannot
-        leave the process.
+        """The pattern without what was derived from it, which cannot leave the process.
+
+        Calls to the host are of that kind.
         """
         derived = ("analyses", "column_order", "has_empty_line", "mirror", "diagonal")
         return {name: value for name, value in self.__dict__.items() if name not in derived}
@@ -190,10 +183,9 @@ def _static_indices(where: str, name: str, indices: Any) -> np.ndarray:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Sparse:
-    """A sparse matrix: values (nnz,) on a `SparsePattern`, one per distinct entry, sorted by row,
-    then by column.
+    """A sparse matrix: values (nnz,) on a `SparsePattern`, one for each distinct entry.
 
-    Made by `SparsePattern.matrix`.
+    They are sorted by row, then by column. Made by `SparsePattern.matrix`.
 
     Examples
     --------

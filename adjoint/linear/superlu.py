@@ -22,9 +22,7 @@ NEARLY_SYMMETRIC = 0.7
 
 
 class Elimination:
-    """The order of elimination of one pattern, and where each entry goes in the permuted matrix;
-    NumPy, once.
-    """
+    """A pattern's order of elimination, and each entry's place in the permuted matrix; NumPy."""
 
     def __init__(self, pattern: Any):
         import scipy.sparse as sparse

@@ -1,6 +1,4 @@
-"""BacksolveAdjoint: the solution and its adjoint integrated backwards together, with nothing
-stored. For teaching.
-"""
+"""BacksolveAdjoint: solution and adjoint integrated backwards, nothing stored. For teaching."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -74,8 +72,7 @@ class BacksolveField:
 
 @dataclass(frozen=True)
 class BacksolveAdjoint:
-    """The adjoint equation with the solution itself run backwards: no memory, and wrong for what
-    decays.
+    """The adjoint with the solution itself run backwards: no memory, wrong for what decays.
 
     It compares the start that it comes back to with y0, and returns NaN as the gradient where they
     differ too much.

@@ -1,7 +1,7 @@
-"""S x = b for a symmetric positive definite block tridiagonal S, by Cholesky: O(N n^3) operations
-for N blocks of size n.
+"""S x = b for a positive definite block tridiagonal S by Cholesky, in O(N n^3) operations.
 
-S has the blocks diagonal[k] on its diagonal and lower[k] in row k + 1, column k.
+S is symmetric, with N blocks of size n. S has the blocks diagonal[k] on its diagonal and lower[k]
+in row k + 1, column k.
 """
 
 from functools import partial
@@ -19,8 +19,9 @@ def solve(
     lower: Float[Array, "blocks-1 n n"],
     b: Float[Array, "blocks n"],
 ) -> Float[Array, "blocks n"]:
-    """x = S^-1 b, NaN where S is not positive definite: L_k L_k' = S_kk - M_k M_k', M_k = S_{k,k-1}
-    L_{k-1}^-T.
+    """x = S^-1 b; L_k L_k' = S_kk - M_k M_k', M_k = S_{k,k-1} L_{k-1}^-T.
+
+    NaN where S is not positive definite.
     """
     n = b.shape[1]
     triangular_solve = partial(jax.scipy.linalg.solve_triangular, lower=True)

@@ -1,5 +1,4 @@
-"""How many digits of a gradient through an ODE can be believed: it is compared with a solve of
-other steps.
+"""How many digits of a gradient through an ODE to believe, by a solve of other steps.
 
 The other steps suit three random tangents v = S w of the solution too, each of them cut into
 pieces, so that f is seen at other times as well. With y* and v* the solution and the tangents along

@@ -1,5 +1,4 @@
-"""Running a chain of steps backwards: from every state, from states at equal distances, or by a
-binomial schedule.
+"""Running a chain of steps backwards: from all states, equally distant ones, or binomially.
 
     x[k+1] = advance(k, x[k])          lam[k] = pull(k, x[k], lam[k+1])
 
@@ -29,8 +28,9 @@ BYTES_FOR_ALL_STATES = 2**26
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which states a forward run keeps, every `spacing`-th, and how the ones between come back: at
-    once, or in `slots`.
+    """Which states a forward run keeps, every `spacing`-th, and how those between come back.
+
+    They come back at once, or in `slots`.
     """
 
     spacing: int
@@ -123,8 +123,9 @@ def require_checkpoints(where: str, checkpoints: int | None) -> None:
 
 
 def _reach(slots: int, most: int) -> np.ndarray:
-    """reach[s, r]: how many steps can be reversed with s states, the first among them, and r runs
-    forward, C(s + r, s).
+    """reach[s, r] = C(s + r, s): how many steps can be reversed.
+
+    There are s states, the first among them, and r runs forward.
     """
     runs = 1
     while math.comb(slots + runs, slots) < most:
@@ -144,9 +145,7 @@ def _binomial(
     length: Any,
     adjoint: Adjoint,
 ) -> Adjoint:
-    """One step forward or backward at a time; the states at `at` are the stack, slot 0 holding the
-    start.
-    """
+    """One step forward or backward; the states at `at` are the stack, slot 0 the start."""
     reach = jnp.asarray(_reach(slots, most))
 
     def next_checkpoint(k: Array, end: Array, top: Array) -> Array:

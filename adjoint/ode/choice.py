@@ -1,5 +1,6 @@
-"""Which sensitivity to take when the user names none: by sizes when tracing, and by the stability
-of the steps when running.
+"""Which sensitivity to take when the user names none.
+
+It goes by sizes when tracing, and by the stability of the steps when running.
 """
 
 from dataclasses import dataclass
@@ -27,17 +28,13 @@ SHARE_AT_LIMIT = 0.1
 
 @dataclass(frozen=True)
 class Chosen:
-    """A sensitivity, why it was chosen, and the continuous adjoint in its place at the stability
-    limit.
-    """
+    """A sensitivity, why it was chosen, and the continuous adjoint for the stability limit."""
 
     sensitivity: Any
     why: str
 
     def may_change(self, integrator: Integrator) -> bool:
-        """Whether the continuous adjoint takes over when the steps turn out to be at the stability
-        limit.
-        """
+        """Whether the continuous adjoint takes over when steps are at the stability limit."""
         return isinstance(self.sensitivity, DiscreteAdjoint) and shows_its_limit(integrator)
 
     def remember(

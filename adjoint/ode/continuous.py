@@ -1,5 +1,4 @@
-"""InterpolatingAdjoint and GaussAdjoint: the adjoint equation, integrated backwards with an error
-control of its own.
+"""InterpolatingAdjoint, GaussAdjoint: the adjoint equation backwards, with its own error control.
 
 They go back through the steps of the solve, and in each through as many steps of their own as its
 interpolant needs; every sample is a stop, where the adjoint jumps.
@@ -32,9 +31,7 @@ from adjoint.tracing import loops
 
 
 class Sweep(NamedTuple):
-    """The adjoint on its way back: lam, p_bar so far, the next sample, and the size of the next
-    step.
-    """
+    """The adjoint on its way back: lam, p_bar so far, the next sample and the next step's size."""
 
     lam: Float[Array, " n"]
     varying: list[Array]
@@ -79,16 +76,18 @@ class AdjointField:
     def jump(
         self, s: Array, ds: Array, lam: Array, bar: Array, along: Along
     ) -> tuple[Array, list[Array]]:
-        """lam and the gradient by p after the cotangent of a sample at s + ds; ds is 0 but for its
-        derivative.
+        """lam and p's gradient after the cotangent of a sample at s + ds.
+
+        ds is 0 but for its derivative.
         """
         lam_bar, varying_bar = moved(self.forward, s, ds, self.u(s, along), bar, along.p)
         return lam + lam_bar, varying_bar
 
 
 def held_between_jumps(forward: Integrator, s: Array, ends: tuple[Array, Array]) -> Array:
-    """s within a step, whose neighbours may lie beyond a jump: implicit methods have stages outside
-    of their step.
+    """s within a step, whose neighbours may lie beyond a jump.
+
+    Implicit methods have stages outside of their step.
     """
     if forward.limits is None or forward.limits.jumps == 0:
         return s
@@ -176,9 +175,7 @@ class _ContinuousAdjoint:
 
 
 def backward_integrator(forward: Integrator, field: Any, tolerances: Tolerances) -> Integrator:
-    """How the adjoint is integrated: within each step of the solve, so that it needs no limits of
-    its own.
-    """
+    """How the adjoint is integrated: within each step of the solve, without limits of its own."""
     return replace(forward, field=field, tolerances=tolerances, steps=None, limits=None)
 
 
@@ -193,8 +190,9 @@ def assemble(
     s: Array,
     bars: Bars,
 ) -> Gradient:
-    """The gradient from the scaled adjoint at s = 0, with the samples there and the derivatives by
-    all sample points.
+    """The gradient from the scaled adjoint at s = 0, also by all sample points.
+
+    The samples at s = 0 are in it.
     """
     first = pull_start(integrator, y0, p, s, bars)
     inside = jnp.where((s <= 0)[:, None], 0, bars.samples)
@@ -225,8 +223,7 @@ def scale_of(bars: Bars) -> Float[Array, ""]:
 
 @dataclass(frozen=True)
 class InterpolatingAdjoint(_ContinuousAdjoint):
-    """The adjoint equation lam' = -f_y' lam along the interpolated solution, the gradient by p
-    carried as further states of it.
+    """The adjoint lam' = -f_y' lam on the interpolated solution, p's gradient as further states.
 
     Parameters
     ----------
@@ -264,8 +261,7 @@ class InterpolatingAdjoint(_ContinuousAdjoint):
 
 @dataclass(frozen=True)
 class GaussAdjoint(_ContinuousAdjoint):
-    """The adjoint equation lam' = -f_y' lam along the interpolated solution, the gradient by p by
-    Gauss-Kronrod quadrature.
+    """The adjoint lam' = -f_y' lam on the interpolated solution, p's gradient by Gauss-Kronrod.
 
     Parameters
     ----------

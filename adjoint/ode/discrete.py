@@ -1,6 +1,4 @@
-"""DiscreteAdjoint: the exact gradient of the steps that were taken, or of better ones where that is
-no gradient.
-"""
+"""DiscreteAdjoint: the exact gradient of the steps taken, or of better ones if that is none."""
 
 from dataclasses import dataclass
 

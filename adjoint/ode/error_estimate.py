@@ -1,12 +1,11 @@
-"""How wrong the gradient of a discrete solve is as the gradient of the solution, from the steps
-themselves.
+"""How wrong the gradient of a discrete solve is as that of the solution, from the steps.
 
 Step k is x[k+1] = Phi_k(x[k], p), and e_k(x[k], p) its embedded error: Phi_k + e_k is a method of
 lower order. Its gradient differs from that of Phi to first order by eps, which comes with the
 adjoint lam by the same recurrence:
 
-    lam[k] = Phi_k' lam[k+1],       eps[k] = Phi_k' eps[k+1] + e_k' lam[k+1]       (transposed
-    derivatives; the same for p)
+    lam[k] = Phi_k' lam[k+1]
+    eps[k] = Phi_k' eps[k+1] + e_k' lam[k+1]       (transposed derivatives; the same for p)
 
 (Becker and Rannacher, Acta Numerica 10, 2001, for errors weighted with an adjoint; Cao and Petzold,
 SIAM J. Sci. Comput. 26, 2004, of ODEs.) A datum inside a step adds e_k' times its cotangent: the
@@ -17,11 +16,10 @@ fit, nor count digits of what has decayed. So lam is followed with a factor kapp
 be larger if no two data had cancelled, and if it had kept at least a share FLOOR of its largest
 size:
 
-    kappa N(lam) = max(kappa N(lam before the datum) + |datum|, FLOOR max over time)        at each
-    step
+    kappa N(lam) = max(kappa N(lam before the datum) + |datum|, FLOOR max over time)
 
-and a gradient by p is compared with the sum over steps of kappa |Phi_k' lam|, each array of p by
-itself, in its own units.
+at each step, and a gradient by p is compared with the sum over steps of kappa |Phi_k' lam|, each
+array of p by itself, in its own units.
 
 No gradient need be more right than the solution that it belongs to, and better steps would not
 make it so: their tangents do not fit data that come from the solution as it is. By the same
@@ -75,9 +73,7 @@ class Sizes(NamedTuple):
         return self._replace(kappa=jnp.where(after > 0, kappa, 1), largest=largest)
 
     def with_error(self, lam: Array, error: Array, datum: Array, y: Array) -> "Sizes":
-        """With the error of a step that ends at y, lam being the adjoint there with the data of the
-        step.
-        """
+        """With the error of a step that ends at y; lam is the adjoint there with its data."""
         lam, error, datum, y = (jnp.abs(jax.lax.stop_gradient(v)) for v in (lam, error, datum, y))
         missed = self.missed + (lam + datum) @ error
         return self._replace(missed=missed, whole=self.whole + datum @ y)
@@ -103,9 +99,7 @@ def shares(
     y0: tuple[Array, Array, Array],
     varying: list[tuple[Array, Array, Array]],
 ) -> tuple[Float[Array, ""], list[Array]]:
-    """eps as a share of the gradient by y0 and by each array of p, from (number, gradient, eps) of
-    each.
-    """
+    """eps as a share of the gradient by y0 and by each array of p, from (number, gradient, eps)."""
     number, gradient, eps = y0
     of_y0 = _share(_norm(eps * unit_of(number)), sizes.kappa * _norm(gradient * unit_of(number)))
     of_p = [

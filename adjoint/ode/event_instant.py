@@ -133,9 +133,7 @@ def near_zero(instant: Instant, t: Array, size: Array, c: Array) -> Float[Array,
 def rearm(
     system: HybridSystem, instant: Instant, watch: Watch, t: Array, y: Array, size: Array
 ) -> tuple[Watch, Bool[Array, ""]]:
-    """What each event waits for after the last jump, and whether a state is beyond its
-    condition.
-    """
+    """What each event waits for after the last jump, and whether a state is past its condition."""
     t, y = jax.lax.stop_gradient((t, y))
     raw, raw_rate = system.condition_rates(t, y)
     zero, two_sided = near_zero(instant, t, size, raw), system.has_two_sides
@@ -166,9 +164,7 @@ def order_matters(
     y: Array,
     size: Array,
 ) -> Bool[Array, ""]:
-    """Whether another order of event k and those still waiting gives another state or
-    derivative.
-    """
+    """Whether another order of event k and those waiting gives another state or derivative."""
     t, y, p = jax.lax.stop_gradient((t, y, system.p))
     directions = _directions((t, y, p))
     yes, no = jnp.array(True), jnp.array(False)

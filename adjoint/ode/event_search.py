@@ -255,8 +255,7 @@ def _largest(c: Array) -> Array:
 def _arm(
     search: _Search, watch: Watch, c: Array, size: Array, tolerance: Array
 ) -> tuple[Watch, Array, Array]:
-    """The side of each event, when it is armed (a row for each look), and where a stopped one falls
-    on.
+    """The side of each event, when it is armed (a row a look), where a stopped one falls on.
 
     The first look is where the last step ended, or where a jump led: it has been judged there.
     """
@@ -273,9 +272,7 @@ def _arm(
 
 
 def _minima(look: Any, side: Array, points: Array, turns: Array) -> tuple[Array, Array]:
-    """Where, and how low, the minima between looks are, where slopes turn from falling to
-    rising.
-    """
+    """Where, and how low, the minima between looks are: slopes turn from falling to rising."""
     left = jnp.broadcast_to(points[:-1, None], turns.shape)
     right = jnp.broadcast_to(points[1:, None], turns.shape)
     all_looks = jax.vmap(jax.vmap(look))

@@ -63,9 +63,7 @@ class Ended(NamedTuple):
 
 
 class _Now(NamedTuple):
-    """Where the solve stands: right after an event, perhaps with others to come at the same
-    time.
-    """
+    """Where the solve stands: right after an event, perhaps with others at the same time."""
 
     t: Array
     y: Array

@@ -1,5 +1,6 @@
-"""ForwardSensitivity: the variational equations beside the solve; all derivatives with respect to
-few parameters at once.
+"""ForwardSensitivity: the variational equations beside the solve.
+
+It gives all derivatives with respect to few parameters at once.
 """
 
 from dataclasses import dataclass
@@ -74,9 +75,7 @@ class ForwardSensitivity:
 def sensitivities(
     integrator: Integrator, y0: Array, p: Parameters, s: Array
 ) -> tuple[tuple[Array, Array, Outcome], Float[Array, "columns+1 outputs"]]:
-    """The solve, and S' with one row for each number in (y0, p.varying) and a last one for the
-    sample points.
-    """
+    """The solve, and S' with a row for each number in (y0, p.varying), the last for the samples."""
     if integrator.steps is None:
         return _controlled(integrator, y0, p, s)
     return _along(integrator, y0, p, s)

@@ -15,9 +15,7 @@ from adjoint.tracing import loops
 
 
 class Record(NamedTuple):
-    """The accepted steps: their ends, of which there are count + 1, and the states at every
-    so-manieth of them.
-    """
+    """The accepted steps: their count + 1 ends, and the states at every so-manieth of them."""
 
     grid: Float[Array, " most_steps+1"]
     states: Any
@@ -59,8 +57,9 @@ def integrate(
     s_of_samples: Array,
     spacing: int | None = None,
 ) -> tuple[Array, Array, Record | None, Outcome]:
-    """The state at s = 1, the states at the samples, and, with `spacing`, the record of the steps
-    with every such state.
+    """The states at s = 1 and at the samples, and, with `spacing`, the record of the steps.
+
+    The record holds the states at this spacing.
     """
     most = integrator.most_steps
     start = State(y0, integrator.field(jnp.zeros((), y0.dtype), y0, p))
@@ -177,9 +176,7 @@ def _sample(
     keep: Array,
     loop: _Loop,
 ) -> tuple[Array, Array, Array]:
-    """Fill in the samples inside this step, if it is kept; how many there are now, and whether all
-    could be found.
-    """
+    """Fill in the samples inside this step if it is kept; how many now, and if all were found."""
     last = s_of_samples.size
     if last == 0:
         return loop.samples, loop.sampled, jnp.array(True)
@@ -213,8 +210,9 @@ def while_rarely(proceed: Callable[[Any], Array], body: Callable[[Any], Any], st
 def judge(
     integrator: Integrator, y: Array, step: Step, h: Array, h_tried: Array
 ) -> tuple[Array, Array]:
-    """Whether a step is kept, and the size of the next one: the elementary controller, which
-    diffrax has as its default.
+    """Whether a step is kept, and the next one's size, by the elementary controller.
+
+    That is diffrax's default, too.
     """
     if integrator.steps is not None:
         return jnp.array(True), h_tried
@@ -224,16 +222,15 @@ def judge(
 
 
 def is_nothing(h: Array, s: Array) -> Array:
-    """Whether a step is so small that s + h is mostly rounding (Hairer and Wanner's codes stop
-    there, too).
-    """
+    """Whether s + h is mostly rounding, where the codes of Hairer and Wanner stop, too."""
     precision = jnp.finfo(h.dtype)
     return h <= jnp.maximum(10 * precision.eps * s, precision.tiny**0.5)
 
 
 def accept(error: Array, order: int, h: Array) -> tuple[Array, Array]:
-    """A step with this error, in units of the tolerance, is kept if it is at most 1; factors 0.2 to
-    10 from step to step.
+    """A step whose error, in units of the tolerance, is at most 1 is kept.
+
+    Factors are 0.2 to 10 from step to step.
     """
     error = jnp.where(jnp.isfinite(error), error, jnp.inf)
     keep = error < 1
@@ -243,9 +240,7 @@ def accept(error: Array, order: int, h: Array) -> tuple[Array, Array]:
 
 
 def first_step(integrator: Integrator, start: State, p: Parameters) -> Float[Array, ""]:
-    """The size of the first step: Hairer, Norsett and Wanner, Solving ODEs I, 2nd ed., section
-    II.4.
-    """
+    """The first step's size: Hairer, Norsett, Wanner, Solving ODEs I, 2nd ed., section II.4."""
     (y, slope), p = jax.lax.stop_gradient((start, p))
     if integrator.mass is not None:
         # A tiny share of the interval; slopes are no rates here, and the controller soon finds the

@@ -37,8 +37,9 @@ class Integrator:
         return slope if self.mass is None else self.mass.rate(self.field, s, y, slope, p)
 
     def at_start(self, y0: Array, s: Array, p: Parameters) -> Float[Array, " n"]:
-        """y0, with the derivatives, up to the second, of the solution at s, which is 0: how a
-        sample at the start moves.
+        """y0, with the solution's first and second derivatives at s.
+
+        s is 0: this is how a sample at the start moves.
         """
         return attach_derivative(_AtStart(self), y0, (y0, p, s), None)
 
@@ -68,9 +69,7 @@ class Integrator:
         return (start, s[1]), State(state.y, slope)
 
     def up_to_jump(self, s: tuple[Array, Array], p: Any) -> tuple[Any, Any]:
-        """The field, and its parameters, that stages beyond the end of the step see no further than
-        to the next jump.
-        """
+        """The field, and parameters, that stages beyond the step see up to the next jump only."""
         if self.limits is None or self.limits.jumps == 0 or not self.method.is_implicit:
             return self.field, p
         return _UpTo(self.field), (p, self.limits.stop(s[0], self.constants(p)))
@@ -90,12 +89,12 @@ class Integrator:
         return stretched.step(of_unit_length, State(state.y, h * state.slope), operands)
 
     def step_to_transpose(self, s: tuple[Array, Array], state: "State", p: Parameters) -> Step:
-        """The same step in the form whose transpose is fast: mostly a loop over the stages, with
-        one copy of the field.
+        """The same step in the form whose transpose is fast.
 
-        Of six copies in a row, transposed, XLA makes kernels that compute the same parts several
-        times: differences on a grid take two to three times as long. Matrix products it never
-        computes twice, and a loop would only have to store more of them.
+        Mostly it is a loop over the stages, with one copy of the field. Of six copies in a row,
+        transposed, XLA makes kernels that compute the same parts several times: differences on a
+        grid take two to three times as long. Matrix products it never computes twice, and a loop
+        would only have to store more of them.
         """
         if self.method.is_implicit or "dot_general" in str(
             jax.make_jaxpr(lambda y: self.field(s[0], y, p))(state.y)
@@ -137,8 +136,9 @@ class _UpTo:
 
 @dataclass(frozen=True)
 class _Stretched:
-    """h F(s0 + sigma h, y, p), the slope in sigma: of a step of length 1 in it the true length h is
-    a parameter.
+    """h F(s0 + sigma h, y, p), the slope in sigma.
+
+    Of a step of length 1 in it the true length h is a parameter.
     """
 
     field: Any

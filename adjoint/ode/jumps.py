@@ -3,8 +3,8 @@
 With tau_1 <= ... <= tau_m the jumps between t0 and t1, s in [0, 1] runs through time piecewise
 linearly,
 
-    t(s) = tau_i + (s - sigma_i) (tau_(i+1) - tau_i) / (sigma_(i+1) - sigma_i),     sigma_i = (tau_i
-    - t0) / (t1 - t0)
+    t(s) = tau_i + (s - sigma_i) (tau_(i+1) - tau_i) / (sigma_(i+1) - sigma_i)
+    sigma_i = (tau_i - t0) / (t1 - t0)
 
 with sigma_i held constant. The values are those of t0 + s (t1 - t0), but a jump stands still in s
 while its time moves: the equation dy/ds = t'(s) f is smooth in tau, and its derivatives are those
@@ -28,8 +28,10 @@ ROUNDINGS = 8.0
 
 
 class Knots(NamedTuple):
-    """The jumps in order: their times, which may have derivatives, their shares of t1 - t0, which
-    have none, and how close in time f may come to them.
+    """The jumps in order.
+
+    There are their times, which may have derivatives, their shares of t1 - t0, which have none, and
+    how close in time f may come to them.
     """
 
     times: Float[Array, " jumps"]
@@ -117,9 +119,7 @@ class Limits:
         return [*constants[:-3], roundings * constants[-3], *constants[-2:]]
 
     def capped(self, h: Array, constants: list[Array]) -> Array:
-        """A step of at most the largest length; the last one before a stop may be stretched by a
-        hundredth.
-        """
+        """A step of at most the largest length; the last before a stop may be stretched by 1 %."""
         return jnp.minimum(h, self.longest(constants) / 1.01) if self.has_longest else h
 
     def stop(self, s: Array, constants: list[Array]) -> Array:

@@ -1,5 +1,4 @@
-"""M y' = f(t, y, p) with a constant M, singular or not: differential-algebraic equations of index
-1.
+"""M y' = f(t, y, p), M constant, singular or not: differential-algebraic, of index 1.
 
 With N a basis of the left null space of M the equations are M y' = f and N' f = 0; index 1 means
 that M + N N' f_y is regular.

@@ -1,5 +1,4 @@
-"""One step of the adjoint equation together with the integral of F_p' lam over it, which is the
-step's part of p_bar.
+"""One step of the adjoint with the integral of F_p' lam over it, the step's part of p_bar.
 
 One pull at a stage gives both F_y' lam, of which the step is made, and F_p' lam, whose sum with the
 weights of the Runge-Kutta method is the integral: the quadrature of an explicit step costs no
@@ -77,8 +76,9 @@ FEW = 2**20
 def _explicit(
     backward: Integrator, s: tuple[Array, Array], lam: Array, along: Any
 ) -> tuple[AdjointStep, Float[Array, "stages n"]]:
-    """By one copy of the field, in a loop: of six copies in a row XLA makes kernels that compute
-    the same parts several times.
+    """By one copy of the field, in a loop.
+
+    Of six copies in a row XLA makes kernels that compute the same parts several times.
     """
     tableau, h, dtype = backward.method.tableau, s[1] - s[0], lam.dtype
     a, c = _full_tableau(tableau)

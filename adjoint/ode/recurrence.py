@@ -1,6 +1,4 @@
-"""recurrence: x[k+1] = f(k, x[k], p), its last state and costs along the way, with gradients in
-bounded memory.
-"""
+"""recurrence: x[k+1] = f(k, x[k], p) and costs along the way, gradients in bounded memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -130,8 +128,7 @@ def recurrence(
     checkpoints: int | None = None,
     mode: Literal["reverse", "both"] = "reverse",
 ) -> Solution[Any]:
-    """Repeat x[k+1] = f(k, x[k], p) for k = 0 to steps - 1, with gradients that need not store
-    every state.
+    """Repeat x[k+1] = f(k, x[k], p) for k < steps, with gradients that need not store all states.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
-"""A'x = b by the factors of a matrix close to A: for the transposes of stages, whose matrices
-differ little within a step.
+"""A'x = b by the factors of a matrix close to A.
 
-Each refinement x <- x + A_0'^-1 (b - A'x) makes the error smaller by |1 - A_0'^-1 A'|, in n^2
-operations where factors of A take n^3. That a change is small tells nothing: factors that are far
-too large make small changes. What tells is the backward error
+It is for the transposes of stages, whose matrices differ little within a step. Each refinement x <-
+x + A_0'^-1 (b - A'x) makes the error smaller by |1 - A_0'^-1 A'|, in n^2 operations where factors
+of A take n^3. That a change is small tells nothing: factors that are far too large make small
+changes. What tells is the backward error
 
     max_i |b - A'x|_i / (|A'| |x| + |b|)_i
 
@@ -31,8 +31,7 @@ SLOW, MOST_REFINEMENTS = 0.5, 20
 def solve_by_nearby_factors(
     A: Float[Array, "n n"], b: Float[Array, " n"], factors: Any
 ) -> Float[Array, " n"]:
-    """x with A x = b, differentiable by A and b; `factors` are what `lu_factor` makes of a matrix
-    close to A.
+    """x with A x = b, differentiable by A and b; `factors` are the `lu_factor` of a nearby matrix.
 
     They serve in the transposed system of reverse mode, where each A meets one right-hand side, or
     two. The directions of forward mode share the factors of A, and so do those of a `vmap` over A,
@@ -89,9 +88,7 @@ def _(_: int, is_batched: Any, A: Array, lu: Array, pivots: Array, b: Array) -> 
 def refine(
     A: Float[Array, "n n"], factors: Any, b: Float[Array, " n"]
 ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
-    """x with A'x = b by the factors of a matrix close to A, and whether its backward error is
-    rounding.
-    """
+    """x with A'x = b by factors of a matrix near A, and whether its backward error is rounding."""
     size, enough = jnp.abs(A), ROUNDING * jnp.finfo(b.dtype).eps
 
     def measured(x: Array) -> tuple[Array, Array]:

@@ -1,5 +1,4 @@
-"""The gradient of a discrete solve with an estimate of its own error; where that is large, the
-steps are made better.
+"""The gradient of a discrete solve with its own error estimate, by better steps where needed.
 
 Steps that suit the solution need not suit its derivatives: at rest, from zero, in a component that
 rests beside one that moves, with controls at zero. The exact gradient of such steps is no gradient
@@ -54,8 +53,10 @@ def estimated_sweep(
     s: Array,
     bars: Bars,
 ) -> tuple[Gradient, Array, list[Array], Array]:
-    """The gradient of the steps, its errors as shares of it, by y0 and by each array of p, and that
-    of the solution as a share of the solution.
+    """The gradient of the steps, with its errors and that of the solution.
+
+    The errors are shares of it, by y0 and by each array of p; that of the solution is a share of
+    the solution.
     """
 
     def advance(k: Array, state: State) -> State:
@@ -93,9 +94,7 @@ def estimated_sweep(
 
 
 class _Attempt(NamedTuple):
-    """A gradient with its errors, from the steps of `record`; the best one so far, and that of the
-    last grid.
-    """
+    """A gradient with its errors, from `record`'s steps; the best so far, and the last grid's."""
 
     record: Record
     gradient: Gradient
@@ -182,8 +181,9 @@ def repaired(
 def _better_steps(
     schedule: Schedule, integrator: Integrator, now: _Attempt, y0: Array, p: Parameters
 ) -> tuple[Record, Array]:
-    """The steps of the next attempt: the same at first, then those that suit a tangent, then
-    halves; and whether one suits.
+    """The steps of the next attempt, and whether one suits.
+
+    They are the same at first, then those that suit a tangent, then halves.
     """
     grid, count = now.record.grid, now.record.count
 

@@ -1,5 +1,4 @@
-"""One step of a Runge-Kutta method, explicit or diagonally implicit, by the tableau of a solver of
-diffrax.
+"""One step of a Runge-Kutta method, explicit or diagonally implicit, by diffrax's tableau.
 
 The equation is M y' = F(s, y, p) with a constant M, by default the identity. Slopes are kept as h
 F, so that sums need no h.
@@ -24,9 +23,7 @@ Field = Callable[[Array, Array, Any], Array]
 
 
 class Step(NamedTuple):
-    """What a step leaves: the state and its slope F at the end, an error estimate, and the slopes
-    of all stages.
-    """
+    """What a step leaves: state and slope F at its end, an error estimate, all stages' slopes."""
 
     y: Float[Array, " n"]
     slope: Float[Array, " n"]
@@ -53,9 +50,7 @@ class Tolerances:
 
 @dataclass(frozen=True)
 class RungeKutta:
-    """A method of diffrax by its class, which holds the tableau and the interpolation of its
-    steps.
-    """
+    """A method of diffrax by its class, which has the tableau and interpolates its steps."""
 
     solver: Any
 
@@ -98,8 +93,9 @@ class RungeKutta:
     def step_in_a_loop(
         self, field: Field, s: tuple[Array, Array], y: Array, slope: Array, p: PyTree
     ) -> Step:
-        """The same step of an explicit method, with one copy of the field in a loop over the
-        stages; without `stiffness`.
+        """The same step of an explicit method, without `stiffness`.
+
+        There is one copy of the field, in a loop over the stages.
         """
         return _explicit_step_in_a_loop(self.tableau, field, s, y, slope, p)
 
@@ -162,8 +158,9 @@ def _explicit_step_in_a_loop(
 
 
 def weighted(weights: Array | np.ndarray, k: Array) -> Array:
-    """The sum of w_i k_i, in the precision of k: of the lower one that GPUs have for products
-    little of an error would be left.
+    """The sum of w_i k_i, in the precision of k.
+
+    Of the lower one that GPUs have for products little of an error would be left.
     """
     return jnp.tensordot(
         jnp.asarray(weights, k.dtype), k, axes=1, precision=jax.lax.Precision.HIGHEST
@@ -193,8 +190,9 @@ MANY = 128
 
 @dataclass(frozen=True)
 class _StageDerivative:
-    """dY of an implicit stage; `fixed` is (s, h a) and the factors of M - h a F_y at the start of
-    the step.
+    """dY of an implicit stage; `fixed` is (s, h a) and the factors of M - h a F_y at the start.
+
+    The start is that of the step.
     """
 
     field: Field

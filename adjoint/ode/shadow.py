@@ -81,9 +81,7 @@ class Request:
 
 
 class Trajectory(NamedTuple):
-    """The ends of the segments; segment k goes from t[k], y[k] to t[k] + h, after[k], with the
-    integral q[k] of g.
-    """
+    """Segment k goes from t[k], y[k] to t[k] + h, after[k]; q[k] is its integral of g."""
 
     t: Float[Array, " segments"]
     y: Float[Array, "segments n"]
@@ -100,8 +98,9 @@ def trajectory_of(
     p: PyTree,
     times: tuple[Array, Array, Array],
 ) -> tuple[Trajectory, Array, Array]:
-    """The trajectory, the lengths of its segments, and the first failure; after a failure segments
-    of length 0 lose no time.
+    """The trajectory, its segments' lengths, and the first failure.
+
+    After a failure segments of length 0 lose no time.
     """
     t0, begin, t1 = times
     length = (t1 - begin) / request.segments
@@ -162,9 +161,7 @@ def _tangents(
 def _stretching(
     request: Request, trajectory: Trajectory, p: PyTree, h: Array, average: Array, Phi: Array
 ) -> tuple[Float[Array, "segments n"], Float[Array, " segments"], Array]:
-    """f_{k+1} / c, (g_{k+1} - <g>) / c, and the largest |f_{k+1} - Phi_k f_k| / c, which is zero
-    for a flow.
-    """
+    """f_{k+1} / c, (g_{k+1} - <g>) / c, largest |f_{k+1} - Phi_k f_k| / c, zero for a flow."""
 
     def at(t: Array, y: Array) -> tuple[Array, Array]:
         y = trajectory.unravel(y)
@@ -201,9 +198,7 @@ def gradients(
 
 
 def _by_blocks(function: Callable[..., PyTree], *lanes: Float[Array, "segments ..."]) -> PyTree:
-    """The function of the segments of each block, stacked; one block after the other, to bound the
-    memory.
-    """
+    """The function of each block's segments, stacked; block after block, to bound the memory."""
     return jax.lax.map(
         lambda lanes: function(*lanes), [x.reshape(BLOCKS, -1, *x.shape[1:]) for x in lanes]
     )

@@ -44,13 +44,12 @@ def shadowing_sensitivity(
     atol: float = 1e-9,
     max_steps: int = 4096,
 ) -> Solution[tuple[Float[Array, ""], PyTree]]:
-    """The average <g> over t of g(t, y, p) along y' = f(t, y, p), and d<g>/dp of the average over
-    infinite time, chaotic or not.
+    """The average <g> of g(t, y, p) along y' = f(t, y, p), and d<g>/dp, chaotic or not.
 
-    The gradient is part of the result, and the only one there is: `jax.grad` of this function is
-    refused. The derivative of an average over a finite time, which `jax.grad` through `ode_solve`
-    gives, grows like the distance of neighbors in a chaotic flow and has nothing to do with
-    d<g>/dp.
+    The derivative is that of the average over infinite time. The gradient is part of the result,
+    and the only one there is: `jax.grad` of this function is refused. The derivative of an average
+    over a finite time, which `jax.grad` through `ode_solve` gives, grows like the distance of
+    neighbors in a chaotic flow and has nothing to do with d<g>/dp.
 
     Parameters
     ----------

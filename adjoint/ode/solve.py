@@ -129,8 +129,7 @@ def ode_solve(
     mode: Literal["reverse", "both"] = "reverse",
     certificate: bool = False,
 ) -> Solution[Any]:
-    """Solve y' = f(t, y, p), y(t0) = y0, with derivatives of y(t1), of samples y(ts) and of the
-    integral of a running cost.
+    """Solve y' = f(t, y, p), y(t0) = y0, with derivatives of y(t1), y(ts) and a cost's integral.
 
     Parameters
     ----------

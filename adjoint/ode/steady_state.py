@@ -1,6 +1,4 @@
-"""steady_state: where y' = f(t, y, p) comes to rest, with derivatives that do not go back through
-time.
-"""
+"""steady_state: where y' = f(t, y, p) comes to rest; derivatives do not go back through time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,8 +67,7 @@ def steady_state(
     linear_solver: Any = None,
     mode: Literal["reverse", "both"] = "reverse",
 ) -> Solution[PyTree]:
-    """Find the limit of y' = f(t, y, p), f(t, y, p) = 0, that the solution from y0 comes to rest
-    at.
+    """Find where the solution of y' = f(t, y, p) from y0 comes to rest, with f(t, y, p) = 0.
 
     Parameters
     ----------

@@ -38,9 +38,7 @@ class Gradient(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """The adjoint on its way back: of the state, of the parameters so far; samples before j are
-    still to come.
-    """
+    """The adjoint of the state and the parameters so far; samples before j are still to come."""
 
     state: State
     varying: list[Array]
@@ -116,9 +114,7 @@ def add(*trees: Any) -> Any:
 
 
 class _Inside(NamedTuple):
-    """Cotangents that the samples inside a step have left at its start, its parameters, its end and
-    its slopes.
-    """
+    """Cotangents of the samples inside a step by its start, parameters, end and slopes."""
 
     state: State
     varying: list[Array]
@@ -164,9 +160,7 @@ def _pull_samples(
 def finish_at_start(
     integrator: Integrator, y0: Array, p: Parameters, s: Array, bars: Bars, lam: Sweep
 ) -> Gradient:
-    """The gradient from the adjoint at s = 0: the first slope and the samples at the start come
-    from y0.
-    """
+    """The gradient from the adjoint at s = 0: first slope and samples there come from y0."""
 
     def first_slope(y0: Array, varying: list[Array]) -> Array:
         return integrator.field(jnp.zeros_like(y0[0]), y0, Parameters(varying, p.constant))

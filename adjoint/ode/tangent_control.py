@@ -59,9 +59,7 @@ class Directions(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """One flat vector of the integrator by its parts: y, k tangents, and their k largest sizes so
-    far.
-    """
+    """A flat vector of the integrator by parts: y, k tangents, and their k largest sizes."""
 
     y: Float[Array, " n"]
     v: Float[Array, "k n"]
@@ -79,9 +77,7 @@ class _Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class TangentTolerances(Tolerances):
-    """The error of y, or that of a tangent if it is larger, of which `slack` times as much is
-    allowed.
-    """
+    """The error of y, or a tangent's if larger, of which `slack` times as much is allowed."""
 
     n: int
     share: float
@@ -234,10 +230,10 @@ def integrate_with_tangents(
     spacing: int | None = None,
     slack: float = 1.0,
 ) -> tuple[_Rows, _Rows, Record | None, Outcome]:
-    """As `integrate`, with the tangents along `directions` = (k of y0, k of p.varying) in the error
-    test; these may be wrong by `slack` rtol.
+    """As `integrate`, with the tangents along `directions` in the error test.
 
-    The states of the record are flat rows.
+    These are (k of y0, k of p.varying), and may be wrong by `slack` rtol. The states of the record
+    are flat rows.
     """
     y0_dot, varying_dot = directions
     n = y0.size
@@ -290,8 +286,9 @@ class Grid(NamedTuple):
 
 
 def grid_for_tangents(integrator: Integrator, y0: Array, p: Parameters) -> Grid:
-    """The steps that suit two random tangents too, by y0 and by p: a sum of both would let the
-    larger one hide the other.
+    """The steps that suit two random tangents too, one by y0 and one by p.
+
+    A sum of both would let the larger one hide the other.
     """
     y0, p = jax.lax.stop_gradient((y0, p))
     y0_dot, varying_dot = random_directions(y0, p.varying, 1)

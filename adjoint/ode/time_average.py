@@ -11,8 +11,7 @@ BANDWIDTH = 0.25
 
 
 def smooth_weights(count: int, h: Float[Array, ""]) -> Float[Array, " count"]:
-    """Weights w_k of intervals of length h, w_k h adding up to 1: constant, but for tapers at both
-    ends.
+    """Weights w_k of intervals of length h, sum of w_k h = 1: constant but for tapers at the ends.
 
     The tapers are infinitely smooth, so that the average of something periodic converges faster
     than any power of the time, and whole periods need not fit.
@@ -26,12 +25,11 @@ def smooth_weights(count: int, h: Float[Array, ""]) -> Float[Array, " count"]:
 def standard_error(
     shares: Float[Array, " parts"], parts: Float[Array, "parts m"]
 ) -> Float[Array, " m"]:
-    """The standard error of the sum of the parts, whose expectations are as the shares, which add
-    up to 1.
+    """The standard error of the parts' sum, whose expectations are as the shares.
 
-    By Parzen's lag window: errors that neighboring parts have with opposite signs, as those that
-    come from cutting, almost vanish in it, and it is never negative (M. B. Priestley, Spectral
-    Analysis and Time Series, 1981, section 6.2.3).
+    The shares add up to 1. By Parzen's lag window: errors that neighboring parts have with opposite
+    signs, as those that come from cutting, almost vanish in it, and it is never negative (M. B.
+    Priestley, Spectral Analysis and Time Series, 1981, section 6.2.3).
     """
     count = shares.size
     i = jnp.arange(count)

@@ -1,5 +1,4 @@
-"""The user's equation in the form that all methods work on: a flat state y over s in [0, 1], dy/ds
-= F(s, y, p).
+"""The user's equation as all methods work on it: flat y over s in [0, 1], dy/ds = F(s, y, p).
 
 With t = t0 + s (t1 - t0) and F = (t1 - t0) f the ends are parameters like all others, and time may
 run backwards; with jumps t(s) is linear between them only (`jumps.py`). An integral of g(t, y, p)
@@ -29,9 +28,10 @@ class Parameters(NamedTuple):
 
 @dataclass(frozen=True)
 class VectorField:
-    """F(s, y, p) as a traced program. Its leaves in order: what it closed over, p, what it closed
-    over that is known, what is fixed; `counts` of the first three, and `varies` tells which leaves
-    are varying parameters.
+    """F(s, y, p) as a traced program.
+
+    Its leaves in order: what it closed over, p, what it closed over that is known, what is fixed;
+    `counts` of the first three, and `varies` tells which leaves are varying parameters.
     """
 
     program: Any
@@ -42,8 +42,9 @@ class VectorField:
     def of(
         cls, function: Callable[..., Array], s: Array, y: Array, p: PyTree, fixed: PyTree = ()
     ) -> tuple["VectorField", Parameters]:
-        """The field of function(s, y, p, fixed), and its parameters: the leaves of p and what the
-        function closed over.
+        """The field of function(s, y, p, fixed), and its parameters.
+
+        These are the leaves of p and what the function closed over.
         """
         traced = TracedFunction.of(function, s, y, p, fixed)
         groups = (traced.closed_over, jax.tree.leaves(p), traced.known, jax.tree.leaves(fixed))
@@ -76,9 +77,7 @@ class VectorField:
 
 
 class Problem(NamedTuple):
-    """dy/ds = F(s, y, p) from y0, to be sampled at the points s of [0, 1]; `split` gives (state,
-    integral) of a flat y.
-    """
+    """dy/ds = F(s, y, p) from y0, sampled at s in [0, 1]; `split` parts y in (state, integral)."""
 
     field: VectorField
     y0: Float[Array, " n"]
@@ -105,9 +104,7 @@ def pose(
     jumps_vary: bool = False,
     max_step: float | None = None,
 ) -> Problem:
-    """The flat problem of y' = f(t, y, p), and of the integral of a running cost if there is
-    one.
-    """
+    """The flat problem of y' = f(t, y, p), and of a running cost's integral if there is one."""
     state, unravel = ravel_pytree(y0)
     dtype = state.dtype
     # Ends that were plain numbers have no derivative, and computing none saves its time.

@@ -82,11 +82,10 @@ class AugmentedState(NamedTuple):
 
 @dataclass(frozen=True)
 class AugmentedLagrangian:
-    """Minimize f + sum_i rho_i / 2 (c_i + lambda_i / rho_i)^2 by `inner`, then lambda <- lambda +
-    rho c, again and again.
+    """Minimize f + sum_i rho_i / 2 (c_i + lambda_i / rho_i)^2 by `inner`, lambda <- lambda + rho c.
 
-    For inequalities c + lambda / rho and the new lambda are replaced by zero where they are
-    negative. rho grows when the violation has not fallen enough.
+    The two take turns. For inequalities c + lambda / rho and the new lambda are replaced by zero
+    where they are negative. rho grows when the violation has not fallen enough.
 
     Parameters
     ----------
@@ -220,8 +219,9 @@ def _where(condition: Bool[Array, ""], a: Any, b: Any) -> Any:
 
 
 def _anew(inner: Method, state: AugmentedState, same: Bool[Array, ""], domain: Domain) -> Any:
-    """The inner run begun at the point, with what the one before has learned where second
-    derivatives are about the same.
+    """The inner run begun at the point, with what the one before has learned.
+
+    That is kept where second derivatives are about the same.
     """
     begun, before = inner.init(state.point, domain), state.inner
     if isinstance(begun, DescentState):
@@ -248,11 +248,10 @@ def _augmented(state: AugmentedState, answer: Answer, domain: Domain) -> Answer:
 
 
 def _scaled(state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedState:
-    """The start, with penalties and tolerances in its units; or the first iterate that has any,
-    after a start where f' is 0.
+    """The start, with penalties and tolerances in its units.
 
-    After such a start the way to the iterate tells the second derivatives of f, which penalties are
-    to exceed.
+    After a start where f' is 0 it is the first iterate that has any. After such a start the way to
+    the iterate tells the second derivatives of f, which penalties are to exceed.
     """
     constraints = lagrangian.of_answer(answer)
     scale, sizes = (
@@ -273,9 +272,7 @@ def _scaled(state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedS
 
 
 def _bend(state: AugmentedState, answer: Answer, domain: Domain) -> Float[Array, ""]:
-    """How much f' has changed on the way to the point, for each length: penalties far below hold
-    nothing back.
-    """
+    """How f' changed on the way to the point, per length: penalties far below hold nothing back."""
     length = domain.norm(state.point - state.at.x)
     far = length > jnp.sqrt(jnp.finfo(length.dtype).eps) * domain.norm(state.point)
     change = domain.dual_norm(answer.derivative - state.at.derivative)
@@ -298,9 +295,7 @@ def _is_lost(state: AugmentedState, answer: Answer, domain: Domain) -> Bool[Arra
 
 
 def _concluded(state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedState:
-    """The result of an inner run as an iterate, with its multipliers; the penalties of the next
-    one.
-    """
+    """An inner run's result as an iterate with its multipliers, and the next one's penalties."""
     constraints = lagrangian.of_answer(answer)
     infeasibility = _unmet(state, constraints, domain)
     # What the inexactness of the inner run leaves is not for the penalties to mend.

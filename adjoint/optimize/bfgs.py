@@ -97,12 +97,11 @@ class BFGS(Descent):
 def _through_held(
     H: Float[Array, "n n"], b: Float[Array, " n"], held: Bool[Array, " n"]
 ) -> Float[Array, " n"]:
-    """H x, where x is zero but for the held entries, and H x = b in these: by conjugate gradients,
-    in units of the diagonal.
+    """H x for an x that is zero but for the held entries, where H x = b.
 
-    However early they end, b' x is positive and no more than that of the solution, so that the
-    direction is downhill (Nocedal and Wright, section 5.1: they minimize x' H x / 2 - b' x over
-    growing spaces, from zero).
+    It is found by conjugate gradients, in units of the diagonal. However early they end, b' x is
+    positive and no more than that of the solution, so that the direction is downhill (Nocedal and
+    Wright, section 5.1: they minimize x' H x / 2 - b' x over growing spaces, from zero).
     """
     diagonal = jnp.diagonal(H)
 
@@ -123,9 +122,7 @@ def _through_held(
 
 
 class _Pairs(NamedTuple):
-    """The latest steps s and changes y of the derivative, newest last; a pair that is not there yet
-    is zero.
-    """
+    """The latest steps s and changes y of the derivative, newest last; zero where none is yet."""
 
     s: Float[Array, "memory n"]
     y: Float[Array, "memory n"]

@@ -1,6 +1,4 @@
-"""Which method: the one that was named, or one for the size of the problem and what is known of
-it.
-"""
+"""Which method: the one named, or one for the problem's size and what is known of it."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -111,9 +109,7 @@ def _refuse_settings_of_roots(method: Newton) -> None:
 def choose(
     n: int, boxed: bool, has_equality: bool, has_inequality: bool, traceable: bool
 ) -> tuple[tuple[Method, ...], str]:
-    """The methods to try in turn, and why these; boxed: whether every unknown has two finite
-    bounds.
-    """
+    """Methods to try in turn, and why; boxed: whether each unknown has two finite bounds."""
     if has_equality or has_inequality:
         quadratic: tuple[Method, ...] = (SQP(),) if n <= QUADRATIC else ()
         augmented = AugmentedLagrangian(BFGS() if n <= DENSE else LBFGS())

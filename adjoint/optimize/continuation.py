@@ -1,6 +1,4 @@
-"""From a checkpoint to a run and back: what makes a run the same run, and how its state is laid
-out.
-"""
+"""From a checkpoint to a run and back: what makes two runs the same, how a state is laid out."""
 
 import hashlib
 import re
@@ -25,8 +23,7 @@ History = list[dict[str, float]]
 
 
 class Continuation:
-    """The files of one run; of several runs one after the other in one call of `minimize`, each
-    `stage` has its own.
+    """The files of one run; of several in one call of `minimize`, each `stage` has its own.
 
     So a call that is repeated finds the finished runs finished, takes the same decisions after
     them, and goes on in the stage that was stopped.
@@ -52,8 +49,9 @@ class Continuation:
         )
 
     def load(self, like: Run) -> tuple[Run, History, float] | None:
-        """The saved run, its history and its seconds, or None; `like` has the shapes of the run, as
-        of `jax.eval_shape`.
+        """The saved run, its history and its seconds, or None.
+
+        `like` has the shapes of the run, as of `jax.eval_shape`.
         """
         snapshot = self._files.load()
         if snapshot is None:
@@ -82,8 +80,9 @@ def _of_stage(path: Path, stage: int) -> Path:
 
 
 def _reopened(run: Run, limits: Limits) -> Run:
-    """A run that ended at a limit which has been raised since goes on; nothing but its code told
-    that it had ended.
+    """A run that ended at a limit which has been raised since goes on.
+
+    Nothing but its code told that it had ended.
     """
     code = int(run.code)
     more_steps = code == Status.NOT_CONVERGED.code and int(run.state.iterations) < limits.max_steps

@@ -41,8 +41,9 @@ class Model(Protocol):
     def direction(
         self, memory: Any, at: Iterate, free: Bool[Array, " n"], domain: Domain
     ) -> Float[Array, " n"]:
-        """-B^-1 f'(x) in the free entries, zero elsewhere; with an empty memory, any multiple of
-        -gradient.
+        """-B^-1 f'(x) in the free entries, zero elsewhere.
+
+        With an empty memory, it is any multiple of -gradient.
         """
         ...
 
@@ -156,10 +157,10 @@ class Descent(Model):
         return state._replace(unit=unit, memory=memory)
 
     def revive(self, state: DescentState, domain: Domain) -> DescentState:
-        """The stuck state with all forgotten that may have led astray, in units of the sizes that
-        entries have had by now.
+        """The stuck state with all forgotten that may have led astray.
 
-        Stuck as before where nothing had been learned, and no units either.
+        It is in units of the sizes that entries have had by now. Stuck as before where nothing had
+        been learned, and no units either.
         """
         known = jnp.any(state.unit != 1)
         unit = jnp.where(state.reach > 0, state.reach, jnp.where(state.size > 0, state.size, 1))
@@ -183,9 +184,7 @@ class Descent(Model):
     def _learn(
         self, state: DescentState, answer: Answer, first: Bool[Array, ""], domain: Domain
     ) -> DescentState:
-        """Move to the point that the search has found and learn from the step; where it has found
-        none, be stuck.
-        """
+        """Move to the point that the search found and learn from the step; be stuck without one."""
         search = state.search
         failed = ~first & search.failed
         x = jnp.where(
@@ -238,11 +237,11 @@ class Descent(Model):
     def _within(
         self, state: DescentState, free: Bool[Array, " n"], domain: Domain
     ) -> Float[Array, " n"]:
-        """The model's direction, projected; entries that would pass a bound move onto it, and the
-        others as if these were held.
+        """The model's direction, projected.
 
-        Else the others step as an entry close to its bound would have it if it could go on, and the
-        run zigzags along that bound (D. P. Bertsekas, SIAM J. Control Optim. 20, 221-246, 1982).
+        Entries that would pass a bound move onto it, and the others as if these were held. Else the
+        others step as an entry close to its bound would have it if it could go on, and the run
+        zigzags along that bound (D. P. Bertsekas, SIAM J. Control Optim. 20, 221-246, 1982).
         """
         at, towards = state.at, self.direction
         target = at.x + towards(state.memory, at, free, domain)
@@ -258,8 +257,7 @@ class Descent(Model):
 
 
 def units_of_start(x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Float[Array, " n"]:
-    """The sizes of the entries, or as much more as it takes to have an effect on f, but no more
-    than the largest size.
+    """The sizes of the entries, or as much more as has an effect on f, up to the largest size.
 
     Entries that are zero have the largest size; 1 where all are.
     """

@@ -14,8 +14,9 @@ CONVINCING = 0.25
 
 
 class DiagonalHessian(NamedTuple):
-    """Two guesses at the diagonals of second derivatives, of f and of each constraint; all in
-    spans, upper - lower.
+    """Two guesses at the diagonals of second derivatives, of f and each constraint, in spans.
+
+    A span is upper - lower.
 
     Attributes
     ----------

@@ -1,8 +1,7 @@
-"""The one loop that runs every method: on the host, where anything can be called, watched and
-saved; or compiled.
+"""The one loop that runs every method, on the host or compiled.
 
-Both ask `Run.request` at `Run.point` of the objective and hand the answer to `proceed` or
-`examine`, so they take the same steps.
+On the host, anything can be called, watched and saved. Both ask `Run.request` at `Run.point` of the
+objective and hand the answer to `proceed` or `examine`, so they take the same steps.
 """
 
 import signal
@@ -112,8 +111,9 @@ def _programs(few: bool) -> Callable[..., Run]:
 
 
 def _quick_to_compile() -> dict[str, bool] | None:
-    """For programs of scalars and short vectors: without the CPU's fusion emitters, where this
-    version of XLA has the choice.
+    """For programs of scalars and short vectors: without the CPU's fusion emitters.
+
+    They are left out where this version of XLA has the choice.
     """
     options = {"xla_cpu_use_fusion_emitters": False}
     if jax.default_backend() != "cpu":
@@ -142,9 +142,7 @@ def compiled(
     done: Bool[Array, ""],
     begun: Begun | None = None,
 ) -> Run:
-    """The whole run inside a compiled function, for `jit` and `vmap`; no step of it where it is
-    already done.
-    """
+    """The whole run in a compiled function, for `jit` and `vmap`; no step where it is done."""
     run = start(method, x, domain, objective.constraint_count(x), begun)
     run = run._replace(code=jnp.where(done, Status.SUCCESS.code, run.code).astype(jnp.int32))
 
@@ -222,9 +220,7 @@ class Files(Protocol):
 
 @dataclass
 class Watch:
-    """What happens after each evaluation: a new step is noted, shown and saved; and whether to
-    stop, and why.
-    """
+    """What follows each evaluation: note, show, save a new step; whether to stop, and why."""
 
     domain: Domain
     max_seconds: float | None

@@ -1,6 +1,4 @@
-"""GCMMA: the method of moving asymptotes with conservative approximations, which converges from
-everywhere.
-"""
+"""GCMMA: moving asymptotes with conservative approximations, convergent from everywhere."""
 
 from dataclasses import dataclass
 
@@ -19,8 +17,7 @@ FIRST_CURVATURE, KEPT = 0.1, 0.1
 
 @dataclass(frozen=True)
 class GCMMA(MMA):
-    """Moving asymptotes, where a point is taken only if no approximation is below its function
-    there.
+    """Moving asymptotes; a point is taken only if no approximation is below its function there.
 
     Else rho / 2 sum_j (x_j - x_k,j)^2 / (w_j^2 - (x_j - x_k,j)^2), with w the distance of the
     asymptotes, is raised in the approximations that were, and the subproblem at x_k solved again.

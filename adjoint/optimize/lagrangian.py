@@ -1,5 +1,6 @@
-"""How far an iterate with multipliers is from the conditions of Karush, Kuhn and Tucker; shared by
-all methods for constraints.
+"""How far an iterate is from the conditions of Karush, Kuhn and Tucker.
+
+The iterate has multipliers; all methods for constraints share this.
 """
 
 from typing import NamedTuple
@@ -56,8 +57,7 @@ def measure(
     weights: Float[Array, " m"],
     domain: Domain,
 ) -> Measure:
-    """Stationarity and complementarity in one norm, the largest violation, and f + weights .
-    violations.
+    """Stationarity and complementarity in one norm, the worst violation, f + weights . violations.
 
     The multiplier of an inequality counts as much of the stationarity as the constraint is away
     from zero, in lengths of x up to 1: by the same measure `Domain.projected_derivative` takes

@@ -94,8 +94,9 @@ def advance(
     noise: Float[Array, ""],
     c2: float,
 ) -> LineSearch:
-    """The search after phi and phi' at its t; `noise` is what differences of phi below are not to
-    be believed.
+    """The search after phi and phi' at its t.
+
+    `noise` is what differences of phi below are not to be believed.
     """
     t, low, start = search.t, search.low, search.start
     finite = jnp.isfinite(value) & jnp.isfinite(slope) & jnp.all(jnp.isfinite(derivative))
@@ -157,10 +158,10 @@ def contradiction(
     slope_beyond: Float[Array, ""],
     noise: Float[Array, ""],
 ) -> tuple[Bool[Array, ""], Float[Array, ""]]:
-    """Whether a change of f over a step contradicts the slopes, times the step, at its ends; and by
-    how much.
+    """Whether f's change over a step contradicts the slopes at its ends; and by how much.
 
-    Where the slope has hardly changed a smooth f is close to a line with that slope.
+    The slopes are taken times the step. Where the slope has hardly changed a smooth f is close to a
+    line with that slope.
     """
     straight = jnp.abs(slope_beyond - slope) <= STRAIGHT * jnp.abs(slope)
     off = jnp.abs(change - (slope_beyond + slope) / 2)

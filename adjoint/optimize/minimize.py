@@ -1,5 +1,6 @@
-"""minimize: the front door of the optimizers, which chooses a method, runs it by one of the two
-loops, and says how it ended.
+"""minimize: the front door of the optimizers.
+
+It chooses a method, runs it by one of the two loops, and says how it ended.
 """
 
 from collections.abc import Callable
@@ -55,8 +56,7 @@ def minimize(
     callback: Callable[[Step], Any] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Solution[PyTree]:
-    """Minimize f(x) subject to lower <= x <= upper, g(x) = 0 and h(x) <= 0, and say honestly how it
-    ended.
+    """Minimize f(x) under lower <= x <= upper, g(x) = 0, h(x) <= 0; say honestly how it ended.
 
     Parameters
     ----------
@@ -373,9 +373,7 @@ def _stage(run: Run) -> _Stage:
 
 
 def _carried(run: Run) -> Begun | None:
-    """What the next method measures its progress by, unless the merits of both differ by what
-    constraints add.
-    """
+    """The next method's measure of progress, unless both merits differ by what constraints add."""
     if hasattr(run.state, "multipliers"):
         return None
     return Begun(run.first_measure, run.reach, run.sizes, run.value_at_size)

@@ -89,15 +89,14 @@ class MMAState(NamedTuple):
 
 @dataclass(frozen=True)
 class MMA:
-    """Minimize convex separable approximations of f and h, one after the other, each of first order
-    at the latest iterate.
+    """Minimize convex separable approximations of f and h, one after the other.
 
-    f and every inequality are approximated by r + sum_j p_j / (U_j - x_j) + q_j / (x_j - L_j),
-    where p_j belongs to positive and q_j to negative derivatives. The asymptotes L and U move away
-    from x_j while it goes on and towards it where it turns around. Where changes of the derivatives
-    along the steps tell of more curvature than asymptotes give, p_j and q_j get what is missing:
-    entry by entry where that has foretold the derivatives, as with sums of functions of one x_j
-    each, or else spread evenly.
+    Each is of first order at the latest iterate. f and every inequality are approximated by r +
+    sum_j p_j / (U_j - x_j) + q_j / (x_j - L_j), where p_j belongs to positive and q_j to negative
+    derivatives. The asymptotes L and U move away from x_j while it goes on and towards it where it
+    turns around. Where changes of the derivatives along the steps tell of more curvature than
+    asymptotes give, p_j and q_j get what is missing: entry by entry where that has foretold the
+    derivatives, as with sums of functions of one x_j each, or else spread evenly.
 
     Raises
     ------
@@ -241,9 +240,7 @@ def model_error(state: MMAState, answer: Answer) -> Float[Array, "1+m"]:
 
 
 def required_curvature(state: MMAState, missed: Float[Array, "1+m"]) -> Float[Array, "1+m"]:
-    """The curvature with which the approximations would have reached the functions at the point,
-    and a little more.
-    """
+    """A bit more than the curvature that lifts the approximations to the functions at the point."""
     square = ((state.point - state.at.x) / state.width) ** 2
     reach = jnp.sum(square / (1 - square)) / 2
     return MARGIN * (state.curvature + missed / jnp.where(reach > 0, reach, 1))

@@ -29,9 +29,7 @@ def span(domain: Domain) -> Float[Array, " n"]:
 def next_width(
     width: Float[Array, " n"], x: Float[Array, " n"], previous: Float[Array, "2 n"], domain: Domain
 ) -> Float[Array, " n"]:
-    """The distance of the asymptotes: smaller where x_j has turned around, larger where it has gone
-    on.
-    """
+    """The asymptotes' distance: smaller where x_j turned around, larger where it has gone on."""
     turn = (x - previous[0]) * (previous[0] - previous[1])
     factor = jnp.where(turn < 0, SHRINK, jnp.where(turn > 0, GROW, 1))
     return jnp.clip(factor * width, SMALLEST_WIDTH * span(domain), LARGEST_WIDTH * span(domain))
@@ -45,16 +43,12 @@ def slopes(at: Iterate, constraints: Constraints) -> Float[Array, "1+m n"]:
 def slope_sizes(
     at: Iterate, constraints: Constraints, width: Float[Array, " n"]
 ) -> Float[Array, "1+m"]:
-    """By how much f and the constraints change on the way to an asymptote, to first order, on
-    average.
-    """
+    """How much f and the constraints change up to an asymptote, to first order, on average."""
     return jnp.mean(jnp.abs(slopes(at, constraints) * width[None, :]), axis=1)
 
 
 class Proposal(NamedTuple):
-    """The minimizer of a subproblem, its multipliers, and the largest y, in units of the scaled
-    constraints.
-    """
+    """A subproblem's minimizer, multipliers, and largest y in units of the scaled constraints."""
 
     x: Float[Array, " n"]
     multipliers: Float[Array, " m"]
@@ -71,8 +65,9 @@ def propose(
     penalty: Float[Array, ""],
     domain: Domain,
 ) -> Proposal:
-    """Minimize the approximations at x; `curvature` is what is added to them, rho of equation (5.4)
-    of Svanberg (2002).
+    """Minimize the approximations at x, with `curvature` added.
+
+    That is rho of equation (5.4) of Svanberg (2002).
     """
     assert domain.lower is not None
     assert domain.upper is not None

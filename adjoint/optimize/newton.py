@@ -72,16 +72,15 @@ class TrustRegionState(NamedTuple):
 
 @dataclass(frozen=True)
 class TrustRegionNewton:
-    """x <- x + s, where s minimizes f'(x) s + s' f''(x) s / 2 within |s| <= radius, exactly, the
-    hard case included.
+    """x <- x + s: s minimizes f'(x) s + s' f''(x) s / 2 within |s| <= radius, exactly.
 
-    The norm is that of the inner product, and with the Euclidean one that of x_i / |x0_i|, so that
-    steps are the same in whatever units x is (an entry that starts at zero is measured by the
-    largest). The radius follows the ratio of the decrease of f to that of the model (Nocedal and
-    Wright, Numerical Optimization, 2nd ed., algorithm 4.1). A point is a minimum only where f'' has
-    no negative eigenvalue. Bounds are kept by projection: entries that are at a bound, or that the
-    step would carry beyond one, are held there, and the step is as good, by the model, as any along
-    the projected gradient.
+    The hard case is included. The norm is that of the inner product, and with the Euclidean one
+    that of x_i / |x0_i|, so that steps are the same in whatever units x is (an entry that starts at
+    zero is measured by the largest). The radius follows the ratio of the decrease of f to that of
+    the model (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 4.1). A point is a
+    minimum only where f'' has no negative eigenvalue. Bounds are kept by projection: entries that
+    are at a bound, or that the step would carry beyond one, are held there, and the step is as
+    good, by the model, as any along the projected gradient.
 
     Notes
     -----
@@ -135,9 +134,7 @@ class TrustRegionNewton:
         return loops.cond(accepted | state.stuck, lambda s: s, lambda s: _propose(s, domain), state)
 
     def revive(self, state: TrustRegionState, domain: Domain) -> TrustRegionState:
-        """The stuck state with the radius that it began with, once a step: now the noise of f is
-        known.
-        """
+        """The stuck state with its first radius, once a step: now the noise of f is known."""
         no, none = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
         fresh = state._replace(radius=state.size, stuck=no, revived=~no, contradictions=none)
         again = _propose(fresh, domain.in_units(state.unit))
@@ -146,8 +143,7 @@ class TrustRegionNewton:
 
 @dataclass(frozen=True)
 class GaussNewton(TrustRegionNewton):
-    """x <- x + s, where s minimizes |r(x) + r'(x) s|^2 / 2 within |s| <= radius, for least squares:
-    f = |r|^2 / 2.
+    """Least squares f = |r(x)|^2 / 2: x <- x + s, s minimizes |r + r' s|^2 / 2 in |s| <= radius.
 
     In `minimize` with this method the objective returns the residuals r, an array or a pytree of
     arrays, and not |r|^2. The multiplier of the radius is the damping of the Levenberg-Marquardt
@@ -175,9 +171,7 @@ class GaussNewton(TrustRegionNewton):
 
 
 def _units(x: Float[Array, " n"]) -> Float[Array, " n"]:
-    """The sizes of the entries at the start; the largest where it is zero, or nothing beside that;
-    1 where all are.
-    """
+    """The start's sizes; the largest where one is zero, or nothing beside that; 1 if all are."""
     size = jnp.abs(x)
     largest = jnp.max(size, initial=0.0)
     largest = jnp.where(largest > 0, largest, 1)
@@ -185,9 +179,7 @@ def _units(x: Float[Array, " n"]) -> Float[Array, " n"]:
 
 
 def _judge(state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegionState:
-    """The state that has moved and asks for the Hessian, or that has stayed with a smaller
-    radius.
-    """
+    """The state that moved and asks for the Hessian, or stayed with a smaller radius."""
     s = state.point - state.at.x
     verdict = judge(
         state.at, answer, s, state.predicted, state.radius, state.contradictions, domain
@@ -214,10 +206,10 @@ def _judge(state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegi
 
 
 def _promise(H: Array, at: Iterate, domain: Domain) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """What the model gains without a trust region, g' H^-1 g / 2 of the free entries, and the share
-    of x that its step changes.
+    """The model's gain without a trust region, and the share of x that its step changes.
 
-    Infinite where H is indefinite; the share also where rounding hides an eigenvalue.
+    The gain is g' H^-1 g / 2 of the free entries. It is infinite where H is indefinite; the share
+    also where rounding hides an eigenvalue.
     """
     free = domain.free(at.x, at.derivative)
     w, vectors = eigenbasis(H, free, domain)
@@ -243,9 +235,7 @@ def domain_units(domain: Domain, x: Float[Array, " n"]) -> Float[Array, " n"]:
 
 
 def _propose(state: TrustRegionState, domain: Domain) -> TrustRegionState:
-    """The state that asks for the value at the trial step; stuck where the model promises
-    nothing.
-    """
+    """The state that asks for f at the trial step; stuck where the model promises nothing."""
     x, g, H = state.at.x, state.at.derivative, state.hessian
     everything = jnp.ones(x.shape, bool)
     s = (
@@ -276,8 +266,9 @@ def _step(
 
 
 def _bounded_step(state: TrustRegionState, domain: Domain) -> Float[Array, " n"]:
-    """A step within the bounds: by the free entries, with those held that would leave, or along the
-    projected gradient.
+    """A step within the bounds: by the free entries, or along the projected gradient.
+
+    Entries that would leave are held.
     """
     x, g, H, radius = state.at.x, state.at.derivative, state.hessian, state.radius
     free = domain.free(x, g)

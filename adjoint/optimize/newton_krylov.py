@@ -1,5 +1,6 @@
-"""Newton's method for many unknowns: a trust region whose step is found by conjugate gradients from
-products f''(x) v alone.
+"""Newton's method for many unknowns: a trust region from products f''(x) v alone.
+
+Its step is found by conjugate gradients.
 """
 
 from collections.abc import Callable
@@ -53,8 +54,9 @@ class Inner(NamedTuple):
 
 
 class TrustRegionCGState(NamedTuple):
-    """Where the method stands; see `adjoint.optimize.problem.State` and
-    `adjoint.optimize.newton.TrustRegionState`.
+    """Where the method stands.
+
+    See `adjoint.optimize.problem.State` and `adjoint.optimize.newton.TrustRegionState`.
 
     Attributes
     ----------
@@ -85,16 +87,15 @@ class TrustRegionCGState(NamedTuple):
 
 @dataclass(frozen=True)
 class TrustRegionCG:
-    """x <- x + s, where s minimizes f'(x) s + s' f''(x) s / 2 within |s| <= radius over the Krylov
-    spaces of conjugate gradients.
+    """x <- x + s: s minimizes f'(x) s + s' f''(x) s / 2 in |s| <= radius on Krylov spaces.
 
-    They end at the relative residual `forcing`, at the radius or where f'' curves down (Steihaug
-    and Toint). They are preconditioned by M^-1 of the inner product, so their number does not grow
-    with the mesh where f'' is M and something compact. A step that is not accepted is shortened,
-    without further products. Bounds: entries that the step would carry beyond one are held there,
-    and the conjugate gradients go on with the others. Where f' is small they are run once more, and
-    the point is a minimum only when they have nothing to gain. A point where f' = 0 and f'' is
-    indefinite is not left.
+    The spaces are those of conjugate gradients. They end at the relative residual `forcing`, at the
+    radius or where f'' curves down (Steihaug and Toint). They are preconditioned by M^-1 of the
+    inner product, so their number does not grow with the mesh where f'' is M and something compact.
+    A step that is not accepted is shortened, without further products. Bounds: entries that the
+    step would carry beyond one are held there, and the conjugate gradients go on with the others.
+    Where f' is small they are run once more, and the point is a minimum only when they have nothing
+    to gain. A point where f' = 0 and f'' is indefinite is not left.
 
     Parameters
     ----------
@@ -167,9 +168,7 @@ class TrustRegionCG:
         )
 
     def revive(self, state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:
-        """The stuck state with the radius that it began with, once a step: now the noise of f is
-        known.
-        """
+        """The stuck state with its first radius, once a step: now the noise of f is known."""
         no, none = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
         fresh = state._replace(radius=state.size, stuck=no, revived=~no, contradictions=none)
         again = self._begin(fresh, domain)
@@ -268,9 +267,7 @@ class TrustRegionCG:
     def _iterate(
         self, state: TrustRegionCGState, H_d: Float[Array, " n"], domain: Domain
     ) -> TrustRegionCGState:
-        """One step of the conjugate gradients; at their end, the state that tries what they have
-        found.
-        """
+        """One step of conjugate gradients; at their end, the state that tries what they found."""
         inner, d, radius = state.inner, state.direction, state.radius
         curvature = d @ H_d
         alpha = inner.r_z / jnp.where(curvature > 0, curvature, 1)
@@ -294,8 +291,9 @@ class TrustRegionCG:
     def _settle(
         self, state: TrustRegionCGState, H_s: Float[Array, " n"], domain: Domain
     ) -> TrustRegionCGState:
-        """After a step was cut down to the bounds: go on from it, or from where the first bound was
-        met if that is better.
+        """After a step was cut down to the bounds: go on from it, or from the first bound met.
+
+        The better of both is taken.
         """
         inner, g = state.inner, state.at.derivative
 
@@ -329,9 +327,7 @@ def _to_sphere(s: Array, d: Array, radius: Array, domain: Domain) -> Array:
 
 
 def _finish(state: TrustRegionCGState, inner: Inner, domain: Domain) -> TrustRegionCGState:
-    """The state that tries the step, or, where the bounds have cut it, asks for the product with
-    what is left.
-    """
+    """The state that tries the step, or where bounds cut it asks for the product with the rest."""
     whole = _try(state._replace(inner=inner), domain)
     if not domain.bounded:
         return whole

@@ -1,6 +1,4 @@
-"""The user's functions as answers to requests: traced by JAX, or called on the host with a gradient
-of theirs.
-"""
+"""The user's functions as answers: traced by JAX, or called on the host with their gradient."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,8 +21,9 @@ Function = Callable[[PyTree], Any]
 
 @dataclass(frozen=True)
 class Objective:
-    """f and c by the structure of x; hashed by identity of the functions, so that what was compiled
-    is found again.
+    """f and c by the structure of x; hashed by identity of the functions.
+
+    By this, what was compiled is found again.
 
     Attributes
     ----------
@@ -89,11 +88,10 @@ class Objective:
         return sum(_size(c, self.unravel, x) for c in self.constraints)
 
     def has_second_derivatives(self, x: Float[Array, " n"]) -> bool:
-        """Whether JAX can differentiate f' once more: black boxes and some solvers know first
-        derivatives only.
+        """Whether JAX can differentiate f' once more.
 
-        Where it cannot, whoever refuses says so when f'' is traced, or when it is lowered; nothing
-        is computed.
+        Black boxes and some solvers know first derivatives only. Where it cannot, whoever refuses
+        says so when f'' is traced, or when it is lowered; nothing is computed.
         """
         if self.gradient is not None:
             return False

@@ -1,6 +1,4 @@
-"""The optimality criteria method: the fixed-point update of topology optimization, for one
-constraint on the volume.
-"""
+"""Optimality criteria: topology optimization's fixed-point update, for one volume constraint."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,12 +46,11 @@ class OCState(NamedTuple):
 
 @dataclass(frozen=True)
 class OC:
-    """x_e <- clip(x_e B_e^η), with B_e = (-dc/dx_e) / (λ dV/dx_e), and λ such that V = sum_e
-    (dV/dx_e) x_e fits.
+    """x_e <- clip(x_e B_e^η), B_e = (-dc/dx_e) / (λ dV/dx_e), λ such that the volume fits.
 
-    Minimizes c(x) subject to V(x) <= V_max and 0 <= x <= 1, where no derivative of c is positive
-    and V is linear with positive coefficients. Where a derivative of c is positive, it counts as
-    zero: material that does harm is removed.
+    The volume is V = sum_e (dV/dx_e) x_e. Minimizes c(x) subject to V(x) <= V_max and 0 <= x <= 1,
+    where no derivative of c is positive and V is linear with positive coefficients. Where a
+    derivative of c is positive, it counts as zero: material that does harm is removed.
 
     Parameters
     ----------
@@ -199,8 +196,9 @@ class OC:
 
 
 def _bisect(too_much: Callable[[Array], Array], tolerance: float, dtype: Any) -> Array:
-    """The multiplier above which the volume fits: the last midpoint of a bisection, as in the
-    published code.
+    """The multiplier above which the volume fits: the last midpoint of a bisection.
+
+    That is how the published code has it.
     """
     limits = jnp.finfo(dtype)
     # Far below and far above any multiplier: reached when no multiplier, or every one, lets the

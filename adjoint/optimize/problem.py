@@ -1,10 +1,10 @@
-"""What a method of optimization meets: points to evaluate, answers, the box it may move in and the
-inner product it measures by.
+"""What a method of optimization meets: points, answers, a box and an inner product.
 
-Methods are pure: `init` makes a state from a point, and `step` makes the next state from an answer.
-A state says what it wants to know next, by `request` and `point`; whoever runs the method asks the
-objective and hands the answer to `step`. So the objective may be anything, a step costs one
-evaluation, and a state is all there is to save. All vectors are flat.
+It may move in the box, and measures by the inner product. Methods are pure: `init` makes a state
+from a point, and `step` makes the next state from an answer. A state says what it wants to know
+next, by `request` and `point`; whoever runs the method asks the objective and hands the answer to
+`step`. So the objective may be anything, a step costs one evaluation, and a state is all there is
+to save. All vectors are flat.
 """
 
 import enum
@@ -121,8 +121,7 @@ class Domain:
         return replace(self, unit=unit) if isinstance(self.inner_product, Euclidean) else self
 
     def in_sizes(self, reach: Float[Array, " n"]) -> "Domain":
-        """Measured in the sizes that the entries have reached, unless the user has said how to
-        measure.
+        """Measured in sizes that the entries have reached, unless the user said how to measure.
 
         An entry that has always been zero has upper - lower for its unit where that is finite,
         which no other entry decides; else the largest size.
@@ -173,8 +172,9 @@ class Domain:
     def projected_derivative(
         self, x: Float[Array, " n"], derivative: Float[Array, " n"]
     ) -> Float[Array, " n"]:
-        """The derivative, cut where a bound is nearer than the step along it: zero where x is
-        stationary in the box.
+        """The derivative, cut where a bound is nearer than the step along it.
+
+        It is zero where x is stationary in the box.
         """
         if not self.bounded:
             return derivative
@@ -198,9 +198,7 @@ class Domain:
         )
 
     def rounding(self, value: Float[Array, ""]) -> Float[Array, ""]:
-        """What differences of f below are not to be believed: its noise, or a few units of its last
-        place.
-        """
+        """What differences of f below are not believed: its noise, or a few last-place units."""
         return jnp.maximum(self.noise, 4 * jnp.finfo(value.dtype).eps * jnp.abs(value))
 
 

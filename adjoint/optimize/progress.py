@@ -45,8 +45,9 @@ def _as_noisy(domain: Domain, run: Run) -> Domain:
 
 
 def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
-    """One more evaluation of an examination; after the last, end, or go on with what it has told
-    about the noise.
+    """One more evaluation of an examination.
+
+    After the last, end, or go on with what it has told about the noise.
     """
     run, domain = _counted(run), _as_noisy(domain, run)
     there = Iterate(run.examination.point, answer.value, answer.derivative)
@@ -87,11 +88,10 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
 
 
 def _blur(run: Run) -> Float[Array, ""]:
-    """The noise that contradicted slopes where the method got stuck, on stretches too short for an
-    examination; or zero.
+    """The noise that contradicted slopes where the method got stuck, or zero.
 
-    Rounding of terms that were as large as f when x took its present size: more than that may as
-    well be a wrong derivative.
+    It showed on stretches too short for an examination. Rounding of terms that were as large as f
+    when x took its present size: more than that may as well be a wrong derivative.
     """
     if not hasattr(run.state, "contradicted_by"):
         return jnp.zeros((), run.measure.merit.dtype)
@@ -120,9 +120,7 @@ def proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
 def _arrive(
     method: Method, run: Run, left: Any, first: Bool[Array, ""], domain: Domain, limits: Limits
 ) -> Run:
-    """Measure a new iterate and compare it with the one before, that of the state that was left,
-    and with the best.
-    """
+    """Measure a new iterate; compare it with that of the state that was left, and the best."""
     before, at, measure = left.at, run.state.at, method.measure(run.state, domain)
     reach = jnp.maximum(run.reach, jnp.abs(at.x))
     scaled = method.measure(run.state, domain.in_sizes(reach))
@@ -172,8 +170,9 @@ def _arrive(
 def _mismatch(
     known: Array, before: Iterate, at: Iterate, rounding: Array, first: Bool[Array, ""]
 ) -> Array:
-    """What the step gained against the mean of the slopes at its ends, appended to what is known
-    when it can be seen.
+    """What the step gained against the mean of the slopes at its ends.
+
+    It is appended to what is known when it can be seen.
     """
     s = at.x - before.x
     slopes = jnp.stack([before.derivative @ s, at.derivative @ s])
@@ -185,11 +184,10 @@ def _mismatch(
 
 
 def _unexplained(run: Run, left: Any, rounding: Array, first: Bool[Array, ""]) -> Float[Array, ""]:
-    """By how much the Lagrangian has changed beyond the slopes at both ends of a step: noise, if
-    these are right.
+    """By how much the Lagrangian changed beyond the slopes at both ends of a step.
 
-    The change of a convex function is between the two; what misses their mean by more than both is
-    no curvature.
+    That is noise, if these are right. The change of a convex function is between the two; what
+    misses their mean by more than both is no curvature.
     """
     at, before = run.state.at, left.at
     if _constrained(run):
@@ -212,8 +210,9 @@ def _stop(
     limits: Limits,
     patience: int = 1,
 ) -> Run:
-    """Whether and why the run is over, or has to be examined before it may be; `told` when all is
-    known of the iterate.
+    """Whether and why the run is over, or has to be examined before it may be.
+
+    `told` when all is known of the iterate.
     """
     state, measure = run.state, run.measure
     reference = _reference(run, domain)
@@ -290,8 +289,7 @@ def _stop(
 
 
 def _reference(run: Run, domain: Domain) -> Float[Array, ""]:
-    """What rtol is a share of: the slope at the start, or the forces of the constraints that
-    balance f' by now.
+    """What rtol is a share of: the slope at the start, or the forces of constraints balancing f'.
 
     Both in the sizes of today. A start may be a minimum of f where it is not yet within the
     constraints.
@@ -305,8 +303,9 @@ def _constrained(run: Run) -> bool:
 
 
 def _lagrangian(run: Run, at: Iterate, constraints: lagrangian.Constraints) -> Iterate:
-    """What is stationary at a solution, and as noisy as f and the constraints together; f itself
-    without constraints.
+    """What is stationary at a solution, and as noisy as f and the constraints together.
+
+    It is f itself without constraints.
     """
     return (
         lagrangian.at_iterate(at, constraints, run.state.multipliers) if _constrained(run) else at
@@ -314,8 +313,9 @@ def _lagrangian(run: Run, at: Iterate, constraints: lagrangian.Constraints) -> I
 
 
 def _trapped(run: Run, domain: Domain) -> Bool[Array, ""]:
-    """Whether no small change of x makes the violation smaller; without that evidence a run outside
-    of the constraints goes on.
+    """Whether no small change of x makes the violation smaller.
+
+    Without that evidence a run outside of the constraints goes on.
     """
     if not _constrained(run):
         return jnp.zeros((), bool)
@@ -324,8 +324,9 @@ def _trapped(run: Run, domain: Domain) -> Bool[Array, ""]:
 
 
 def _doubtful_direction(run: Run, domain: Domain) -> Float[Array, " n"]:
-    """Where the method got stuck, if it did, and downhill in units of the entries' sizes: what
-    there is to gain is along it.
+    """Where the method got stuck, if it did, and downhill in units of the entries' sizes.
+
+    What there is to gain is along it.
     """
     state, unit = (
         run.state,
@@ -343,11 +344,10 @@ def _doubtful_direction(run: Run, domain: Domain) -> Float[Array, " n"]:
 
 
 def _at_floor(run: Run, domain: Domain) -> Bool[Array, ""]:
-    """Whether steps that gain nothing tell that nothing can be seen to gain, when they are within
-    the constraints.
+    """Whether steps that gain nothing tell that nothing can be seen to gain.
 
-    Where the slope is no more than noise can hide: methods for constraints may as well turn in
-    circles.
+    They must be within the constraints, and the slope no more than noise can hide: methods for
+    constraints may as well turn in circles.
     """
     return stopping.hides_slope(
         _evidence(run, domain), _constrained(run), _knows_curvature(run.state)
@@ -377,9 +377,7 @@ def _knows_curvature(state: Any) -> bool:
 
 
 def _prediction_known(state: Any) -> Bool[Array, ""]:
-    """Whether a method of second derivatives knows what they predict at its iterate, and that this
-    is finite.
-    """
+    """Whether a method of second derivatives knows what they predict here, and it is finite."""
     return jnp.isfinite(state.promise) if hasattr(state, "promise") else jnp.ones((), bool)
 
 

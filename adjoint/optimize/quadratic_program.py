@@ -53,8 +53,7 @@ class QuadraticProgram(NamedTuple):
 
 
 class Point(NamedTuple):
-    """An interior point: d, the multipliers, the rooms to all limits, and the multipliers of the
-    bounds.
+    """An interior point: d, multipliers, rooms to all limits, and the bounds' multipliers.
 
     Attributes
     ----------
@@ -103,9 +102,7 @@ class _Factors(NamedTuple):
 
 
 def solve(problem: QuadraticProgram) -> Point:
-    """The solution; where a limit is met its room is zero but for rounding, else its multiplier
-    is.
-    """
+    """The solution; where a limit is met its room is zero but for rounding, else its multiplier."""
 
     def unfinished(carry: tuple[Point, Bool[Array, ""], Int32[Array, ""]]) -> Bool[Array, ""]:
         return ~carry[1] & (carry[2] < MOST_STEPS)

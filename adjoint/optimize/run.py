@@ -25,8 +25,9 @@ class Limits(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The best iterate so far: the lowest f of those within the constraints, or the least
-    violation; with its multipliers.
+    """The best iterate so far: the lowest f within the constraints, or the least violation.
+
+    Its multipliers come with it.
     """
 
     x: Float[Array, " n"]
@@ -109,9 +110,7 @@ class Run(NamedTuple):
 
     @property
     def seen_noise(self) -> Float[Array, ""]:
-        """Of f, or of the Lagrangian with constraints: as examined, or as the last steps have met
-        it.
-        """
+        """Of f, or the Lagrangian with constraints: as examined, or as the last steps met it."""
         return jnp.maximum(self.noise, jnp.max(self.unexplained))
 
     @property

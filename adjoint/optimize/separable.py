@@ -1,5 +1,4 @@
-"""The subproblem of the method of moving asymptotes, solved by a primal-dual interior point
-iteration.
+"""The subproblem of moving asymptotes, solved by a primal-dual interior point iteration.
 
 Minimize g_0(h) + d sum(y + y^2 / 2) subject to g_i(h) <= y_i, lower <= h <= upper and y >= 0, where
 
@@ -58,9 +57,7 @@ class Separable(NamedTuple):
 
 
 class Point(NamedTuple):
-    """The unknowns: h, y, slacks of the constraints, and the multipliers of these, of h >= lower, h
-    <= upper and y >= 0.
-    """
+    """The unknowns: h, y, slacks, and the multipliers of constraints and of bounds on h and y."""
 
     h: Float[Array, " n"]
     y: Float[Array, " m"]

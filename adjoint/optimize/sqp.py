@@ -95,14 +95,13 @@ class SQPState(NamedTuple):
 
 @dataclass(frozen=True)
 class SQP:
-    """Minimize a quadratic model of the Lagrangian within the constraints to first order, and
-    search along that step.
+    """Minimize a quadratic model of the Lagrangian and search along that step.
 
-    The model is f'(x) d + d' B d / 2, with B learned by damped BFGS from the Lagrangian and begun
-    as a multiple of the squared inverse units of x: the sizes of its entries at the start, so that
-    units do not matter. The merit is f plus the violations at prices above their multipliers. A
-    whole step that breaks constraints by more than before is corrected once by what they have
-    missed. Bounds hold at every point.
+    The model f'(x) d + d' B d / 2 is minimized within the constraints to first order, with B
+    learned by damped BFGS from the Lagrangian and begun as a multiple of the squared inverse units
+    of x: the sizes of its entries at the start, so that units do not matter. The merit is f plus
+    the violations at prices above their multipliers. A whole step that breaks constraints by more
+    than before is corrected once by what they have missed. Bounds hold at every point.
 
     Notes
     -----
@@ -189,9 +188,7 @@ class SQP:
         return state._replace(started=jnp.ones((), bool))
 
     def revive(self, state: SQPState, domain: Domain) -> SQPState:
-        """The stuck state with what it has learned forgotten; stuck as before where it had learned
-        nothing.
-        """
+        """The stuck state with what it learned forgotten; stuck as before if it learned nothing."""
         scale = jnp.max(jnp.abs(state.unit * state.at.derivative)) / FIRST_STEP
         identity = jnp.eye(state.unit.size, dtype=state.unit.dtype)
         fresh = state._replace(
@@ -242,9 +239,7 @@ def _begun(state: SQPState, answer: Answer, domain: Domain) -> SQPState:
 
 
 def _units(x: Float[Array, " n"], domain: Domain) -> Float[Array, " n"]:
-    """The sizes of the entries; where one is zero, the width of its bounds, or the largest size, or
-    1.
-    """
+    """The entries' sizes; where one is zero, its bounds' width, or the largest size, or 1."""
     size = jnp.abs(x)
     largest = positive(jnp.max(size, initial=0.0))
     other = jnp.full_like(x, largest)
@@ -259,9 +254,7 @@ def _merit(value: Array, constraints: Array, penalties: Array, domain: Domain) -
 
 
 def _rounding(state: SQPState, domain: Domain) -> Float[Array, ""]:
-    """Of the merit: of f, and of constraints as sums of terms of the size of their slopes times
-    x.
-    """
+    """Of the merit: of f, and of constraints as sums of terms as large as their slopes times x."""
     terms = jnp.abs(state.constraints.jacobian) @ jnp.abs(state.at.x)
     return domain.rounding(state.at.value) + 4 * jnp.finfo(terms.dtype).eps * (
         state.penalties @ terms

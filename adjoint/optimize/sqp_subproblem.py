@@ -1,5 +1,6 @@
-"""The subproblem of SQP: a quadratic model within the constraints to first order, in units without
-a scale.
+"""The subproblem of SQP, in units without a scale.
+
+It is a quadratic model within the constraints to first order.
 """
 
 from typing import NamedTuple
@@ -64,12 +65,11 @@ def propose(
     price: Float[Array, ""],
     domain: Domain,
 ) -> Proposal:
-    """The step that minimizes the model; violations cost as much as it takes to remove what can be
-    removed.
+    """The step that minimizes the model.
 
-    So multipliers have the size of the forces of the constraints, and not of a price that is beyond
-    all of them: where constraints contradict each other to first order, ten times the price removes
-    no more of them.
+    Violations cost as much as it takes to remove what can be removed. So multipliers have the size
+    of the forces of the constraints, and not of a price that is beyond all of them: where
+    constraints contradict each other to first order, ten times the price removes no more of them.
     """
     problem = _scaled(at, constraints, hessian, unit, domain)
     missed = MISSED * jnp.sum(jnp.maximum(jnp.abs(problem.program.values), MISSED))

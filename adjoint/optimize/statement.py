@@ -1,6 +1,4 @@
-"""What the user gave to `minimize` as the statement of a problem on flat vectors; refused where it
-makes none.
-"""
+"""What the user gave to `minimize`, on flat vectors; refused where it states no problem."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -195,9 +193,7 @@ _BOTH_SIDES = (
 
 
 def _bounds(bounds: Any, x0: PyTree, x: Array) -> tuple[Array | None, Array | None]:
-    """Lower and upper bounds of every entry; what can be read as SciPy's pairs of entries as well
-    is refused.
-    """
+    """Lower and upper bounds of every entry; what can be read as SciPy's pairs is refused."""
     if bounds is None:
         return None, None
     if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
@@ -225,12 +221,11 @@ def _bounds(bounds: Any, x0: PyTree, x: Array) -> tuple[Array | None, Array | No
 
 
 def _require_one_reading(bounds: Any, x0: PyTree) -> None:
-    """Refuse what is no pair (lower, upper), and what SciPy would read as a pair (lowest, highest)
-    for each of two unknowns.
+    """Refuse what is no pair (lower, upper), or what SciPy would read as two of them.
 
-    Plain sequences of numbers leave both readings where x0 has an axis of length two in each place,
-    as x0 itself has two parts. Arrays and pytrees of arrays in a tuple are a lower and an upper
-    bound, as is documented.
+    SciPy's are (lowest, highest), for each of two unknowns. Plain sequences of numbers leave both
+    readings where x0 has an axis of length two in each place, as x0 itself has two parts. Arrays
+    and pytrees of arrays in a tuple are a lower and an upper bound, as is documented.
     """
     if not (isinstance(bounds, tuple | list) and len(bounds) == 2):
         rows = bounds if isinstance(bounds, tuple | list) or np.ndim(bounds) == 2 else ()
@@ -271,9 +266,7 @@ def _length(side: Any) -> int | None:
 
 
 def _side_of_scipy(side: str, bound: Any, x0: PyTree, x: Array) -> Array:
-    """One side of `scipy.optimize.Bounds`: one number, like x0, or flat with an entry for each of
-    x0.
-    """
+    """One side of `scipy.optimize.Bounds`: one number, like x0, or flat with x0's entries."""
     bound = jnp.asarray(bound, x.dtype)
     if bound.size == 1:
         return jnp.full_like(x, bound.ravel()[0])

@@ -1,5 +1,6 @@
-"""Steepest descent: along minus the gradient of an inner product, which is the whole difference
-between a good and a bad one.
+"""Steepest descent along minus the gradient of an inner product.
+
+This product is the whole difference between a good one and a bad one.
 """
 
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ class _Length(NamedTuple):
 
 @dataclass(frozen=True)
 class SteepestDescent(Descent):
-    """x <- x - t tau M^-1 f'(x): downhill as the inner product of `minimize` sees it, with tau =
-    <s, s> / (s . y) of the last step.
+    """x <- x - t tau M^-1 f'(x), downhill in `minimize`'s inner product; tau = <s, s> / (s . y).
+
+    s and y are those of the last step.
 
     Notes
     -----

@@ -18,8 +18,7 @@ RUNNING = -1
 
 @dataclass(frozen=True)
 class Stopping:
-    """Tolerances, all of them shares or counts; those without a source are held by
-    `benchmarks.optimize`.
+    """Tolerances, all shares or counts; those without a source are held by `benchmarks.optimize`.
 
     Attributes
     ----------
@@ -126,8 +125,9 @@ def predicts_nothing(evidence: Evidence) -> Bool[Array, ""]:
 
 
 def is_settled(evidence: Evidence, knows_curvature: bool) -> Bool[Array, ""]:
-    """Whether little is left to gain: beside f, or where f is zero beside what was gained at this
-    size of x.
+    """Whether little is left to gain.
+
+    It is held against f, or where f is zero against what was gained at this size of x.
     """
     eps = jnp.finfo(evidence.value.dtype).eps
     share = jnp.maximum(STOPPING.settled, jnp.sqrt(eps))

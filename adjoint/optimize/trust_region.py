@@ -1,5 +1,4 @@
-"""Trust regions: the quadratic model minimized within a ball, exactly, and how far the next ball
-may reach.
+"""Trust regions: the model minimized within a ball, exactly, and how far the next may reach.
 
 min g . s + s' H s / 2 subject to |s| <= radius is solved in the basis of eigenvectors of H, where
 it is an equation in one number, the multiplier lam: (H + lam) s = -g with H + lam semidefinite and
@@ -33,18 +32,14 @@ SECULAR_STEPS = 60
 
 
 class Eigenbasis(NamedTuple):
-    """Eigenvectors of H v = w M v as columns, orthonormal in the inner product of M, and their w,
-    ascending.
-    """
+    """Eigenvectors of H v = w M v as columns, M-orthonormal, and their w in ascending order."""
 
     values: Float[Array, " n"]
     vectors: Float[Array, "n n"]
 
 
 def eigenbasis(H: Float[Array, "n n"], free: Bool[Array, " n"], domain: Domain) -> Eigenbasis:
-    """Of the block of the free entries; the held ones are apart, with eigenvalues that are not the
-    lowest.
-    """
+    """Of the free entries' block; the held ones are apart, and their eigenvalues not the lowest."""
     block = free[:, None] & free[None, :]
     identity = jnp.eye(free.size, dtype=H.dtype)
     unit = jnp.ones_like(H[0]) if domain.unit is None else domain.unit
@@ -105,8 +100,9 @@ def minimize_in_ball(
 
 
 class Judgement(NamedTuple):
-    """Whether a trial step is accepted, the radius from now on, the trials in a row at which f
-    contradicts f', and by how much.
+    """Whether a trial step is accepted, and the radius from now on.
+
+    Also the trials in a row at which f contradicts f', and by how much.
     """
 
     accepted: Bool[Array, ""]
@@ -124,8 +120,7 @@ def judge(
     contradictions: Int32[Array, ""],
     domain: Domain,
 ) -> Judgement:
-    """What the answer at ``at.x + s`` says about the step and the model, which `predicted` that f
-    decreases by so much.
+    """What the answer at ``at.x + s`` says of the step and of the model's `predicted` decrease.
 
     Where f decreases by less than its rounding, the mean of the slopes at both ends is the
     decrease.
@@ -155,8 +150,9 @@ def judge(
 def hopeless(
     verdict: Judgement, radius: Float[Array, ""], size: Float[Array, ""]
 ) -> Bool[Array, ""]:
-    """Whether no step within the radius would change an x of this size, or f does not do what f'
-    says, nearer and nearer.
+    """Whether no step within the radius would change such an x, or f does not do what f' says.
+
+    The latter shows nearer and nearer.
     """
     collapsed = ~(radius > COLLAPSED * jnp.finfo(radius.dtype).eps * size)
     return collapsed | (verdict.contradictions >= CONTRADICTIONS)

@@ -1,3 +1,1 @@
-"""All side effects of the library: output folders, histories, progress, pictures, VTK files and
-reports.
-"""
+"""All side effects of the library: folders, histories, progress, pictures, VTK files, reports."""

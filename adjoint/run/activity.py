@@ -1,6 +1,4 @@
-"""Signs of life of a phase without iterations: a spinner on a terminal, now and then a line
-elsewhere.
-"""
+"""Signs of life of a phase without iterations: a spinner on a terminal, else a line at times."""
 
 import threading
 import time

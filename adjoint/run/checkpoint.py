@@ -1,5 +1,4 @@
-"""Checkpoints of a run: two generations of one file, each whole or recognized as damaged; no
-pickle.
+"""Checkpoints of a run: two generations of one file, each whole or known as damaged; no pickle.
 
 A file is one line of JSON (what was run, the history, the shapes of the arrays), then the bytes of
 the arrays, then the SHA-256 of all that. A new generation is complete on the disk before the older
@@ -140,8 +139,9 @@ class Generations:
         self._complained = False
 
     def save(self, snapshot: Snapshot) -> None:
-        """Make `snapshot` the newest generation; when that fails, warn the first time and leave the
-        files as they are.
+        """Make `snapshot` the newest generation.
+
+        When that fails, warn the first time and leave the files as they are.
         """
         following = self.path.with_name(f"{self.path.name}.next")
         try:

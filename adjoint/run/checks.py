@@ -1,6 +1,4 @@
-"""Checks: numbers of a run beside what they should be, in one table that decides how the run
-ended.
-"""
+"""Checks: numbers beside what they should be, in a table that decides how a run ended."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +8,7 @@ from adjoint.run.ending import Ending, Outcome
 
 @dataclass(frozen=True)
 class Check:
-    """A number beside what it should be: it holds if |measured - reference| <= bound. NaN never
-    holds.
+    """A number beside its reference: it holds if |measured - reference| <= bound. NaN never does.
 
     Parameters
     ----------

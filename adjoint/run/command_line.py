@@ -172,9 +172,7 @@ class Program:
         return app
 
     def _named(self, name: str) -> tuple[Problem, list[str]]:
-        """The problem of that name, Python file or TOML file, and the settings that the TOML file
-        holds.
-        """
+        """The problem of that name, Python or TOML file, and the settings in the TOML file."""
         if not name.endswith(".toml"):
             return self.gallery.find(name), []
         of_file, given = read_toml(Path(name))
@@ -275,8 +273,9 @@ def _flags(problem: Problem, defaults: Any) -> type:
 
 
 def _ending(problem: Problem, settings: Any, record: Record, interruption: Interruption) -> Ending:
-    """Verify the gradient and run the problem; Ctrl-C and a failed solve are endings too, and leave
-    what there is.
+    """Verify the gradient and run the problem; Ctrl-C and a failed solve are endings, too.
+
+    They leave what there is.
     """
     try:
         if problem.verify is None:

@@ -23,8 +23,7 @@ Frame = tuple[UInt8[np.ndarray, "rows columns"], str]
 
 
 class Film:
-    """Frames of a density, thinned out evenly: when they become too many, every second one is
-    dropped.
+    """Frames of a density, thinned out evenly: when too many, every second one is dropped.
 
     So after any number of iterations the frames are equally spaced, at least `MOST_FRAMES` / 2 and
     at most `MOST_FRAMES` of them, and the latest one is always the last.
@@ -106,9 +105,7 @@ class Film:
         return buffer.getvalue()
 
     def arrays(self) -> list[np.ndarray]:
-        """Everything that `restore` needs: texts and counts as the bytes of JSON, then the
-        frames.
-        """
+        """All that `restore` needs: texts and counts as the bytes of JSON, then the frames."""
         frames = self._all()
         said = {
             "captions": self.captions,
@@ -122,9 +119,7 @@ class Film:
         ]
 
     def restore(self, arrays: Sequence[np.ndarray]) -> int:
-        """Take the place of the film whose `arrays` these begin with; answers how many they
-        were.
-        """
+        """Take the place of the film whose `arrays` these begin with; return their number."""
         said = json.loads(arrays[0].tobytes())
         captions = said["captions"]
         frames = list(zip(arrays[1 : 1 + len(captions)], captions, strict=True))

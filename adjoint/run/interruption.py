@@ -1,5 +1,4 @@
-"""Ctrl-C and SIGTERM without loss: an iteration in progress is finished, a second signal stops at
-once.
+"""Ctrl-C and SIGTERM without loss: an iteration is finished, a second signal stops at once.
 
 An exception raised in the middle of a compiled program surfaces as that program's error, or not at
 all when it falls into a host callback. So inside an iteration the signal only leaves a mark, which
@@ -18,8 +17,7 @@ T = TypeVar("T")
 
 
 class Interruption:
-    """The answer to Ctrl-C (SIGINT), SIGTERM or other signals for as long as the ``with`` block
-    lasts.
+    """The answer to Ctrl-C (SIGINT), SIGTERM or other signals as long as ``with`` lasts.
 
     In `between` it waits for the end of the current step, in `deferred` for whoever reads
     `requested`; elsewhere, and the second time, it is a `KeyboardInterrupt` at once. Outside the
@@ -64,8 +62,7 @@ class Interruption:
                 outer.requested = outer._cut_short = True
 
     def between(self, steps: Iterable[T]) -> Iterator[T]:
-        """Yield the steps; after a Ctrl-C, raise `KeyboardInterrupt` once the current step has been
-        dealt with.
+        """Yield the steps; after a Ctrl-C, raise `KeyboardInterrupt` once this step is dealt with.
 
         A step in which an `Interruption` of its own was answered is not whole, and not yielded.
 

@@ -1,5 +1,4 @@
-"""A problem, of the gallery or in anyone's own file: what it must define, and how it is found and
-loaded.
+"""A problem, of the gallery or in a file: what it must define, how it is found and loaded.
 
 A problem is a Python module that defines
 
@@ -201,9 +200,7 @@ def _missing(module: ModuleType) -> list[str]:
 
 
 def gallery_here() -> Gallery:
-    """The gallery of the current folder, if that is a clone of the library: its package
-    `problems`.
-    """
+    """The current folder's gallery, its package `problems`, if that is a clone of the library."""
     if not all((Path(package) / "__main__.py").is_file() for package in ("adjoint", "problems")):
         return Gallery(None)
     sys.path.insert(0, str(Path.cwd()))

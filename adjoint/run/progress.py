@@ -1,6 +1,4 @@
-"""Live progress of an iteration: a table that updates itself on a terminal, a few plain lines
-elsewhere.
-"""
+"""Live progress of an iteration: a live table on a terminal, a few plain lines elsewhere."""
 
 import re
 import time
@@ -26,8 +24,7 @@ def format_number(value: float) -> str:
 
 
 class PlainProgress:
-    """Progress as plain lines: the first row, the last row, and rows in between at growing
-    distances in time.
+    """Progress as plain lines: the first, the last, and some between at growing distances.
 
     Parameters
     ----------
@@ -87,8 +84,7 @@ class PlainProgress:
 
 
 class TerminalProgress:
-    """Progress as a table of the latest rows that redraws itself in place, with the time since the
-    start.
+    """Progress as a table of the latest rows that redraws itself, with the time since the start.
 
     Parameters
     ----------
@@ -172,7 +168,5 @@ def _folded(name: str, width: int) -> str:
 
 
 def progress_on(stream: TextIO) -> PlainProgress | TerminalProgress:
-    """The kind of progress that suits a stream: a live table on a terminal, plain lines in a file
-    or a pipe.
-    """
+    """The progress that suits a stream: a live table on a terminal, else plain lines."""
     return TerminalProgress(stream) if stream.isatty() else PlainProgress(stream)

@@ -9,8 +9,7 @@ PACKAGES = ("adjoint", "jax", "jaxlib", "numpy", "scipy")
 
 
 def provenance() -> dict[str, str]:
-    """Versions of the packages that decide about the digits, and the machine that decides about the
-    time.
+    """The versions of packages that decide about digits, the machine that decides about time.
 
     Returns
     -------

@@ -112,8 +112,7 @@ class Record:
         self._restore()
 
     def gradient(self, verdict: GradientVerdict, circumstances: str) -> None:
-        """Take note of the gradient's verdict and say it; the whole table when it is not to be
-        trusted.
+        """Note the gradient's verdict and say it; the whole table when it is not to be trusted.
 
         Parameters
         ----------
@@ -138,16 +137,16 @@ class Record:
 
     @contextmanager
     def activity(self) -> Iterator[None]:
-        """Show signs of life wherever no iterations are followed; whoever runs the problem calls it
-        in this context.
+        """Signs of life wherever no iterations are followed.
+
+        Whoever runs the problem calls it in this context.
         """
         with self._activity:
             self._activity.begin("verifying the gradient")
             yield
 
     def phase(self, what: str) -> None:
-        """Say what is done from now on, where it may take more than a few seconds and is no
-        iteration.
+        """Say what is done from now on, if it may take over a few seconds and is no iteration.
 
         Parameters
         ----------
@@ -157,8 +156,9 @@ class Record:
         self._activity.begin(what)
 
     def follow(self, iterations: Iterable[T]) -> Iterator[T]:
-        """Yield the iterations with live progress, and stop between two of them after a Ctrl-C;
-        then save what is kept.
+        """Yield the iterations with live progress, and stop between two of them after a Ctrl-C.
+
+        Then save what is kept.
 
         Raises
         ------
@@ -209,8 +209,9 @@ class Record:
                 self._complain(error)
 
     def keep(self, state: Sequence[np.ndarray]) -> None:
-        """Take what the iterations go on from after the one just reported; saved now and then, and
-        when `follow` ends.
+        """Take what iterations go on from after the one just reported.
+
+        It is saved now and then, and when `follow` ends.
 
         Parameters
         ----------
@@ -228,16 +229,13 @@ class Record:
             self._save()
 
     def save(self, state: Sequence[np.ndarray]) -> None:
-        """The same as `keep`, but saved at once: for a callback of `minimize`, which saves its own
-        state after it.
-        """
+        """As `keep`, saved at once: for a callback of `minimize`, which saves its state then."""
         self.state = state
         self._kept = len(self.history)
         self._save()
 
     def reported(self, number: int) -> bool:
-        """Whether the iteration `number`, from 1, has been reported, perhaps before the run was
-        stopped.
+        """Whether iteration `number`, from 1, was reported, perhaps before the run was stopped.
 
         Raises
         ------
@@ -299,8 +297,9 @@ class Record:
         self._files.append((name, meaning))
 
     def close(self, ending: Ending) -> None:
-        """Write the history, ``report.html`` and at last ``result.json``; unless interrupted,
-        remove the checkpoints.
+        """Write the history, ``report.html`` and at last ``result.json``.
+
+        Unless interrupted, remove the checkpoints.
 
         Parameters
         ----------

@@ -1,6 +1,4 @@
-"""The report of a run: one HTML page that holds everything, pictures included, and asks nothing of
-the network.
-"""
+"""A run's report: one HTML page of everything, pictures included, without the network."""
 
 import base64
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,4 @@
-"""The output folder of one run: claimed before the work starts, then written one whole file at a
-time.
+"""The output folder of a run: claimed before the work, then written one whole file at a time.
 
 A file under its final name is always complete: the content goes to ``NAME.part`` and is renamed.
 Whoever looks into the folder of a running, killed or failed run finds the last good version of each
@@ -21,9 +20,7 @@ except (
 
 
 class FolderInUseError(ValueError):
-    """The folder holds something already, and a run never overwrites results; or another process
-    works in it.
-    """
+    """The folder holds something already, never overwritten, or another process works in it."""
 
 
 class RunFolder:
@@ -172,8 +169,7 @@ class RunFolder:
             self.close()
 
     def write(self, name: str, content: str | bytes) -> Path:
-        """Write one file, whole or not at all; an older version stays until the new one is
-        complete.
+        """Write one file, whole or not at all; an older one stays until the new one is complete.
 
         Parameters
         ----------

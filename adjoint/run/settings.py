@@ -1,9 +1,8 @@
-"""Settings of a problem: what they mean, and how text from a command line or a TOML file becomes
-settings.
+"""Settings of a problem: what they mean, and how text becomes settings.
 
-`Settings` is a frozen dataclass of int, float, str and bool fields with defaults. The metadata of a
-field may hold ``help`` (its meaning and unit), ``minimum`` and ``maximum`` (both allowed
-themselves) and ``choices``.
+The text is a command line's or a TOML file's. `Settings` is a frozen dataclass of int, float, str
+and bool fields with defaults. The metadata of a field may hold ``help`` (its meaning and unit),
+``minimum`` and ``maximum`` (both allowed themselves) and ``choices``.
 """
 
 import dataclasses
@@ -22,8 +21,7 @@ class UsageError(ValueError):
 
 
 def read_settings(problem: ModuleType, assignments: Sequence[str]) -> Any:
-    """The settings of a problem: its defaults, changed by assignments such as ``nelx=300``; the
-    last one counts.
+    """The settings of a problem: its defaults, then assignments like ``nelx=300``; the last counts.
 
     Parameters
     ----------

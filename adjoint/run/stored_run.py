@@ -1,6 +1,4 @@
-"""``run.json`` in the folder of a run: what it was asked to do, so that another process can go on
-with it.
-"""
+"""``run.json`` in a run's folder: what it was asked, so that another process can go on."""
 
 import json
 from dataclasses import dataclass
@@ -36,9 +34,7 @@ class StoredRun:
     made_with: dict[str, str]
 
     def differences(self) -> str:
-        """What is different from then and could change the last bits, in words; empty when nothing
-        is.
-        """
+        """What differs from then and could change the last bits, in words; empty for nothing."""
         now = provenance()
         changed = [name for name in DECISIVE if self.made_with.get(name) != now[name]]
         return ", ".join(

@@ -1,5 +1,4 @@
-"""Fields on a regular grid as a VTK file (XML ImageData, ``.vti``), which ParaView and PyVista
-open.
+"""Fields on a regular grid as a VTK file (XML ImageData, ``.vti``) for ParaView and PyVista.
 
 Source: The VTK User's Guide, "VTK XML file formats"
 (https://docs.vtk.org/en/latest/vtk_file_formats/vtkxml_file_format.html).
@@ -29,8 +28,9 @@ def image_data(
     point_data: Mapping[str, Shaped[np.ndarray, "..."]],
     spacing: Sequence[float],
 ) -> bytes:
-    """Fields on a regular grid of cells as the content of a ``.vti`` file. The first corner is the
-    origin.
+    """Fields on a regular grid of cells as the content of a ``.vti`` file.
+
+    The first corner is the origin.
 
     Parameters
     ----------

@@ -1,5 +1,6 @@
-"""Between JAX and a user's NumPy functions: pytrees as flat arrays and back, and the lanes of a
-`vmap` one by one.
+"""Between JAX and NumPy functions: pytrees as flat arrays, and `vmap` lane by lane.
+
+The functions are the user's.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,9 +56,7 @@ class HostStructure:
         return jax.tree.unflatten(self.treedef, leaves)
 
     def leaves_of(self, tree: Any, where: str, what: str, model: str) -> list[np.ndarray]:
-        """The arrays that a user's function returned, refused unless they are structured like the
-        `model`.
-        """
+        """The arrays that a user's function returned, refused unless structured like `model`."""
         leaves, treedef = jax.tree.flatten(tree)
         arrays = [np.asarray(leaf) for leaf in leaves]
         shapes = tuple(array.shape for array in arrays)
@@ -106,10 +105,10 @@ def make_lane_call(
     results: tuple[jax.ShapeDtypeStruct, ...],
     ranks: Sequence[int],
 ) -> Callable[..., tuple[Array, ...]]:
-    """A JAX-callable for a NumPy-only `function(*arrays)` of one lane, whose results and arguments
-    look as told.
+    """A JAX-callable for a NumPy-only `function(*arrays)` of one lane.
 
-    Make it once: a new one is a new program to JAX. See `map_lanes`.
+    Its results and arguments look as told. Make it once: a new one is a new program to JAX. See
+    `map_lanes`.
     """
     call = make_host_call(lambda *arrays: map_lanes(function, results, ranks, arrays))
     return lambda *arrays: call(results, *arrays)
@@ -121,10 +120,10 @@ def map_lanes(
     ranks: Sequence[int],
     arrays: Sequence[np.ndarray],
 ) -> tuple[np.ndarray, ...]:
-    """`function` of each lane of a `vmap` by itself; leading axes of size 1 are shared. An
-    `ArithmeticError` becomes NaN.
+    """`function` of each lane of a `vmap` by itself.
 
-    `ranks` are those of the arrays within a lane, which the function gets as copies of its own.
+    Leading axes of size 1 are shared. An `ArithmeticError` becomes NaN. `ranks` are those of the
+    arrays within a lane, which the function gets as copies of its own.
     """
     outer = [a.shape[: a.ndim - rank] for a, rank in zip(arrays, ranks, strict=True)]
     lanes = np.broadcast_shapes(*outer)

@@ -154,9 +154,7 @@ _ticks = {kind: _make_tick(kind) for kind in ("factorizations", "solves", "trans
 
 
 def tick(kind: Kind, x: Array, number: int = 1) -> Array:
-    """Pass x on, and count one event (per lane of a `vmap`) where it is computed, if anybody
-    counts.
-    """
+    """Pass x on, and count one event (per lane of a `vmap`) when computed, if anybody counts."""
     global _traced_without_ticks, _traced_with_ticks
     if not _active:
         _traced_without_ticks = True

@@ -1,10 +1,9 @@
-"""Loops, branches and linear solves of JAX that also work inside `jax.shard_map` with its check of
-types (check_vma=True).
+"""Loops, branches and linear solves of JAX that also work inside `jax.shard_map`.
 
-There the type of an array says over which axes of the mesh it varies from device to device. A
-constant varies over none, so that a loop from zeros to something of the inputs has a state of two
-types, which JAX refuses. What enters is cast here to what comes out. Outside of `shard_map` these
-are JAX's own functions.
+They pass its check of types (check_vma=True). There the type of an array says over which axes of
+the mesh it varies from device to device. A constant varies over none, so that a loop from zeros to
+something of the inputs has a state of two types, which JAX refuses. What enters is cast here to
+what comes out. Outside of `shard_map` these are JAX's own functions.
 
 A cast of what is being differentiated is a sum over devices when it is transposed. So all operands
 of a solver are cast alike at its door, where that sum is the derivative that is wanted; behind it
@@ -66,8 +65,10 @@ def vary_over(tree: PyTree, axes: Axes) -> PyTree:
 
 
 def example(n: int, dtype: Any, axes: Axes) -> Any:
-    """The type of a vector that varies over these axes: a function transposed at one that does not
-    would cast what it is applied to, and the transpose of that is a sum over devices.
+    """The type of a vector that varies over these axes.
+
+    A function transposed at one that does not would cast what it is applied to, and the transpose
+    of that is a sum over devices.
     """
     return (
         jax.typeof(vary_over(jnp.zeros(n, dtype), axes))
@@ -77,9 +78,7 @@ def example(n: int, dtype: Any, axes: Axes) -> Any:
 
 
 def vary_alike(tree: PyTree, *others: PyTree) -> PyTree:
-    """The arrays of the tree, each varying over all axes over which any of them and of the others
-    varies.
-    """
+    """The tree's arrays, each varying over all axes over which any of them or others varies."""
     return vary_over(tree, axes_of(tree, others))
 
 

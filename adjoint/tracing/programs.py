@@ -1,11 +1,10 @@
-"""Solvers outside of `jax.jit`, compiled once: their programs, found again by what the functions of
-the user compute.
+"""Solvers outside of `jax.jit`, compiled once, and found again.
 
-At every call the functions of the user are traced, in about a millisecond, so that what they read
-from globals, objects and closures is seen as it is now, and a function made anew for each call
-finds the program of the last one. The traces, compared as structures, are the key; all arrays that
-they closed over are arguments of the program, so nothing is baked in, and what is being
-differentiated is differentiated.
+They are found by what the functions of the user compute. At every call the functions of the user
+are traced, in about a millisecond, so that what they read from globals, objects and closures is
+seen as it is now, and a function made anew for each call finds the program of the last one. The
+traces, compared as structures, are the key; all arrays that they closed over are arguments of the
+program, so nothing is baked in, and what is being differentiated is differentiated.
 """
 
 import threading
@@ -20,8 +19,9 @@ import jax
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Static:
-    """What a program must know when it is traced, as a pytree without arrays; two are the same if
-    their values are equal.
+    """What a program must know when traced, as a pytree without arrays.
+
+    Two are the same if their values are equal.
     """
 
     value: Any
@@ -30,17 +30,16 @@ class Static:
 @jax.tree_util.register_static
 @dataclass(frozen=True, eq=False)
 class Transient:
-    """As `Static`, of what may have changed by the next call, or cannot be compared: no program is
-    kept for it.
+    """As `Static`, of what may change by the next call, or is not comparable.
+
+    No program is kept for it.
     """
 
     value: Any
 
 
 def as_static(value: Any) -> Static | Transient:
-    """An object with a value of its own, a frozen dataclass of what can be compared, is static;
-    others are not.
-    """
+    """Objects with values, frozen dataclasses of what can be compared, are static; others not."""
     try:
         hash(value)
     except TypeError:
@@ -87,8 +86,7 @@ programs = ProgramCache()
 
 
 def compiled(body: Callable[..., Any], *operands: Any) -> Any:
-    """body(*operands) by one compiled program, found again at calls that differ only in their
-    arrays.
+    """body(*operands) by one compiled program, found again when only the arrays differ.
 
     `body` is a function of a module; operands are pytrees of arrays and of `TracedFunction`, with
     all else that the body must know when it is traced as static parts.

@@ -1,9 +1,9 @@
-"""Whether two traced functions compute the same: all that a jaxpr says, as a value that can be
-compared and hashed.
+"""Whether two traced functions compute the same.
 
-Names of variables and places in source files do not count. What has no value that can be compared,
-such as the function of a callback, is equal to itself alone, and is kept alive by the value that
-names it, so that no other can take its address.
+That is all that a jaxpr says, as a value that can be compared and hashed. Names of variables and
+places in source files do not count. What has no value that can be compared, such as the function of
+a callback, is equal to itself alone, and is kept alive by the value that names it, so that no other
+can take its address.
 """
 
 from collections.abc import Hashable
@@ -24,8 +24,9 @@ MADE_BY_TRACING = {
 
 
 class IncomparableError(Exception):
-    """A part of the program belongs to a trace that is still going on, or refuses to be traced:
-    nothing equals it.
+    """A part of the program is of a trace still going on, or refuses to be traced.
+
+    Nothing equals such a program.
     """
 
 
@@ -77,9 +78,7 @@ def structure_of(jaxpr: Jaxpr, _inside: tuple[Any, ...] = ()) -> Hashable:
 
 
 def value_of(value: Any, _inside: tuple[Any, ...] = ()) -> Hashable:
-    """A value that is known when tracing: equal ones have one type, and are equal in all their
-    parts.
-    """
+    """A value known when tracing: equal ones have one type, and are equal in all their parts."""
     if isinstance(value, jax.core.Tracer):
         raise IncomparableError
     if isinstance(value, ClosedJaxpr):

@@ -1,6 +1,4 @@
-"""A user's function as data: what it closed over becomes leaves of a pytree that derivative rules
-can see.
-"""
+"""A user's function as data: what it closed over becomes leaves that derivative rules see."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
@@ -88,9 +86,7 @@ class TracedFunction(loops.VariesByItself):
 
     @property
     def axes(self) -> loops.Axes:
-        """The axes of a mesh over which its results vary from device to device, inside
-        `shard_map`.
-        """
+        """Mesh axes over which its results vary from device to device, inside `shard_map`."""
         return loops.axes_of(self.captured, [v.aval for v in self.program.jaxpr.outvars])
 
     @property
@@ -117,11 +113,11 @@ def _example(argument: Any) -> Array:
 
 
 def _without_casts(closed: ClosedJaxpr, axes: loops.Axes) -> tuple[Jaxpr, list[Any]]:
-    """The rest of a program when all that constants alone decide is computed here, and the
-    constants of that rest.
+    """The rest of a program when all that constants alone decide is computed here.
 
-    Inside `shard_map` a constant is cast where it meets what varies. Behind the door of a solver
-    the transpose of that cast would be a sum over devices in every step.
+    The constants of that rest come with it. Inside `shard_map` a constant is cast where it meets
+    what varies. Behind the door of a solver the transpose of that cast would be a sum over devices
+    in every step.
     """
     flat = jax.make_jaxpr(partial(_evaluate, closed.jaxpr, closed.consts))(*closed.in_avals)
     values: dict[Any, Any] = dict(zip(flat.jaxpr.constvars, flat.consts, strict=True))
@@ -188,11 +184,10 @@ def _evaluate(jaxpr: Jaxpr, constants: Sequence[Any], *arguments: Any) -> list[A
 def trace_at_door(
     functions: Sequence[Callable[..., Any] | None], arguments: tuple[Any, ...], *others: Any
 ) -> tuple[list[Any], tuple[Any, ...], Any]:
-    """The functions of the user, traced at these arguments (None stays None); the arguments; and
-    the others.
+    """The functions of the user, traced at these arguments; the arguments; the others.
 
-    Inside `shard_map` all of them vary alike, over the axes over which any of them or of what the
-    functions return varies.
+    None stays None. Inside `shard_map` all of them vary alike, over the axes over which any of them
+    or of what the functions return varies.
     """
 
     def trace() -> list[Any]:

@@ -1,5 +1,4 @@
-"""phi'(0) from values of phi alone: extrapolated central differences with an error estimate, and
-the complex step.
+"""phi'(0) from values alone: extrapolated differences with an error estimate, and complex step.
 
 D(h) = (phi(h) - phi(-h)) / (2 h) = phi'(0) + c_1 h^2 + c_2 h^4 + ... is extrapolated to h = 0 from
 several steps (Richardson, Phil. Trans. R. Soc. A 226, 1927; Neville's scheme in h^2). Two errors
@@ -183,9 +182,7 @@ def _quotients(line: Line, steps: set[float], noise: float) -> list[_Quotient]:
 
 
 def _candidates(quotients: list[_Quotient]) -> list[_Candidate]:
-    """All entries of Neville's scheme that have an error estimate, over every run of neighbouring
-    steps.
-    """
+    """All of Neville's scheme that has an error estimate, over every run of neighbouring steps."""
     finite = [q.step for q in quotients]
     column = [q.value for q in quotients]
     noises = [q.noise for q in quotients]
@@ -216,8 +213,7 @@ def _candidates(quotients: list[_Quotient]) -> list[_Candidate]:
 
 
 def _truncation(corrections: list[float]) -> float:
-    """The error left after the corrections of columns 1, 2, ..., each the largest among the steps
-    in use.
+    """The error left after corrections of columns 1, 2, ..., the largest among the steps in use.
 
     The last correction alone is the usual estimate, and sometimes vanishes by accident. So the
     columns before must support it: it counts as no smaller than the previous one times the factor
@@ -252,9 +248,7 @@ def _select(candidates: list[_Candidate], quotients: list[_Quotient]) -> _Candid
 def _further_steps(
     best: _Candidate | None, tried: set[float], rtol: float, line: Line
 ) -> set[float]:
-    """Larger steps against noise, smaller ones against truncation; none when the neighbours are
-    already there.
-    """
+    """Larger steps against noise, smaller against truncation; none if the neighbours are there."""
     if best is None:
         step = min(h for h in tried if h > 8 * line.smallest_step) / 64
         return {step, step / 2} if step > 8 * line.smallest_step else set()
@@ -297,16 +291,13 @@ def _is_still(line: Line, steps: set[float], noise: float) -> bool:
 
 
 def _change(line: Line, step: float) -> float:
-    """The largest change of f over +-step; 0 where f is not finite, which is no change that was
-    seen.
-    """
+    """The largest change of f over +-step; 0 where f is not finite, a change not seen."""
     changes = (abs(line(t) - line.value) for t in (step, -step))
     return max((change for change in changes if math.isfinite(change)), default=0.0)
 
 
 def complex_step(line: Line) -> tuple[float, float] | str:
-    """phi'(0) = Im phi(i h) / h for tiny h, without cancellation, with an error bound; or why it is
-    not to be had.
+    """phi'(0) = Im phi(i h) / h, h tiny, without cancellation, with an error bound; or why not.
 
     It needs an f that is written with analytic operations and accepts complex parameters; an
     absolute value or a real part inside f makes it wrong, so it counts only where the differences

@@ -56,8 +56,9 @@ def verify_gradient(
     rtol: float | None = None,
     seed: int = 0,
 ) -> Verdict:
-    """<gradient(p), v> = d/dt f(p + t v) at t = 0, judged by three oracles along random directions
-    and coordinates.
+    """<gradient(p), v> = d/dt f(p + t v) at t = 0, judged by three oracles.
+
+    They look along random directions and coordinates.
 
     Parameters
     ----------
@@ -237,8 +238,9 @@ def _forward_derivatives(
 def _complex_steps(
     lines: list[Line], estimates: list[Estimate], rtol: float
 ) -> tuple[list[tuple[float, float]] | None, str]:
-    """The complex step along every line, or none at all when one line refutes it: f is then not
-    analytic as written.
+    """The complex step along every line, or none when one line refutes it.
+
+    f is then not analytic as written.
     """
     found = []
     for line, estimate in zip(lines, estimates, strict=True):

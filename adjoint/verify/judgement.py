@@ -80,9 +80,7 @@ def _judge(
 
 
 def _judge_by_complex_step(check: Check, complex_: tuple[float, float], rtol: float) -> Check:
-    """Where the noise of f leaves the differences undecided, the complex step, which cancels
-    nothing, decides.
-    """
+    """Where noise leaves the differences undecided, the complex step, without any, decides."""
     value, error = complex_
     scale = max(check.scale, abs(value))
     checked = replace(check, scale=scale, relative_error=ratio(abs(check.gradient - value), scale))
@@ -95,8 +93,9 @@ def _judge_by_complex_step(check: Check, complex_: tuple[float, float], rtol: fl
 
 
 def _linear_remainder(line: Line, estimate: Estimate, claimed: float) -> tuple[float, float, float]:
-    """The coefficient of h in (phi(h) - phi(-h)) / 2 - h <gradient, v>, its uncertainty, and the
-    order observed.
+    """The coefficient of h in (phi(h) - phi(-h)) / 2 - h <gradient, v>.
+
+    Its uncertainty, and the order observed, come with it.
     """
     largest, smallest = (
         2 * estimate.largest_step,

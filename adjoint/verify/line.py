@@ -21,9 +21,7 @@ from adjoint.inputs import describe, refuse
 
 @dataclass(frozen=True)
 class Leaf:
-    """One array of the parameters: its key path, what the user passed, and the same numbers in
-    float64.
-    """
+    """One array of the parameters: key path, what the user passed, and its numbers in float64."""
 
     name: str
     original: Any
@@ -35,9 +33,7 @@ class Leaf:
         return float(jnp.finfo(self.dtype).eps)
 
     def rebuild(self, numbers: np.ndarray) -> Any:
-        """`numbers` in the dtype and the container of the original; complex numbers stay
-        complex.
-        """
+        """`numbers` in the dtype and container of the original; complex numbers stay complex."""
         dtype = np.result_type(self.dtype, np.complex64) if np.iscomplexobj(numbers) else self.dtype
         array = np.asarray(numbers, dtype)
         if isinstance(self.original, jax.Array):
@@ -148,9 +144,7 @@ class Objective:
             return float("nan")
 
     def complex_at(self, numbers: dict[int, np.ndarray]) -> complex:
-        """f at a complex point; raises whatever f raises, and TypeError when f drops the imaginary
-        part.
-        """
+        """f at a complex point; raises as f does, and TypeError if f drops the imaginary part."""
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
@@ -213,9 +207,7 @@ class Direction:
         return float(sum(np.vdot(gradient[i], v) for i, v in self.vectors.items()))
 
     def spread(self, gradient: list[np.ndarray]) -> float:
-        """The root mean square of <gradient, v> over random signs of v's entries: the size to
-        expect of it.
-        """
+        """The root mean square of <gradient, v> over v's random signs: the size to expect of it."""
         return float(
             np.linalg.norm([np.linalg.norm(gradient[i] * v) for i, v in self.vectors.items()])
         )
@@ -274,8 +266,9 @@ class Line:
 
 
 def coordinate_directions(leaves: list[Leaf]) -> Iterator[Direction]:
-    """Every coordinate, each in units of its own magnitude (of its leaf's typical magnitude where
-    it is zero).
+    """Every coordinate, each in units of its own magnitude.
+
+    Where that is zero, the unit is its leaf's typical magnitude.
     """
     for i, leaf in enumerate(leaves):
         scales = _own_magnitudes(leaf.numbers)

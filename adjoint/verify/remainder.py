@@ -76,8 +76,9 @@ def leading_coefficient(
 
 
 def observed_rate(steps: np.ndarray, sizes: np.ndarray, floors: np.ndarray) -> float:
-    """The order of `sizes` in `steps`, at the smallest steps where they are above the noise; NaN
-    where they never are.
+    """The order of `sizes` in `steps`, at the smallest steps where they are above the noise.
+
+    It is NaN where they never are.
     """
     above = np.flatnonzero((sizes > DEVIATIONS * floors) & (sizes > 0))
     pairs = [(i, i + 1) for i in above if i + 1 in above][-3:]

@@ -155,8 +155,9 @@ def taylor_test(
     rtol: float | None = None,
     seed: int = 0,
 ) -> TaylorResult:
-    """R_k(h) = f(p + h v) - sum_{j<=k} h^j / j! D^j f(p)[v, ..., v] = O(h^(k+1)), tested from both
-    sides for k = 1 to order.
+    """R_k(h) = f(p + h v) - sum_{j<=k} h^j / j! D^j f(p)[v, ..., v] = O(h^(k+1)), tested.
+
+    It is tested from both sides, for k = 1 to order.
 
     Parameters
     ----------

@@ -199,8 +199,9 @@ def symmetry_test(
 def definiteness_test(
     matvec: Callable[[PyTree], PyTree], example: int | PyTree, *, seed: int = 0
 ) -> DefinitenessResult:
-    """<v, A v> > 0 for random v and for v driven towards the smallest eigenvalue: is
-    positive_definite=True plausible?
+    """<v, A v> > 0 for random v and v driven to the smallest eigenvalue.
+
+    Is positive_definite=True plausible?
 
     Parameters
     ----------
@@ -303,8 +304,9 @@ def _nonlinearity(
     first: PyTree,
     image: PyTree,
 ) -> float:
-    """|F(a x + b y) - a F(x) - b F(y)| relative to its terms; a and b far from 1, so that |x| or x
-    + c is caught.
+    """|F(a x + b y) - a F(x) - b F(y)| relative to its terms.
+
+    a and b are far from 1, so that |x| or x + c is caught.
     """
     second = draw(generator)
     a, b = 0.7, -1.9

@@ -1,6 +1,4 @@
-"""What the judge found: one `Check` per direction, one `Verdict`, and the table that a person
-reads.
-"""
+"""What the judge found: a `Check` per direction, a `Verdict`, and the table for a person."""
 
 import math
 from dataclasses import dataclass
@@ -22,8 +20,7 @@ NAME_WIDTH = 30
 
 @dataclass(frozen=True)
 class Check:
-    """One direction, and what each oracle says of the derivative along it. All derivatives are in
-    units of f.
+    """One direction, and each oracle's derivative along it. All derivatives are in units of f.
 
     Attributes
     ----------
@@ -127,9 +124,7 @@ class Verdict:
 
     @property
     def worst(self) -> Check | None:
-        """The direction that speaks most against the gradient; None when nothing could be
-        compared.
-        """
+        """The direction that speaks most against the gradient; None if nothing was comparable."""
         return min(self.checks, key=_rank, default=None)
 
     @property
@@ -160,8 +155,9 @@ def ratio(error: float, scale: float) -> float:
 
 
 def seen_error(check: Check, rtol: float) -> float:
-    """The relative error that would have been seen; where the differences were too noisy the
-    complex step decided.
+    """The relative error that would have been seen.
+
+    Where the differences were too noisy the complex step decided.
     """
     noise = ratio(check.error, check.scale)
     return rtol + (noise if noise <= RESOLVED * rtol else 0.0)

@@ -1,3 +1,1 @@
-"""Implicit functions: value, gradient and Hessian-vector product through F(x, p) = 0, against their
-peers.
-"""
+"""Implicit functions through F(x, p) = 0: value, gradient, Hessian-vector product; with peers."""

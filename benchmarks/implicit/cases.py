@@ -81,8 +81,7 @@ def batch(n: int) -> Case:
 
 
 def non_normal_matrix(n: int) -> Float[np.ndarray, "n n"]:
-    """3 I + U + 0.3 R, with U strictly upper triangular and R full, both of normal entries of
-    variance 1 / n.
+    """3 I + U + 0.3 R, U strictly upper triangular, R full, of normal entries of variance 1 / n.
 
     The symmetric part has eigenvalues of about 1.6 or more for large n (3 less 1 for U and 0.42 for
     R, by the semicircle law), so F is monotone and its root unique.
@@ -99,11 +98,10 @@ def _cubic(
 
 
 def bratu(n: int) -> Case:
-    """-lap(u) = lambda c exp(u) on the unit square, u = 0 around it: m x m inner nodes, m =
-    round(sqrt(n)), p = c.
+    """-lap(u) = lambda c exp(u) on the unit square, u = 0 around it; p = c at m x m inner nodes.
 
-    Five-point differences with h = 1 / (m + 1); starting at u = 0 leads to the lower branch, where
-    F_x is symmetric positive definite.
+    m = round(sqrt(n)). Five-point differences with h = 1 / (m + 1); starting at u = 0 leads to the
+    lower branch, where F_x is symmetric positive definite.
     """
     m = max(2, round(n**0.5))
     node = np.arange(m * m).reshape(m, m)

@@ -58,9 +58,7 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
 
 
 def _plan_of(plan: Plan, problem: str, n: int) -> Plan:
-    """The longest calls are measured once, and the memory where it is more than that of the
-    process.
-    """
+    """The longest calls are measured once, and the memory where it exceeds the process's."""
     if problem != "dense" and n <= LITTLE_MEMORY:
         plan = replace(plan, own_process_from=float("inf"))
     return replace(plan, repetitions=(1, 1)) if n > GRADIENT_ALONE_ABOVE else plan
@@ -72,9 +70,7 @@ def ours_wrong(record: dict[str, Any]) -> bool:
 
 
 def bars(record: dict[str, Any]) -> list[Bar]:
-    """The promises: the price of a gradient on dense systems, the time on sparse ones, and who
-    finishes at all.
-    """
+    """The promises: a gradient's price if dense, its time if sparse, and who finishes at all."""
     rows = record["rows"]
     of_problem = {
         problem: [row for row in rows if row["problem"] == problem]
@@ -142,9 +138,7 @@ def _speed_bars(rows: list[dict[str, Any]]) -> list[Bar]:
 
 
 def _alone_bars(rows: list[dict[str, Any]], limit: float) -> list[Bar]:
-    """How many libraries finish a value and gradient within the limit; it is to be this one
-    alone.
-    """
+    """How many libraries finish a value and gradient in the limit; it is to be this one alone."""
     if not rows:
         return []
     promise = (

@@ -1,8 +1,7 @@
-"""The right answers, from SciPy's factorizations and the adjoint equations written out: what every
-competitor must match.
+"""The right answers, by SciPy's factorizations and the adjoint equations written out.
 
-It shares the constants of the systems with the competitors, and nothing else with any of them: F
-and its derivatives are written by hand, in NumPy.
+Every competitor must match them. It shares the constants of the systems with the competitors, and
+nothing else with any of them: F and its derivatives are written by hand, in NumPy.
 """
 
 from collections.abc import Callable
@@ -129,8 +128,9 @@ def answers(case: Case, p: Any, v: Any) -> Answers:
 def _answers_of_one(F: System, p: Vector, v: Vector) -> Answers:
     """With F_x and F_p at the root x(p), and c = dg/dx:
 
-    F_x' lam = c,               gradient = -F_p lam, F_x x_dot = -F_p v,         F_x' lam_dot =
-    c_dot - F_x_dot lam,         product = -F_p lam_dot - F_p_dot lam.
+    F_x' lam = c,           gradient = -F_p lam,
+    F_x x_dot = -F_p v,     F_x' lam_dot = c_dot - F_x_dot lam,
+    product = -F_p lam_dot - F_p_dot lam.
     """
     x = root(F, p)
     solve = F.factorized(x, p)

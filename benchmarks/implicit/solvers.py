@@ -1,9 +1,9 @@
-"""Who takes part: this library's root finders and their peers, each as x = solve(F, x0, p) that JAX
-differentiates by p.
+"""Who takes part: this library's root finders and their peers.
 
-All start at the same point and stop at the same size of the last Newton step; all Krylov methods
-have one tolerance, except in the steps of `NewtonKrylov`, which are rough by design. What a library
-has no root finder for is given Newton's method as its users write it.
+Each is x = solve(F, x0, p) that JAX differentiates by p. All start at the same point and stop at
+the same size of the last Newton step; all Krylov methods have one tolerance, except in the steps of
+`NewtonKrylov`, which are rough by design. What a library has no root finder for is given Newton's
+method as its users write it.
 """
 
 from collections.abc import Callable
@@ -79,8 +79,9 @@ class RootFinder:
 
 
 def functions(finder: RootFinder, case: Case) -> dict[str, tuple[Function, ...]]:
-    """What is timed, as functions of (p, v, constants); where there are several, the first that JAX
-    supports counts.
+    """What is timed, as functions of (p, v, constants).
+
+    Where there are several, the first that JAX supports counts.
     """
 
     def g(p: Array, constants: Any) -> Array:

@@ -1,3 +1,1 @@
-"""The linear adjoint: value, gradient and Hessian-vector product through A(p) x = b, against its
-peers.
-"""
+"""The linear adjoint through A(p) x = b: value, gradient, Hessian-vector product; with peers."""

@@ -1,10 +1,9 @@
-"""One iteration of the MBB beam, this library's against pyMOTO's: assembly, solve, sensitivities,
-filter and update.
+"""One iteration of the MBB beam, this library's against pyMOTO's.
 
-Both optimize the same half beam at 300 x 100 elements from the same start: plane stress, SIMP with
-p = 3 and E_min = 1e-9, a density filter of radius 2.4 and optimality criteria with a move limit of
-0.2. pyMOTO (MIT license) is set up as in its published compliance example, with the matrix declared
-symmetric positive definite.
+It is assembly, solve, sensitivities, filter and update. Both optimize the same half beam at 300 x
+100 elements from the same start: plane stress, SIMP with p = 3 and E_min = 1e-9, a density filter
+of radius 2.4 and optimality criteria with a move limit of 0.2. pyMOTO (MIT license) is set up as in
+its published compliance example, with the matrix declared symmetric positive definite.
 """
 
 import sys
@@ -40,8 +39,9 @@ Iterations = Iterator[float]
 
 
 def beam(plan: Plan, say: Say) -> list[dict[str, Any]]:
-    """Seconds per iteration of each, compilation and set-up apart; a wrong compliance is reported,
-    not timed.
+    """Seconds per iteration of each, without compilation and set-up.
+
+    A wrong compliance is reported, not timed.
     """
     say(
         f"mbb_beam, {SETTINGS.nelx} x {SETTINGS.nely} elements, density filter of radius "
@@ -107,8 +107,9 @@ def _entrants(say: Say) -> Iterator[tuple[str, str, Callable[[], Iterations]]]:
 
 
 def _ours(backend: str) -> Iterations:
-    """`problems.mbb_beam` as it is: it takes PARDISO where it finds it, so for SuperLU it must not
-    find it.
+    """`problems.mbb_beam` as it is.
+
+    It takes PARDISO where it finds it, so for SuperLU it must not find it.
     """
     designs = mbb_beam.design_iterations(SETTINGS)
     with _hidden("pypardiso", backend == "SuperLU"):
@@ -120,9 +121,7 @@ def _ours(backend: str) -> Iterations:
 
 @contextmanager
 def _hidden(package: str, hide: bool) -> Iterator[None]:
-    """Make Python not find a package: a None in `sys.modules`, as the import system documents
-    it.
-    """
+    """Hide a package from Python by None in `sys.modules`, as the import system documents it."""
     held = sys.modules.get(package)
     if hide:
         sys.modules[package] = None  # pyright: ignore[reportArgumentType]

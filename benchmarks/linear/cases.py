@@ -1,5 +1,4 @@
-"""The systems A(p) x = b of the comparison, and the scalar g(p) = sqrt(n) |x| that is
-differentiated.
+"""The systems A(p) x = b of the comparison, and the scalar g(p) = sqrt(n) |x| to differentiate.
 
 Both are planar, with one coefficient per cell. P parameters set the coefficients of any number of
 cells: a cell's exponent is the mean of the parameters that it owns (P above the number of cells) or
@@ -62,8 +61,9 @@ class Case:
 
 
 def per_cell(p: Float[Array, " parameters"], cells: int) -> Float[Array, " cells"]:
-    """The mean of the parameters k with k mod cells = c for each cell c; fewer parameters than
-    cells are repeated.
+    """The mean of the parameters k with k mod cells = c for each cell c.
+
+    Fewer parameters than cells are repeated.
     """
     if p.size < cells:
         return jnp.resize(p, (cells,))
@@ -74,12 +74,11 @@ def per_cell(p: Float[Array, " parameters"], cells: int) -> Float[Array, " cells
 
 
 def convection_diffusion(n: int, parameters: int | None = None) -> Case:
-    """-div(k grad u) + w . grad u = 1 / h^2 on the unit square, u = 0 around it: nonsymmetric, five
-    points per row.
+    """-div(k grad u) + w . grad u = 1 / h^2 on the unit square, u = 0 around it.
 
-    Finite volumes on m x m cells, m = round(sqrt(n)), with first-order upwinding of a steady vortex
-    w = 40 (sin(pi x) cos(pi y), -cos(pi x) sin(pi y)) and with diffusivities k of 1, changed by the
-    parameters.
+    It is nonsymmetric, with five points per row. Finite volumes on m x m cells, m = round(sqrt(n)),
+    with first-order upwinding of a steady vortex w = 40 (sin(pi x) cos(pi y), -cos(pi x) sin(pi y))
+    and with diffusivities k of 1, changed by the parameters.
     """
     m = max(2, round(n**0.5))
     h = 1.0 / m
@@ -129,11 +128,11 @@ def _borders(m: int) -> np.ndarray:
 
 
 def elasticity(n: int, parameters: int | None = None) -> Case:
-    """Plane-stress elasticity, a square clamped at its left, a load of (1, 1) at every node:
-    symmetric positive definite.
+    """Plane-stress elasticity: a square clamped at its left, a load of (1, 1) at every node.
 
-    m x m elements with m (m + 1) = n / 2, each with a random Young's modulus between 1e-3 and 1
-    (uniform in its logarithm, seeded), changed by the parameters.
+    It is symmetric positive definite. m x m elements with m (m + 1) = n / 2, each with a random
+    Young's modulus between 1e-3 and 1 (uniform in its logarithm, seeded), changed by the
+    parameters.
     """
     m = max(2, round((n / 2 + 0.25) ** 0.5 - 0.5))
     grid = Grid((m, m))

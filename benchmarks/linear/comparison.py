@@ -78,9 +78,7 @@ def ours_wrong(record: dict[str, Any]) -> bool:
 
 
 def bars(record: dict[str, Any]) -> list[Bar]:
-    """The promises: the price of a gradient, its independence of the number of parameters, and a
-    beam iteration.
-    """
+    """The promises: a gradient's price, for any number of parameters, and a beam iteration."""
     return [
         *_gradient_bars(record["rows"]),
         *_parameter_bars(record["sweep"]),
@@ -89,8 +87,9 @@ def bars(record: dict[str, Any]) -> list[Bar]:
 
 
 def gradient_limit(n: int) -> float | None:
-    """What (value + gradient) / value may be at a size; sizes are rounded to whole grids, hence the
-    margin.
+    """What (value + gradient) / value may be at a size.
+
+    Sizes are rounded to whole grids, hence the margin.
     """
     return 1.05 if n >= 90_000 else 1.15 if n >= 9_000 else None
 

@@ -26,8 +26,7 @@ def field() -> Field:
 
 
 def parameter_sweep(size: int, plan: Plan, say: Say) -> list[dict[str, Any]]:
-    """Value and gradient by our sparse solvers from 1 to 1e6 parameters, beside the cost of
-    assembling alone.
+    """Value and gradient by our sparse solvers from 1 to 1e6 parameters, and assembling alone.
 
     Assembling alone is A(p) and the adjoint of p -> A(p), with nothing solved.
     """

@@ -1,6 +1,4 @@
-"""The plots of the linear benchmark alone: ratios with their limits, time over the number of
-parameters.
-"""
+"""The linear benchmark's plots alone: ratios with their limits, time over parameters."""
 
 from typing import Any
 
@@ -43,9 +41,7 @@ def ratio_figure(rows: list[dict[str, Any]]) -> Figure:
 
 
 def parameters_figure(sweep: list[dict[str, Any]]) -> Figure:
-    """Seconds of value and gradient beyond assembling, and of assembling, over the number of
-    parameters.
-    """
+    """Seconds of value and gradient without assembling, and of it, over the parameters' number."""
     sizes = sorted({row["n"] for row in sweep})
     figure = Figure(figsize=(5.2 * len(sizes), 4.4), layout="constrained")
     axes = figure.subplots(1, len(sizes), squeeze=False)[0]

@@ -1,7 +1,7 @@
-"""The right answers, from SciPy's factorization and the adjoint equations written out: what every
-competitor must match.
+"""The right answers, by SciPy's factorization and the adjoint equations written out.
 
-It shares the assembly of A(p) with the competitors, and nothing else with any of them.
+Every competitor must match them. It shares the assembly of A(p) with the competitors, and nothing
+else with any of them.
 """
 
 import jax
@@ -20,9 +20,8 @@ def answers(case: Case, p: Float[Array, " parameters"], v: Float[Array, " parame
     With a the entries of A, at rows i and columns j, a_dot their derivative along v, and c = dg/dx
     = sqrt(n) x / |x|:
 
-        A' lam = c,                            a_bar = -lam_i x_j,                     gradient =
-        (da/dp)' a_bar A x_dot = -A_dot x,                    A' lam_dot = c_dot - A_dot' lam,
-        and so on by the product rule.
+        A' lam = c,             a_bar = -lam_i x_j,    gradient = (da/dp)' a_bar
+        A x_dot = -A_dot x,     A' lam_dot = c_dot - A_dot' lam,    and so on by the product rule.
 
     Raises
     ------

@@ -1,5 +1,4 @@
-"""Who takes part: this library's solvers and their peers, each as x = solve(A, b) that JAX
-differentiates.
+"""Who takes part: our solvers and their peers, each x = solve(A, b) that JAX differentiates.
 
 Every one gets the same assembled matrix and, as arguments of the compiled function, the index
 arrays that it needs in its own format. What a peer can analyze once for a pattern is analyzed once,
@@ -72,8 +71,9 @@ class LinearSolver:
 
 
 def functions(solver: LinearSolver, case: Case) -> dict[str, tuple[Function, ...]]:
-    """What is timed, as functions of (p, v, constants); where there are several, the first that JAX
-    supports counts.
+    """What is timed, as functions of (p, v, constants).
+
+    Where there are several, the first that JAX supports counts.
     """
 
     def g(p: Array, constants: Any) -> Array:

@@ -1,3 +1,1 @@
-"""Ordinary differential equations: value and gradient of a misfit through y' = f(t, y, p), against
-their peers.
-"""
+"""Ordinary differential equations: value and gradient of a misfit through y' = f(t, y, p)."""

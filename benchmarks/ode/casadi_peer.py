@@ -1,8 +1,7 @@
-"""CasADi's integrator with CVODES of SUNDIALS: the same equations in CasADi's symbols, their
-adjoints by CVODES backwards.
+"""CasADi's integrator with CVODES of SUNDIALS.
 
-CasADi's programs run outside JAX, and are called through `jax.pure_callback`, which takes some 0.08
-ms.
+The same equations in CasADi's symbols, their adjoints by CVODES backwards. CasADi's programs run
+outside JAX, and are called through `jax.pure_callback`, which takes some 0.08 ms.
 """
 
 from collections.abc import Callable
@@ -74,8 +73,9 @@ def _settings(case: Case) -> dict[str, Any]:
 
 
 def equation(case: Case) -> dict[str, Any]:
-    """y' = f(t, y, p) in CasADi's symbols; its scalar ones except for networks, which are products
-    of matrices.
+    """y' = f(t, y, p) in CasADi's symbols.
+
+    These are its scalar ones except for networks, which are products of matrices.
     """
     import casadi as ca  # pyright: ignore[reportMissingImports]
 

@@ -1,5 +1,4 @@
-"""The initial value problems of the comparison, all with one scalar: g = 1/2 mean(((y(ts) - data) /
-scale)^2).
+"""The initial value problems, all with one scalar: g = 1/2 mean(((y(ts) - data) / scale)^2).
 
 Differentiated are factors of the initial state and of the parameters, all about 1, so that their
 derivatives are of similar size, however different the values: rate constants of Robertson's problem
@@ -96,9 +95,7 @@ class Case:
         return self.y0 * factors[: self.n], self.arranged(self.p * factors[self.n :])
 
     def arranged(self, p: Any) -> Any:
-        """Parameters as f takes them: those of a network by layer, as they usually are, all others
-        as they are.
-        """
+        """Parameters as f takes them: a network's by layer, as is usual, others as they are."""
         return self.f.layers(p) if isinstance(self.f, Network) else p
 
     def parts(self, gradient: np.ndarray) -> list[np.ndarray]:
@@ -111,8 +108,9 @@ class Case:
 
 
 def lotka_volterra(samples: int = 100) -> Case:
-    """Prey and predator over some three periods, with data at 100 times: those of the nominal
-    motion with 5 % of noise.
+    """Prey and predator over some three periods, with data at 100 times.
+
+    They are those of the nominal motion with 5 % of noise.
     """
     from scipy.integrate import solve_ivp
 
@@ -132,9 +130,7 @@ def _prey_and_predator(t: Any, y: Array, p: Array) -> Array:
 
 
 def double_pendulum(end: float = 4.0) -> Case:
-    """Two rods that start level; angles and rates at the end, while a gradient is still
-    meaningful.
-    """
+    """Two rods that start level; angles and rates at the end, while gradients have a meaning."""
     y0 = np.array([np.pi / 2, np.pi / 2, 0.1, -0.1])
     p = np.array([1.0, 1.0, 1.0, 1.0, 9.81])
     return Case(
@@ -157,8 +153,9 @@ def _pendulum(t: Any, y: Array, p: Array) -> Array:
 
 @dataclass(frozen=True)
 class Network:
-    """y' = W_3 tanh(W_2 tanh(W_1 y + b_1) + b_2) + b_3 of each of a batch; W_1, b_1, W_2, ... lie
-    in p row by row.
+    """y' = W_3 tanh(W_2 tanh(W_1 y + b_1) + b_2) + b_3 of each of a batch.
+
+    W_1, b_1, W_2, ... lie in p row by row.
     """
 
     features: int
@@ -190,9 +187,7 @@ class Network:
 def neural(
     name: str, end: float, samples: int, features: int = 10, width: int = 64, batch: int = 16
 ) -> Case:
-    """A neural ODE that turns: for small y it is y' = K y with K antisymmetric, so that it neither
-    rests nor runs away.
-    """
+    """A neural ODE that turns, neither resting nor running away: small y have y' = K y, K' = -K."""
     generator = np.random.default_rng(0)
     network = Network(features, width, batch)
     W_1 = np.linalg.qr(generator.standard_normal((width, features)))[0]
@@ -227,11 +222,10 @@ def _robertson(t: Any, y: Array, p: Array) -> Array:
 
 @dataclass(frozen=True)
 class Brusselator:
-    """u' = a lap(u) + b + u^2 v - (c + 1) u,  v' = a lap(v) + c u - u^2 v  on N x N periodic nodes;
-    p holds the fields c, b, a.
+    """u' = a lap(u) + b + u^2 v - (c + 1) u, v' = a lap(v) + c u - u^2 v on N x N periodic nodes.
 
-    As in the documentation of SciML's stiff benchmarks, where c = 3.4, b = 1, a = 10 and h = 1 / (N
-    - 1).
+    p holds the fields c, b, a. As in the documentation of SciML's stiff benchmarks, where c = 3.4,
+    b = 1, a = 10 and h = 1 / (N - 1).
     """
 
     N: int

@@ -35,8 +35,7 @@ SUMMARY = "Value and gradient of a misfit through y' = f(t, y, p)"
 
 @dataclass(frozen=True)
 class OdePlan(Plan):
-    """How much to measure of what; sizes are numbers of states, of which the problems have one
-    each.
+    """How much to measure of what; sizes are numbers of states, and each problem has one.
 
     Attributes
     ----------
@@ -126,9 +125,7 @@ def run(plan: OdePlan, say: Say) -> dict[str, Any]:
 
 
 def ours_wrong(record: dict[str, Any]) -> bool:
-    """Whether a gradient of this library was wrong, other than that of the steps where that is what
-    was asked for.
-    """
+    """Whether a gradient of this library was wrong, but for those of steps that were asked for."""
     return any(
         row["outcome"] == "WRONG" and not row["solver"].startswith(STORE_ALL)
         for row in record["rows"]
@@ -137,9 +134,7 @@ def ours_wrong(record: dict[str, Any]) -> bool:
 
 
 def bars(record: dict[str, Any]) -> list[Bar]:
-    """The promises: time, compilation and error beside diffrax's default, time beside the solve,
-    memory.
-    """
+    """Promises: time, compilation, error by diffrax's default, time by the solve's; and memory."""
     problems = {
         problem: {row["solver"]: row for row in record["rows"] if row["problem"] == problem}
         for problem in PROBLEMS

@@ -1,5 +1,6 @@
-"""One initial value problem, all solvers: who is right, how long they take, what they need; and
-errors over time by tolerance.
+"""One initial value problem, all solvers: who is right, how long they take, what they need.
+
+Also errors over time by tolerance.
 """
 
 import time
@@ -94,9 +95,7 @@ def contest(
 
 
 def _admit(solver: Solver, case: Case, plan: Plan, row: Row) -> dict[str, Compiled]:
-    """The compiled functions of a solver that can take part; else nothing, and the reason in the
-    row.
-    """
+    """The compiled functions of a solver that takes part; else none, and the reason in the row."""
     reason = solver.obstacle(case)
     if reason:
         row.end("skipped", reason)
@@ -151,9 +150,7 @@ def _examine(
     expected: Right,
     limit: float,
 ) -> dict[str, Compiled]:
-    """Run each once and note its error; those that are to be timed remain, the wrong ones among
-    them.
-    """
+    """Run each once and note its error; those to be timed remain, wrong ones among them."""
     remaining: dict[str, Compiled] = {}
     for measure, program in programs.items():
         if remaining and NEXT_MEASURE * row.first_seconds[VALUE] > limit:
@@ -199,9 +196,7 @@ def _call(program: Compiled, factors: Array) -> Callable[[Array], Any]:
 def precision_sweep(
     problem: str, tolerances: tuple[float, ...], plan: Plan, say: Say
 ) -> list[dict[str, Any]]:
-    """Time and error of the gradient at several tolerances, of this library and of one solver of
-    each peer.
-    """
+    """Time and error of the gradient by tolerance, for this library and one solver of each peer."""
     case = PROBLEMS[problem]()
     generator = np.random.default_rng(0)
     factors = case.draw(generator)

@@ -1,6 +1,4 @@
-"""The plots of the benchmark: value and gradient by solver in each problem, and the error over the
-time at several tolerances.
-"""
+"""The plots: value and gradient by solver in each problem, and error over time by tolerance."""
 
 from typing import Any
 
@@ -15,9 +13,7 @@ OURS, PEER, WRONG = "tab:blue", "tab:orange", "tab:red"
 
 
 def times_figure(rows: list[dict[str, Any]]) -> Figure:
-    """One panel for each problem: seconds of value and gradient as bars, with the error of the
-    gradient beside them.
-    """
+    """A panel for each problem: seconds of value and gradient as bars, with gradient errors."""
     problems = list(dict.fromkeys(row["problem"] for row in rows))
     columns = min(len(problems), 2)
     lines = -(-len(problems) // columns)
@@ -59,9 +55,7 @@ _MARKERS = "osD^v"
 
 
 def precision_figure(sweep: list[dict[str, Any]]) -> Figure:
-    """One panel for each problem: the error of the gradient over its time, from loose to tight
-    tolerances.
-    """
+    """A panel for each problem: gradient error over its time, from loose to tight tolerances."""
     problems = list(dict.fromkeys(point["problem"] for point in sweep))
     solvers = list(dict.fromkeys(point["solver"] for point in sweep))
     figure = Figure(figsize=(6.2 * len(problems), 5.0), layout="constrained")

@@ -1,5 +1,4 @@
-"""The right answers, by SciPy's integrators at tolerances near roundoff: what every competitor is
-compared with.
+"""The right answers, by SciPy's integrators at tolerances near roundoff, to compare with.
 
 Only f and its products with vectors are those of the competitors. Neither the methods nor the steps
 are: DOP853 (order 8) or Radau here, and the equations of the derivatives are integrated beside the
@@ -35,9 +34,7 @@ class Right(NamedTuple):
 
 
 def gradient_error(case: Case, found: Any, expected: Float[np.ndarray, " parameters"]) -> float:
-    """Of the gradients by the initial state and by the parameters, the larger relative error in the
-    2-norm.
-    """
+    """The larger relative 2-norm error of the gradients by the initial state and the parameters."""
     found = np.asarray(found)
     return max(
         relative_error(*pair) for pair in zip(case.parts(found), case.parts(expected), strict=True)
@@ -65,9 +62,7 @@ def answers(case: Case, factors: Any) -> Right:
 
 
 def by_variational_equations(case: Case, factors: Any) -> Right:
-    """S' = f_y S + f_p p_factors beside y' = f, with S(0) = the derivative of y0; dg = (dg/dy)
-    S.
-    """
+    """S' = f_y S + f_p p_factors beside y' = f, S(0) = the derivative of y0; dg = (dg/dy) S."""
     factors = jnp.asarray(factors)
     (y0, p), tangents = _by_factors(case, factors)
     size = case.n * (1 + factors.size)
@@ -99,6 +94,7 @@ def by_variational_equations(case: Case, factors: Any) -> Right:
 
 def by_adjoint_equations(case: Case, factors: Any) -> Right:
     """lam' = -f_y' lam, mu' = -f_p' lam, backwards from the last datum; lam jumps by dg/dy at each.
+
     y is DOP853's interpolant.
     """
     factors = jnp.asarray(factors)

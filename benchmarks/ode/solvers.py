@@ -1,9 +1,8 @@
-"""Who takes part: this library's sensitivities and their peers, each as states = solve(y0, p) that
-is differentiated by both.
+"""Who takes part: our sensitivities and their peers.
 
-All have the same tolerances, the same largest number of steps and the same Runge-Kutta method
-(Tsit5, or Kvaerno5 for stiff problems), where they have one; none may raise an error from within,
-which would cost time.
+Each is states = solve(y0, p) that is differentiated by both. All have the same tolerances, the same
+largest number of steps and the same Runge-Kutta method (Tsit5, or Kvaerno5 for stiff problems),
+where they have one; none may raise an error from within, which would cost time.
 """
 
 from collections.abc import Callable
@@ -82,9 +81,7 @@ class Solver:
 
 
 def by_jax(make: Callable[[Case], Solve]) -> Callable[[Case], dict[str, tuple[Function, ...]]]:
-    """What is timed of a solver that JAX differentiates; `make` prepares it for a case,
-    unmeasured.
-    """
+    """What is timed of a solver that JAX differentiates; `make` prepares it unmeasured, by case."""
 
     def functions(case: Case) -> dict[str, tuple[Function, ...]]:
         solve = make(case)
@@ -154,8 +151,9 @@ def _diffrax(rule: Any) -> Callable[[Case], dict[str, tuple[Function, ...]]]:
 
 
 def _diffrax_tuned(case: Case) -> Solve:
-    """As many checkpoints as steps, which its documentation advises where memory suffices, and
-    hardly more steps than needed.
+    """As many checkpoints as steps, and hardly more steps than needed.
+
+    The former is advised by its documentation where memory suffices.
     """
     y0, p = case.split(jnp.ones(case.parameters))
     count = jax.jit(

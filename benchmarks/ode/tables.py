@@ -1,6 +1,4 @@
-"""The rows of the contest as tables, one for each problem, and the errors at several tolerances as
-one.
-"""
+"""The contest's rows as tables, one for each problem, and the errors by tolerance as one."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,8 +1,7 @@
-"""torchdiffeq: the neural ODEs and Lotka-Volterra in PyTorch, differentiated through the steps, as
-is its default.
+"""torchdiffeq: the neural ODEs and Lotka-Volterra in PyTorch, differentiated through the steps.
 
-Its programs run outside JAX, and are called through `jax.pure_callback`, which takes some 0.08 ms;
-nothing is compiled.
+That is its default. Its programs run outside JAX, and are called through `jax.pure_callback`, which
+takes some 0.08 ms; nothing is compiled.
 """
 
 from typing import Any

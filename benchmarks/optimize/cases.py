@@ -1,5 +1,4 @@
-"""The problems: the unconstrained ones of the CUTEst collection, as the package sif2jax writes them
-in JAX.
+"""The problems: CUTEst's unconstrained ones, as the package sif2jax writes them in JAX.
 
 Source: N. I. M. Gould, D. Orban, Ph. L. Toint, CUTEst: a constrained and unconstrained testing
 environment with safe threads, Comput. Optim. Appl. 60 (2015). Its expected results are not used, as
@@ -66,9 +65,7 @@ def _case(problem: Any) -> Case:
 
 @contextmanager
 def _without_the_rest() -> Iterator[None]:
-    """The packages above the folder are stood for by empty ones: they would import a thousand other
-    problems.
-    """
+    """The packages above the folder, as empty ones: they would import a thousand other problems."""
     if PACKAGE in sys.modules:
         yield
         return

@@ -1,5 +1,6 @@
-"""How long the first `minimize` of a fresh process takes, from the call to the answer, and how long
-the process in all.
+"""How long the first `minimize` of a fresh process takes, and how long the whole process.
+
+It is timed from the call to the answer.
 """
 
 import json
@@ -16,9 +17,7 @@ METHODS = (None, "BFGS")
 
 
 def cold_starts(repetitions: int) -> list[dict[str, Any]]:
-    """Seconds of the call and of the process, with interpreter and imports, for each size and
-    method.
-    """
+    """Seconds of the call and the process, interpreter and imports in, by size and method."""
     return [_measured(n, method, repetitions) for n in SIZES for method in METHODS]
 
 

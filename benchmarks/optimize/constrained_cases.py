@@ -51,8 +51,9 @@ class ConstrainedCase:
 
     @property
     def box(self) -> tuple[np.ndarray, np.ndarray]:
-        """The bounds for methods that need finite ones: where there is none, the power of ten above
-        twice the largest |x|.
+        """The bounds for methods that need finite ones.
+
+        Where there is none, it is the power of ten above twice the largest |x|.
         """
         largest = float(np.max(np.abs(self.start if self.optimum is None else self.optimum)))
         far = 10.0 ** np.ceil(np.log10(2 * largest))

@@ -1,10 +1,10 @@
-"""The contest with constraints: every solver on every problem that it can state, and what is to be
-said of where it ended.
+"""The contest with constraints: every solver on every problem that it can state.
 
-**Solved**: f is within 1e-6 of the published optimum, relative to the scale of `verdicts.scale`, or
-within the published digits, and no violation is above 1e-6. **Other point**: not solved, but the
-conditions of Karush, Kuhn and Tucker hold there, to 1e-5 of |f'|: nothing to first order tells it
-from the optimum, so that a local method may end there and say so.
+With it goes what is to be said of where a run ended. **Solved**: f is within 1e-6 of the published
+optimum, relative to the scale of `verdicts.scale`, or within the published digits, and no violation
+is above 1e-6. **Other point**: not solved, but the conditions of Karush, Kuhn and Tucker hold
+there, to 1e-5 of |f'|: nothing to first order tells it from the optimum, so that a local method may
+end there and say so.
 """
 
 import importlib.util
@@ -124,8 +124,9 @@ def judged(case: ConstrainedCase, end: Evaluation, start_value: float) -> dict[s
 
 
 def residual(case: ConstrainedCase, end: Evaluation) -> float:
-    """What the best multipliers leave of f', as a share of it; those of inequalities and bounds
-    that are active are not negative.
+    """What the best multipliers leave of f', as a share of it.
+
+    Those of inequalities and bounds that are active are not negative.
 
     Source: J. Nocedal, S. J. Wright, Numerical Optimization, 2nd ed., Springer (2006), theorem
     12.1.
@@ -197,9 +198,7 @@ def _unsolved(rows: Rows, solver: str, of: int, limit: int) -> Bar:
 
 
 def constrained_tables(rows: Rows) -> list[Table]:
-    """The solvers, and every run that has not solved its problem or has ended below the published
-    optimum.
-    """
+    """The solvers, and every run that missed its problem or ended below the published optimum."""
     names = list(dict.fromkeys(row["solver"] for row in rows))
     verdicts = (FALSE, MISSED, OTHER)
     lines = []

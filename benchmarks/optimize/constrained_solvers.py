@@ -1,5 +1,4 @@
-"""Who takes part in the contest with constraints: our methods and SciPy's, and NLopt's where it is
-installed.
+"""Who takes part under constraints: our methods, SciPy's, and NLopt's where it is installed.
 
 One evaluation is f, f', the constraints and their Jacobian at one point, however many of them a
 solver asks for there.

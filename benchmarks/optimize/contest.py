@@ -1,6 +1,4 @@
-"""All solvers on one problem after the other; what is finished is kept, so that an interrupted run
-goes on.
-"""
+"""All solvers on all problems; what is finished is kept, for an interrupted run to go on."""
 
 import hashlib
 import json
@@ -27,8 +25,9 @@ PROBLEMS_IN_MEMORY = 10
 
 @dataclass
 class Row:
-    """One run: where it ended, what it claims and what it has cost; verdicts come when all of its
-    problem are there.
+    """One run: where it ended, what it claims, what it has cost.
+
+    Verdicts come when all of its problem are there.
     """
 
     problem: str
@@ -112,8 +111,9 @@ def contests(
     kept: Path,
     say: Say,
 ) -> list[dict[str, Any]]:
-    """The rows of all problems; those that `kept` holds of an interrupted run of the same code are
-    taken from there.
+    """The rows of all problems; those that `kept` holds are taken from there.
+
+    `kept` is of an interrupted run of the same code.
     """
     mark = _fingerprint(solvers, limits)
     finished = _load(kept, mark)

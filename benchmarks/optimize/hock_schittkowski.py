@@ -1,5 +1,4 @@
-"""Twenty-five problems of Hock and Schittkowski: thirteen with equations, twelve with inequalities
-only.
+"""Twenty-five problems of Hock and Schittkowski: 13 with equations, 12 with inequalities only.
 
 Source: W. Hock, K. Schittkowski, Test Examples for Nonlinear Programming Codes, Lecture Notes in
 Economics and Mathematical Systems 187, Springer (1981), by its numbers: functions, starts, optima

@@ -1,5 +1,6 @@
-"""Many starts at once: `minimize` under `jit` and `vmap` against optimistix, on the 10-dimensional
-Rosenbrock function.
+"""Many starts at once: `minimize` under `jit` and `vmap` against optimistix.
+
+The function is Rosenbrock's in 10 dimensions.
 """
 
 from typing import Any
@@ -40,9 +41,7 @@ _gradients = jax.jit(jax.vmap(jax.grad(rosenbrock)))
 
 
 def many_starts(plan: Plan) -> list[dict[str, Any]]:
-    """Seconds of all starts together, and the share of them that ended where the gradient
-    vanishes.
-    """
+    """Seconds of all starts together, and the share that ended where the gradient vanishes."""
     generator = np.random.default_rng(0)
 
     def draw() -> Array:

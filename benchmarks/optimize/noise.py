@@ -1,5 +1,6 @@
-"""Objectives with noise of 1e-6 in f and none in f': who notices, after how many evaluations, and
-who burns them all.
+"""Objectives with noise of 1e-6 in f and none in f': who notices, who burns all evaluations.
+
+After how many evaluations it is noticed counts, too.
 """
 
 from collections.abc import Sequence
@@ -23,8 +24,9 @@ FINENESS = 1e9
 
 
 def noisy(case: Case, seed: int) -> Case:
-    """The case with f + 1e-6 sin(1e9 w . x), for seeded w: the same at the same x, and noise for
-    everyone who steps.
+    """The case with f + 1e-6 sin(1e9 w . x), w seeded.
+
+    It is the same at the same x, and noise for everyone who steps.
     """
     weights = np.random.default_rng(seed).normal(size=case.n)
 
@@ -37,9 +39,7 @@ def noisy(case: Case, seed: int) -> Case:
 def noise_runs(
     chosen: Sequence[Case], solvers: Sequence[Solver], limits: Limits
 ) -> list[dict[str, Any]]:
-    """For each case and solver: evaluations, the claim, and how far above the minimum the run
-    ended, noise aside.
-    """
+    """Of each case and solver: evaluations, the claim, the end above the minimum, noise aside."""
     found = []
     for case in chosen:
         # A case like any other to the solvers: they are told neither of the noise nor how large it

@@ -1,5 +1,4 @@
-"""Performance and data profiles: the share of the problems that a solver has solved, over what it
-was allowed to spend.
+"""Performance and data profiles: the share of problems solved over what a solver may spend.
 
 Sources: E. D. Dolan, J. J. Moré, Math. Program. 91 (2002), equation (2.1); J. J. Moré, S. M. Wild,
 SIAM J. Optim. 20 (2009), equation (2.9). A run costs what it has spent when it ends by its own

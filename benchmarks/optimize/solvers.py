@@ -1,6 +1,4 @@
-"""Who takes part, and what is noted of a run: where it ended, what it claims and what that has
-cost.
-"""
+"""Who takes part, and what is noted of a run: where it ended, its claim, and its cost."""
 
 import time
 from collections.abc import Callable
@@ -44,8 +42,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Limits:
-    """When a run is cut off: so many evaluations, so many seconds (where the solver can be stopped:
-    not in compiled loops).
+    """When a run is cut off: so many evaluations, so many seconds.
+
+    The latter is where the solver can be stopped: not in compiled loops.
     """
 
     evaluations: int

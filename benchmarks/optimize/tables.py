@@ -35,8 +35,9 @@ Rows = Sequence[dict[str, Any]]
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """SOLVED, FALSE, MISSED, UNSOLVED (and said so), SADDLE (that f' cannot tell from a minimum),
-    or "" without a reference.
+    """SOLVED, FALSE, MISSED, UNSOLVED (and said so), SADDLE, or "" without a reference.
+
+    A SADDLE is what f' cannot tell from a minimum.
     """
     if row["solved"] is None:
         return ""
@@ -52,9 +53,7 @@ def of_solver(rows: Rows, solver: str) -> list[dict[str, Any]]:
 
 
 def solver_tables(rows: Rows) -> list[Table]:
-    """The solvers, our failures, the peers' false successes, and the problems that count for
-    nobody.
-    """
+    """The solvers, our failures, peers' false successes, and problems that count for nobody."""
     return [*_solvers(rows), _failures(rows), _peers_false(rows), _without_reference(rows)]
 
 

@@ -1,9 +1,8 @@
-"""Whether a run has solved its problem. Nobody's word counts, neither the solver's nor the
-collection's: only f, f' and f''.
+"""Whether a run has solved its problem.
 
-**Scale** of a problem at a value f: max(|f|, min(1, f(x0) - f)). Differences count relative to it,
-so what is solved is never less exact than 1e-6 max(1, |f|), and more exact where all values are
-small.
+Nobody's word counts, neither the solver's nor the collection's: only f, f' and f''. **Scale** of a
+problem at a value f: max(|f|, min(1, f(x0) - f)). Differences count relative to it, so what is
+solved is never less exact than 1e-6 max(1, |f|), and more exact where all values are small.
 
 **Minimum**: a point where f'' is positive semidefinite up to rounding and a Newton step promises no
 more than 1e-6 of the scale, f' f''^-1 f' / 2 (the squared Newton decrement; S. Boyd, L.
@@ -100,9 +99,7 @@ def scale(value: float, start: float) -> float:
 
 
 def reference(rows: Sequence[dict[str, Any]]) -> float | None:
-    """The lowest minimum of the rows of one problem that is strict, or that two methods agree
-    on.
-    """
+    """The lowest minimum of one problem's rows that is strict, or that two methods agree on."""
     minima = [row for row in rows if _stationary(row) and row["convex"]]
     known = [
         row["value"]
@@ -113,8 +110,9 @@ def reference(rows: Sequence[dict[str, Any]]) -> float | None:
 
 
 def judge(rows: Sequence[dict[str, Any]]) -> None:
-    """Note in the rows of one problem how far each is above the reference, and whether it is
-    solved; None without one.
+    """Note in one problem's rows how far each is above the reference, and whether it is solved.
+
+    It is None without a reference.
     """
     lowest = reference(rows)
     saddles = [row for row in rows if _stationary(row) and row["saddle"]]

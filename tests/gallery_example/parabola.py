@@ -1,6 +1,4 @@
-"""A problem for the tests of the gallery: gradient descent on x^2 / 2 from x = 1, with trouble on
-demand.
-"""
+"""A problem for the gallery's tests: descent on x^2 / 2 from x = 1, with trouble on demand."""
 
 import os
 import signal
