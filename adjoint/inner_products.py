@@ -192,7 +192,8 @@ class Sobolev(InnerProduct):
     def _scaled(self, v: Array, power: int) -> Array:
         """M^power v."""
         forward, back = _TRANSFORMS[self.boundary]
-        spectrum, stiffness = v, jnp.zeros((), v.dtype)
+        spectrum = v
+        stiffness = jnp.zeros((), v.dtype)
         for axis, n in enumerate(v.shape):
             spectrum = forward(spectrum, axis)
             waves = (

@@ -124,7 +124,8 @@ def warn_if_cut(where: str, **given: PyTree) -> None:
     ]
     if not cut:
         return
-    frame, depth = sys._getframe(), 1
+    frame = sys._getframe()
+    depth = 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
         depth += 1
@@ -277,7 +278,8 @@ def _line_of_user(traceback: TracebackType | None) -> str | None:
 
     And to no package at all, where there is such a line.
     """
-    installed, own = None, None
+    installed = None
+    own = None
     while traceback is not None:
         module = str(traceback.tb_frame.f_globals.get("__name__", ""))
         path = Path(traceback.tb_frame.f_code.co_filename)

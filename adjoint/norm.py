@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Inexact
 
 def power_of_two(size: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The largest power of two <= a size that is not negative; 1 for 0, Inf and NaN."""
-    bits, mantissa = jnp.finfo(size.dtype).bits, int(jnp.finfo(size.dtype).nmant)
+    bits = jnp.finfo(size.dtype).bits
+    mantissa = int(jnp.finfo(size.dtype).nmant)
     integer = np.dtype(f"uint{bits}")
     exponent = np.array((2**bits - 1) - (2**mantissa - 1), integer)
     power = jax.lax.bitcast_convert_type(
@@ -46,7 +47,8 @@ def root_of_dot(x: Inexact[Array, " n"], y: Inexact[Array, " n"]) -> Float[Array
     a, b = (power_of_two(jnp.max(jnp.abs(v), initial=0)) for v in (x, y))
     # a b = (c d)^2 r with powers of two c, d and r = 1 or 2 each, so that a power of four costs no
     # rounding.
-    c, d = power_of_two(jnp.sqrt(a)), power_of_two(jnp.sqrt(b))
+    c = power_of_two(jnp.sqrt(a))
+    d = power_of_two(jnp.sqrt(b))
     rest = (a / c / c) * (b / d / d)
     return c * d * jnp.sqrt(jnp.maximum(rest * jnp.vdot(x / a, y / b).real, 0))
 

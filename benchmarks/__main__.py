@@ -23,7 +23,11 @@ from benchmarks.machine import made_with
 from benchmarks.report import bars_table, made_with_table, write
 from benchmarks.results import FOLDER, ResultsError, load, require_writable, save, stem
 
-DONE, WRONG_USAGE, NOT_TRUSTED, INPUT_OUTPUT, INTERRUPTED = 0, 2, 4, 5, 130
+DONE = 0
+WRONG_USAGE = 2
+NOT_TRUSTED = 4
+INPUT_OUTPUT = 5
+INTERRUPTED = 130
 
 EPILOG = """examples:
   python -m benchmarks list

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-VALUE, GRADIENT, PRODUCT = "value", "value and gradient", "Hessian-vector product"
+VALUE = "value"
+GRADIENT = "value and gradient"
+PRODUCT = "Hessian-vector product"
 # Relative difference from the right answer, above which a result is called wrong.
 AGREEMENT = 1e-6
 
@@ -33,7 +35,8 @@ def objective_derivatives(
     x: Float[np.ndarray, " n"], x_dot: Float[np.ndarray, " n"]
 ) -> tuple[float, Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """g, its gradient by x, and how that changes along x_dot; written out for the right answers."""
-    norm, root = np.linalg.norm(x), x.size**0.5
+    norm = np.linalg.norm(x)
+    root = x.size**0.5
     return float(root * norm), root * x / norm, root * (x_dot / norm - x * (x @ x_dot) / norm**3)
 
 

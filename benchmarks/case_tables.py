@@ -53,7 +53,8 @@ def _case_table(rows: list[dict[str, Any]]) -> Table:
         "memory",
         "error",
     ]
-    lines, notes = [], []
+    lines = []
+    notes = []
     for row in rows:
         seconds = row["seconds"]
         if not seconds:

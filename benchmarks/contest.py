@@ -99,7 +99,8 @@ class Row:
 
     def end(self, outcome: str, reason: str) -> None:
         """Note how it ended, when not with a measurement."""
-        self.outcome, self.reason = outcome, reason
+        self.outcome = outcome
+        self.reason = reason
 
 
 def contest(
@@ -108,10 +109,12 @@ def contest(
     """All solvers on one system, checked first and then timed by turns."""
     case: Case = field.problems[problem](size)
     generator = np.random.default_rng(0)
-    p, v = case.draw(generator), case.draw(generator)
+    p = case.draw(generator)
+    v = case.draw(generator)
     say(f"{problem}, n = {case.n}, {case.parameters} parameters")
     expected = field.answers(case, p, v)
-    rows, competitors = [], []
+    rows = []
+    competitors = []
     for solver in field.entrants[problem]:
         row = Row(problem, case.n, case.parameters, solver.name, solver.ours)
         measures = _admit(field, solver, case, size, plan, row, earlier)

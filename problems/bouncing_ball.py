@@ -138,7 +138,8 @@ def follow(p: Float[Array, " 3"], bounces: int) -> Bounces:
 def series(p: Float[Array, " 3"], bounces: int) -> Bounces:
     """The same by the geometric series."""
     e, g, h = p
-    t, power = jnp.sqrt(2 * h / g), e ** jnp.arange(1, bounces + 1)
+    t = jnp.sqrt(2 * h / g)
+    power = e ** jnp.arange(1, bounces + 1)
     impacts = t * (1 + 2 * (jnp.cumsum(power) - power))
     return Bounces(impacts, impacts + t * power, power**2 * h)
 
@@ -202,7 +203,8 @@ def parameters(settings: Settings) -> Float[Array, " 3"]:
 def verify(settings: Settings) -> adjoint.Verdict:
     """Check the gradient of the second top's time and height by restitution, gravity and height."""
     time_and_height = jax.jit(lambda p: jnp.stack([x[1] for x in follow(p, 2)[1:]]))
-    T, z = settings.top_time, settings.top_height
+    T = settings.top_time
+    z = settings.top_height
     return adjoint.verify_gradient(
         lambda p: jnp.sum(time_and_height(p) / jnp.array([T, z])), parameters(settings)
     )
@@ -218,7 +220,8 @@ def run(settings: Settings, record: Record) -> Ending:
     OSError
         When a file cannot be written.
     """
-    p, n = parameters(settings), settings.bounces
+    p = parameters(settings)
+    n = settings.bounces
     record.phase("following the bounces")
     found, expected = (
         jax.tree.map(
@@ -228,10 +231,8 @@ def run(settings: Settings, record: Record) -> Ending:
     )
     for row in _rows(found):
         record.iteration(row)
-    wanted, start = (
-        jnp.array([settings.top_time, settings.top_height, settings.gravity]),
-        jnp.log(p[jnp.array([0, 2])]),
-    )
+    wanted = jnp.array([settings.top_time, settings.top_height, settings.gravity])
+    start = jnp.log(p[jnp.array([0, 2])])
     record.phase("designing the second bounce")
     x, slopes = design_and_slopes(wanted, start)
     off = {
@@ -280,7 +281,8 @@ def _flights(p: Float[Array, " 3"], bounces: int) -> Float[np.ndarray, "flights 
 
 def _draw(settings: Settings, record: Record, x: Float[np.ndarray, " 2"]) -> float:
     """The pictures, and how far heights and derivatives over time are from the closed form."""
-    p, n = parameters(settings), settings.bounces
+    p = parameters(settings)
+    n = settings.bounces
     times = _flights(p, n)
 
     def over_time(height: Any, p: Array, times: np.ndarray, n: int) -> Any:

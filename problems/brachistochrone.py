@@ -174,7 +174,8 @@ def compare(
         When the Sobolev gradient does not end at a minimizer.
     """
     best = descend(settings, segments, smooth(segments), rtol=1e-7)
-    depth, least = np.asarray(adjoint.require(best)), float(best.stats["value"])
+    depth = np.asarray(adjoint.require(best))
+    least = float(best.stats["value"])
     enough = least * (1 + settings.excess)
     rough = descend(
         settings,

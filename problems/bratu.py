@@ -352,7 +352,8 @@ def _fields_png(
     derivative: Float[np.ndarray, "points points"],
 ) -> bytes:
     # Cells of one spacing around the points.
-    begin, end = square.spacing / 2, 1 - square.spacing / 2
+    begin = square.spacing / 2
+    end = 1 - square.spacing / 2
     extent = (begin, end, begin, end)
     # Per area of c's change, the sensitivity does not depend on the grid.
     density = derivative / square.spacing**2

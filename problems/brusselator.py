@@ -161,7 +161,9 @@ def gradient(settings: Settings, **more: Any) -> Found:
 
 def broken_autonomy(settings: Settings, found: Found) -> float:
     """How far dJ/dy(0) f(y(0)) is from dJ/dy(T) f(y(T)), by the sum of its absolute terms."""
-    p, t, end = coefficients(settings), jnp.zeros(()), found.solution.value
+    p = coefficients(settings)
+    t = jnp.zeros(())
+    end = found.solution.value
     pairs = ((found.by_start, start(settings)), (jax.grad(functional)(end), end))
     terms = [jnp.stack(slope) * jnp.stack(reaction_diffusion(t, y, p)) for slope, y in pairs]
     return float(jnp.abs(jnp.sum(terms[0]) - jnp.sum(terms[1])) / jnp.sum(jnp.abs(terms[0])))
@@ -207,7 +209,8 @@ def run(settings: Settings, record: Record) -> Ending:
     default = whole if small == settings else gradient(small)
     discrete = gradient(small, sensitivity=adjoint.DiscreteAdjoint())
     tight = gradient(small, sensitivity=adjoint.DiscreteAdjoint(), rtol=TIGHT, atol=1e-3 * TIGHT)
-    right, repaired = errors(default, tight), errors(discrete, tight)
+    right = errors(default, tight)
+    repaired = errors(discrete, tight)
     for row in _rows(tight, right, repaired):
         record.iteration(row)
     record.phase("drawing the pictures")
@@ -242,7 +245,8 @@ def run(settings: Settings, record: Record) -> Ending:
 
 def certificate(settings: Settings) -> tuple[adjoint.Status, float]:
     """What `ode_solve` says of gradients through it, and their digits."""
-    y0, p = start(settings), coefficients(settings)
+    y0 = start(settings)
+    p = coefficients(settings)
     solution = jax.jit(lambda y0, p: solve(settings, y0, p, certificate=True))(y0, p)
     return solution.status, float(solution.stats["gradient_digits"])
 

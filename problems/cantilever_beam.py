@@ -68,7 +68,8 @@ def design(settings: Settings) -> Design:
 
     This beam just sinks as far as allowed.
     """
-    c, d = shares(settings), settings.deflection
+    c = shares(settings)
+    d = settings.deflection
     uniform = np.full(settings.segments, settings.segments / d ** (1 / 3))
     return Design(
         objective=lambda x: WEIGHT * jnp.sum(x),
@@ -107,7 +108,8 @@ def run(settings: Settings, record: Record) -> Ending:
     references = [constrained.exactly(WEIGHT * float(closed_form(settings).sum()), "closed form")]
     if (settings.segments, settings.deflection) == (5, 1.0):
         references.append(PUBLISHED)
-    beam, exact_sides = design(settings), closed_form(settings)
+    beam = design(settings)
+    exact_sides = closed_form(settings)
     return constrained.run(
         beam,
         settings,

@@ -98,7 +98,8 @@ def sag(settings: Settings, p: Parameters) -> Float[Array, ""]:
 
 def closed_form(settings: Settings) -> tuple[float, Float[np.ndarray, "nodes 2"]]:
     """The horizontal tension in N and the nodes in m of a chain of equal links."""
-    n, link = settings.links, settings.length / settings.links
+    n = settings.links
+    link = settings.length / settings.links
     weight = GRAVITY * settings.mass / n
     number = np.arange(n) - (n - 1) / 2
 
@@ -194,7 +195,8 @@ def _rows(
 
 def _picture(settings: Settings, r: np.ndarray, H: float) -> bytes:
     # 2 a sinh(s / 2a) = L for the smooth chain.
-    s, L = settings.span, settings.length
+    s = settings.span
+    L = settings.length
     a = _zero(lambda a: 2 * a * np.sinh(s / (2 * a)) - L, s / 200, 1e4 * s)
     x = np.linspace(0, s, 201)
     curves = [

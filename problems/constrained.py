@@ -39,7 +39,9 @@ ACTIVE = 1e-6  # what is closer to its limit or bound, as a share of it, is acti
 # Largest violation, residual of the conditions as a share of |f'|, and difference of multipliers as
 # a share of the largest one. The searches stop at 1e-8 of violation and of the derivative at the
 # start, which is up to a hundred times |f'| of the end.
-VIOLATION, RESIDUAL, DIFFERENCE = 1e-8, 1e-6, 1e-5
+VIOLATION = 1e-8
+RESIDUAL = 1e-6
+DIFFERENCE = 1e-5
 
 JUDGED = "Judged at the first guess, for a sum of the objective and all limits."
 
@@ -127,7 +129,8 @@ def conditions(design: Design, x: Float[np.ndarray, " n"]) -> Conditions:
     slope = np.array([np.imag(f) for f, _ in steps]) / STEP
     slopes = np.array([np.imag(np.asarray(h)) for _, h in steps]).T / STEP
     active = np.flatnonzero(limits > -ACTIVE)
-    below, above = x - design.lower < ACTIVE * x, design.upper - x < ACTIVE * x
+    below = x - design.lower < ACTIVE * x
+    above = design.upper - x < ACTIVE * x
     bounds = np.concatenate([-np.diag(x)[below], np.diag(x)[above]])
     forces = np.concatenate([slopes[active], bounds])
     # With nothing active nothing balances f', and nnls does not take an empty matrix.

@@ -43,7 +43,8 @@ LOAD = 0.05  # mS, from every node to ground
 SUPPLY = (5.0, 1.0)  # V behind mS
 DRIVE = 2.0  # mA, the largest current source
 # A value is identifiable when voltages that are known to 1 uV determine it to 1 %.
-VOLTAGE_ERROR, VALUE_ERROR = 1e-6, 1e-2
+VOLTAGE_ERROR = 1e-6
+VALUE_ERROR = 1e-2
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,8 @@ class Settings:
     seed: int = field(default=0, metadata={"help": "of the random circuit and noise", "minimum": 0})
 
     def __post_init__(self) -> None:
-        nodes, resistors = (
-            self.rows * self.columns,
-            2 * self.rows * self.columns - self.rows - self.columns,
-        )
+        nodes = self.rows * self.columns
+        resistors = 2 * self.rows * self.columns - self.rows - self.columns
         if self.diodes > nodes or self.doubtful > resistors:
             raise ValueError(
                 f"{self.rows} x {self.columns} nodes have room for {nodes} diodes and {resistors} "
@@ -171,7 +170,8 @@ def verify(settings: Settings) -> adjoint.Verdict:
 
 
 def _small(settings: Settings) -> Settings:
-    rows, columns = min(settings.rows, 8), min(settings.columns, 10)
+    rows = min(settings.rows, 8)
+    columns = min(settings.columns, 10)
     share = rows * columns / (settings.rows * settings.columns)
     # Rounded up, so that there is a diode.
     diodes = int(np.ceil(share * settings.diodes))

@@ -152,13 +152,12 @@ class Agreement(NamedTuple):
 
 def check(settings: Settings) -> tuple[Agreement, str]:
     """Sensitivities at ``settings.time`` against adjoint and laws; all of them as a CSV table."""
-    of, times = everything(settings), jnp.linspace(0.0, settings.time, SAMPLES + 1)
+    of = everything(settings)
+    times = jnp.linspace(0.0, settings.time, SAMPLES + 1)
     solution, d = sensitivities(of, times, TIGHT)
     now = jax.tree.map(lambda leaf: leaf[-1], adjoint.require(solution))
-    forward, backward = (
-        jax.tree.map(lambda leaf: leaf[-1], d),
-        sensitivities_by_adjoint(of, times[-1], TIGHT),
-    )
+    forward = jax.tree.map(lambda leaf: leaf[-1], d)
+    backward = sensitivities_by_adjoint(of, times[-1], TIGHT)
     laws = jax.jit(broken_laws)(settings.time, now, forward, of)
     both = [
         np.concatenate([np.reshape(leaf, (4, -1)) for leaf in jax.tree.leaves(d)], axis=1)
@@ -175,7 +174,8 @@ def check(settings: Settings) -> tuple[Agreement, str]:
 
 
 def _from_published() -> float:
-    of, times = everything(Settings()), jnp.linspace(0.0, 2.0, SAMPLES + 1)
+    of = everything(Settings())
+    times = jnp.linspace(0.0, 2.0, SAMPLES + 1)
     solution, d = sensitivities(of, times, TIGHT)
     gradient = 2 * numbers(solution.value)[-1] @ np.concatenate(d.start, axis=2)[-1]
     return float(np.linalg.norm(gradient - PUBLISHED_GRADIENT) / np.linalg.norm(PUBLISHED_GRADIENT))
@@ -262,7 +262,8 @@ def _ending(
     wild: list[Growth],
 ) -> Ending:
     """Done when every number and point is met and no gradient without a right digit was trusted."""
-    x, task = path[-1][0], job(settings)
+    x = path[-1][0]
+    task = job(settings)
     miss = float(np.linalg.norm(misses(task, x), axis=1).max())
     kicked = Everything(
         State(jnp.zeros(2), x.velocities), task.pendulum._replace(lengths=jnp.exp(x.log_lengths))
@@ -347,9 +348,11 @@ def _leave_design(settings: Settings, path: list[tuple[Design, float]], record: 
     rows = [[k, c, *np.concatenate(x).tolist()] for k, (x, c) in enumerate(path)]
     text = "".join(",".join(map(str, row)) + "\n" for row in [names, *rows])
     record.file("design.csv", text, "unknowns and cost (in m^2) of every iteration of the design")
-    ends, task = [path[0][0], path[-1][0]], job(settings)
+    ends = [path[0][0], path[-1][0]]
+    task = job(settings)
     paths = [np.asarray(swing(task, x, jnp.linspace(0.0, times_of(x)[-1], 400))) for x in ends]
-    lengths, velocities = np.exp(ends[1].log_lengths), np.asarray(ends[1].velocities)
+    lengths = np.exp(ends[1].log_lengths)
+    velocities = np.asarray(ends[1].velocities)
     caption = (
         f"Hanging at rest, then kicked: rods of {lengths[0]:.4f} and {lengths[1]:.4f} m and "
         "velocities of "

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 
 import adjoint
 
-SIGMA, BETA = 10.0, 8 / 3
+SIGMA = 10.0
+BETA = 8 / 3
 TRANSIENT = 30.0
 RHO_OFFSETS = np.linspace(-2.0, 2.0, 9)
 # The fifth order steps of the ensemble; halving them changes no average by more than its standard
@@ -110,7 +111,8 @@ def midpoint_shadow(
         rate, (0, t[-1]), start, method="DOP853", t_eval=t, rtol=1e-9, atol=1e-9
     ).y.T
     x, y_middle, z = ((y[1:] + y[:-1]) / 2).T
-    f, zero = np.diff(y, axis=0) / h, np.zeros(count)
+    f = np.diff(y, axis=0) / h
+    zero = np.zeros(count)
     rows = [[zero - SIGMA, zero + SIGMA, zero], [rho - z, zero - 1, -x], [y_middle, x, zero - BETA]]
     f_y = np.moveaxis(np.array(rows), 2, 0)
     f_rho = np.stack([zero, x, zero], axis=1)
@@ -121,9 +123,11 @@ def midpoint_shadow(
         return sparse.block_diag(list(parts), format="csr")
 
     empty = sparse.csr_matrix((3 * count, 3))
-    left, right = blocks(-np.eye(3) / h - f_y / 2), blocks(np.eye(3) / h - f_y / 2)
+    left = blocks(-np.eye(3) / h - f_y / 2)
+    right = blocks(np.eye(3) / h - f_y / 2)
     B = sparse.hstack([left, empty]) + sparse.hstack([empty, right])
     E = blocks(-f[:, :, None])
     w = linalg.spsolve((B @ B.T + E @ E.T / alpha**2).tocsc(), f_rho.ravel())
-    v, eta = (B.T @ w).reshape(-1, 3), E.T @ w / alpha**2
+    v = (B.T @ w).reshape(-1, 3)
+    eta = E.T @ w / alpha**2
     return MidpointShadow(t, y, v, float(v[:, 2].mean() + np.mean(eta * (z - z.mean()))))

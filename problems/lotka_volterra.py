@@ -43,7 +43,8 @@ def populations(
 ) -> Float[Array, "times 2"]:
     """(ln u, ln v) at the times by the discrete adjoint, or with ``"both"`` as `mode`, forward."""
     sensitivity = adjoint.DiscreteAdjoint() if mode == "reverse" else None
-    p, z = jnp.exp(q[:4]), q[4:]
+    p = jnp.exp(q[:4])
+    z = q[4:]
     return adjoint.ode_solve(
         rates, z, p, 0.0, YEARS[-1], ts=ts, steps=STEPS, sensitivity=sensitivity, mode=mode
     ).value
@@ -159,8 +160,10 @@ def broken_laws(q: Float[Array, " 6"]) -> dict[str, Float[Array, ""]]:
       (e_u(0) - e_delta) is mapped to (1, 0) by J at all times, and (e_v(0) - e_beta) to (0, 1);
     - clock: the four rates together are the unit of time, so their columns of J add up to t z'.
     """
-    ts, p = jnp.asarray(YEARS), jnp.exp(q[:4])
-    z, J = populations(q, ts), jax.jacfwd(lambda q: populations(q, ts, "both"))(q)
+    ts = jnp.asarray(YEARS)
+    p = jnp.exp(q[:4])
+    z = populations(q, ts)
+    J = jax.jacfwd(lambda q: populations(q, ts, "both"))(q)
     V = conserved(z, p)
     T = ts[-1]
     _, integral = adjoint.ode_solve(rates, q[4:], p, 0.0, T, running_cost=sizes, steps=STEPS).value

@@ -203,12 +203,11 @@ def _ending(
 
     The intervals hold as often as they say.
     """
-    slope, worst, share = (
-        float(jnp.max(jnp.abs(fit.gradient))),
-        max(laws, key=laws.__getitem__),
-        float(held.mean()),
-    )
-    values, errors = np.exp(found.q), np.exp(found.q) * np.sqrt(np.diag(found.covariance))
+    slope = float(jnp.max(jnp.abs(fit.gradient)))
+    worst = max(laws, key=laws.__getitem__)
+    share = float(held.mean())
+    values = np.exp(found.q)
+    errors = np.exp(found.q) * np.sqrt(np.diag(found.covariance))
     listed = ", ".join(
         f"{n} {v:.4g} +- {e:.2g}" for n, v, e in zip(NAMES, values, errors, strict=True)
     )
@@ -299,7 +298,8 @@ def _fit_png(settings: Settings, counts: Float[np.ndarray, "21 2"], found: Estim
 def _intervals_png(settings: Settings, many: Estimate) -> bytes:
     from matplotlib.figure import Figure
 
-    ends, held = intervals(many, settings.level), _held(settings, many)
+    ends = intervals(many, settings.level)
+    held = _held(settings, many)
     figure = Figure(figsize=(12.0, 5.0), layout="constrained")
     axes: Any = figure.subplots(1, len(NAMES), sharey=True)
     for j, (axis, name) in enumerate(zip(axes, NAMES, strict=True)):

@@ -282,10 +282,8 @@ def _minimized(settings: Settings, record: Record) -> Iterator[adjoint.Solution[
     to_density = jax.jit(cone.density)
     method, rtol = METHODS[settings.method]
     start = jnp.full(cone.grid.elements, settings.volume_fraction)
-    previous, clock = (
-        np.asarray(start if record.state is None else record.state[0]),
-        time.perf_counter(),
-    )
+    previous = np.asarray(start if record.state is None else record.state[0])
+    clock = time.perf_counter()
 
     def seen(step: adjoint.Step) -> bool:
         nonlocal previous, clock
@@ -295,7 +293,8 @@ def _minimized(settings: Settings, record: Record) -> Iterator[adjoint.Solution[
         change = float(np.max(np.abs(step.x - previous)))
         now = time.perf_counter()
         _report(record, step.iteration, density, step.value, change, now - clock)
-        previous, clock = step.x, now
+        previous = step.x
+        clock = now
         record.save([step.x, density])
         return change <= settings.change_tolerance
 

@@ -47,7 +47,8 @@ class Network:
     def pattern(self) -> adjoint.SparsePattern:
         """Where the Jacobian of the currents may be nonzero: elements couple their two nodes."""
         a, b = np.concatenate([self.resistors, self.diodes]).T
-        rows, cols = np.concatenate([a, a, b, b]), np.concatenate([a, b, a, b])
+        rows = np.concatenate([a, a, b, b])
+        cols = np.concatenate([a, b, a, b])
         inner = (rows < self.nodes) & (cols < self.nodes)
         return adjoint.SparsePattern(rows[inner], cols[inner], (self.nodes, self.nodes))
 

@@ -63,7 +63,9 @@ def fit_iterations(circuit: Bench, tolerance: float, max_iterations: int) -> Ite
     method = optax.scale_by_lbfgs(memory_size=MEMORY)
     update = jax.jit(method.update)
     y = np.asarray(ravel_pytree(circuit.guess)[0] * scale)
-    state, value, gradient = method.init(jnp.asarray(y)), judge.value(y), judge.gradient(y)
+    state = method.init(jnp.asarray(y))
+    value = judge.value(y)
+    gradient = judge.gradient(y)
     for number in range(1, max_iterations + 1):
         direction, state = update(jnp.asarray(gradient), state, jnp.asarray(y))
         step = -np.asarray(direction)
@@ -71,7 +73,9 @@ def fit_iterations(circuit: Bench, tolerance: float, max_iterations: int) -> Ite
         if length is None:
             return
         y = y + length * step
-        value, gradient, solution = judge.value(y), judge.gradient(y), judge.accept(y)
+        value = judge.value(y)
+        gradient = judge.gradient(y)
+        solution = judge.accept(y)
         misfit = float(np.sqrt(value / circuit.voltages.size))
         steps = int(np.max(solution.stats["iterations"]))
         p = jax.tree.map(np.asarray, to_p(jnp.asarray(y) / scale))
@@ -105,7 +109,9 @@ class _Judge:
             return jnp.sum((solution.value[:, circuit.measured] - circuit.voltages) ** 2), solution
 
         self._analyze = jax.jit(jax.value_and_grad(misfit, has_aux=True))
-        self._start, self._at, self._found = start, None, None
+        self._start = start
+        self._at = None
+        self._found = None
 
     def _look(self, y: np.ndarray) -> Any:
         if self._at is None or not np.array_equal(y, self._at):

@@ -44,7 +44,9 @@ def motion(_: Float[Array, ""], y: State, p: Pendulum) -> State:
     """y' = f(y, p): the two equations above, solved for w'."""
     (a_1, a_2), (w_1, w_2) = y
     (l_1, l_2), (m_1, m_2), g = p
-    sine, cosine, m = jnp.sin(a_1 - a_2), jnp.cos(a_1 - a_2), m_1 + m_2
+    sine = jnp.sin(a_1 - a_2)
+    cosine = jnp.cos(a_1 - a_2)
+    m = m_1 + m_2
     force_1 = -m_2 * l_2 * w_2**2 * sine - m * g * jnp.sin(a_1)
     force_2 = l_1 * w_1**2 * sine - g * jnp.sin(a_2)
     denominator = m_1 + m_2 * sine**2
@@ -122,7 +124,8 @@ def broken_laws(t: float, now: State, d: Everything, of: Everything) -> dict[str
     """
     (start, p), (by_start, by_p) = of, d
     f_now, f_start = (jnp.concatenate(motion(jnp.zeros(()), y, p)) for y in (now, start))
-    by_gravity, S = by_p.gravity * p.gravity, jnp.concatenate(by_start, axis=1)
+    by_gravity = by_p.gravity * p.gravity
+    S = jnp.concatenate(by_start, axis=1)
     later = jnp.concatenate([jnp.zeros(2), now.velocities])
 
     def share(*terms: Array) -> Array:

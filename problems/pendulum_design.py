@@ -53,7 +53,8 @@ def read_points(text: str) -> Float[np.ndarray, "points 2"]:
             and bool(np.isfinite(points).all())
         )
     except ValueError:
-        fits, points = False, np.zeros((0, 2))
+        fits = False
+        points = np.zeros((0, 2))
     if not fits:
         raise ValueError(
             f"points = {text!r}: expected one to four points x,y in m with spaces between, such as "
@@ -80,7 +81,8 @@ def first_design(job: Job) -> Design:
 def swing(job: Job, x: Design, ts: Float[Array, " times"]) -> Float[Array, "times 2 2"]:
     """Both masses at the times, the last of which ends the motion."""
     p = job.pendulum._replace(lengths=jnp.exp(x.log_lengths))
-    start, sensitivity = State(jnp.zeros(2), x.velocities), adjoint.DiscreteAdjoint()
+    start = State(jnp.zeros(2), x.velocities)
+    sensitivity = adjoint.DiscreteAdjoint()
     solution = adjoint.ode_solve(
         motion, start, p, 0.0, ts[-1], ts=ts, steps=STEPS, sensitivity=sensitivity
     )

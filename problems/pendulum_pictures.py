@@ -96,7 +96,8 @@ def _frame(swings: Sequence[Swing], number: int, reach: float) -> "Image":
     def pixels(points: np.ndarray) -> list[tuple[float, float]]:
         return [(side / 2 * (1 + x / reach), side / 2 * (1 - y / reach)) for x, y in points]
 
-    now, oldest = number * STEPS_PER_FRAME, max(0, number - TRACE) * STEPS_PER_FRAME
+    now = number * STEPS_PER_FRAME
+    oldest = max(0, number - TRACE) * STEPS_PER_FRAME
     for swing, color in reversed(list(zip(swings, COLORS, strict=False))):
         tips = pixels(swing.masses[oldest : now + 1, 1])
         for age, ends in enumerate(zip(tips[:0:-1], tips[-2::-1], strict=True)):
@@ -110,7 +111,8 @@ def _frame(swings: Sequence[Swing], number: int, reach: float) -> "Image":
         for (x, y), radius in zip(rods, (3 * FINER, 8 * FINER, 8 * FINER), strict=True):
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
     small = page.resize((SIZE, SIZE), Image.Resampling.BOX)
-    write, font = ImageDraw.Draw(small), ImageFont.load_default(14)
+    write = ImageDraw.Draw(small)
+    font = ImageFont.load_default(14)
     write.text((8, 6), f"t = {number * FRAME_LENGTH / 1000:4.1f} s", fill=0, font=font)
     for k, (swing, color) in enumerate(zip(swings, COLORS, strict=False)):
         write.text((8, 24 + 18 * k), swing.name, fill=color, font=font)
@@ -194,10 +196,8 @@ def growth_png(
         {f"this start, {word}": wild[name], f"near rest, {word}": calm[name]}
         for word, name in (("promised", "promised_digits"), ("found", "real_digits"))
     )
-    size, digits = (
-        "|S| (angles in rad, velocities in rad/s)",
-        f"digits of the gradient, tolerance {tolerance:g}",
-    )
+    size = "|S| (angles in rad, velocities in rad/s)"
+    digits = f"digits of the gradient, tolerance {tolerance:g}"
     plots = [
         Lines(
             "sensitivity to the start",

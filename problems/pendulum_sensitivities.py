@@ -117,7 +117,8 @@ def growth(
     adjoint.require(solution)
     for t, reference in zip(times, np.concatenate(d.start, axis=2), strict=True):
         S = np.concatenate(sensitivities_by_adjoint(of, jnp.asarray(t), tolerance).start, axis=1)
-        size, error = np.linalg.norm(reference), np.linalg.norm(S - reference)
+        size = np.linalg.norm(reference)
+        error = np.linalg.norm(S - reference)
         solution = certified(of, float(t), tolerance)
         digits = float(solution.stats["gradient_digits"])
         yield Growth(float(size), digits, float(-np.log10(error / size)), bool(solution.status.ok))
@@ -129,7 +130,8 @@ def mode_error(p: Pendulum, amplitude: float = 1e-5) -> float:
     The closed form neglects amplitude^2.
     """
     omegas, modes = normal_modes(p)
-    times, errors = jnp.linspace(0.0, 4 * np.pi / omegas[0], SAMPLES + 1), []
+    times = jnp.linspace(0.0, 4 * np.pi / omegas[0], SAMPLES + 1)
+    errors = []
     for omega, mode in zip(omegas, modes.T, strict=True):
         solution, _ = sensitivities(
             Everything(State(amplitude * mode, jnp.zeros(2)), p), times, TIGHT

@@ -43,7 +43,8 @@ class Square:
         """The same for (F, the peak - its value) by (u, lambda)."""
         n = self.points**2
         rows, cols = self._stencil
-        every, peak = np.arange(n), np.flatnonzero(self.peak_weights)
+        every = np.arange(n)
+        peak = np.flatnonzero(self.peak_weights)
         rows = np.concatenate([rows, every, np.full(peak.size, n)])
         return adjoint.SparsePattern(
             rows, np.concatenate([cols, np.full(n, n), peak]), (n + 1, n + 1)
@@ -54,7 +55,9 @@ class Square:
         """The same for (F, F_u v, v in the middle - 1) by (u, v, lambda)."""
         n = self.points**2
         rows, cols = self._stencil
-        every, last, middle = np.arange(n), np.full(n, 2 * n), np.flatnonzero(self.middle)
+        every = np.arange(n)
+        last = np.full(n, 2 * n)
+        middle = np.flatnonzero(self.middle)
         rows = np.concatenate(
             [rows, every, rows + n, every + n, every + n, np.full(middle.size, 2 * n)]
         )
@@ -64,7 +67,8 @@ class Square:
     @cached_property
     def peak_weights(self) -> Float[np.ndarray, "points points"]:
         """The value in the center: the middle point's, or cubic interpolation where N is even."""
-        weights, middle = np.zeros(self.points), self.points // 2
+        weights = np.zeros(self.points)
+        middle = self.points // 2
         if self.points % 2:
             weights[middle] = 1.0
         else:

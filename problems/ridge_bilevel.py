@@ -58,11 +58,14 @@ TABLE = np.array([
     [69331, 115.7, 518173, 4806, 2572, 127852, 1961],
     [70551, 116.9, 554894, 4007, 2827, 130081, 1962],
 ])  # fmt: skip
-EMPLOYED, REGRESSORS = TABLE[:, 0], TABLE[:, 1:]
-MEAN, DEVIATION = REGRESSORS.mean(axis=0), REGRESSORS.std(axis=0)
+EMPLOYED = TABLE[:, 0]
+REGRESSORS = TABLE[:, 1:]
+MEAN = REGRESSORS.mean(axis=0)
+DEVIATION = REGRESSORS.std(axis=0)
 STANDARDIZED = (REGRESSORS - MEAN) / DEVIATION
 # Beyond these a penalty is nothing or everything, and E is flat.
-LOWEST, HIGHEST = -12.0, 12.0
+LOWEST = -12.0
+HIGHEST = 12.0
 LONGEST = 3.0  # change of a logarithm in one step
 
 
@@ -148,7 +151,8 @@ def run(settings: Settings, record: Record) -> Ending:
     OSError
         When a file cannot be written.
     """
-    p, rows = np.full(6, settings.start), []
+    p = np.full(6, settings.start)
+    rows = []
     try:
         for row, p in record.follow(_iterations(settings)):
             rows.append(p)

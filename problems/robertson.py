@@ -97,7 +97,9 @@ class Settings:
 
 def kinetics(t: Array, y: Array, k: Array) -> Float[Array, " 3"]:
     """The three rates."""
-    ab, ba, bc = k[0] * y[0], k[1] * y[1] * y[2], k[2] * y[1] ** 2
+    ab = k[0] * y[0]
+    ba = k[1] * y[1] * y[2]
+    bc = k[2] * y[1] ** 2
     return jnp.stack([ba - ab, ab - ba - bc, bc])
 
 
@@ -115,7 +117,8 @@ def solve(
 ) -> adjoint.Solution[Any]:
     """`ode_solve` from t = 0 to the end, by the logarithms of the rates."""
     more |= {"mass_matrix": SPECIES_AS_RATES} if dae else {}
-    f, solver = kinetics_with_balance if dae else kinetics, diffrax.Kvaerno5()
+    f = kinetics_with_balance if dae else kinetics
+    solver = diffrax.Kvaerno5()
     return adjoint.ode_solve(
         f,
         jnp.array(START),
@@ -192,7 +195,8 @@ def run(settings: Settings, record: Record) -> Ending:
     OSError
         When a file cannot be written.
     """
-    q, rtol = log_k(settings), settings.rtol
+    q = log_k(settings)
+    rtol = settings.rtol
     ts = np.append(0.4 * 10.0 ** np.arange(-4, 11.25, 0.25), END)
     record.phase("solving as ODE and as DAE")
     ode, dae = (_samples(q, ts, rtol, dae) for dae in (False, True))
@@ -291,7 +295,8 @@ def _rows(ts: np.ndarray, y: np.ndarray, slopes: np.ndarray) -> Iterator[dict[st
 
 def _picture(settings: Settings, ts: np.ndarray, y: np.ndarray, slopes: np.ndarray) -> bytes:
     published = np.allclose([settings.k1, settings.k2, settings.k3], RATES)
-    decade, dots = np.log10(ts), np.log10(PUBLISHED_TIMES)
+    decade = np.log10(ts)
+    dots = np.log10(PUBLISHED_TIMES)
     curves = [Curve(f"y{i + 1}", ts, y[:, i], look) for i, look in enumerate(LOOKS)]
     absolute = [
         Curve(f"k{j + 1} dy1/dk{j + 1}", decade, slopes[:, 0, j], look)

@@ -148,8 +148,10 @@ def _descents(settings: Settings) -> Iterator[tuple[dict[str, object], tuple[str
 
 def _paths_picture(settings: Settings, paths: dict[str, Path]) -> bytes:
     everything = np.concatenate([path.x for path in paths.values()])
-    low, high = everything.min(axis=0) - 0.3, everything.max(axis=0) + 0.3
-    x, y = np.linspace(low[0], high[0], 200), np.linspace(low[1], high[1], 200)
+    low = everything.min(axis=0) - 0.3
+    high = everything.max(axis=0) + 0.3
+    x = np.linspace(low[0], high[0], 200)
+    y = np.linspace(low[1], high[1], 200)
     heights = np.asarray(valley(settings, jnp.stack(jnp.meshgrid(x, y, indexing="ij"))))
     contours = Contours(x, y, np.log10(heights + 1e-3))
     plots = [

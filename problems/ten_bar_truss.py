@@ -49,7 +49,8 @@ ELASTICITY, DENSITY = 1e4, 0.1  # ksi, lb/in^3
 LOAD = 100.0  # kip
 STRESS, DISPLACEMENT = 25.0, 2.0  # ksi, in
 THINNEST, THICKEST = 0.1, 40.0  # in^2
-BOTH, STRESS_ONLY = "stress and displacement", "stress"
+BOTH = "stress and displacement"
+STRESS_ONLY = "stress"
 PUBLISHED = {
     BOTH: Reference(5060.85, 5e-3, "half of its last digit", "published"),
     STRESS_ONLY: Reference(1593.2, 5e-2, "half of its last digit", "published"),

@@ -147,7 +147,8 @@ def descend(settings: Settings, system: str, inner_product: str) -> Path:
         max_steps=settings.max_steps,
         callback=steps.append,
     )
-    x, energy = np.array([step.x for step in steps]), np.array([step.value for step in steps])
+    x = np.array([step.x for step in steps])
+    energy = np.array([step.value for step in steps])
     return Path(x, energy, solution)
 
 
@@ -272,7 +273,8 @@ def _paths_picture(settings: Settings, paths: dict[str, dict[str, Path]]) -> byt
 def _energy_picture(settings: Settings, paths: dict[str, dict[str, Path]]) -> bytes:
     plots = []
     for system in SYSTEMS:
-        least, curves = _least(settings, system), []
+        least = _least(settings, system)
+        curves = []
         for name in INNER_PRODUCTS:
             left = paths[name][system].energy - least
             # Below this there is nothing but rounding.

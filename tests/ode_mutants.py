@@ -22,8 +22,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "field: time's share in t1 dropped",
         _FIELD,
-        "t0 + s * (t1 - t0), unravel",
-        "t0 + s * jax.lax.stop_gradient(t1 - t0), unravel",
+        "t = t0 + s * (t1 - t0)\n        y_of_t",
+        "t = t0 + s * jax.lax.stop_gradient(t1 - t0)\n        y_of_t",
         "discrete",
     ),
     Mutant(
@@ -307,8 +307,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "implicit stage: F_y transposed",
         _STEP,
-        "Y) - ha * F_y, c_dot",
-        "Y) - ha * F_y.T, c_dot",
+        "Y) - ha * F_y",
+        "Y) - ha * F_y.T",
         "implicit",
     ),
     Mutant(
@@ -321,8 +321,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "implicit stage: sign of F_y",
         _STEP,
-        "Y) - ha * F_y, c_dot",
-        "Y) + ha * F_y, c_dot",
+        "Y) - ha * F_y",
+        "Y) + ha * F_y",
         "implicit",
     ),
     Mutant(

@@ -153,7 +153,8 @@ class Elasticity:
                 f"{self.grid.elements}, one for "
                 "each element. See adjoint.fem.grid for the layout."
             )
-        E, K_e = moduli.ravel(), jnp.asarray(self.element_stiffness, moduli.dtype)
+        E = moduli.ravel()
+        K_e = jnp.asarray(self.element_stiffness, moduli.dtype)
         element, row, column = self._supported_entries
         whole = E[np.flatnonzero(self._unsupported), None] * K_e.reshape(1, -1)
         return self.pattern.matrix(jnp.concatenate([whole.ravel(), E[element] * K_e[row, column]]))

@@ -137,11 +137,15 @@ class _Verdict(NamedTuple):
 
 def _examine(problem: _Problem, at: _KKTPoint, x0: PyTree, p: PyTree) -> _Verdict:
     """Are signs and complementarity strict, and is it a minimum?"""
-    x, m, x0 = ravel(at.x), at.multipliers, ravel(x0)
+    x = ravel(at.x)
+    m = at.multipliers
+    x0 = ravel(x0)
     f, c = problem.of_flat(HostStructure.of(at.x), p)
-    c_x, c_0 = jax.jacrev(c)(x), c(x)
+    c_x = jax.jacrev(c)(x)
+    c_0 = c(x)
     H = jax.jacfwd(jax.grad(lambda x: f(x) + m @ c(x)))(x)
-    row, size = row_norms(c_x), jnp.maximum(norm(x), norm(x - x0))
+    row = row_norms(c_x)
+    size = jnp.maximum(norm(x), norm(x - x0))
     at_zero = jnp.abs(c_0) <= WEAK * row * size
     no_force = jnp.abs(m) * row <= WEAK * (norm(jax.grad(f)(x)) + norm(H) * size)
     active = ~problem.may_be_slack | (m + c_0 > 0)
@@ -269,10 +273,8 @@ def argmin(
     sizes = [ravel_size(jax.eval_shape(lambda *a, c=c: c(*a), x0, p)) for c in present]
     k = sizes[0] if equality is not None else 0
     constraints = (lambda x, p: ravel([c(x, p) for c in present])) if sum(sizes) else None
-    x0, p = (
-        jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), x0),
-        jax.tree.map(jnp.asarray, p),
-    )
+    x0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), x0)
+    p = jax.tree.map(jnp.asarray, p)
     (f, c), (x0, p), _ = trace_at_door((f, constraints), (x0, p))
     if sum(sizes) == 0:
         linear_solver = Cholesky() if linear_solver is None else linear_solver

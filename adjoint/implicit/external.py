@@ -40,7 +40,8 @@ class _Tangent:
     calls: "_Calls"
 
     def __call__(self, y: Array, x: PyTree, x_dot: PyTree, fixed: None) -> Array:
-        calls, leaves = self.calls, jax.tree.leaves(x)
+        calls = self.calls
+        leaves = jax.tree.leaves(x)
         dots = [dot for dot in jax.tree.leaves(x_dot) if dot.dtype != jax.dtypes.float0]
         # (u, v) as one vector: where x is differentiated in part, JAX transposes no tuple of
         # tangents and zeros.
@@ -146,7 +147,9 @@ class _Calls:
     """
 
     def __init__(self, box: _BlackBox, x: HostStructure, y: HostStructure):
-        self.box, self.x, self.y = box, x, y
+        self.box = box
+        self.x = x
+        self.y = y
         ranks = tuple(map(len, x.shapes))
         moving = [place for place, is_moving in enumerate(x.is_inexact) if is_moving]
         x_bars = tuple(jax.ShapeDtypeStruct(x.shapes[place], x.dtypes[place]) for place in moving)

@@ -44,7 +44,8 @@ def verify_on_host(calls: HostFunctions, leaves: Sequence[np.ndarray], y: np.nda
     NumPy alone, since this runs inside of a callback.
     """
     generator = np.random.default_rng(0)
-    lines, y_bars = [], []
+    lines = []
+    y_bars = []
     for k in range(DIRECTIONS):
         y_bar = _balanced_cotangent(calls.y, y, generator)
         phi = Objective(

@@ -19,8 +19,10 @@ from adjoint.tracing import loops
 Objective = Callable[[Array], Array]
 # Nocedal and Wright, section 17.4: how much a violation must shrink for the penalty to stay, and
 # the penalty's growth.
-SHRINK, GROWTH = 0.25, 10.0
-PENALTY_START, PENALTY_LIMIT = 10.0, 1e8
+SHRINK = 0.25
+GROWTH = 10.0
+PENALTY_START = 10.0
+PENALTY_LIMIT = 1e8
 OUTER_STEPS = 30
 # The share of its size to which the constraints are met before Newton's method takes over.
 CLOSE = 1e-7
@@ -113,7 +115,8 @@ class QuasiNewton:
             penalty = jnp.where(violation <= SHRINK * s.violation, s.penalty, stiffer)
             return State(x, m, penalty, violation, s.steps + steps, s.round + 1)
 
-        zero, infinite = jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf, x0.dtype)
+        zero = jnp.zeros((), jnp.int32)
+        infinite = jnp.asarray(jnp.inf, x0.dtype)
         start = State(
             x0, jnp.zeros_like(c(x0)), jnp.asarray(PENALTY_START, x0.dtype), infinite, zero, zero
         )

@@ -31,7 +31,8 @@ SUFFICIENT_DECREASE = 1e-4
 HALVINGS = 40
 # A linear system is solved to FORCING (|F| / |F before|)^2, relative to |F|, and at least to
 # LOOSEST.
-FORCING, LOOSEST = 0.9, 0.1
+FORCING = 0.9
+LOOSEST = 0.1
 # A preconditioner built from F_x is built anew when a step takes so many times the linear
 # iterations of the first one with it.
 OUTDATED = 2
@@ -127,7 +128,8 @@ class Newton:
         self, problem: RootProblem, s: _State, p: PyTree, size: Array
     ) -> tuple[Array, Scales, Any]:
         """The step from s, for unknowns of this size, and the sizes of the terms of F."""
-        J, solver = problem.jacobian(s.x, p), Equilibrated(problem.linear_solver)
+        J = problem.jacobian(s.x, p)
+        solver = Equilibrated(problem.linear_solver)
         scales = scales_of(J, size)
         step, outcome = solver.solve(solver.factor(J, scales), J, -s.F)
         return _regular_step(problem, s, p, scales, step, outcome), scales, ()
@@ -189,8 +191,10 @@ class NewtonKrylov(Newton):
     def _step(
         self, problem: RootProblem, s: _State, p: PyTree, size: Array
     ) -> tuple[Array, Scales, Any]:
-        J, inner = JacobianAction(problem.F, s.x, p), self._inner(problem)
-        solver, scales = Equilibrated(inner), scales_of(J, size)
+        J = JacobianAction(problem.F, s.x, p)
+        inner = self._inner(problem)
+        solver = Equilibrated(inner)
+        scales = scales_of(J, size)
         F_norm = norm(s.F / scales.rows)
         tolerance = jnp.clip(
             FORCING * (F_norm / s.kept.norm) ** 2, self.forcing, max(self.forcing, LOOSEST)
@@ -247,7 +251,8 @@ def _cauchy_step(J: JacobianAction, F: Array, scales: Scales) -> Array:
 
     Where that is zero or not finite, it is a kick.
     """
-    scaled, G = Scaled(J, scales.rows, scales.columns), F / scales.rows
+    scaled = Scaled(J, scales.rows, scales.columns)
+    G = F / scales.rows
     g = scaled.transpose_matvec(G.conj()).conj()
     g_norm = norm(g)
     direction = g / jnp.where(g_norm > 0, g_norm, 1)

@@ -64,8 +64,10 @@ def typical_size(x: Array, x0: Array) -> Float[Array, " n"]:
 
 def examine(problem: RootProblem, x: Array, x0: Array, p: PyTree) -> Examination:
     """The verdict on x, found from x0 at the parameters p."""
-    F, solver = problem.F, Equilibrated(problem.linear_solver)
-    F_of_x, J = F(x, p), problem.jacobian(x, p)
+    F = problem.F
+    solver = Equilibrated(problem.linear_solver)
+    F_of_x = F(x, p)
+    J = problem.jacobian(x, p)
     scales = scales_of(J, typical_size(x, x0))
     factor = solver.factor(J, scales)
     probe = jnp.flip(jnp.asarray(probe_vector(x.size), x.dtype))

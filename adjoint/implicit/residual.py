@@ -99,7 +99,8 @@ def _require_arrays(where: str, name: str, x: PyTree) -> None:
 
 def _require_same_structure(where: str, F: PyTree, x0: PyTree) -> None:
     """As many equations as unknowns, real ones for real unknowns."""
-    n_F, n_x = ravel_size(F), ravel_size(x0)
+    n_F = ravel_size(F)
+    n_x = ravel_size(x0)
     if n_F != n_x:
         refuse(
             where,

@@ -60,7 +60,8 @@ def _default_solver(A: Any, served_by: tuple[type, ...]) -> Any:
 def right_hand_side(b: Any, A: Any) -> Array:
     """b in the precision of A; refuses one that does not fit."""
     b = as_inexact_array("linear_solve", "b", b)
-    n, dtype = A.n, A.dtype
+    n = A.n
+    dtype = A.dtype
     require_shape(
         "linear_solve",
         "b",

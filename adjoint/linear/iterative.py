@@ -70,7 +70,8 @@ class CG(Krylov):
             return x + alpha * p, r - alpha * q, p, jnp.where(definite, rho_new, 0), step + 1
 
         # With an infinite rho the first direction is z alone, and M and A are compiled once.
-        null, infinite = jnp.zeros_like(r), jnp.asarray(jnp.inf, r.real.dtype)
+        null = jnp.zeros_like(r)
+        infinite = jnp.asarray(jnp.inf, r.real.dtype)
         x, _, _, _, steps = loops.while_loop(
             proceed, advance, (null, r, null, infinite, jnp.zeros((), jnp.int32))
         )
@@ -138,14 +139,16 @@ class MINRES(Krylov):
             a_1 = jnp.where(a_1 > 0, a_1, jnp.nan)
             a_2 = k.s * delta + k.c_old * k.c * k.gamma
             a_3 = k.s_old * k.gamma
-            c, s = a_0 / a_1, gamma / a_1
+            c = a_0 / a_1
+            s = gamma / a_1
             w = (z - a_3 * k.w_old - a_2 * k.w) / a_1
             x = k.x + c * k.eta * w
             return State(
                 x, v, k.v, z_new, w, k.w, gamma, k.gamma, -s * k.eta, c, k.c, s, k.s, k.step + 1
             )
 
-        zero, one = jnp.zeros((), gamma.dtype), jnp.ones((), gamma.dtype)
+        zero = jnp.zeros((), gamma.dtype)
+        one = jnp.ones((), gamma.dtype)
         null = jnp.zeros_like(r)
         start = State(
             null,
@@ -227,7 +230,8 @@ class GMRES(Krylov):
             # Gram-Schmidt twice is as good as it gets (Giraud et al., Numer. Math. 101, 2005).
             for _ in range(2):
                 projection = V.conj() @ w
-                w, h = w - projection @ V, h + projection
+                w = w - projection @ V
+                h = h + projection
             rest = norm(w)
             broke_down = ~(rest > 10 * jnp.finfo(r.dtype).eps * size)
             h = h.at[k + 1].set(rest.astype(r.dtype))
@@ -237,8 +241,10 @@ class GMRES(Krylov):
             )
             radius = length(h[k], h[k + 1])
             radius = jnp.where(radius > 0, radius, 1).astype(r.dtype)
-            c, s = h[k].conj() / radius, h[k + 1].conj() / radius
-            h, g = _rotate(h, k, c, s), _rotate(g, k, c, s)
+            c = h[k].conj() / radius
+            s = h[k + 1].conj() / radius
+            h = _rotate(h, k, c, s)
+            g = _rotate(g, k, c, s)
             R = R.at[:, k].set(jnp.where(jnp.arange(m) <= k, h[:m], 0))
             return V, R, rotations.at[:, k].set(jnp.stack([c, s])), g, k + 1, broke_down
 

@@ -140,7 +140,8 @@ class Multigrid:
         grid = self.grid
         while self.components * prod(grid) > COARSEST and _coarse(grid) != grid:
             levels.append(Level.of(S))
-            S, grid = _galerkin(S, levels[-1].coupled, grid), _coarse(grid)
+            S = _galerkin(S, levels[-1].coupled, grid)
+            grid = _coarse(grid)
         return Hierarchy(
             tuple(levels), jnp.linalg.inv(_dense(S, grid)), size, (self.components, *self.grid)
         )
@@ -182,7 +183,8 @@ class Level:
 
         Saad, Iterative Methods for Sparse Linear Systems, 2nd ed., algorithm 12.1, for D^-1 A.
         """
-        center, radius = self.largest * (1 + SMOOTHED) / 2, self.largest * (1 - SMOOTHED) / 2
+        center = self.largest * (1 + SMOOTHED) / 2
+        radius = self.largest * (1 - SMOOTHED) / 2
         rho = radius / center
         rho_next = 1 / (2 / rho - rho)
         step = self.inverse_diagonal * r / center
@@ -212,7 +214,8 @@ class Hierarchy:
     def _cycle(self, depth: int, r: Array) -> Array:
         if depth == len(self.levels):
             return (self.inverse @ r.ravel()).reshape(r.shape)
-        level, grid = self.levels[depth], r.shape[1:]
+        level = self.levels[depth]
+        grid = r.shape[1:]
         x, left = level.smooth(r)
         correction = self._cycle(depth + 1, _restrict(level.coupled * left, grid))
         x = x + level.coupled * _interpolate(correction, grid)
@@ -342,7 +345,8 @@ def _galerkin_along(S: Array, axis: int, axes: int) -> Array:
     Entry (i, i + K) of the coarse operator is the sum over s and t of P[j, i] A[j, l] P[l, i + K]
     with j = 2 i + s and l = 2 (i + K) + t: the fine operator's offset is k = 2 K + t - s.
     """
-    of_stencil, of_grid = 2 + axis, 2 + axes + axis
+    of_stencil = 2 + axis
+    of_grid = 2 + axes + axis
     m = S.shape[of_grid]
     n = m // 2 + 1
     P = _weights(m).astype(np.float32)

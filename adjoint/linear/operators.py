@@ -113,7 +113,8 @@ class MatrixFree:
                 TypeError,
             )
         self.function, self.n = matvec, int(n)
-        self.symmetric, self.positive_definite = symmetric or positive_definite, positive_definite
+        self.symmetric = symmetric or positive_definite
+        self.positive_definite = positive_definite
 
     def bind(self, dtype: Any, axes: loops.Axes = frozenset()) -> "BoundFunction":
         """Fix the vector type, so that A becomes a pytree."""

@@ -13,8 +13,12 @@ import numpy as np
 
 from adjoint.linear.superlu import SuperLUFactors
 
-STRUCTURALLY_SYMMETRIC, SYMMETRIC_POSITIVE_DEFINITE, NONSYMMETRIC = 1, 2, 11
-ANALYZE_AND_FACTORIZE, FACTORIZE, SOLVE = 12, 22, 33
+STRUCTURALLY_SYMMETRIC = 1
+SYMMETRIC_POSITIVE_DEFINITE = 2
+NONSYMMETRIC = 11
+ANALYZE_AND_FACTORIZE = 12
+FACTORIZE = 22
+SOLVE = 33
 
 
 class PardisoFactors:
@@ -25,7 +29,8 @@ class PardisoFactors:
     """
 
     def __init__(self, pattern: Any, values: np.ndarray):
-        self._pattern, self._values = pattern, values
+        self._pattern = pattern
+        self._values = values
         self._lock = threading.Lock()
         self._solver: Any = None
         self._superlu: SuperLUFactors | None = None
@@ -59,7 +64,8 @@ class PardisoFactors:
             return False
         retire = pool.put if matrix_type != NONSYMMETRIC else _release
         weakref.finalize(self, retire, solver).atexit = False
-        self._solver, self._matrix = solver, A
+        self._solver = solver
+        self._matrix = A
         self.nbytes = 1024 * int(solver.get_iparm(17))
         return True
 

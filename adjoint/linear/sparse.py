@@ -280,10 +280,8 @@ def _solve_lanes(
     b = np.broadcast_to(b, lanes + b.shape[b.ndim - rank :])
     x = np.empty(b.shape, b.dtype)
     code = np.empty(lanes, np.int32)
-    residual, reciprocal_condition = (
-        np.empty(lanes, np.finfo(b.dtype).dtype),
-        np.empty(lanes, np.finfo(b.dtype).dtype),
-    )
+    residual = np.empty(lanes, np.finfo(b.dtype).dtype)
+    reciprocal_condition = np.empty(lanes, np.finfo(b.dtype).dtype)
     for lane in np.ndindex(lanes):
         own = tuple(
             0 if size == 1 else index for index, size in zip(lane, values.shape[:-1], strict=True)
@@ -310,7 +308,8 @@ def _solve_one(
     if code or held.factors is None:
         return np.full_like(b, np.nan), code, np.nan, held.reciprocal_condition
     matrix = held.matrix.T if transpose else held.matrix
-    x, error = np.empty_like(columns), 0.0
+    x = np.empty_like(columns)
+    error = 0.0
     # SuperLU is slower on several right-hand sides at once than on one after the other.
     for k in range(columns.shape[1]):
         x[:, k], error_k = _solve_and_refine(
@@ -352,5 +351,7 @@ def _solve_and_refine(
         error_refined = backward_error(refined, r_refined)
         if not error_refined < error:
             break
-        x, r, error = refined, r_refined, error_refined
+        x = refined
+        r = r_refined
+        error = error_refined
     return x, error

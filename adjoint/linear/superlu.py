@@ -27,7 +27,9 @@ class Elimination:
     def __init__(self, pattern: Any):
         import scipy.sparse as sparse
 
-        n, rows, cols = pattern.n, pattern.rows.astype(np.int64), pattern.cols.astype(np.int64)
+        n = pattern.n
+        rows = pattern.rows.astype(np.int64)
+        cols = pattern.cols.astype(np.int64)
         mirrored = np.isin(cols * n + rows, rows * n + cols, assume_unique=True)
         self.nearly_symmetric = bool(mirrored.mean() >= NEARLY_SYMMETRIC) if rows.size else False
         self.order = metis_order(rows, cols, n) if self.nearly_symmetric else None
@@ -59,7 +61,8 @@ def metis_order(rows: np.ndarray, cols: np.ndarray, n: int) -> np.ndarray | None
     import pymetis
 
     off = rows != cols
-    i, j = np.concatenate([rows[off], cols[off]]), np.concatenate([cols[off], rows[off]])
+    i = np.concatenate([rows[off], cols[off]])
+    j = np.concatenate([cols[off], rows[off]])
     i, j = np.divmod(np.unique(i * n + j), n)
     if i.size == 0:
         return None

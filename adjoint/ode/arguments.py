@@ -18,10 +18,8 @@ from adjoint.ode.runge_kutta import RungeKutta
 def require_fit(method: RungeKutta, sensitivity: Any, certificate: bool) -> None:
     """Refuse what cannot solve with a mass matrix."""
     if not method.is_implicit:
-        given, remedy = (
-            f"mass_matrix with solver {method.solver.__name__}",
-            "Pass solver=diffrax.Kvaerno5().",
-        )
+        given = f"mass_matrix with solver {method.solver.__name__}"
+        remedy = "Pass solver=diffrax.Kvaerno5()."
         refuse("ode_solve", given, "an implicit solver", remedy)
     if not isinstance(sensitivity, DiscreteAdjoint | ForwardSensitivity | None) or certificate:
         given = f"mass_matrix with {'a certificate' if certificate else sensitivity}"

@@ -144,7 +144,8 @@ class BacksolveAdjoint:
 
 def _intervals(integrator: Integrator, p: Parameters, dtype: Any) -> list[tuple[Array, Array]]:
     """The intervals between jumps, the last one first; one of no length is passed by."""
-    zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
+    zero = jnp.zeros((), dtype)
+    one = jnp.ones((), dtype)
     if integrator.limits is None or integrator.limits.jumps == 0:
         return [(zero, one)]
     knots = [zero, *integrator.limits.shares(p.constant), one]

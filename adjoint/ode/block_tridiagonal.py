@@ -40,7 +40,8 @@ def solve(
         x = triangular_solve(L, z - M_next.T @ x_next, trans=1)
         return (M, x), x
 
-    zero, zeros = jnp.zeros(n, b.dtype), jnp.zeros((1, n, n), b.dtype)
+    zero = jnp.zeros(n, b.dtype)
+    zeros = jnp.zeros((1, n, n), b.dtype)
     rows = (diagonal, jnp.concatenate([zeros, lower]), b)
     _, factors = loops.scan(eliminate, (jnp.eye(n, dtype=b.dtype), zero), rows)
     _, x = loops.scan(substitute, (zeros[0], zero), factors, reverse=True)

@@ -42,14 +42,18 @@ PAIRS = 3
 # Each of the other steps is cut into so many pieces, as far as there are no more of them than
 # MOST_PIECES: of Tsit5 f is seen then in 16 x 5 places of a step, nowhere further apart than 1/28
 # of it.
-PIECES, LEAST_PIECES, MOST_PIECES = 16, 2, 8192
+PIECES = 16
+LEAST_PIECES = 2
+MOST_PIECES = 8192
 # By which shares of w the data are moved. Their differences are wrong by d^2 times the third
 # derivative.
 MOVES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 # What is left of a difference falls a hundredfold from move to move. Less than SMOOTH of it is no
 # sign of anything; a fall by more than SUDDEN is that of a jump which the smaller move does not
 # reach; at the smallest move nothing should be left.
-SMOOTH, SUDDEN, NOTHING_LEFT = 1e-3, 3e3, 1e-1
+SMOOTH = 1e-3
+SUDDEN = 3e3
+NOTHING_LEFT = 1e-1
 # In units of a move: how far away from the jumps that are given f is looked at.
 WINDOW = 3.0
 
@@ -109,7 +113,8 @@ class _Fine(NamedTuple):
 def _along(integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: Any) -> _Fine:
     """Along the pieces of the steps of the grid."""
     n, (y0_dot, varying_dot) = y0.size, w
-    joint, operands = TangentIntegrator.of(integrator, n), Directions(p, varying_dot)
+    joint = TangentIntegrator.of(integrator, n)
+    operands = Directions(p, varying_dot)
     start = jnp.concatenate([y0[None], y0_dot, jnp.abs(y0_dot)]).ravel()
     state = State(start, joint.field(jnp.zeros((), y0.dtype), start, operands))
     pieces = jnp.clip(MOST_PIECES // jnp.maximum(grid.count, 1), LEAST_PIECES, PIECES)
@@ -120,8 +125,10 @@ def _along(integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: Any)
 
     def advance(i: Array, carry: Any) -> Any:
         state, least = carry
-        k, j = i // pieces, i % pieces
-        left, right = grid.s[k], grid.s[k + 1]
+        k = i // pieces
+        j = i % pieces
+        left = grid.s[k]
+        right = grid.s[k + 1]
         # Ends of steps may be jumps, which must be met exactly.
         first = jnp.where(j == 0, left, left + (right - left) * j / pieces)
         last = jnp.where(j == pieces - 1, right, left + (right - left) * (j + 1) / pieces)
@@ -193,7 +200,8 @@ def _is_smooth(
         return loops.fori_loop(0, grid.count, advance, state).y
 
     def what_is_left(move: Array) -> Array:
-        zero, one = jnp.zeros_like(move), jnp.ones_like(move)
+        zero = jnp.zeros_like(move)
+        one = jnp.ones_like(move)
         y1, v = jax.jvp(lambda d: end(d, move), (zero,), (one,))
         ends = jax.vmap(lambda d: end(d, move))(jnp.stack([move, -move]))
         size = integrator.tolerances.scaled(v, y1)

@@ -150,7 +150,8 @@ def _binomial(
 
     def next_checkpoint(k: Array, end: Array, top: Array) -> Array:
         """Where to store next on the way from k to end, or -1 for not at all."""
-        s, steps = slots - top, end - k
+        s = slots - top
+        steps = end - k
         # With r the fewest runs that so many steps need: C(s + r - 1, s) of them at most to the
         # left of the checkpoint, and C(s + r - 2, s - 1) to the right if there are as many.
         runs = jnp.sum(reach[s] < steps)

@@ -21,7 +21,8 @@ from adjoint.tracing import loops
 FEW = 16
 # From so many parameters per state the continuous adjoint costs less than the transposes of
 # implicit stages.
-MANY_PER_STATE, MANY = 10, 100
+MANY_PER_STATE = 10
+MANY = 100
 # The share of steps at the stability limit from which the steps no longer stand for the solution.
 SHARE_AT_LIMIT = 0.1
 
@@ -83,7 +84,8 @@ def choose(integrator: Integrator, y0: Array, p: Parameters, samples: int) -> Ch
     """The sensitivity for these sizes."""
     if integrator.mass is not None:
         return Chosen(DiscreteAdjoint(), "there is a mass matrix")
-    n, n_p = y0.size, sum(leaf.size for leaf in p.varying)
+    n = y0.size
+    n_p = sum(leaf.size for leaf in p.varying)
     if n + n_p <= FEW:
         return Chosen(ForwardSensitivity(), f"{n} states and {n_p} parameters are few")
     if integrator.method.is_implicit and n_p > max(MANY_PER_STATE * n, MANY) and samples <= 1:

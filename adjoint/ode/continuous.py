@@ -349,7 +349,8 @@ def _jump(
 
 def _attempt(backward: Integrator, rule: Rule, along: Any, samples: Array, inner: _Inner) -> _Inner:
     """One step back, at most to the next sample or the start of the interval."""
-    sweep, s = inner.sweep, inner.s
+    sweep = inner.sweep
+    s = inner.s
     stop = first = along.ends[0]
     if samples.size:
         sample = samples[jnp.maximum(sweep.j, 0)]

@@ -111,9 +111,11 @@ def after_jump(
     c_before = system.conditions(t, before)
     zero = near_zero(instant, t, size, c_before)
     side = jnp.where(system.has_two_sides & ~watch.armed, jnp.sign(c_before), watch.side)
-    c_before, c_after = side * c_before, side * system.conditions(t, after)
+    c_before = side * c_before
+    c_after = side * system.conditions(t, after)
     itself = jnp.arange(watch.armed.size) == k
-    waiting, fired = instant.waiting & ~itself, instant.fired | itself
+    waiting = instant.waiting & ~itself
+    fired = instant.fired | itself
     could_fire = ~waiting & ~itself & (c_before > zero)
     set_off = could_fire & (c_after < -zero)
     lands = could_fire & (jnp.abs(c_after) <= zero) & ~fired
@@ -136,7 +138,8 @@ def rearm(
     """What each event waits for after the last jump, and whether a state is past its condition."""
     t, y = jax.lax.stop_gradient((t, y))
     raw, raw_rate = system.condition_rates(t, y)
-    zero, two_sided = near_zero(instant, t, size, raw), system.has_two_sides
+    zero = near_zero(instant, t, size, raw)
+    two_sided = system.has_two_sides
     is_zero = jnp.abs(raw) <= zero
     # Of an event in both directions the side is where the condition is, or where it goes.
     goes_to = jnp.sign(
@@ -144,7 +147,8 @@ def rearm(
     )
     turns = two_sided & (goes_to != 0) & (instant.fired | (~watch.armed & ~is_zero))
     side = jnp.where(turns, goes_to, watch.side)
-    c, rate = side * raw, side * raw_rate
+    c = side * raw
+    rate = side * raw_rate
     armed_again = (c > zero) | (is_zero & (rate > instant.slow))
     armed = jnp.where(instant.fired, armed_again, watch.armed | (c > zero))
     # A condition that the jump has not moved may be negative after it: the state has passed
@@ -167,7 +171,8 @@ def order_matters(
     """Whether another order of event k and those waiting gives another state or derivative."""
     t, y, p = jax.lax.stop_gradient((t, y, system.p))
     directions = _directions((t, y, p))
-    yes, no = jnp.array(True), jnp.array(False)
+    yes = jnp.array(True)
+    no = jnp.array(False)
 
     def in_turn(first: Array, second: Array) -> Callable[..., tuple[Array, Array]]:
         """The state at the time t in this order, and how `second` stands in between."""
@@ -191,7 +196,8 @@ def order_matters(
     def differs(j: Array) -> Array:
         (one, stand_1), (one_dot, _) = jax.jvp(in_turn(k, j), (t, y, p), directions)
         (other, stand_2), (other_dot, _) = jax.jvp(in_turn(j, k), (t, y, p), directions)
-        tolerances, slope = system.tolerances, system.rate(t, y)
+        tolerances = system.tolerances
+        slope = system.rate(t, y)
         unit = tolerances.atol + tolerances.rtol * jnp.maximum(jnp.abs(one), jnp.abs(other))
         same_state = jnp.all(jnp.abs(one - other) <= unit)
         scale = jnp.abs(one_dot) + jnp.abs(other_dot) + jnp.abs(directions[0] * slope) + jnp.abs(y)

@@ -132,7 +132,8 @@ def find(
 def _run(
     search: _Search, start: State, h: Array, watch: Watch, is_needed: Array, most: int
 ) -> Found:
-    zero, none = jnp.zeros((), h.dtype), jnp.zeros(watch.armed.shape, bool)
+    zero = jnp.zeros((), h.dtype)
+    none = jnp.zeros(watch.armed.shape, bool)
     count = jnp.zeros((), jnp.int32)
     at = _Inside(zero, none, count, jnp.array(True), watch, search.size * 0, search.size * 0)
     begin = _Loop(zero, h, start, count, ~is_needed, at, jnp.array(False))
@@ -153,7 +154,8 @@ def _run(
 
 def _advance(search: _Search, loop: _Loop) -> _Loop:
     """One attempt at a step, and the looks inside it."""
-    integrator, n = search.integrator, search.n
+    integrator = search.integrator
+    n = search.n
     s1 = jnp.where(loop.s + 1.01 * loop.h >= 1, jnp.ones_like(loop.s), loop.s + loop.h)
     step = integrator.step((loop.s, s1), loop.state, search.p)
 
@@ -168,10 +170,8 @@ def _advance(search: _Search, loop: _Loop) -> _Loop:
     inside, c0, slope0 = _look_inside(search, look, loop, s1)
     error = _error(search, loop.state.y, step, inside.largest)
     keep, h = accept(error, integrator.method.order, s1 - loop.s)
-    keep, h = (
-        keep & inside.is_sound,
-        jnp.where(inside.is_sound, h, jnp.minimum(h, (s1 - loop.s) / 2)),
-    )
+    keep = keep & inside.is_sound
+    h = jnp.where(inside.is_sound, h, jnp.minimum(h, (s1 - loop.s) / 2))
     is_stuck = ~keep & is_nothing(h, loop.s)
     # The end of where a condition is defined, as of a square root: almost nothing is left of it.
     tolerance = search.system.tolerances.rtol * jnp.maximum(search.size, loop.at.largest)
@@ -196,7 +196,8 @@ def _error(search: _Search, x: Array, step: Step, largest: Array) -> Array:
 
     A condition may be in any unit: its error is compared with the largest it has been.
     """
-    n, tolerances = search.n, search.integrator.tolerances
+    n = search.n
+    tolerances = search.integrator.tolerances
     of_state = tolerances.scaled(step.error[:n], x[:n], step.y[:n])
     size = jnp.maximum(search.size, largest)
     errors = jnp.abs(step.error[n:]) * search.integrator.field.unit
@@ -216,7 +217,8 @@ def _look_inside(
     size = jnp.maximum(search.size, jnp.maximum(largest, _largest(c)))
     tolerance = search.system.tolerances.rtol * size
     watch, armed, beyond = _arm(search, loop.at.watch, c, size, tolerance)
-    c, slope = watch.side[None] * c, watch.side[None] * slope
+    c = watch.side[None] * c
+    slope = watch.side[None] * slope
     turns = (slope[:-1] < 0) & (slope[1:] > 0) & armed[:-1]
     lowest_at, lowest = _minima(look, watch.side, points, turns)
     dips = turns & (lowest <= tolerance[None])
@@ -288,7 +290,8 @@ def _minima(look: Any, side: Array, points: Array, turns: Array) -> tuple[Array,
         left, right, count = carry
         middle = (left + right) / 2
         is_rising = values(middle)[1] >= 0
-        left, right = jnp.where(is_rising, left, middle), jnp.where(is_rising, middle, right)
+        left = jnp.where(is_rising, left, middle)
+        right = jnp.where(is_rising, middle, right)
         return left, right, count + 1
 
     left, right, _ = loops.while_loop(proceed, halve, (left, right, 0))
@@ -326,7 +329,8 @@ def _locate(
     length = jnp.abs(t1 - t0)
     hits = falls & (at <= s + rounding(jnp.abs(t0) + length) / jnp.where(length > 0, length, 1))
     (_, slope), (_, bend) = jax.jvp(look, (s,), (jnp.ones_like(s),))
-    slope, bend = side * slope, side * bend
+    slope = side * slope
+    bend = side * bend
     # A parabola would turn slope^2 / (2 bend) below zero: that must be more than the tolerance.
     is_flat = slope**2 <= 2 * tolerance * jnp.maximum(bend, 0)
     fastest = jnp.maximum(fastest, _largest(slope))

@@ -91,7 +91,8 @@ def run(request: Request, y0: PyTree, p: PyTree, ends: tuple[Array, Array], ts: 
     t0, t1 = ends
     heading = jax.lax.stop_gradient(jnp.sign(t1 - t0))
     system = HybridSystem(request.f, request.events, unravel, p, request.tolerances, heading)
-    count, dtype = len(request.events), flat.dtype
+    count = len(request.events)
+    dtype = flat.dtype
     c = jax.lax.stop_gradient(system.conditions(t0, flat))
     nothing = jnp.full(count, jnp.nan, dtype)
     start = _Now(
@@ -274,7 +275,8 @@ def _listen(
         jnp.where(itself[:, None], intervals[None], rhythm.intervals),
     )
     ratios = intervals[1:] / intervals[:-1]
-    r, largest = ratios[-1], jnp.max(ratios)
+    r = ratios[-1]
+    largest = jnp.max(ratios)
     alike = largest - jnp.min(ratios) <= ALIKE * jnp.minimum(largest, 1 - largest)
     shrink = (largest < 1) & alike
     end = t + system.heading * interval * r / jnp.where(shrink, 1 - r, 1)

@@ -94,7 +94,8 @@ def _along(
             y1, samples, _, outcome = integrate(integrator, y0, Parameters(varying, p.constant), s)
             return y1, samples, outcome
 
-        primals, dots = (y0, p.varying, s), (y0_dot, varying_dot, jnp.full_like(s, direction[-1]))
+        primals = (y0, p.varying, s)
+        dots = (y0_dot, varying_dot, jnp.full_like(s, direction[-1]))
         value, (y1_dot, samples_dot, _) = jax.jvp(solve, primals, dots)
         return value, jnp.concatenate([y1_dot, samples_dot.ravel()])
 

@@ -108,13 +108,12 @@ def _advance(
     integrator: Integrator, p: Parameters, s_of_samples: Array, spacing: int | None, loop: _Loop
 ) -> _Loop:
     """One attempt at a step."""
-    h_tried, stop = loop.h, jnp.ones_like(loop.s)
+    h_tried = loop.h
+    stop = jnp.ones_like(loop.s)
     if integrator.limits is not None:
         constants = integrator.constants(p)
-        h_tried, stop = (
-            integrator.limits.capped(loop.h, constants),
-            integrator.limits.stop(loop.s, constants),
-        )
+        h_tried = integrator.limits.capped(loop.h, constants)
+        stop = integrator.limits.stop(loop.s, constants)
     # The last step ends at the stop; one that would leave a sliver is stretched.
     is_last = loop.s + 1.01 * h_tried >= stop
     s1 = jnp.where(is_last, stop, loop.s + h_tried)
@@ -123,7 +122,8 @@ def _advance(
     s = (loop.s, s1)
     step = integrator.step(s, loop.state, p)
     keep, h = judge(integrator, loop.state.y, step, s1 - loop.s, h_tried)
-    grid, kept = loop.grid, loop.kept
+    grid = loop.grid
+    kept = loop.kept
     if spacing is not None:
         # What a rejected step writes is overwritten by the next one.
         grid = grid.at[loop.count + 1].set(s1)
@@ -132,7 +132,8 @@ def _advance(
         )
     samples, sampled, found = _sample(integrator, p, s_of_samples, s, step, keep, loop)
     # A step that cannot be sampled is made anew, shorter; so are its samples.
-    keep, h = keep & found, jnp.where(found, h, h_tried / 2)
+    keep = keep & found
+    h = jnp.where(found, h, h_tried / 2)
     if integrator.limits is not None:
         # A step that was cut short says nothing against the size that was planned.
         h = jnp.where(keep & is_last, jnp.maximum(h, h_tried), h)
@@ -246,8 +247,10 @@ def first_step(integrator: Integrator, start: State, p: Parameters) -> Float[Arr
         # A tiny share of the interval; slopes are no rates here, and the controller soon finds the
         # size.
         return jnp.asarray(1e-6, y.dtype)
-    scaled, order = integrator.tolerances.scaled, integrator.method.order
-    size, rate = scaled(y, y), scaled(slope, y)
+    scaled = integrator.tolerances.scaled
+    order = integrator.method.order
+    size = scaled(y, y)
+    rate = scaled(slope, y)
     is_tiny = (size < 1e-5) | (rate < 1e-5)
     h0 = jnp.where(is_tiny, 1e-6, 0.01 * size / jnp.where(is_tiny, 1, rate))
     curvature = scaled(integrator.field(h0, y + h0 * slope, p) - slope, y) / h0

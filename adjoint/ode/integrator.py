@@ -84,8 +84,10 @@ class Integrator:
         """The same step, with derivatives by s; the slope that it leaves is h times F."""
         s, state = self.restarted(s, state, p)
         field, p = self.up_to_jump(s, p)
-        h, of_unit_length = s[1] - s[0], (jnp.zeros_like(s[0]), jnp.ones_like(s[0]))
-        stretched, operands = replace(self, field=_Stretched(field), limits=None), (p, s[0], h)
+        h = s[1] - s[0]
+        of_unit_length = (jnp.zeros_like(s[0]), jnp.ones_like(s[0]))
+        stretched = replace(self, field=_Stretched(field), limits=None)
+        operands = (p, s[0], h)
         return stretched.step(of_unit_length, State(state.y, h * state.slope), operands)
 
     def step_to_transpose(self, s: tuple[Array, Array], state: "State", p: Parameters) -> Step:

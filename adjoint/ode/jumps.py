@@ -44,7 +44,8 @@ class Knots(NamedTuple):
         shares = jax.lax.stop_gradient((jumps - t0) / (t1 - t0))
         shares = jnp.where(jnp.isfinite(shares), shares, 0)
         order = jnp.argsort(shares)
-        shares, times = shares[order], jumps[order]
+        shares = shares[order]
+        times = jumps[order]
         times = jnp.where(shares <= 0, t0, jnp.where(shares >= 1, t1, times))
         margin = ROUNDINGS * jnp.finfo(shares.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
         return cls(times, jnp.clip(shares, 0, 1), jax.lax.stop_gradient(margin))
@@ -66,7 +67,8 @@ class Interval(NamedTuple):
 def interval_at(s: Array, knots: Knots, t0: Array, t1: Array) -> Interval:
     """The interval that s lies in; a jump itself belongs to the one before it."""
     k = jnp.sum((knots.shares < s) | (knots.shares <= 0))
-    zero, one = jnp.zeros_like(s), jnp.ones_like(s)
+    zero = jnp.zeros_like(s)
+    one = jnp.ones_like(s)
     shares = jnp.concatenate([zero[None], knots.shares, one[None]])
     times = jnp.concatenate([t0[None], knots.times, t1[None]])
     return Interval((times[k], times[k + 1]), (shares[k], shares[k + 1]))
@@ -80,10 +82,8 @@ def time_and_rate(s: Array, knots: Knots, t0: Array, t1: Array) -> tuple[Array, 
     # A shift, so that the derivative of t stays.
     value = jax.lax.stop_gradient(t)
     middle = (first + last) / 2
-    least, most = (
-        jnp.minimum(first + knots.margin, middle),
-        jnp.maximum(last - knots.margin, middle),
-    )
+    least = jnp.minimum(first + knots.margin, middle)
+    most = jnp.maximum(last - knots.margin, middle)
     clipped = jnp.clip(value, least, most)
     return t + (clipped - value), inside.rate
 
@@ -147,7 +147,8 @@ def require_jumps(
             "It must be known when tracing.",
         )
     if steps is not None and not (jumps is None and max_step is None):
-        given, remedy = "steps with jumps or max_step", "Leave steps out, or solve up to each jump."
+        given = "steps with jumps or max_step"
+        remedy = "Leave steps out, or solve up to each jump."
         refuse("ode_solve", given, "steps under error control", remedy)
     if jumps is None:
         return None

@@ -89,7 +89,8 @@ class MassMatrix:
         """y with N' F(0, y) = 0 and M y = M y0, and the code of the root."""
         if not self.is_singular:
             return y0, jnp.asarray(Status.SUCCESS.code)
-        M, P = jnp.asarray(self.array), jnp.asarray(self.constraints, y0.dtype)
+        M = jnp.asarray(self.array)
+        P = jnp.asarray(self.constraints, y0.dtype)
 
         def residual(y: Array, given: Any) -> Array:
             y0, varying = given

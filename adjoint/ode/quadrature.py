@@ -80,7 +80,9 @@ def _explicit(
 
     Of six copies in a row XLA makes kernels that compute the same parts several times.
     """
-    tableau, h, dtype = backward.method.tableau, s[1] - s[0], lam.dtype
+    tableau = backward.method.tableau
+    h = s[1] - s[0]
+    dtype = lam.dtype
     a, c = _full_tableau(tableau)
     at = s[0] + jnp.asarray(c, dtype) * h
     # All at once: one by one they would be interpolated in each kernel that needs them.
@@ -99,7 +101,8 @@ def _explicit(
     rows = (jnp.asarray(a, dtype), b.T, at, u, jnp.arange(tableau.num_stages))
     (k, sums), rates = loops.scan(stage, (k, _zeros(backward, s[0], lam, u[0], along, 2)), rows)
     integral, integral_error = _sums(b, rates) if keeps else sums
-    change, error = weighted(tableau.b_sol, k), weighted(tableau.b_error, k)
+    change = weighted(tableau.b_sol, k)
+    error = weighted(tableau.b_error, k)
     return AdjointStep(lam + change, error, integral, integral_error, jnp.array(True)), k
 
 
@@ -107,10 +110,13 @@ def _implicit(
     backward: Integrator, s: tuple[Array, Array], lam: Array, along: Any
 ) -> tuple[AdjointStep, Float[Array, "stages n"]]:
     """The stages are known only when all iterations are done."""
-    tableau, h, dtype = backward.method.tableau, s[1] - s[0], lam.dtype
+    tableau = backward.method.tableau
+    h = s[1] - s[0]
+    dtype = lam.dtype
     step = backward.step_with_moving_ends(s, State(lam, backward.field(s[0], lam, along)), along)
     a, c = _full_tableau(tableau)
-    at, stages = s[0] + jnp.asarray(c, dtype) * h, lam[None, :] + weighted(a, step.stages)
+    at = s[0] + jnp.asarray(c, dtype) * h
+    stages = lam[None, :] + weighted(a, step.stages)
     integral, error = _sums_at(
         backward, at, -h * jnp.asarray(_weights(tableau), dtype), stages, along
     )

@@ -61,7 +61,8 @@ def _recur(plan: _Plan, x0: Array, varying: list[Array], constant: list[Array]) 
 def _recur_fwd(
     plan: _Plan, x0: Array, varying: list[Array], constant: list[Array]
 ) -> tuple[Array, Any]:
-    p, spacing = Parameters(varying, constant), plan.schedule.spacing
+    p = Parameters(varying, constant)
+    spacing = plan.schedule.spacing
 
     def advance(k: Array, carry: Any) -> Any:
         x, kept = carry
@@ -186,10 +187,8 @@ def recurrence(
     """
     _check(steps, checkpoints, mode)
     warn_if_cut("recurrence", x0=x0, p=p)
-    x0, p = (
-        jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), x0),
-        jax.tree.map(jnp.asarray, p),
-    )
+    x0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), x0)
+    p = jax.tree.map(jnp.asarray, p)
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(x0)}
     if len(dtypes) != 1 or not all(jnp.issubdtype(d, jnp.inexact) for d in dtypes):
         names = " and ".join(sorted(str(d) for d in dtypes)) or "no arrays"
@@ -210,7 +209,8 @@ def _repeat(
 ) -> Solution[Any]:
     steps, checkpoints = known.value
     flat, unravel = ravel_pytree(x0)
-    costs, unravel_costs = jnp.zeros(0, flat.dtype), None
+    costs = jnp.zeros(0, flat.dtype)
+    unravel_costs = None
     if running_cost is not None:
         like = jax.eval_shape(running_cost, jnp.zeros((), jnp.int32), x0, p)
         costs, unravel_costs = ravel_pytree(

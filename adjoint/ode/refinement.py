@@ -25,7 +25,8 @@ from adjoint.tracing import loops
 ROUNDING = 4
 # A refinement that leaves more than this share of the backward error does not pay; mostly three or
 # four leave rounding.
-SLOW, MOST_REFINEMENTS = 0.5, 20
+SLOW = 0.5
+MOST_REFINEMENTS = 20
 
 
 def solve_by_nearby_factors(
@@ -89,7 +90,8 @@ def refine(
     A: Float[Array, "n n"], factors: Any, b: Float[Array, " n"]
 ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
     """x with A'x = b by factors of a matrix near A, and whether its backward error is rounding."""
-    size, enough = jnp.abs(A), ROUNDING * jnp.finfo(b.dtype).eps
+    size = jnp.abs(A)
+    enough = ROUNDING * jnp.finfo(b.dtype).eps
 
     def measured(x: Array) -> tuple[Array, Array]:
         residual = b - x @ A

@@ -64,7 +64,8 @@ def estimated_sweep(
         return State(step.y, step.slope)
 
     def pull(k: Array, state: State, after: Estimated) -> Estimated:
-        lam, ends = after.lam, (record.grid[k], record.grid[k + 1])
+        lam = after.lam
+        ends = (record.grid[k], record.grid[k + 1])
         step = LinearizedStep.of(integrator, ends, state, p, s, bars, lam)
         none = jnp.zeros_like(step.stages)
         of_eps = (after.eps, none, step.inside.y1 + step.inside.datum)
@@ -185,7 +186,8 @@ def _better_steps(
 
     They are the same at first, then those that suit a tangent, then halves.
     """
-    grid, count = now.record.grid, now.record.count
+    grid = now.record.grid
+    count = now.record.count
 
     # Loops of one turn or none: of a branch each element of a batch would pay both sides.
     def of_tangent(_: Grid) -> Grid:
@@ -204,7 +206,8 @@ def _better_steps(
         return turn[1]
 
     better = once(now.tries == 1, of_tangent, Grid(grid, count, now.is_held))
-    halves, twice = _halved(better.s), 2 * better.count
+    halves = _halved(better.s)
+    twice = 2 * better.count
     is_halved = now.tries >= 2
     better = better._replace(
         s=jnp.where(is_halved, halves, better.s), count=jnp.where(is_halved, twice, better.count)
@@ -219,7 +222,8 @@ def _better_steps(
 def _halved(grid: Float[Array, " most_steps+1"]) -> Float[Array, " most_steps+1"]:
     """With a point in the middle of each step, as far as there is room."""
     i = jnp.arange(grid.size)
-    left, right = grid[i // 2], grid[jnp.minimum(i // 2 + 1, grid.size - 1)]
+    left = grid[i // 2]
+    right = grid[jnp.minimum(i // 2 + 1, grid.size - 1)]
     return jnp.where(i % 2 == 0, left, (left + right) / 2)
 
 
@@ -233,7 +237,8 @@ def integrate_along(
 
     def advance(k: Array, carry: Any) -> Any:
         state, kept = carry
-        slot, is_kept = k // spacing, k % spacing == 0
+        slot = k // spacing
+        is_kept = k % spacing == 0
         kept = jax.tree.map(
             lambda all, new: all.at[slot].set(jnp.where(is_kept, new, all[slot])), kept, state
         )

@@ -110,12 +110,14 @@ def _explicit_step(
     tableau: Any, field: Field, s: tuple[Array, Array], y: Array, slope: Array, p: PyTree
 ) -> Step:
     h = s[1] - s[0]
-    k, Y = [h * slope], [y]
+    k = [h * slope]
+    Y = [y]
     for a, c in zip(tableau.a_lower, tableau.c, strict=True):
         Y.append(y + _combination(a, k))
         k.append(h * field(s[1] if c == 1 else s[0] + float(c) * h, Y[-1], p))
     if tableau.fsal:
-        y1, slope1 = Y[-1], k[-1] / h
+        y1 = Y[-1]
+        slope1 = k[-1] / h
     else:
         y1 = y + _combination(tableau.b_sol, k)
         slope1 = field(s[1], y1, p)
@@ -204,7 +206,8 @@ class _StageDerivative:
         c_dot, p_dot = tangents
         _, F_p_dot = jax.jvp(lambda p: self.field(s, Y, p), (p,), (p_dot,))
         F_y = jax.jacfwd(lambda y: self.field(s, y, p))(Y)
-        A, b = _matrix(self.mass, Y) - ha * F_y, c_dot + ha * F_p_dot
+        A = _matrix(self.mass, Y) - ha * F_y
+        b = c_dot + ha * F_p_dot
         return jnp.linalg.solve(A, b) if Y.size < MANY else solve_by_nearby_factors(A, b, factors)
 
 
@@ -229,9 +232,11 @@ def _implicit_step(
     mass: MassMatrix | None,
 ) -> Step:
     h = s[1] - s[0]
-    count, dtype = tableau.num_stages, y.dtype
+    count = tableau.num_stages
+    dtype = y.dtype
     a = float(tableau.a_diagonal[-1])
-    lower, predictor = (np.zeros((count, count)), np.zeros((count, count)))
+    lower = np.zeros((count, count))
+    predictor = np.zeros((count, count))
     for i, (row, guess) in enumerate(
         zip(tableau.a_lower, tableau.a_predictor, strict=True), start=1
     ):
@@ -269,7 +274,8 @@ def _implicit_step(
         # Slopes are no rates: the factors make them so (Hairer and Wanner, Solving ODEs II, IV.8,
         # eq. 8.20).
         error = jax.scipy.linalg.lu_solve(factors, error)
-    y1, slope1 = Y[-1], k[-1] / h
+    y1 = Y[-1]
+    slope1 = k[-1] / h
     if mass is not None:
         # The interpolant of an implicit method is made from the rates at both ends.
         rates = [mass.rate(field, *at, p) for at in ((s[0], y, slope), (s[1], y1, slope1))]

@@ -108,13 +108,15 @@ def trajectory_of(
 
     def advance(carry: Any, t: Array) -> tuple[Any, Any]:
         y_k, code = carry
-        y_k, h = jnp.where(code == 0, y_k, y), jnp.where(code == 0, length, 0)
+        y_k = jnp.where(code == 0, y_k, y)
+        h = jnp.where(code == 0, length, 0)
         z, outcome = request.advance(unravel(y_k), p, t, t + h)
         return (z[:-1], jnp.where(code == 0, outcome.code, code)), (y_k, z[:-1], z[-1], outcome)
 
     t = begin + length * jnp.arange(request.segments)
     (_, code), (y_k, after, q, outcomes) = loops.scan(advance, (start[:-1], outcome.code), t)
-    y_k, h = jnp.where(code == 0, y_k, y[None, :]), jnp.where(code == 0, length, 0)
+    y_k = jnp.where(code == 0, y_k, y[None, :])
+    h = jnp.where(code == 0, length, 0)
     return Trajectory(t, y_k, after, q, outcomes, unravel), h, code
 
 
@@ -125,7 +127,8 @@ def adjoint_of_shadow(
     Phi, q_y = _tangents(request, trajectory, p, h)
     a = w[:, None] * q_y
     b = jnp.concatenate([a[1:], jnp.zeros_like(a[:1])]) - jnp.einsum("kij,kj->ki", Phi, a)
-    e, tangent_error = jnp.zeros_like(b), jnp.zeros((), b.dtype)
+    e = jnp.zeros_like(b)
+    tangent_error = jnp.zeros((), b.dtype)
     if request.autonomous:
         e, g_scaled, tangent_error = _stretching(request, trajectory, p, h, average, Phi)
         b = b - e * (w * g_scaled)[:, None]

@@ -247,7 +247,8 @@ def ode_solve(
         )
     require_sensitivity("ode_solve", sensitivity)
     breaks = require_jumps(jumps, max_step, steps, dtype)
-    y0, p = strongly_typed(y0), jax.tree.map(jnp.asarray, p)
+    y0 = strongly_typed(y0)
+    p = jax.tree.map(jnp.asarray, p)
     ends = (jnp.asarray(t0, dtype), jnp.asarray(t1, dtype))
     method = runge_kutta("ode_solve", solver, steps)
     mass = None
@@ -255,10 +256,8 @@ def ode_solve(
         mass = MassMatrix.of("ode_solve", mass_matrix, ravel_pytree(y0)[0].size, dtype)
         require_fit(method, sensitivity, certificate)
         if breaks is not None and mass.is_singular:
-            given, remedy = (
-                "jumps with a singular mass_matrix",
-                "Solve up to each jump, and go on from there.",
-            )
+            given = "jumps with a singular mass_matrix"
+            remedy = "Solve up to each jump, and go on from there."
             refuse("ode_solve", given, "a regular mass_matrix", remedy)
     (slope, cost), (start, y0, p), (end, times, breaks) = trace_at_door(
         (f, running_cost), (ends[0], y0, p), ends[1], times, breaks
@@ -321,7 +320,8 @@ def _solve_request(
     end, integral = problem.split(y1)
     states = end if ts is None else jax.vmap(lambda y: problem.split(y)[0])(samples)
     value = states if request.running_cost is None else (states, integral)
-    name, y = request.method.solver.__name__, problem.y0
+    name = request.method.solver.__name__
+    y = problem.y0
     return Solution(
         value, Status(code), stats, f"ode_solve with {name} ({y.size} states, {y.dtype})"
     )

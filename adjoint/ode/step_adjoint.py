@@ -151,7 +151,8 @@ def _pull_samples(
         _, adjoint_of_sample = jax.vjp(sample, state, p.varying, y1, stages, samples[j])
         *of_step, at_bar = adjoint_of_sample(bars.samples[j])
         state_bar, varying_bar, y1_bar, stages_bar = add(list(inside[:4]), of_step)
-        s_bars, datum = inside.s.at[j].set(at_bar), inside.datum + bars.samples[j]
+        s_bars = inside.s.at[j].set(at_bar)
+        datum = inside.datum + bars.samples[j]
         return _Inside(state_bar, varying_bar, y1_bar, stages_bar, j - 1, s_bars, datum)
 
     return while_rarely(is_inside, pull, inside)

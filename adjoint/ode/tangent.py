@@ -171,7 +171,8 @@ def _replayed(
     """
     zero = jnp.zeros_like(y0)
     none = [jnp.zeros_like(v) for v in p.varying]
-    samples, first = jnp.zeros((s.size, y0.size), y0.dtype), jnp.zeros((), jnp.int32)
+    samples = jnp.zeros((s.size, y0.size), y0.dtype)
+    first = jnp.zeros((), jnp.int32)
     if s.size:
         is_first = s <= 0
 
@@ -216,7 +217,9 @@ def _replayed(
             moved = (now.v, v.y, v_stages, dots.s[j], dots.varying)
             return samples.at[j].set(jax.jvp(sample, at, moved)[1]), j + 1
 
-        samples, j, error = now.samples, now.j, now.error
+        samples = now.samples
+        j = now.j
+        error = now.error
         if s.size:
             samples, j = while_rarely(is_inside, fill, (samples, j))
         # The interpolant is about as wrong as the step.
@@ -256,7 +259,8 @@ def _controlled(integrator: Integrator, y0: Array, p: Parameters, s: Array, dots
         lambda dot: (dot / size.astype(dot.dtype))[None], (dots.y0, dots.varying)
     )
     end, samples, _, outcome = integrate_with_tangents(integrator, y0, p, directions, s)
-    y1_dot, samples_dot = size * end.v[0], size * samples.v[:, 0]
+    y1_dot = size * end.v[0]
+    samples_dot = size * samples.v[:, 0]
     if s.size:
         rates = jax.vmap(lambda s, y: integrator.rate(s, y, p))(s, samples.y)
         samples_dot = samples_dot + dots.s[:, None] * rates

@@ -84,7 +84,8 @@ class TangentTolerances(Tolerances):
     slack: float
 
     def scaled(self, error: Array, *ys: Array) -> Float[Array, ""]:
-        e, rows = _Rows.of(error, self.n), [_Rows.of(y, self.n) for y in ys]
+        e = _Rows.of(error, self.n)
+        rows = [_Rows.of(y, self.n) for y in ys]
         of_y = Tolerances(self.rtol, self.atol).scaled(e.y, *(row.y for row in rows))
         size = jnp.max(jnp.stack([jnp.abs(row.v) for row in rows]), axis=0)
         peak = jnp.max(jnp.stack([size, *(row.peak for row in rows)]), axis=0)
@@ -106,7 +107,8 @@ class _TangentField:
     n: int
 
     def __call__(self, s: Array, flat: Array, directions: Directions) -> Float[Array, " rows*n"]:
-        rows, p = _Rows.of(flat, self.n), directions.p
+        rows = _Rows.of(flat, self.n)
+        p = directions.p
 
         def slope_along(v: Array, varying_dot: list[Array]) -> tuple[Array, Array]:
             def slope(y: Array, varying: list[Array]) -> Array:
@@ -148,14 +150,16 @@ class TangentIntegrator(Integrator):
 
     def step(self, s: tuple[Array, Array], state: State, p: Any) -> Step:
         """The step of y, and its tangents."""
-        y, slope = _Rows.of(state.y, self.n), _Rows.of(state.slope, self.n)
+        y = _Rows.of(state.y, self.n)
+        slope = _Rows.of(state.slope, self.n)
 
         def of_base(y: Array, slope: Array, varying: list[Array]) -> Any:
             step = self.base.step(s, State(y, slope), Parameters(varying, p.p.constant))
             return (step.y, step.slope, step.error, step.stages), step
 
         def along(v: Array, v_slope: Array, varying_dot: list[Array]) -> Any:
-            primals, dots = (y.y, slope.y, p.p.varying), (v, v_slope, varying_dot)
+            primals = (y.y, slope.y, p.p.varying)
+            dots = (v, v_slope, varying_dot)
             _, dot, step = jax.jvp(of_base, primals, dots, has_aux=True)
             return step, dot
 
@@ -195,7 +199,8 @@ class TangentIntegrator(Integrator):
             primals = (y.y, slope.y, end.y, rows.y, p.p.varying)
             return jax.jvp(of_base, primals, (v, v_slope, v1, v_stages, varying_dot), has_aux=True)
 
-        axes, out_axes = (0, 0, 0, 1, 0), (None, 0, None)
+        axes = (0, 0, 0, 1, 0)
+        out_axes = (None, 0, None)
         sample, v, found = jax.vmap(along, axes, out_axes)(
             y.v, slope.v, end.v, rows.v, p.varying_dot
         )
@@ -292,7 +297,8 @@ def grid_for_tangents(integrator: Integrator, y0: Array, p: Parameters) -> Grid:
     """
     y0, p = jax.lax.stop_gradient((y0, p))
     y0_dot, varying_dot = random_directions(y0, p.varying, 1)
-    by_y0, by_p = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
+    by_y0 = jnp.array([1.0, 0.0])
+    by_p = jnp.array([0.0, 1.0])
 
     def along(dot: Array, share: Array) -> Array:
         return dot * share.reshape(2, *[1] * (dot.ndim - 1)).astype(dot.dtype)
@@ -300,7 +306,8 @@ def grid_for_tangents(integrator: Integrator, y0: Array, p: Parameters) -> Grid:
     directions = along(y0_dot, by_y0), [along(dot, by_p) for dot in varying_dot]
     none = jnp.zeros(0, y0.dtype)
     # Of the states only the first is kept: the steps are all that is wanted.
-    loops, spacing = _ByLoops.of(integrator), integrator.most_steps
+    loops = _ByLoops.of(integrator)
+    spacing = integrator.most_steps
     _, _, record, outcome = integrate_with_tangents(loops, y0, p, directions, none, spacing)
     assert record is not None
     return Grid(record.grid, record.count, outcome.code == 0)

@@ -54,7 +54,8 @@ class VectorField:
             for leaf in group
         ]
         resting = [False for group in groups[2:] for _ in group]
-        leaves, varies = [leaf for group in groups for leaf in group], (*moving, *resting)
+        leaves = [leaf for group in groups for leaf in group]
+        varies = (*moving, *resting)
         parameters = Parameters(
             [leaf for leaf, is_varying in zip(leaves, varies, strict=True) if is_varying],
             [leaf for leaf, is_varying in zip(leaves, varies, strict=True) if not is_varying],
@@ -66,7 +67,8 @@ class VectorField:
     def __call__(
         self, s: Float[Array, ""], y: Float[Array, " n"], p: Parameters
     ) -> Float[Array, " n"]:
-        varying, constant = iter(p.varying), iter(p.constant)
+        varying = iter(p.varying)
+        constant = iter(p.constant)
         leaves = iter(
             [next(varying) if is_varying else next(constant) for is_varying in self.varies]
         )
@@ -120,16 +122,18 @@ def pose(
         longest = jnp.asarray(jnp.inf if max_step is None else max_step, dtype) / jnp.abs(
             ends[1] - ends[0]
         )
-        varying, fixed = (
-            (*varying, *[knots.times] * jumps_vary),
-            (*fixed, *[knots.times] * (not jumps_vary)),
-        )
+        varying = (*varying, *[knots.times] * jumps_vary)
+        fixed = (*fixed, *[knots.times] * (not jumps_vary))
         # Without derivatives, and last, where `Limits` finds them.
         fixed = (*fixed, *jax.lax.stop_gradient((knots.margin, longest, knots.shares)))
         if ts is not None and limits.jumps:
             s = jax.vmap(lambda t: share_of(t, knots, *ends))(ts)
     if running_cost is None:
-        costs, unravel_costs = jnp.zeros(0, dtype), lambda _: None
+        costs = jnp.zeros(0, dtype)
+
+        def unravel_costs(_: Array) -> None:
+            return None
+
     else:
         like = jax.eval_shape(running_cost, ends[0], y0, p)
         costs, unravel_costs = ravel_pytree(
@@ -139,9 +143,11 @@ def pose(
     def F(s: Array, y: Array, differentiated: Any, fixed: Any) -> Array:
         p, varying = differentiated
         known, resting = fixed
-        still, moving = iter(resting), iter(varying)
+        still = iter(resting)
+        moving = iter(varying)
         t0, t1 = (next(moving) if varies else next(still) for varies in ends_vary)
-        t, y_of_t = t0 + s * (t1 - t0), unravel(y[: state.size])
+        t = t0 + s * (t1 - t0)
+        y_of_t = unravel(y[: state.size])
         rate = t1 - t0
         if limits is not None and limits.jumps:
             times = next(moving) if jumps_vary else next(still)

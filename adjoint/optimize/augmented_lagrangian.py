@@ -16,12 +16,16 @@ from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Method, R
 
 # rho_i |c_i'|^2 = FIRST_PENALTY |f'| at the start; times RAISE when the violation has not fallen to
 # this SHARE.
-FIRST_PENALTY, RAISE, SHARE = 10.0, 10.0, 0.25
+FIRST_PENALTY = 10.0
+RAISE = 10.0
+SHARE = 0.25
 # The inner problems' tolerance: this share of |f'(x0)|, and of the tolerance before.
-FIRST_TOLERANCE, TIGHTEN = 0.1, 0.1
+FIRST_TOLERANCE = 0.1
+TIGHTEN = 0.1
 # An inner run ends after so many of its steps, or so many for each unknown, converged or not; the
 # next one begins anew.
-INNER_STEPS, INNER_STEPS_EACH = 50, 10
+INNER_STEPS = 50
+INNER_STEPS_EACH = 10
 # An inner run has lost the constraints when an iterate misses them by so many times the size of x,
 # or the miss that it began with.
 LOST = 100.0
@@ -149,7 +153,9 @@ class AugmentedLagrangian:
     def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> AugmentedState:
         """The state that asks about x first."""
         x = domain.project(x)
-        none, one, no = jnp.zeros(constraints, x.dtype), jnp.ones((), x.dtype), jnp.zeros((), bool)
+        none = jnp.zeros(constraints, x.dtype)
+        one = jnp.ones((), x.dtype)
+        no = jnp.zeros((), bool)
         return AugmentedState(
             request=jnp.zeros((), jnp.int32),
             point=x,
@@ -223,7 +229,8 @@ def _anew(inner: Method, state: AugmentedState, same: Bool[Array, ""], domain: D
 
     That is kept where second derivatives are about the same.
     """
-    begun, before = inner.init(state.point, domain), state.inner
+    begun = inner.init(state.point, domain)
+    before = state.inner
     if isinstance(begun, DescentState):
         kept = begun._replace(
             memory=before.memory, fresh=before.fresh, size=before.size, unit=before.unit
@@ -254,11 +261,10 @@ def _scaled(state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedS
     the iterate tells the second derivatives of f, which penalties are to exceed.
     """
     constraints = lagrangian.of_answer(answer)
-    scale, sizes = (
-        domain.dual_norm(answer.derivative),
-        lagrangian.row_norms(constraints.jacobian, domain),
-    )
-    size, sizes = jnp.where(scale > 0, scale, 1), jnp.where(sizes > 0, sizes, 1)
+    scale = domain.dual_norm(answer.derivative)
+    sizes = lagrangian.row_norms(constraints.jacobian, domain)
+    size = jnp.where(scale > 0, scale, 1)
+    sizes = jnp.where(sizes > 0, sizes, 1)
     length = domain.norm(state.point - state.at.x)
     return state._replace(
         at=Iterate(state.point, answer.value, answer.derivative),

@@ -29,7 +29,8 @@ YOUNG = 3
 # The system of the held entries is solved to this share of its residual, in at most so many steps
 # of n^2 operations: H itself is no better known, and every step of the conjugate gradients leaves a
 # direction downhill.
-FORCING, MOST_PRODUCTS = 1e-2, 20
+FORCING = 1e-2
+MOST_PRODUCTS = 20
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class BFGS(Descent):
     def direction(
         self, memory: _Inverse, at: Iterate, free: Bool[Array, " n"], domain: Domain
     ) -> Float[Array, " n"]:
-        g, H = at.derivative * free, memory.H
+        g = at.derivative * free
+        H = memory.H
         if not domain.bounded:
             return -H @ g
         # The inverse of the free block of H^-1 is the Schur complement of the held block of H.
@@ -84,11 +86,13 @@ class BFGS(Descent):
     def learn(
         self, memory: _Inverse, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain
     ) -> _Inverse:
-        s_y, updates = s @ y, memory.updates
+        s_y = s @ y
+        updates = memory.updates
         scale = s_y / (y @ (memory.H @ y))
         enlarged = jnp.where(updates <= YOUNG * s.size, jnp.maximum(scale, 1), 1)
         H = jnp.where(updates == 0, scale, enlarged) * memory.H
-        rho, H_y = 1 / s_y, H @ y
+        rho = 1 / s_y
+        H_y = H @ y
         cross = s[:, None] * H_y[None, :]
         H = H - rho * (cross + cross.T) + rho * (1 + rho * (y @ H_y)) * s[:, None] * s[None, :]
         return _Inverse(H, updates + 1)
@@ -175,7 +179,8 @@ class LBFGS(Descent):
     def direction(
         self, memory: _Pairs, at: Iterate, free: Bool[Array, " n"], domain: Domain
     ) -> Float[Array, " n"]:
-        s, y = memory.s * free[None, :], memory.y * free[None, :]
+        s = memory.s * free[None, :]
+        y = memory.y * free[None, :]
         s_y = jnp.sum(s * y, axis=1)
         usable = s_y > jnp.finfo(s.dtype).eps * jnp.linalg.norm(s, axis=1) * jnp.linalg.norm(
             y, axis=1

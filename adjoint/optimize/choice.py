@@ -86,7 +86,8 @@ def as_method(method: Any) -> Method:
 
 
 def _refuse_settings_of_roots(method: Newton) -> None:
-    name, default = type(method).__name__, type(method)()
+    name = type(method).__name__
+    default = type(method)()
     for setting in ("rtol", "max_steps"):
         if (value := getattr(method, setting)) != getattr(default, setting):
             given = f"{name} with {setting} = {value}, which is for roots"

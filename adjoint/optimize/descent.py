@@ -104,7 +104,8 @@ class Descent(Model):
     def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> DescentState:
         """The state that asks about x first."""
         x = domain.project(x)
-        zero, no = jnp.zeros((), x.dtype), jnp.zeros((), bool)
+        zero = jnp.zeros((), x.dtype)
+        no = jnp.zeros((), bool)
         at = Iterate(x, jnp.asarray(jnp.inf, x.dtype), jnp.zeros_like(x))
         return DescentState(
             request=jnp.zeros((), jnp.int32),
@@ -193,7 +194,8 @@ class Descent(Model):
         value = jnp.where(search.fell_back, search.low.value, answer.value)
         derivative = jnp.where(search.fell_back, search.low_derivative, answer.derivative)
         at = _where(failed, state.at, Iterate(x, value, derivative))
-        s, y = at.x - state.at.x, at.derivative - state.at.derivative
+        s = at.x - state.at.x
+        y = at.derivative - state.at.derivative
         # Where rounding or noise has turned the curvature around there is nothing to learn.
         curved = (
             ~first
@@ -243,7 +245,8 @@ class Descent(Model):
         others step as an entry close to its bound would have it if it could go on, and the run
         zigzags along that bound (D. P. Bertsekas, SIAM J. Control Optim. 20, 221-246, 1982).
         """
-        at, towards = state.at, self.direction
+        at = state.at
+        towards = self.direction
         target = at.x + towards(state.memory, at, free, domain)
         if not domain.bounded:
             return target - at.x
@@ -261,7 +264,8 @@ def units_of_start(x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Flo
 
     Entries that are zero have the largest size; 1 where all are.
     """
-    size, slope = jnp.abs(x), jnp.abs(derivative)
+    size = jnp.abs(x)
+    slope = jnp.abs(derivative)
     largest = jnp.max(size, initial=0.0)
     size = jnp.where(size > 0, size, jnp.where(largest > 0, largest, 1))
     effect = COMPARABLE * jnp.max(size * slope, initial=0.0)

@@ -47,12 +47,15 @@ def learn(
 ) -> DiagonalHessian:
     """What the changes y of the slopes along the step s tell; both in spans."""
     shortest = jnp.sqrt(jnp.finfo(s.dtype).eps)
-    moved, far, squares = jnp.abs(s) > shortest, jnp.max(jnp.abs(s)) > shortest, s**2
+    moved = jnp.abs(s) > shortest
+    far = jnp.max(jnp.abs(s)) > shortest
+    squares = s**2
     missed = jnp.linalg.norm(
         y[None] - jnp.stack([hessian.averaged, hessian.per_entry]) * s[None, None, :], axis=2
     )
     size = jnp.linalg.norm(y, axis=1)[None, :]
-    seen, explained = y @ s, hessian.averaged @ squares
+    seen = y @ s
+    explained = hessian.averaged @ squares
     more = (seen - explained)[:, None] * (squares / jnp.where(far, squares @ squares, 1))[None, :]
     less = jnp.clip(seen / jnp.where(explained > 0, explained, 1), FORGET, 1)
     averaged = jnp.where(

@@ -187,7 +187,9 @@ def on_host(
     begins = partial(begin, method, x, domain, objective.constraint_count(x), begun)
     saved = None if files is None else files.load(jax.eval_shape(begins))
     if saved is None:
-        run, seen, seconds = begins(), -1, history[-1]["seconds"] if history else 0.0
+        run = begins()
+        seen = -1
+        seconds = history[-1]["seconds"] if history else 0.0
     else:
         run, history[:], seconds = saved
         seen = int(run.state.iterations)
@@ -232,7 +234,8 @@ class Watch:
 
     def look(self, run: Run, interruption: Interruption) -> Status | None:
         code, iterations = (int(v) for v in jax.device_get((run.code, run.state.iterations)))
-        moved, wish = iterations > self.seen, False
+        moved = iterations > self.seen
+        wish = False
         if moved:
             self.seen = iterations
             step = _step(run, self.domain, time.monotonic() - self.began)

@@ -19,7 +19,8 @@ from adjoint.optimize.problem import Answer, Domain, Iterate
 SHARES = 8.0 ** -np.arange(8)
 REACH = 0.01
 # A slope is wrong when it misses by this share; noise must be this far below it to tell.
-MISMATCH, CLARITY = 0.1, 0.05
+MISMATCH = 0.1
+CLARITY = 0.05
 # From one t to the next what smooth terms miss shrinks by eight squared or more, and noise by
 # chance only.
 POWER = 32
@@ -28,7 +29,8 @@ POWER = 32
 STEADY = 4
 # Where values jump, the mismatch grows by eight, and four times it is the same jump but for this
 # share.
-JUMP, EVEN = 4, 0.01
+JUMP = 4
+EVEN = 0.01
 
 
 class Examination(NamedTuple):
@@ -78,7 +80,8 @@ class Finding(NamedTuple):
 
 def idle(x: Float[Array, " n"]) -> Examination:
     """No examination."""
-    zero, none = jnp.zeros((), x.dtype), jnp.zeros(SHARES.shape, x.dtype)
+    zero = jnp.zeros((), x.dtype)
+    none = jnp.zeros(SHARES.shape, x.dtype)
     at = Iterate(x, zero, jnp.zeros_like(x))
     return Examination(
         jnp.zeros((), bool), jnp.zeros((), jnp.int32), at, jnp.zeros_like(x), none, none
@@ -113,18 +116,22 @@ def complete(examination: Examination) -> Bool[Array, ""]:
 
 def find(examination: Examination, domain: Domain) -> Finding:
     """What the evaluations say; on a complete examination."""
-    e, t = examination, jnp.asarray(SHARES, examination.values.dtype)
+    e = examination
+    t = jnp.asarray(SHARES, examination.values.dtype)
     slope = e.base.derivative @ e.direction
     usable = jnp.isfinite(e.values) & jnp.isfinite(e.slopes)
-    values, slopes = jnp.where(usable, e.values, e.base.value), jnp.where(usable, e.slopes, slope)
-    difference, mean = (values - e.base.value) / t, (slopes + slope) / 2
+    values = jnp.where(usable, e.values, e.base.value)
+    slopes = jnp.where(usable, e.slopes, slope)
+    difference = (values - e.base.value) / t
+    mean = (slopes + slope) / 2
     # Just beyond a kink of f the slope there is the right one, and that of x belongs to the other
     # side.
     mismatch = jnp.minimum(jnp.abs(difference - mean), jnp.abs(difference - slopes))
     # At the shortest steps the mismatch is all noise, of values and of slopes, unless it still
     # shrinks like a power of t, or has always shrunk at least like t, as that of a slope that is
     # wrong by little does, or stays the same: f jumps at x.
-    unknown, missed = mismatch * t, (difference - mean) * t
+    unknown = mismatch * t
+    missed = (difference - mean) * t
     smooth = jnp.all(unknown[-3:-1] > POWER * unknown[-2:])
     steady = jnp.all(jnp.abs(missed[-4:-1]) > STEADY * jnp.abs(missed[-3:]))
     jump = jnp.ptp(missed[-4:]) <= EVEN * jnp.max(jnp.abs(missed[-4:]))

@@ -12,7 +12,8 @@ from adjoint.optimize.problem import Answer, Domain, Iterate
 
 # The curvature to begin with, as a share of the slopes; and what of it is kept for the next
 # iterate.
-FIRST_CURVATURE, KEPT = 0.1, 0.1
+FIRST_CURVATURE = 0.1
+KEPT = 0.1
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class GCMMA(MMA):
         self, state: MMAState, answer: Answer, domain: Domain
     ) -> tuple[Bool[Array, ""], Float[Array, "1+m"]]:
         constraints = lagrangian.of_answer(answer)
-        first, missed = ~state.started, model_error(state, answer)
+        first = ~state.started
+        missed = model_error(state, answer)
         sizes = slope_sizes(
             Iterate(state.point, answer.value, answer.derivative), constraints, state.width
         )

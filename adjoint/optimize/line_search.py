@@ -15,17 +15,21 @@ from jaxtyping import Array, Bool, Float, Int32
 SUFFICIENT_DECREASE = 1e-4
 # An extrapolation goes at least and at most so many times as far, an interpolation keeps this share
 # from either end.
-SHORTEST_LEAP, LONGEST_LEAP, MARGIN = 1.5, 4.0, 0.1
+SHORTEST_LEAP = 1.5
+LONGEST_LEAP = 4.0
+MARGIN = 0.1
 # Back from a point where f is not finite.
 RETREAT = 0.2
 # Interpolation contracts a bracket by about three a trial: 15 trials are beyond rounding.
 TRIALS = 15
 # So many trials in a row at which values contradict slopes that have changed by this share at most:
 # noise, or a wrong derivative.
-CONTRADICTIONS, STRAIGHT = 3, 0.5
+CONTRADICTIONS = 3
+STRAIGHT = 0.5
 # A gain and a change of f that are both no more than so many times the rounding of f; f may be what
 # is left of larger terms. Then a slope that has fallen to this share is a step forward.
-HIDDEN, FLATTENED = 10, 0.1
+HIDDEN = 10
+FLATTENED = 0.1
 
 
 class Knot(NamedTuple):
@@ -78,9 +82,11 @@ def begin(
     longest: Float[Array, ""],
 ) -> LineSearch:
     """A search that first tries t, from phi(0) = value and phi'(0) = slope < 0."""
-    zero, no = jnp.zeros_like(value), jnp.zeros((), bool)
+    zero = jnp.zeros_like(value)
+    no = jnp.zeros((), bool)
     origin = Knot(zero, value, slope)
-    t, none = jnp.minimum(t, longest).astype(value.dtype), jnp.zeros((), jnp.int32)
+    t = jnp.minimum(t, longest).astype(value.dtype)
+    none = jnp.zeros((), jnp.int32)
     return LineSearch(
         t, origin, origin, derivative, origin, no, longest, none, none, zero, no, no, no
     )
@@ -98,7 +104,9 @@ def advance(
 
     `noise` is what differences of phi below are not to be believed.
     """
-    t, low, start = search.t, search.low, search.start
+    t = search.t
+    low = search.low
+    start = search.start
     finite = jnp.isfinite(value) & jnp.isfinite(slope) & jnp.all(jnp.isfinite(derivative))
     enough = value <= start.value + SUFFICIENT_DECREASE * t * start.slope + noise
     too_far = ~finite | ~enough | (value > low.value + noise)

@@ -4,26 +4,26 @@ It chooses a method, runs it by one of the two loops, and says how it ended.
 """
 
 from collections.abc import Callable
-from functools import reduce
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import PyTree
 
 from adjoint.inner_products import InnerProduct
 from adjoint.inputs import refuse, takes_jax_functions
 from adjoint.optimize.bfgs import BFGS
 from adjoint.optimize.choice import SMALL, as_method, choose, honoring
-from adjoint.optimize.driver import Step, compiled, on_host
+from adjoint.optimize.driver import Step
 from adjoint.optimize.problem import Domain, Method, Request
-from adjoint.optimize.run import Begun, Limits, Run
+from adjoint.optimize.run import Limits
+from adjoint.optimize.stages import Stage, compiled_stages, host_stages
 from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
 from adjoint.run.checkpoint import Checkpoint
 from adjoint.solution import Solution
-from adjoint.stats import HistoryTable, StaticText
+from adjoint.stats import StaticText
 from adjoint.status import Status
 
 if TYPE_CHECKING:
@@ -159,22 +159,12 @@ def minimize(
     )
     if statement.traced:
         _refuse_on_host_only(max_seconds=max_seconds, callback=callback, checkpoint=checkpoint)
-        return _solution(_compiled_stages(statement, methods, limits), statement, methods, why)
-    stages, columns = _host_stages(statement, methods, limits, max_seconds, callback, checkpoint)
+        return _solution(compiled_stages(statement, methods, limits), statement, methods, why)
+    stages, columns = host_stages(statement, methods, limits, max_seconds, callback, checkpoint)
     solution = _solution(stages, statement, methods, why)
     return Solution(
         solution.value, solution.status, solution.stats | {"history": columns}, solution.origin
     )
-
-
-class _Stage(NamedTuple):
-    """How one method of a chain ended."""
-
-    x: Array
-    stats: dict[str, Any]
-    code: Array
-    final: Bool[Array, ""]
-    begun: Begun | None
 
 
 def _methods(
@@ -187,7 +177,8 @@ def _methods(
         "inequality": inequality is not None,
     }
     if method is None:
-        n, constrained = statement.x.size, given["equality"] or given["inequality"]
+        n = statement.x.size
+        constrained = given["equality"] or given["inequality"]
         require_scalar(statement, BFGS())
         # Asked only where the answer decides, since it takes a tracing of the objective.
         twice = (
@@ -199,7 +190,8 @@ def _methods(
             n, _is_boxed(statement.domain), given["equality"], given["inequality"], twice
         )
     else:
-        methods, why = (as_method(method),), "as asked"
+        methods = (as_method(method),)
+        why = "as asked"
     for chosen in methods:
         present = [name for name, is_given in given.items() if is_given]
         missing = [name for name in present if name not in chosen.handles]
@@ -273,117 +265,11 @@ def _refuse_on_host_only(**given: Any) -> None:
             )
 
 
-# A method that has another one behind it gives up after so many steps, the first and the second: it
-# may be crawling where the other one runs.
-PATIENCE = (100, 300)
-# The same with constraints, where the first method learns second derivatives in as many steps as
-# there are unknowns.
-PATIENCE_WITHIN_CONSTRAINTS = (300, 100)
-
-
-def _left(limits: Limits, spent: Any, number: int, methods: tuple[Method, ...]) -> Limits:
-    """The limits of a stage."""
-    is_last = number + 1 == len(methods)
-    within_constraints = "inequality" in methods[number].handles
-    patience = PATIENCE_WITHIN_CONSTRAINTS if within_constraints else PATIENCE
-    steps = limits.max_steps if is_last else jnp.minimum(limits.max_steps, patience[number])
-    return limits._replace(max_steps=steps, max_evaluations=limits.max_evaluations - spent)
-
-
-def _compiled_stages(
-    statement: Statement, methods: tuple[Method, ...], limits: Limits
-) -> list[_Stage]:
-    stages: list[_Stage] = []
-    x, done, spent, begun = statement.x, jnp.zeros((), bool), jnp.zeros((), jnp.int32), None
-    for number, method in enumerate(methods):
-        left = _left(limits, spent, number, methods)
-        stage = _stage(
-            compiled(statement.objective, method, x, statement.domain, left, done, begun)
-        )
-        stages.append(stage)
-        begun = stage.begun
-        x, done, spent = stage.x, done | stage.final, spent + stage.stats["evaluations"]
-    return stages
-
-
-def _host_stages(
-    statement: Statement,
-    methods: tuple[Method, ...],
-    limits: Limits,
-    max_seconds: float | None,
-    callback: Callable[[Step], Any] | None,
-    checkpoint: Checkpoint | None,
-) -> tuple[list[_Stage], HistoryTable]:
-    stages: list[_Stage] = []
-    rows: list[dict[str, float]] = []
-    x, spent = statement.x, 0
-    for number, method in enumerate(methods):
-        left = _left(limits, spent, number, methods)
-        begun = stages[-1].begun if stages else None
-        run = on_host(
-            statement.objective,
-            method,
-            x,
-            statement.domain,
-            left,
-            max_seconds,
-            callback,
-            rows,
-            checkpoint,
-            stage=number,
-            begun=begun,
-        )
-        stages.append(_stage(run))
-        x, spent = stages[-1].x, spent + int(stages[-1].stats["evaluations"])
-        if bool(stages[-1].final):
-            break
-    return stages, HistoryTable(
-        (name, np.array([row[name] for row in rows])) for name in (rows[0] if rows else ())
-    )
-
-
-def _final(code: Array) -> Array:
-    """Whether a stage has ended so that no other method could do better."""
-    retry = (Status.STALLED, Status.NOT_CONVERGED, Status.INFEASIBLE)
-    return ~reduce(jnp.logical_or, [code == status.code for status in retry])
-
-
-@jax.jit
-def _stage(run: Run) -> _Stage:
-    finished = run.code == Status.SUCCESS.code
-    stats = {
-        "value": jnp.where(finished, run.state.at.value, run.best.value),
-        "stationarity": jnp.where(finished, run.measure.stationarity, run.best.stationarity),
-        "violation": jnp.where(finished, run.measure.violation, run.best.violation),
-        "iterations": run.state.iterations,
-        "evaluations": run.counts[0],
-        "hessians": run.counts[1],
-        "products": run.counts[2],
-        "noise": run.seen_noise,
-    }
-    if hasattr(run.state, "multipliers"):
-        stats["multipliers"] = jnp.where(finished, run.state.multipliers, run.best.multipliers)
-    return _Stage(
-        jnp.where(finished, run.state.at.x, run.best.x),
-        stats,
-        run.code,
-        _final(run.code),
-        _carried(run),
-    )
-
-
-def _carried(run: Run) -> Begun | None:
-    """The next method's measure of progress, unless both merits differ by what constraints add."""
-    if hasattr(run.state, "multipliers"):
-        return None
-    return Begun(run.first_measure, run.reach, run.sizes, run.value_at_size)
-
-
 _ADD_UP = ("iterations", "evaluations", "hessians", "products")
 
 
 def _solution(
-    stages: list[_Stage], statement: Statement, methods: tuple[Method, ...], why: str
+    stages: list[Stage], statement: Statement, methods: tuple[Method, ...], why: str
 ) -> Solution[PyTree]:
     """The last stage that ran, with the counts of all."""
     x, stats, code, keep, _ = stages[0]

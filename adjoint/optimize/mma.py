@@ -27,10 +27,12 @@ from adjoint.tracing import loops
 # A curvature that was too small becomes so many times what the point has asked for. A method stops
 # after so many refused points in a row, which have raised it beyond all that a right derivative
 # needs.
-MARGIN, MOST_REFUSED = 1.1, 12
+MARGIN = 1.1
+MOST_REFUSED = 12
 # The price of a violation in the subproblem, in units of the objective's largest slope; ten times
 # it while one remains.
-PENALTY, LARGEST_PENALTY = 1e3, 1e7
+PENALTY = 1e3
+LARGEST_PENALTY = 1e7
 
 
 class MMAState(NamedTuple):
@@ -153,10 +155,8 @@ class MMA:
         """The state that asks about x first."""
         self.require(domain)
         x = domain.project(x)
-        none, straight = (
-            jnp.zeros(constraints, x.dtype),
-            jnp.zeros((1 + constraints, x.size), x.dtype),
-        )
+        none = jnp.zeros(constraints, x.dtype)
+        straight = jnp.zeros((1 + constraints, x.size), x.dtype)
         return MMAState(
             request=jnp.zeros((), jnp.int32),
             point=x,
@@ -248,9 +248,11 @@ def required_curvature(state: MMAState, missed: Float[Array, "1+m"]) -> Float[Ar
 
 def _moved(state: MMAState, answer: Answer, domain: Domain) -> MMAState:
     """With the point as the iterate."""
-    first, x = ~state.started, state.point
+    first = ~state.started
+    x = state.point
     previous = jnp.where(first, jnp.stack([x, x]), jnp.stack([state.at.x, state.previous[0]]))
-    at, constraints = Iterate(x, answer.value, answer.derivative), lagrangian.of_answer(answer)
+    at = Iterate(x, answer.value, answer.derivative)
+    constraints = lagrangian.of_answer(answer)
     changes = (slopes(at, constraints) - slopes(state.at, state.constraints)) * span(domain)[
         None, :
     ]

@@ -10,13 +10,17 @@ from adjoint.optimize.lagrangian import Constraints
 from adjoint.optimize.problem import Domain, Iterate
 
 # The distance of the asymptotes, as a share of upper - lower: at first, at least, and at most.
-FIRST_WIDTH, SMALLEST_WIDTH, LARGEST_WIDTH = 0.5, 1e-12, 3.0
+FIRST_WIDTH = 0.5
+SMALLEST_WIDTH = 1e-12
+LARGEST_WIDTH = 3.0
 # What the distance is multiplied by where x_j has turned around and where it has gone on.
-SHRINK, GROW = 0.7, 1.5
+SHRINK = 0.7
+GROW = 1.5
 # A step goes at most this share of the way to the asymptotes.
 MOVE = 0.9
 # Curvature beyond that of the asymptotes: as shares of |f_j| and of their mean.
-OPPOSITE, FLAT = 1e-3, 1e-5
+OPPOSITE = 1e-3
+FLAT = 1e-5
 
 
 def span(domain: Domain) -> Float[Array, " n"]:
@@ -71,7 +75,8 @@ def propose(
     """
     assert domain.lower is not None
     assert domain.upper is not None
-    x, movable = at.x, domain.upper > domain.lower
+    x = at.x
+    movable = domain.upper > domain.lower
     slope = slopes(at, constraints) * (width * movable)[None, :]
     values = jnp.concatenate([jnp.zeros(1, x.dtype), constraints.value])
     missing = jnp.maximum(
@@ -82,10 +87,8 @@ def propose(
         jnp.max(jnp.abs(slope) + (curvature[:, None] + missing) / 4, axis=1), 1e-3 * jnp.abs(values)
     )
     scale = jnp.where(scale > 0, scale, 1)
-    low, high = (
-        jnp.maximum(domain.lower, x - MOVE * width),
-        jnp.minimum(domain.upper, x + MOVE * width),
-    )
+    low = jnp.maximum(domain.lower, x - MOVE * width)
+    high = jnp.minimum(domain.upper, x + MOVE * width)
     problem = separable.Separable(
         p=(jnp.maximum(slope, 0) + extra) / scale[:, None],
         q=(jnp.maximum(-slope, 0) + extra) / scale[:, None],
@@ -95,10 +98,8 @@ def propose(
         penalty=penalty,
     )
     found = separable.solve(problem)
-    held_low, held_high = (
-        found.at_lower > found.h - problem.lower,
-        found.at_upper > problem.upper - found.h,
-    )
+    held_low = found.at_lower > found.h - problem.lower
+    held_high = found.at_upper > problem.upper - found.h
     h = jnp.where(held_low, problem.lower, jnp.where(held_high, problem.upper, found.h))
     reached = jnp.where(held_low, low, jnp.where(held_high, high, x + width * found.h))
     multipliers = (

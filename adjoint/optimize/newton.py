@@ -96,7 +96,9 @@ class TrustRegionNewton:
     def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> TrustRegionState:
         """The state that asks about x first."""
         x = domain.project(x)
-        zero, no, nothing = jnp.zeros((), x.dtype), jnp.zeros((), bool), jnp.zeros_like(x)
+        zero = jnp.zeros((), x.dtype)
+        no = jnp.zeros((), bool)
+        nothing = jnp.zeros_like(x)
         unit = _units(x)
         length = domain.in_units(unit).norm(x)
         radius = jnp.where(length > 0, length, 1).astype(x.dtype)
@@ -135,7 +137,8 @@ class TrustRegionNewton:
 
     def revive(self, state: TrustRegionState, domain: Domain) -> TrustRegionState:
         """The stuck state with its first radius, once a step: now the noise of f is known."""
-        no, none = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
+        no = jnp.zeros((), bool)
+        none = jnp.zeros((), jnp.int32)
         fresh = state._replace(radius=state.size, stuck=no, revived=~no, contradictions=none)
         again = _propose(fresh, domain.in_units(state.unit))
         return jax.tree.map(lambda a, b: jnp.where(state.revived, a, b), state, again)
@@ -213,10 +216,8 @@ def _promise(H: Array, at: Iterate, domain: Domain) -> tuple[Float[Array, ""], F
     """
     free = domain.free(at.x, at.derivative)
     w, vectors = eigenbasis(H, free, domain)
-    b, rounding = (
-        vectors.T @ (at.derivative * free),
-        w.size * jnp.finfo(w.dtype).eps * jnp.max(jnp.abs(w)),
-    )
+    b = vectors.T @ (at.derivative * free)
+    rounding = w.size * jnp.finfo(w.dtype).eps * jnp.max(jnp.abs(w))
     known = jnp.maximum(w, jnp.maximum(rounding, jnp.finfo(w.dtype).tiny))
     gain = jnp.sum(b**2 / known) / 2
     size = jnp.maximum(jnp.abs(at.x), jnp.sqrt(jnp.finfo(w.dtype).eps) * domain_units(domain, at.x))
@@ -236,7 +237,9 @@ def domain_units(domain: Domain, x: Float[Array, " n"]) -> Float[Array, " n"]:
 
 def _propose(state: TrustRegionState, domain: Domain) -> TrustRegionState:
     """The state that asks for f at the trial step; stuck where the model promises nothing."""
-    x, g, H = state.at.x, state.at.derivative, state.hessian
+    x = state.at.x
+    g = state.at.derivative
+    H = state.hessian
     everything = jnp.ones(x.shape, bool)
     s = (
         _bounded_step(state, domain)
@@ -270,7 +273,10 @@ def _bounded_step(state: TrustRegionState, domain: Domain) -> Float[Array, " n"]
 
     Entries that would leave are held.
     """
-    x, g, H, radius = state.at.x, state.at.derivative, state.hessian, state.radius
+    x = state.at.x
+    g = state.at.derivative
+    H = state.hessian
+    radius = state.radius
     free = domain.free(x, g)
 
     def within(s: Array) -> Array:

@@ -125,7 +125,9 @@ class TrustRegionCG:
     ) -> TrustRegionCGState:
         """The state that asks about x first."""
         x = domain.project(x)
-        zero, no, nothing = jnp.zeros((), x.dtype), jnp.zeros((), bool), jnp.zeros_like(x)
+        zero = jnp.zeros((), x.dtype)
+        no = jnp.zeros((), bool)
+        nothing = jnp.zeros_like(x)
         integer = jnp.zeros((), jnp.int32)
         length = domain.norm(x)
         radius = jnp.where(length > 0, length, 1).astype(x.dtype)
@@ -169,7 +171,8 @@ class TrustRegionCG:
 
     def revive(self, state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:
         """The stuck state with its first radius, once a step: now the noise of f is known."""
-        no, none = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
+        no = jnp.zeros((), bool)
+        none = jnp.zeros((), jnp.int32)
         fresh = state._replace(radius=state.size, stuck=no, revived=~no, contradictions=none)
         again = self._begin(fresh, domain)
         return jax.tree.map(lambda a, b: jnp.where(state.revived, a, b), state, again)
@@ -197,7 +200,8 @@ class TrustRegionCG:
             contradictions=jnp.zeros((), jnp.int32),
             contradicted_by=jnp.zeros_like(radius),
         )
-        length, inner = domain.norm(s), state.inner
+        length = domain.norm(s)
+        inner = state.inner
         share = radius / jnp.where(length > 0, length, 1)
         shorter = inner._replace(s=share * inner.s, H_s=share * inner.H_s)
         stayed = _try(state._replace(radius=radius, inner=shorter), domain)
@@ -268,12 +272,15 @@ class TrustRegionCG:
         self, state: TrustRegionCGState, H_d: Float[Array, " n"], domain: Domain
     ) -> TrustRegionCGState:
         """One step of conjugate gradients; at their end, the state that tries what they found."""
-        inner, d, radius = state.inner, state.direction, state.radius
+        inner = state.inner
+        d = state.direction
+        radius = state.radius
         curvature = d @ H_d
         alpha = inner.r_z / jnp.where(curvature > 0, curvature, 1)
         outside = ~(curvature > 0) | ~(domain.norm(inner.s + alpha * d) < radius)
         alpha = jnp.where(outside, _to_sphere(inner.s, d, radius, domain), alpha)
-        s, H_s = inner.s + alpha * d, inner.H_s + alpha * H_d
+        s = inner.s + alpha * d
+        H_s = inner.H_s + alpha * H_d
         r = inner.r + alpha * H_d * inner.free
         z = self._precondition(r, inner.free, domain)
         r_z = r @ z
@@ -295,18 +302,21 @@ class TrustRegionCG:
 
         The better of both is taken.
         """
-        inner, g = state.inner, state.at.derivative
+        inner = state.inner
+        g = state.at.derivative
 
         def model(s: Array, H_s: Array) -> Array:
             return g @ s + s @ H_s / 2
 
         projected = model(inner.s, H_s) < model(inner.base, inner.H_base)
-        s, H_s = jnp.where(projected, inner.s, inner.base), jnp.where(projected, H_s, inner.H_base)
+        s = jnp.where(projected, inner.s, inner.base)
+        H_s = jnp.where(projected, H_s, inner.H_base)
         # An entry that is held stays where the step has it; those that the shorter step leaves
         # within the bounds are free again.
         there = state.at.x + s
         rounding = 4 * jnp.finfo(s.dtype).eps * state.size
-        below, above = there - rounding, there + rounding
+        below = there - rounding
+        above = there + rounding
         met = ((domain.project(below) != below) | (domain.project(above) != above)) & ~inner.free
         free = jnp.where(projected, inner.free, domain.free(state.at.x, g) & ~met)
         full = (domain.norm(s) >= NEARLY * state.radius) | (
@@ -320,7 +330,9 @@ class TrustRegionCG:
 def _to_sphere(s: Array, d: Array, radius: Array, domain: Domain) -> Array:
     """The t > 0 with |s + t d| = radius."""
     d_dual = domain.derivative(d)
-    a, b, c = d @ d_dual, s @ d_dual, jnp.maximum(radius**2 - s @ domain.derivative(s), 0)
+    a = d @ d_dual
+    b = s @ d_dual
+    c = jnp.maximum(radius**2 - s @ domain.derivative(s), 0)
     root = jnp.sqrt(b**2 + a * c)
     # Of the two forms of the root, the one without cancellation.
     return jnp.where(b > 0, c / jnp.where(b > 0, root + b, 1), (root - b) / jnp.where(a > 0, a, 1))
@@ -349,7 +361,9 @@ def _finish(state: TrustRegionCGState, inner: Inner, domain: Domain) -> TrustReg
 
 def _try(state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:
     """The state that asks for the value at the step; stuck where the model promises nothing."""
-    s, H_s, g = state.inner.s, state.inner.H_s, state.at.derivative
+    s = state.inner.s
+    H_s = state.inner.H_s
+    g = state.at.derivative
     predicted = -(g @ s + s @ H_s / 2)
     return state._replace(
         request=jnp.zeros((), jnp.int32),

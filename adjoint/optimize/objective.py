@@ -54,10 +54,8 @@ class Objective:
 
     def answer_to(self, request: Request, method: Method, run: Run) -> Answer:
         """The answer to a request of this kind."""
-        blank, least_squares = (
-            self.blank(method, run.state.point),
-            getattr(method, "least_squares", False),
-        )
+        blank = self.blank(method, run.state.point)
+        least_squares = getattr(method, "least_squares", False)
         match request:
             case Request.VALUE:
                 return (
@@ -72,7 +70,8 @@ class Objective:
 
     def blank(self, method: Method, x: Float[Array, " n"]) -> Answer:
         """An answer of zeros, with a place for what the method ever asks."""
-        n, zero = x.size, jnp.zeros((), x.dtype)
+        n = x.size
+        zero = jnp.zeros((), x.dtype)
         m = self.constraint_count(x)
         return Answer(
             zero,
@@ -95,7 +94,8 @@ class Objective:
         """
         if self.gradient is not None:
             return False
-        gradient, shape = jax.grad(self._flat), jax.ShapeDtypeStruct(x.shape, x.dtype)
+        gradient = jax.grad(self._flat)
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
         try:
             program = jax.make_jaxpr(jax.jacfwd(gradient))(shape).jaxpr
             constants = [
@@ -114,7 +114,8 @@ class Objective:
         """f and f' as the user's functions give them, c and c' by JAX."""
         tree = jax.tree.map(np.asarray, self.unravel(x))
         assert self.gradient is not None
-        value, gradient = self.function(tree), self.gradient(tree)
+        value = self.function(tree)
+        gradient = self.gradient(tree)
         if isinstance(value, tuple | list) or np.shape(value) != ():
             given = f"an objective that returns {describe(value)}"
             refuse(
@@ -171,7 +172,8 @@ class Objective:
         return jax.jacfwd(jax.grad(self._lagrangian(run)))(x)
 
     def _product(self, run: Run, least_squares: bool) -> Array:
-        x, v = run.state.point, run.state.direction
+        x = run.state.point
+        v = run.state.direction
         if least_squares:
             J_v = jax.jvp(self._residuals, (x,), (v,))[1]
             return jax.vjp(self._residuals, x)[1](J_v)[0]

@@ -203,7 +203,8 @@ def _bisect(too_much: Callable[[Array], Array], tolerance: float, dtype: Any) ->
     limits = jnp.finfo(dtype)
     # Far below and far above any multiplier: reached when no multiplier, or every one, lets the
     # volume fit.
-    smallest, largest = np.sqrt(limits.tiny), np.sqrt(limits.max)
+    smallest = np.sqrt(limits.tiny)
+    largest = np.sqrt(limits.max)
     # A bracket of neighboring floating-point numbers cannot shrink.
     tolerance = max(tolerance, 4 * float(limits.eps))
 

@@ -95,7 +95,8 @@ def _blur(run: Run) -> Float[Array, ""]:
     """
     if not hasattr(run.state, "contradicted_by"):
         return jnp.zeros((), run.measure.merit.dtype)
-    blur, recent = run.state.contradicted_by, jnp.abs(run.value_at_size - run.state.at.value)
+    blur = run.state.contradicted_by
+    recent = jnp.abs(run.value_at_size - run.state.at.value)
     return jnp.where(blur <= jnp.finfo(blur.dtype).eps * recent, blur, 0)
 
 
@@ -121,10 +122,13 @@ def _arrive(
     method: Method, run: Run, left: Any, first: Bool[Array, ""], domain: Domain, limits: Limits
 ) -> Run:
     """Measure a new iterate; compare it with that of the state that was left, and the best."""
-    before, at, measure = left.at, run.state.at, method.measure(run.state, domain)
+    before = left.at
+    at = run.state.at
+    measure = method.measure(run.state, domain)
     reach = jnp.maximum(run.reach, jnp.abs(at.x))
     scaled = method.measure(run.state, domain.in_sizes(reach))
-    best, tolerance = run.best, limits.constraint_tolerance
+    best = run.best
+    tolerance = limits.constraint_tolerance
     feasible = jnp.maximum(measure.violation, tolerance), jnp.maximum(best.violation, tolerance)
     better = (feasible[0] < feasible[1]) | ((feasible[0] == feasible[1]) & (at.value <= best.value))
     here = Best(at.x, at.value, measure.stationarity, measure.violation, multipliers_of(run.state))
@@ -189,7 +193,8 @@ def _unexplained(run: Run, left: Any, rounding: Array, first: Bool[Array, ""]) -
     That is noise, if these are right. The change of a convex function is between the two; what
     misses their mean by more than both is no curvature.
     """
-    at, before = run.state.at, left.at
+    at = run.state.at
+    before = left.at
     if _constrained(run):
         at = _lagrangian(run, at, run.state.constraints)
         before = _lagrangian(run, before, left.constraints)
@@ -214,7 +219,8 @@ def _stop(
 
     `told` when all is known of the iterate.
     """
-    state, measure = run.state, run.measure
+    state = run.state
+    measure = run.measure
     reference = _reference(run, domain)
     evidence = _evidence(run, domain)
     within = measure.violation <= limits.constraint_tolerance
@@ -239,7 +245,8 @@ def _stop(
     # Without constraints an examination tells the noise floor from steps that are merely short.
     at_floor = _at_floor(run, domain) if _constrained(run) else jnp.zeros((), bool)
     circles = moved & (run.circling >= patience * STOPPING.circling_steps)
-    suspect, absurd = jnp.all(run.mismatch[-2:] > SUSPECT), jnp.all(run.mismatch > ALTOGETHER)
+    suspect = jnp.all(run.mismatch[-2:] > SUSPECT)
+    absurd = jnp.all(run.mismatch > ALTOGETHER)
     trapped = _trapped(run, domain)
     # Stuck outside of the constraints, where points within them are known, is no reason to doubt
     # that there are any.
@@ -328,10 +335,8 @@ def _doubtful_direction(run: Run, domain: Domain) -> Float[Array, " n"]:
 
     What there is to gain is along it.
     """
-    state, unit = (
-        run.state,
-        jnp.where(run.reach > 0, run.reach, jnp.where(run.size > 0, run.size, 1)),
-    )
+    state = run.state
+    unit = jnp.where(run.reach > 0, run.reach, jnp.where(run.size > 0, run.size, 1))
 
     def normalized(v: Array) -> Array:
         length = jnp.max(jnp.abs(v) / unit, initial=0.0)
@@ -356,7 +361,9 @@ def _at_floor(run: Run, domain: Domain) -> Bool[Array, ""]:
 
 def _evidence(run: Run, domain: Domain) -> Evidence:
     """What is known of the iterate, in units of f."""
-    value, slopes, state = run.state.at.value, jnp.abs(run.scaled.derivative), run.state
+    value = run.state.at.value
+    slopes = jnp.abs(run.scaled.derivative)
+    state = run.state
     infinite = jnp.full_like(value, jnp.inf)
     return Evidence(
         value=value,

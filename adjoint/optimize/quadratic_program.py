@@ -22,7 +22,8 @@ MOST_STEPS = 60
 # All residuals and complementarity products, in units of the scaled problem.
 TOLERANCE = 1e-13
 # Room to begin with, in units of d, and multipliers of bounds, in units of g.
-ROOM, FIRST_MULTIPLIER = 0.1, 0.1
+ROOM = 0.1
+FIRST_MULTIPLIER = 0.1
 # Added to the diagonals of linear systems, as a share of their largest entry.
 REGULARIZATION = 1e-15
 
@@ -122,7 +123,8 @@ def solve(problem: QuadraticProgram) -> Point:
 
 def _start(problem: QuadraticProgram) -> Point:
     d = jnp.zeros_like(problem.derivative)
-    has_low, has_high = jnp.isfinite(problem.lower), jnp.isfinite(problem.upper)
+    has_low = jnp.isfinite(problem.lower)
+    has_high = jnp.isfinite(problem.upper)
     one = jnp.ones_like(d)
     return Point(
         d=d,
@@ -137,7 +139,8 @@ def _start(problem: QuadraticProgram) -> Point:
 
 
 def _residuals(problem: QuadraticProgram, point: Point) -> _Residuals:
-    has_low, has_high = jnp.isfinite(problem.lower), jnp.isfinite(problem.upper)
+    has_low = jnp.isfinite(problem.lower)
+    has_high = jnp.isfinite(problem.upper)
     d = point.d
     pull = problem.derivative + problem.hessian @ d + point.multipliers @ problem.rows
     return _Residuals(
@@ -175,7 +178,8 @@ def _mean(problem: QuadraticProgram, products: _Products) -> Float[Array, ""]:
 
 def _step(problem: QuadraticProgram, point: Point) -> Point:
     """The next point: a predictor towards the limits, and a corrector towards the central path."""
-    residuals, products = _residuals(problem, point), _products(problem, point)
+    residuals = _residuals(problem, point)
+    products = _products(problem, point)
     factors = _factorize(problem, point)
     affine = _direction(
         problem, point, factors, residuals, _Products(*(-part for part in products))
@@ -228,8 +232,10 @@ def _direction(
     products: _Products,
 ) -> Point:
     """Newton's step for the residuals, and for products that are to change by so much."""
-    to_least, to_price = point.multipliers - problem.least, problem.price - point.multipliers
-    has_low, has_high = jnp.isfinite(problem.lower), jnp.isfinite(problem.upper)
+    to_least = point.multipliers - problem.least
+    to_price = problem.price - point.multipliers
+    has_low = jnp.isfinite(problem.lower)
+    has_high = jnp.isfinite(problem.upper)
     low = (products.low - point.at_low * residuals.low) / point.room_low
     high = (products.high - point.at_high * residuals.high) / point.room_high
     right = -residuals.dual + low - high

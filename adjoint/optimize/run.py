@@ -140,7 +140,8 @@ def start(
 ) -> Run:
     """A run before the first evaluation, of its own or one that another method has begun."""
     state = method.init(x, domain, constraints)
-    infinite, zero = jnp.asarray(jnp.inf, x.dtype), jnp.zeros((), x.dtype)
+    infinite = jnp.asarray(jnp.inf, x.dtype)
+    zero = jnp.zeros((), x.dtype)
     nowhere = Measure(infinite, infinite, infinite, jnp.zeros_like(state.at.x), zero)
     integer = jnp.zeros((), jnp.int32)
     if begun is None:

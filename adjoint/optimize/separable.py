@@ -18,7 +18,8 @@ from jaxtyping import Array, Bool, Float, Int32
 from adjoint.tracing import loops
 
 # Newton steps, and halvings of one, until the subproblem is given up; 20 to 40 and none are usual.
-MAX_STEPS, MAX_HALVINGS = 100, 10
+MAX_STEPS = 100
+MAX_HALVINGS = 10
 # A step may go this share of the way to the boundary.
 TO_BOUNDARY = 0.995
 # The first barrier, as a share of the first products of multipliers and their distances.
@@ -127,7 +128,8 @@ def _start(problem: Separable) -> Point:
     broken = jnp.any(values > 0)
     half = problem.penalty / 2
     size = jnp.where(broken, half, 1)
-    bounds, one = size * jnp.ones_like(h), jnp.ones_like(slack)
+    bounds = size * jnp.ones_like(h)
+    one = jnp.ones_like(slack)
     return Point(
         h, one, slack, size / slack, bounds, bounds, jnp.where(broken, half, problem.penalty) * one
     )
@@ -162,7 +164,8 @@ def _error(residual: Point) -> Float[Array, ""]:
 def _newton_step(problem: Separable, point: Point, residual: Point) -> Point:
     """The step to first order, by elimination of all but the multipliers."""
     h, y, slack, multipliers, at_lower, at_upper, at_zero = point
-    to_lower, to_upper = h - problem.lower, problem.upper - h
+    to_lower = h - problem.lower
+    to_upper = problem.upper - h
     G = problem.slopes(h)[1:]
     H = problem.curvature(h, _weights(point)) + at_lower / to_lower + at_upper / to_upper
     right_h = -residual.h - residual.at_lower / to_lower + residual.at_upper / to_upper

@@ -21,7 +21,8 @@ FIRST_STEP = 0.1
 SUFFICIENT_DECREASE = 1e-4
 # Interpolation keeps a step between these shares of the one before; where something is not a number
 # it is the first.
-SHORTEST_CUT, LONGEST_CUT = 0.1, 0.5
+SHORTEST_CUT = 0.1
+LONGEST_CUT = 0.5
 # Trials along one direction.
 TRIALS = 8
 # Powell's damping: the curvature along a step is at least this share of that known before (Nocedal
@@ -29,7 +30,8 @@ TRIALS = 8
 DAMPED = 0.2
 # A change of the merit that slopes explain by less than this share, so many times in a row, is
 # noise or a wrong derivative.
-UNEXPLAINED, CONTRADICTIONS = 10.0, 3
+UNEXPLAINED = 10.0
+CONTRADICTIONS = 3
 # What is lost in rounding when it is no more than so many times that.
 HIDDEN = 10
 
@@ -135,11 +137,9 @@ class SQP:
     def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> SQPState:
         """The state that asks about x first."""
         x, zero, no = domain.project(x), jnp.zeros((), x.dtype), jnp.zeros((), bool)
-        none, nothing, integer = (
-            jnp.zeros(constraints, x.dtype),
-            jnp.zeros_like(x),
-            jnp.zeros((), jnp.int32),
-        )
+        none = jnp.zeros(constraints, x.dtype)
+        nothing = jnp.zeros_like(x)
+        integer = jnp.zeros((), jnp.int32)
         return SQPState(
             request=integer,
             point=x,
@@ -227,7 +227,8 @@ class _Judgement(NamedTuple):
 
 def _begun(state: SQPState, answer: Answer, domain: Domain) -> SQPState:
     """The start, with units of x and a first guess at second derivatives."""
-    x, constraints = state.point, lagrangian.of_answer(answer)
+    x = state.point
+    constraints = lagrangian.of_answer(answer)
     unit = _units(x, domain)
     scale = jnp.max(jnp.abs(unit * answer.derivative)) / FIRST_STEP
     return state._replace(
@@ -263,7 +264,8 @@ def _rounding(state: SQPState, domain: Domain) -> Float[Array, ""]:
 
 def _judge(state: SQPState, answer: Answer, domain: Domain) -> _Judgement:
     constraints = lagrangian.of_answer(answer)
-    rounding, finite = _rounding(state, domain), lagrangian.finite(answer)
+    rounding = _rounding(state, domain)
+    finite = lagrangian.finite(answer)
     before = _merit(state.at.value, state.constraints.value, state.penalties, domain)
     change = _merit(answer.value, constraints.value, state.penalties, domain) - before
     promised = state.share * state.slope
@@ -300,7 +302,8 @@ def _learn(
     B: Float[Array, "n n"], s: Float[Array, " n"], y: Float[Array, " n"], updates: Int32[Array, ""]
 ) -> tuple[Float[Array, "n n"], Bool[Array, ""]]:
     """BFGS with Powell's damping; B takes the scale of the first step that curves up."""
-    s_y, eps = s @ y, jnp.finfo(s.dtype).eps
+    s_y = s @ y
+    eps = jnp.finfo(s.dtype).eps
     curved = s_y > eps * jnp.linalg.norm(s) * jnp.linalg.norm(y)
     scale = y @ y / positive(s_y)
     B = jnp.where((updates == 0) & curved, scale * jnp.eye(s.size, dtype=s.dtype), B)
@@ -321,7 +324,8 @@ def _propose(state: SQPState, values: Float[Array, " m"], domain: Domain) -> Pro
 
 
 def _no_proposal(state: SQPState) -> Proposal:
-    nothing, zero = jnp.zeros_like(state.step), jnp.zeros_like(state.price)
+    nothing = jnp.zeros_like(state.step)
+    zero = jnp.zeros_like(state.price)
     return Proposal(nothing, jnp.zeros_like(state.multipliers), zero, zero)
 
 

@@ -19,7 +19,9 @@ from adjoint.tracing import loops
 LONGEST = 10.0
 # The price of violations, in units of the largest slope of f, and at most; ten times as much where
 # that leaves less than this share of the violations.
-PRICE, LARGEST_PRICE, WORTH = 10.0, 1e9, 0.9
+PRICE = 10.0
+LARGEST_PRICE = 1e9
+WORTH = 0.9
 # A linear constraint is missed when what is left of it is more than this share of it or of its
 # slope.
 MISSED = 1e-6
@@ -101,7 +103,8 @@ def _scaled(
     sizes = positive(jnp.max(jnp.abs(rows), axis=1, initial=0.0))
     scale = positive(jnp.max(jnp.abs(unit * at.derivative)))
     reach = LONGEST * jnp.maximum(1, jnp.abs(at.x) / unit)
-    lower, upper = -reach, reach
+    lower = -reach
+    upper = reach
     if domain.lower is not None and domain.upper is not None:
         lower = jnp.maximum(lower, (domain.lower - at.x) / unit)
         upper = jnp.minimum(upper, (domain.upper - at.x) / unit)
@@ -121,10 +124,12 @@ def _scaled(
 def _solve(problem: _Subproblem, price: Float[Array, ""], domain: Domain) -> Proposal:
     """Its solution where all violations have this price."""
     is_equation = jnp.arange(problem.sizes.size) < domain.equalities
-    program, prices = problem.program, jnp.full_like(problem.sizes, price)
+    program = problem.program
+    prices = jnp.full_like(problem.sizes, price)
     least = jnp.where(is_equation, -prices, 0)
     found = quadratic_program.solve(program._replace(least=least, price=prices))
-    at_low, at_high = found.at_low > found.room_low, found.at_high > found.room_high
+    at_low = found.at_low > found.room_low
+    at_high = found.at_high > found.room_high
     step = jnp.where(at_low, program.lower, jnp.where(at_high, program.upper, found.d))
     slack = ~is_equation & (found.multipliers <= found.below)
     left = lagrangian.violations(program.rows @ step + program.values, domain)

@@ -20,8 +20,11 @@ from adjoint.tracing import loops
 SUFFICIENT_DECREASE = 1e-4
 # Below the first share the radius shrinks, above the second it grows (Nocedal and Wright, algorithm
 # 4.1).
-POOR, GOOD = 0.25, 0.75
-SHORTEST_CUT, LONGEST_CUT, GROWTH = 0.1, 0.5, 3.0
+POOR = 0.25
+GOOD = 0.75
+SHORTEST_CUT = 0.1
+LONGEST_CUT = 0.5
+GROWTH = 3.0
 # Decreases are not to be believed when they are promised to be below so many times the rounding of
 # f.
 BLURRED = 10
@@ -83,7 +86,8 @@ def minimize_in_ball(
 
     def secular(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         mu, _, k = state
-        y, d = y_of(mu), gap + mu
+        y = y_of(mu)
+        d = gap + mu
         norm = jnp.linalg.norm(y)
         slope = jnp.sum(y**2 / jnp.where(d > 0, d, 1))
         # Newton's method for 1/|y| = 1/radius, which is nearly linear in mu and concave.
@@ -125,8 +129,10 @@ def judge(
     Where f decreases by less than its rounding, the mean of the slopes at both ends is the
     decrease.
     """
-    length, noise = domain.norm(s), domain.rounding(at.value)
-    slope, slope_beyond = at.derivative @ s, answer.derivative @ s
+    length = domain.norm(s)
+    noise = domain.rounding(at.value)
+    slope = at.derivative @ s
+    slope_beyond = answer.derivative @ s
     finite = jnp.isfinite(answer.value) & jnp.all(jnp.isfinite(answer.derivative))
     decrease = at.value - answer.value
     blurred = (predicted <= BLURRED * noise) & (jnp.abs(decrease) <= BLURRED * noise)

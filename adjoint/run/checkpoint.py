@@ -262,7 +262,8 @@ def _encode(snapshot: Snapshot, problem: dict[str, str], origin: dict[str, str])
 
 
 def _arrays(layout: list[tuple[str, list[int]]], data: bytes) -> list[np.ndarray]:
-    arrays, start = [], 0
+    arrays = []
+    start = 0
     for dtype, shape in layout:
         array = np.frombuffer(data, dtype, count=int(np.prod(shape)), offset=start).reshape(shape)
         arrays.append(array)

@@ -99,7 +99,8 @@ def judged(checks: Sequence[Check], remarks: str = "") -> Ending:
             "run: got no checks, expected at least one. Return [Check(name, measured, bound, "
             "source), ...]."
         )
-    table, said = checks_table(checks), f"{remarks} " if remarks else ""
+    table = checks_table(checks)
+    said = f"{remarks} " if remarks else ""
     failed = [check.name for check in checks if not check.holds]
     if not failed:
         words = "The check holds." if len(checks) == 1 else f"All {len(checks)} checks hold."

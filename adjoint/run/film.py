@@ -124,7 +124,9 @@ class Film:
         captions = said["captions"]
         frames = list(zip(arrays[1 : 1 + len(captions)], captions, strict=True))
         self._latest = None if said["whole"] else frames.pop()
-        self._frames, self._stride, self._count = frames, said["stride"], said["count"]
+        self._frames = frames
+        self._stride = said["stride"]
+        self._count = said["count"]
         return 1 + len(captions)
 
     def _all(self) -> list[Frame]:

@@ -45,7 +45,8 @@ class HostStructure:
 
     def unravel(self, flat: Any) -> Any:
         """The pytree of a vector, NumPy's or JAX's."""
-        leaves, start = [], 0
+        leaves = []
+        start = 0
         for shape, dtype in zip(self.shapes, self.dtypes, strict=True):
             end = start + _size(shape)
             leaves.append(flat[start:end].reshape(shape).astype(dtype))
@@ -61,17 +62,14 @@ class HostStructure:
         arrays = [np.asarray(leaf) for leaf in leaves]
         shapes = tuple(array.shape for array in arrays)
         if treedef != self.treedef:
-            given, expected = (
-                f"{treedef} with shapes {shapes}",
-                f"{self.treedef} with shapes {self.shapes}",
-            )
+            given = f"{treedef} with shapes {shapes}"
+            expected = f"{self.treedef} with shapes {self.shapes}"
         elif shapes != self.shapes:
-            given, expected = f"shapes {shapes}", f"shapes {self.shapes}"
+            given = f"shapes {shapes}"
+            expected = f"shapes {self.shapes}"
         else:
-            given, expected = (
-                f"dtypes {[str(a.dtype) for a in arrays]}",
-                f"{[str(dtype) for dtype in self.dtypes]}",
-            )
+            given = f"dtypes {[str(a.dtype) for a in arrays]}"
+            expected = f"{[str(dtype) for dtype in self.dtypes]}"
         if (
             treedef != self.treedef
             or shapes != self.shapes

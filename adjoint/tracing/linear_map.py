@@ -55,10 +55,8 @@ class _Residuals:
     def build(self, arrays: Sequence[Any]) -> Any:
         """From the computed ones, then the operands that are kept."""
         computed = sum(place is None for place in self.places)
-        rest, operands = (
-            iter(arrays[:computed]),
-            dict(zip(self.kept, arrays[computed:], strict=True)),
-        )
+        rest = iter(arrays[:computed])
+        operands = dict(zip(self.kept, arrays[computed:], strict=True))
         leaves = [next(rest) if place is None else operands[place] for place in self.places]
         return jax.tree.unflatten(self.structure, leaves)
 
@@ -97,7 +95,8 @@ class BoundRule:
 
     def run_with_tangent(self, moving: tuple[bool, ...], *arrays: Any) -> tuple[Any, list[Any]]:
         """What the function returns and its tangent, from operands and the tangents there are."""
-        leaves, dots = arrays[: len(moving)], arrays[len(moving) :]
+        leaves = arrays[: len(moving)]
+        dots = arrays[len(moving) :]
         value, computed, residuals = self.run_forward(*leaves)
         built = residuals.build([*computed, *(leaves[place] for place in residuals.kept)])
         return value, self.push(moving, built, dots, value)

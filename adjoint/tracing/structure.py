@@ -63,7 +63,8 @@ def structure_of(jaxpr: Jaxpr, _inside: tuple[Any, ...] = ()) -> Hashable:
             if name not in made_by_tracing
         )
         rule = _derivative(jaxpr, eqn, _inside) if made_by_tracing else None
-        inputs, outputs = tuple(map(atom, eqn.invars)), tuple(map(atom, eqn.outvars))
+        inputs = tuple(map(atom, eqn.invars))
+        outputs = tuple(map(atom, eqn.outvars))
         return eqn.primitive, inputs, outputs, parameters, eqn.ctx, frozenset(eqn.effects), rule
 
     inputs = tuple(map(atom, (*jaxpr.constvars, *jaxpr.invars)))

@@ -69,7 +69,8 @@ class TracedFunction(loops.VariesByItself):
         # A new function each time: JAX would hand out the last trace of the same one, whatever it
         # reads has become since.
         closed, shapes = make(lambda *a: function(*a))(*arguments)
-        jaxpr, constants = closed.jaxpr, closed.consts
+        jaxpr = closed.jaxpr
+        constants = closed.consts
         if loops.in_shard_map():
             axes = loops.axes_of(arguments, constants, closed.out_avals)
             types = jax.tree.map(
@@ -99,9 +100,11 @@ class TracedFunction(loops.VariesByItself):
         return replace(self, known=known)
 
     def __call__(self, *arguments: Any) -> Any:
-        traced, known = iter(self.closed_over), iter(jax.lax.stop_gradient(self.known))
+        traced = iter(self.closed_over)
+        known = iter(jax.lax.stop_gradient(self.known))
         constants = [next(known if is_known else traced) for is_known in self.program.is_known]
-        leaves, jaxpr = jax.tree.leaves(arguments), self.program.jaxpr
+        leaves = jax.tree.leaves(arguments)
+        jaxpr = self.program.jaxpr
         leaves = loops.vary_as(leaves, [v.aval for v in jaxpr.invars])
         return jax.tree.unflatten(
             self.program.result, jax.core.eval_jaxpr(jaxpr, constants, *leaves)

@@ -23,7 +23,8 @@ def check_direction(
     forward: float | None,
 ) -> Check:
     """The check of the gradients along a line by all oracles."""
-    a, d = line.direction.pair(gradients), estimate.value
+    a = line.direction.pair(gradients)
+    d = estimate.value
     scale = max(abs(a), abs(d) if math.isfinite(d) else 0.0, line.direction.spread(gradients))
     remainder, remainder_error, rate = _linear_remainder(line, estimate, a)
     check = Check(
@@ -49,7 +50,10 @@ def _judge(
     check: Check, estimate: Estimate, rtol: float, complex_: tuple[float, float] | None
 ) -> Check:
     """The rule of `verify_gradient` for one direction, in the order of its docstring."""
-    a, d, e, tolerance = check.gradient, check.difference, check.error, rtol * check.scale
+    a = check.gradient
+    d = check.difference
+    e = check.error
+    tolerance = rtol * check.scale
     # A gradient that should vanish is left with the rounding of its terms, which moves f by no more
     # than its noise.
     rounding = DEVIATIONS * estimate.noise
@@ -97,10 +101,8 @@ def _linear_remainder(line: Line, estimate: Estimate, claimed: float) -> tuple[f
 
     Its uncertainty, and the order observed, come with it.
     """
-    largest, smallest = (
-        2 * estimate.largest_step,
-        max(estimate.largest_step * 2.0**-12, 8 * line.smallest_step),
-    )
+    largest = 2 * estimate.largest_step
+    smallest = max(estimate.largest_step * 2.0**-12, 8 * line.smallest_step)
     usable = {h for h in line.steps() if smallest <= h <= largest and _is_finite_at(line, h)}
     while (
         usable

@@ -108,7 +108,8 @@ class Objective:
             jitted = jax.jit(lambda q: f(q))
             try:
                 value = jitted(p)
-                self._call, self.compiled = jitted, True
+                self._call = jitted
+                self.compiled = True
             except Exception:
                 # Not hidden: either the plain call below raises it again, or f works for its user
                 # and only jit does not.
@@ -331,7 +332,8 @@ def default_tolerance(epsilon: float) -> float:
 
 def read_gradient(where: str, gradient: PyTree, leaves: list[Leaf], p: PyTree) -> list[np.ndarray]:
     """The gradient's leaves in float64, after checking that it looks like p."""
-    given, expected = jax.tree.structure(gradient), jax.tree.structure(p)
+    given = jax.tree.structure(gradient)
+    expected = jax.tree.structure(p)
     if given != expected:
         remedy = "Return one array per leaf of p, in the same containers."
         refuse(where, f"a gradient of structure {given}", f"the structure of p, {expected}", remedy)

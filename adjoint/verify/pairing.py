@@ -48,7 +48,8 @@ def product(
 ) -> PyTree:
     """function(x), after checking that it looks like `like`."""
     product = function(x)
-    given, expected = jax.tree.structure(product), jax.tree.structure(like)
+    given = jax.tree.structure(product)
+    expected = jax.tree.structure(like)
     if given != expected:
         refuse(
             where,

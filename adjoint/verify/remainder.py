@@ -88,6 +88,7 @@ def observed_rate(steps: np.ndarray, sizes: np.ndarray, floors: np.ndarray) -> f
 
 def odd_and_even_parts(line: Line, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(phi(h) - phi(-h)) / 2 and (phi(h) + phi(-h)) / 2 - phi(0)."""
-    plus, minus = np.array([line(h) for h in steps]), np.array([line(-h) for h in steps])
+    plus = np.array([line(h) for h in steps])
+    minus = np.array([line(-h) for h in steps])
     # Differences first: a sum of two values with a large constant would round it once more.
     return (plus - minus) / 2, ((plus - line.value) + (minus - line.value)) / 2

@@ -341,7 +341,8 @@ def _test_order(
     spread: float,
     rtol: float,
 ) -> TaylorOrder:
-    order, derivative = len(derivatives), derivatives[-1]
+    order = len(derivatives)
+    derivative = derivatives[-1]
     noises = np.array([noise_at(line, h, noise) for h in steps])
     parts = np.stack(odd_and_even_parts(line, steps))
     for j, d in enumerate(derivatives, start=1):
@@ -357,7 +358,8 @@ def _test_order(
             order, derivative, math.nan, math.inf, rate, deciding_rate, math.nan, "not resolvable"
         )
     factorial = math.factorial(order)
-    mismatch, uncertainty = factorial * fit.coefficient, factorial * fit.uncertainty
+    mismatch = factorial * fit.coefficient
+    uncertainty = factorial * fit.uncertainty
     scale = max(abs(derivative), abs(derivative + mismatch), spread if order == 1 else 0.0)
     relative = abs(mismatch) / scale if scale > 0 else 0.0
     unseen = np.all(
@@ -368,7 +370,8 @@ def _test_order(
     elif uncertainty <= 3 * rtol * scale:
         verdict = "right"
     elif unseen:
-        verdict, relative = "zero within the noise", 0.0
+        verdict = "zero within the noise"
+        relative = 0.0
     else:
         verdict = "not resolvable"
     return TaylorOrder(

@@ -253,7 +253,8 @@ def definiteness_test(
             if not math.isfinite(quotients[-1]) or pair(conjugate(v), v) == 0:
                 break
     rtol = 100 * epsilon(template)
-    smallest, largest = float(np.min(quotients)), float(np.max(quotients))
+    smallest = float(np.min(quotients))
+    largest = float(np.max(quotients))
     passed = math.isfinite(smallest) and largest > 0 and smallest >= -rtol * bound
     return DefinitenessResult(passed, smallest, largest, rtol, len(quotients))
 
@@ -268,14 +269,19 @@ def _test_pairs(
     rtol: float | None,
     seed: int,
 ) -> DotProductResult:
-    draw_v, draw_w = drawer(where, "v", v), drawer(where, "w", w)
+    draw_v = drawer(where, "v", v)
+    draw_w = drawer(where, "w", w)
     generator = np.random.default_rng(seed)
-    pairs, mismatches, nonlinearities = [], [], []
+    pairs = []
+    mismatches = []
+    nonlinearities = []
     for _ in range(SAMPLES):
-        v_random, w_random = draw_v(generator), draw_w(generator)
+        v_random = draw_v(generator)
+        w_random = draw_w(generator)
         pushed = product(where, "J v", forward, v_random, w)
         pulled = product(where, "J' w", reverse, w_random, v)
-        left, right = pair(pushed, w_random), pair(v_random, pulled)
+        left = pair(pushed, w_random)
+        right = pair(v_random, pulled)
         # A sum of products of random signs has this root mean square: the size of the pairing that
         # does not depend on an accidental cancellation.
         scale = max(abs(left), abs(right), spread(pushed, w_random), spread(v_random, pulled))
@@ -309,7 +315,8 @@ def _nonlinearity(
     a and b are far from 1, so that |x| or x + c is caught.
     """
     second = draw(generator)
-    a, b = 0.7, -1.9
+    a = 0.7
+    b = -1.9
     expected = combine(a, image, b, function(second))
     difference = combine(1.0, function(combine(a, first, b, second)), -1.0, expected)
     scale = math.sqrt(max(pair(conjugate(image), image), pair(conjugate(expected), expected)))

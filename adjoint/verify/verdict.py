@@ -233,7 +233,8 @@ def _table(checks: list[Check]) -> list[str]:
 
 
 def _wrap(text: str, indent: int = 2, width: int = 100) -> list[str]:
-    lines, line = [], ""
+    lines = []
+    line = ""
     for word in text.split(" "):
         if line.strip() and len(line) + 1 + len(word) > width:
             lines.append(line)

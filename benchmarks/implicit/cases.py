@@ -17,10 +17,12 @@ import adjoint
 # The sparse system's lambda, and by how much its coefficients c differ from 1. The turning point
 # for c = 1 is at lambda = 6.808124423 (Mohsen, Computers & Mathematics with Applications 67, 2014),
 # so the lower branch is regular.
-LAMBDA, SPREAD = 5.0, 0.2
+LAMBDA = 5.0
+SPREAD = 0.2
 # Of the cubic term of the dense system, and the largest load: at the root, x is about 0.5 and up to
 # 1.
-CUBIC, LOAD = 1.0, 3.0
+CUBIC = 1.0
+LOAD = 3.0
 BATCH = 256
 
 

@@ -42,7 +42,9 @@ BATCH_SIZE = 10 * BATCH
 LITTLE_MEMORY = 50_000
 # What was promised of sparse systems: to be so many times faster at the one size, and to be the
 # only one at the other.
-FASTER, FASTER_AT, ALONE_AT = 5.0, 256**2, 512**2
+FASTER = 5.0
+FASTER_AT = 256**2
+ALONE_AT = 512**2
 
 
 def run(plan: Plan, say: Say) -> dict[str, Any]:

@@ -21,7 +21,8 @@ Vector = Float[np.ndarray, " n"]
 # solve(b) and solve(b, transposed=True), with F_x and with F_x'.
 Solve = Callable[..., Vector]
 
-LAST_STEP, MOST_STEPS = 1e-12, 50
+LAST_STEP = 1e-12
+MOST_STEPS = 50
 
 
 class System(Protocol):

@@ -34,7 +34,8 @@ UNROLLED_STEPS = 7
 GRADIENT_ALONE_ABOVE = 200_000
 
 Residual = Callable[[Array, Array], Array]
-DENSE, SPARSE = ("dense", "batch"), ("bratu",)
+DENSE = ("dense", "batch")
+SPARSE = ("bratu",)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ def beam(plan: Plan, say: Say) -> list[dict[str, Any]]:
         f"mbb_beam, {SETTINGS.nelx} x {SETTINGS.nely} elements, density filter of radius "
         f"{SETTINGS.filter_radius}"
     )
-    rows, competitors = [], []
+    rows = []
+    competitors = []
     first: float | None = None
     for library, backend, start in _entrants(say):
         row: dict[str, Any] = {

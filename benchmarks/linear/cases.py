@@ -82,7 +82,8 @@ def convection_diffusion(n: int, parameters: int | None = None) -> Case:
     """
     m = max(2, round(n**0.5))
     h = 1.0 / m
-    center, face = (np.arange(m) + 0.5) * h, np.arange(1, m) * h
+    center = (np.arange(m) + 0.5) * h
+    face = np.arange(1, m) * h
     # Flow times h through the inner faces, (m - 1, m) to the east and (m, m - 1) to the north; the
     # border lets none through.
     east = SPEED * h * np.sin(np.pi * face)[:, None] * np.cos(np.pi * center)
@@ -100,11 +101,14 @@ def convection_diffusion(n: int, parameters: int | None = None) -> Case:
 
     def matrix(p: Float[Array, " parameters"]) -> adjoint.Sparse:
         k = jnp.exp(SPREAD * per_cell(p, m * m)).reshape(m, m)
-        k_east, k_north = (k[:-1] + k[1:]) / 2, (k[:, :-1] + k[:, 1:]) / 2
+        k_east = (k[:-1] + k[1:]) / 2
+        k_north = (k[:, :-1] + k[:, 1:]) / 2
         # What enters a cell from a neighbor, times -1: diffusion, and convection when it blows from
         # there.
-        from_east, from_west = k_east + np.maximum(-east, 0), k_east + np.maximum(east, 0)
-        from_north, from_south = k_north + np.maximum(-north, 0), k_north + np.maximum(north, 0)
+        from_east = k_east + np.maximum(-east, 0)
+        from_west = k_east + np.maximum(east, 0)
+        from_north = k_north + np.maximum(-north, 0)
+        from_south = k_north + np.maximum(north, 0)
         # What leaves a cell; a border half a cell away draws 2 k.
         diagonal = (
             jnp.pad(from_west, ((0, 1), (0, 0)), constant_values=0.0)

@@ -38,7 +38,9 @@ QUICK = Plan(
 
 # A 5 % bar needs more repetitions than a table does; a beam iteration is measured often enough to
 # see its spread.
-SWEEP_FACTOR, SWEEP_REPETITIONS, BEAM_REPETITIONS = 2.0, (7, 25), (8, 20)
+SWEEP_FACTOR = 2.0
+SWEEP_REPETITIONS = (7, 25)
+BEAM_REPETITIONS = (8, 20)
 # The parameters are swept at these sizes, where factorizing is neither nothing nor everything.
 SWEEP_SIZES = (5_000, 200_000)
 
@@ -187,7 +189,8 @@ def _sweep_table(sweep: list[dict[str, Any]]) -> Table:
 
 
 def _beam_table(rows: list[dict[str, Any]]) -> Table:
-    lines, notes = [], []
+    lines = []
+    notes = []
     for row in rows:
         if not row["seconds"]:
             notes.append(f"{row['library']}, {row['backend']}: {row['outcome']}: {row['reason']}")

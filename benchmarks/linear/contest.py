@@ -31,7 +31,8 @@ def parameter_sweep(size: int, plan: Plan, say: Say) -> list[dict[str, Any]]:
     Assembling alone is A(p) and the adjoint of p -> A(p), with nothing solved.
     """
     generator = np.random.default_rng(0)
-    rows, competitors = [], []
+    rows = []
+    competitors = []
     for parameters in SWEEP_PARAMETERS:
         case = PROBLEMS[SWEEP_PROBLEM](size, parameters)
         assembly = _compiled_assembly(case)

@@ -28,7 +28,9 @@ def answers(case: Case, p: Float[Array, " parameters"], v: Float[Array, " parame
     RuntimeError
         When SuperLU finds the matrix singular.
     """
-    rows, cols, shape = case.pattern.rows, case.pattern.cols, case.pattern.shape
+    rows = case.pattern.rows
+    cols = case.pattern.cols
+    shape = case.pattern.shape
 
     def entries(p: Array) -> Array:
         return case.matrix(p).values

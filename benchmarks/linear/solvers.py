@@ -61,7 +61,8 @@ class LinearSolver:
         if installed_version(self.package) is None:
             return f"the package {self.package} is not installed"
         # The matrix, its factors, and the cotangent of the matrix.
-        need, have = 3 * 8.0 * case.n**2, memory_bytes() or 8 * 2**30
+        need = 3 * 8.0 * case.n**2
+        have = memory_bytes() or 8 * 2**30
         if self.dense and need > have / 3:
             return (
                 f"dense arrays of {need / 2**30:.0f} GiB are too large for {have / 2**30:.0f} GiB "

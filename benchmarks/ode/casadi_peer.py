@@ -80,7 +80,8 @@ def equation(case: Case) -> dict[str, Any]:
     import casadi as ca  # pyright: ignore[reportMissingImports]
 
     symbol: Any = ca.MX.sym if isinstance(case.f, Network) else ca.SX.sym
-    y, p = symbol("y", case.n), symbol("p", case.p.size)
+    y = symbol("y", case.n)
+    p = symbol("p", case.p.size)
     if isinstance(case.f, Network):
         rate = _network(case.f, y, p)
     elif isinstance(case.f, Brusselator):
@@ -99,7 +100,9 @@ def _pendulum(y: list[Any], p: list[Any]) -> list[Any]:
 
     a_1, a_2, w_1, w_2 = y
     m_1, m_2, l_1, l_2, g = p
-    sine, cosine, m = ca.sin(a_1 - a_2), ca.cos(a_1 - a_2), m_1 + m_2
+    sine = ca.sin(a_1 - a_2)
+    cosine = ca.cos(a_1 - a_2)
+    m = m_1 + m_2
     force_1 = -m_2 * l_2 * w_2**2 * sine - m * g * ca.sin(a_1)
     force_2 = l_1 * w_1**2 * sine - g * ca.sin(a_2)
     denominator = m_1 + m_2 * sine**2
@@ -108,7 +111,9 @@ def _pendulum(y: list[Any], p: list[Any]) -> list[Any]:
 
 
 def _robertson(y: list[Any], p: list[Any]) -> list[Any]:
-    slow, fast, back = p[0] * y[0], p[1] * y[1] ** 2, p[2] * y[1] * y[2]
+    slow = p[0] * y[0]
+    fast = p[1] * y[1] ** 2
+    back = p[2] * y[1] * y[2]
     return [back - slow, slow - back - fast, fast]
 
 
@@ -137,13 +142,18 @@ def _network(network: Network, y: Any, p: Any) -> Any:
 def _brusselator(field: Brusselator, y: Any, p: Any) -> Any:
     import casadi as ca  # pyright: ignore[reportMissingImports]
 
-    n, node = field.N**2, np.arange(field.N**2).reshape(field.N, field.N)
+    n = field.N**2
+    node = np.arange(field.N**2).reshape(field.N, field.N)
     around = [np.roll(node, shift, axis).ravel().tolist() for shift in (1, -1) for axis in (0, 1)]
 
     def laplacian(z: Any) -> Any:
         return (field.N - 1) ** 2 * (sum((z[nodes] for nodes in around), start=-4 * z))
 
-    u, v, c, b, a = y[:n], y[n:], p[:n], p[n : 2 * n], p[2 * n :]
+    u = y[:n]
+    v = y[n:]
+    c = p[:n]
+    b = p[n : 2 * n]
+    a = p[2 * n :]
     reaction = u**2 * v
     return ca.vertcat(
         a * laplacian(u) + b + reaction - (c + 1) * u, a * laplacian(v) + c * u - reaction

@@ -114,7 +114,9 @@ def lotka_volterra(samples: int = 100) -> Case:
     """
     from scipy.integrate import solve_ivp
 
-    y0, p, ts = np.array([1.0, 1.0]), np.array([1.5, 1.0, 3.0, 1.0]), np.linspace(0.1, 10, samples)
+    y0 = np.array([1.0, 1.0])
+    p = np.array([1.5, 1.0, 3.0, 1.0])
+    ts = np.linspace(0.1, 10, samples)
 
     def rate(t: float, y: np.ndarray) -> np.ndarray:
         return np.array([p[0] * y[0] - p[1] * y[0] * y[1], p[3] * y[0] * y[1] - p[2] * y[1]])
@@ -142,7 +144,9 @@ def _pendulum(t: Any, y: Array, p: Array) -> Array:
     # E. W. Weisstein, Double Pendulum, ScienceWorld; p = (m_1, m_2, l_1, l_2, g).
     a_1, a_2, w_1, w_2 = y
     m_1, m_2, l_1, l_2, g = p
-    sine, cosine, m = jnp.sin(a_1 - a_2), jnp.cos(a_1 - a_2), m_1 + m_2
+    sine = jnp.sin(a_1 - a_2)
+    cosine = jnp.cos(a_1 - a_2)
+    m = m_1 + m_2
     force_1 = -m_2 * l_2 * w_2**2 * sine - m * g * jnp.sin(a_1)
     force_2 = l_1 * w_1**2 * sine - g * jnp.sin(a_2)
     denominator = m_1 + m_2 * sine**2
@@ -170,7 +174,8 @@ class Network:
 
     def layers(self, p: Any) -> list[tuple[Any, Any]]:
         """Matrices and vectors, cut out of p."""
-        found, first = [], 0
+        found = []
+        first = 0
         for rows, columns in self.shapes:
             middle = first + rows * columns
             found.append((p[first:middle].reshape(rows, columns), p[middle : middle + rows]))
@@ -209,14 +214,17 @@ def robertson(end: float = 1e5, samples: int = 20) -> Case:
     """
     ts = np.geomspace(1e-4, end, samples)
     scale = np.array([1.0, 3.65e-5, 1.0])
-    y0, p = np.array([1.0, 0.0, 0.0]), np.array([0.04, 3e7, 1e4])
+    y0 = np.array([1.0, 0.0, 0.0])
+    p = np.array([0.04, 3e7, 1e4])
     return Case(
         "Robertson", _robertson, y0, p, True, ts, np.zeros((samples, 3)), scale, is_stiff=True
     )
 
 
 def _robertson(t: Any, y: Array, p: Array) -> Array:
-    slow, fast, back = p[0] * y[0], p[1] * y[1] ** 2, p[2] * y[1] * y[2]
+    slow = p[0] * y[0]
+    fast = p[1] * y[1] ** 2
+    back = p[2] * y[1] * y[2]
     return jnp.stack([back - slow, slow - back - fast, fast])
 
 
@@ -249,7 +257,8 @@ def brusselator(name: str, is_stiff: bool, N: int = 16, end: float = 1.0) -> Cas
     x, y = np.meshgrid(*2 * [np.linspace(0, 1, N)], indexing="ij")
     y0 = np.concatenate([(22 * (y * (1 - y)) ** 1.5).ravel(), (27 * (x * (1 - x)) ** 1.5).ravel()])
     p = np.repeat([3.4, 1.0, 10.0], N * N)
-    data, scale = np.zeros((1, y0.size)), np.ones(y0.size)
+    data = np.zeros((1, y0.size))
+    scale = np.ones(y0.size)
     # The stability of explicit steps asks for 5,500 of them in a unit of time. Fields of parameters
     # are constant, as those that are usually started from: then the fastest modes are but rounding
     # errors, the controller of the steps does not see them grow, and in the gradient of the steps

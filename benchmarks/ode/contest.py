@@ -65,7 +65,8 @@ def contest(
     factors = case.draw(generator)
     say(f"{case.problem}, {case.n} states, {case.parameters} parameters, rtol = {case.rtol:g}")
     expected = answers(case, factors)
-    rows, competitors = [], []
+    rows = []
+    competitors = []
     for solver in solvers:
         row = Row(case.problem, case.n, case.parameters, solver.name, solver.ours)
         programs = _admit(solver, case, plan, row)
@@ -202,7 +203,8 @@ def precision_sweep(
     factors = case.draw(generator)
     expected = answers(case, factors)
     say(f"{problem}, errors over time for rtol = {tolerances[0]:g} to {tolerances[-1]:g}")
-    points, competitors = [], []
+    points = []
+    competitors = []
     for solver in SOLVERS:
         if solver.name not in CURVES or problem not in solver.problems or solver.obstacle(case):
             continue

@@ -9,7 +9,9 @@ from benchmarks.answers import GRADIENT
 from benchmarks.harness import Spread
 from benchmarks.plots import legend
 
-OURS, PEER, WRONG = "tab:blue", "tab:orange", "tab:red"
+OURS = "tab:blue"
+PEER = "tab:orange"
+WRONG = "tab:red"
 
 
 def times_figure(rows: list[dict[str, Any]]) -> Figure:
@@ -40,7 +42,8 @@ def times_figure(rows: list[dict[str, Any]]) -> Figure:
         if measured:
             # From one power of ten to another, and room on the right for the text.
             medians = [1e3 * Spread.of(row["seconds"][GRADIENT]).median for row in measured]
-            left, right = np.floor(np.log10(0.9 * min(medians))), np.ceil(np.log10(max(medians)))
+            left = np.floor(np.log10(0.9 * min(medians)))
+            right = np.ceil(np.log10(max(medians)))
             axis.set_xlim(10.0**left, 10.0 ** (right + 0.25 * (right - left)))
         axis.set_title(problem)
         axis.set_xlabel("value and gradient in ms (red: wrong)")

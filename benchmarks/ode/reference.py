@@ -68,7 +68,8 @@ def by_variational_equations(case: Case, factors: Any) -> Right:
     size = case.n * (1 + factors.size)
 
     def rate(t: Array, z: Array) -> Array:
-        y, S = z[: case.n], z[case.n :].reshape(factors.size, case.n)
+        y = z[: case.n]
+        S = z[case.n :].reshape(factors.size, case.n)
 
         def along(s: Array, p_dot: Any) -> tuple[Array, Array]:
             return jax.jvp(lambda y, p: case.f(t, y, p), (y, p), (s, p_dot))
@@ -87,7 +88,8 @@ def by_variational_equations(case: Case, factors: Any) -> Right:
     )
     z = np.array([leg.y[:, -1] for leg in legs]) * units
     assert z.shape == (case.ts.size, size)
-    ys, S = z[:, : case.n], z[:, case.n :].reshape(case.ts.size, factors.size, case.n)
+    ys = z[:, : case.n]
+    S = z[:, case.n :].reshape(case.ts.size, factors.size, case.n)
     value, by_states = jax.value_and_grad(case.misfit)(jnp.asarray(ys))
     return Right(float(value), np.einsum("kin,kn->i", S, np.asarray(by_states)))
 

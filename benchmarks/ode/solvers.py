@@ -35,7 +35,8 @@ FEW_PARAMETERS = ("Lotka-Volterra", "double pendulum", "Robertson")
 NOT_LARGE_AND_STIFF = tuple(problem for problem in PROBLEMS if problem != "Brusselator, implicit")
 MANY_STEPS = ("long neural ODE", "Brusselator, explicit")
 # About twice the square root of the 4096 steps there may be, and far fewer.
-TWO_LEVELS, A_FEW = 128, 16
+TWO_LEVELS = 128
+A_FEW = 16
 # What a tuned number of checkpoints leaves for parameters that need more steps.
 ROOM = 1.25
 
@@ -192,11 +193,10 @@ def _odeint(case: Case) -> Solve:
 
 
 OUR_DEFAULT = "adjoint, default"
-DIFFRAX_DEFAULT, DIFFRAX_TUNED = (
-    "diffrax RecursiveCheckpointAdjoint",
-    "diffrax RecursiveCheckpointAdjoint, tuned",
-)
-ODEINT, CASADI = "jax odeint", "CasADi with CVODES"
+DIFFRAX_DEFAULT = "diffrax RecursiveCheckpointAdjoint"
+DIFFRAX_TUNED = "diffrax RecursiveCheckpointAdjoint, tuned"
+ODEINT = "jax odeint"
+CASADI = "CasADi with CVODES"
 
 SOLVERS: tuple[Solver, ...] = (
     Solver(OUR_DEFAULT, _ours(None), ours=True),

@@ -32,7 +32,8 @@ def case_tables(rows: list[dict[str, Any]]) -> list[Table]:
 
 def _case_table(rows: list[dict[str, Any]]) -> Table:
     header = ["solver", VALUE, GRADIENT, "ratio", "compile", "memory", "error"]
-    lines, notes = [], []
+    lines = []
+    notes = []
     for row in rows:
         seconds = row["seconds"]
         if row["outcome"] != "measured":

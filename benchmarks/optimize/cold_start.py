@@ -22,7 +22,8 @@ def cold_starts(repetitions: int) -> list[dict[str, Any]]:
 
 
 def _measured(n: int, method: str | None, repetitions: int) -> dict[str, Any]:
-    calls, processes = [], []
+    calls = []
+    processes = []
     for _ in range(repetitions):
         start = time.perf_counter()
         command = [sys.executable, "-m", "benchmarks.optimize.cold_start", str(n), method or ""]

@@ -21,7 +21,10 @@ from benchmarks.optimize.solvers import ADJOINT, SCIPY, Limits, Outcome
 NLOPT = "nlopt"
 # The peers stop here at relative changes of f, and of x, at violations, and at derivatives of the
 # Lagrangian.
-FTOL, XTOL, CTOL, GTOL = 1e-12, 1e-9, 1e-8, 1e-8
+FTOL = 1e-12
+XTOL = 1e-9
+CTOL = 1e-8
+GTOL = 1e-8
 
 
 class CutOffError(Exception):
@@ -72,7 +75,8 @@ class Counted:
     """The functions as a peer calls them: counted, and cut off at the limits."""
 
     def __init__(self, functions: ConstrainedFunctions, limits: Limits) -> None:
-        self.functions, self.limits = functions, limits
+        self.functions = functions
+        self.limits = limits
         self.evaluations, self.began = 0, time.monotonic()
         self.latest: Evaluation | None = None
 
@@ -92,11 +96,9 @@ class Counted:
         try:
             x, claims, status = run()
         except CutOffError as limit:
-            x, claims, status = (
-                self.latest.x if self.latest else self.functions.case.start,
-                False,
-                f"limit of {limit}",
-            )
+            x = self.latest.x if self.latest else self.functions.case.start
+            claims = False
+            status = f"limit of {limit}"
         return Outcome(np.asarray(x, float), claims, status, self.evaluations)
 
 
@@ -220,8 +222,11 @@ def _nlopt(algorithm: str) -> Solve:
     return solve
 
 
-DEFAULT, LAGRANGIAN, SEQUENTIAL = "adjoint default", "adjoint AugmentedLagrangian", "adjoint SQP"
-ASYMPTOTES, CONSERVATIVE = "adjoint MMA", "adjoint GCMMA"
+DEFAULT = "adjoint default"
+LAGRANGIAN = "adjoint AugmentedLagrangian"
+SEQUENTIAL = "adjoint SQP"
+ASYMPTOTES = "adjoint MMA"
+CONSERVATIVE = "adjoint GCMMA"
 CONSTRAINED_SOLVERS = (
     ConstrainedSolver(DEFAULT, ADJOINT, _ours(None, False)),
     ConstrainedSolver(LAGRANGIAN, ADJOINT, _ours(adjoint.AugmentedLagrangian(), False)),

@@ -17,7 +17,9 @@ from benchmarks.optimize.cases import rosenbrock
 from benchmarks.optimize.peers import OPTIMISTIX_BFGS, OPTIMISTIX_TOLERANCE
 from benchmarks.optimize.solvers import BFGS
 
-N, STARTS, SPREAD = 10, 1000, 2.0
+N = 10
+STARTS = 1000
+SPREAD = 2.0
 # A run is over when the gradient is below this: at the start it is about 1e3.
 STATIONARY = 1e-4
 

@@ -29,10 +29,12 @@ from benchmarks.optimize.solvers import (
     Solver,
 )
 
-ABSOLUTE, RELATIVE = 1e-5, 1e-8
+ABSOLUTE = 1e-5
+RELATIVE = 1e-8
 # SciPy stops here at changes of f relative to f, and of x relative to x: the tightest that its
 # documentation suggests.
-FTOL, XTOL = 1e-14, 1e-9
+FTOL = 1e-14
+XTOL = 1e-9
 OPTIMISTIX_TOLERANCE = 1e-8
 
 
@@ -58,7 +60,8 @@ class _Counted:
     """f with f', and f'', as SciPy calls them: counted here, and cut off at the limits."""
 
     def __init__(self, functions: Functions, limits: Limits) -> None:
-        self.functions, self.limits = functions, limits
+        self.functions = functions
+        self.limits = limits
         self.evaluations = self.hessians = 0
         self.began = time.monotonic()
         self.best: tuple[float, Any] = (np.inf, None)
@@ -91,9 +94,13 @@ def _scipy(method: str, settings: Callable[[float], dict[str, float]], with_hess
             arguments = {"method": method, "jac": True, "hess": hessian, "options": chosen}
             try:
                 found = scipy.optimize.minimize(counted.value_and_gradient, case.start, **arguments)
-                x, claims, status = found.x, bool(found.success), str(found.message)
+                x = found.x
+                claims = bool(found.success)
+                status = str(found.message)
             except _CutOffError as limit:
-                x, claims, status = counted.best[1], False, f"limit of {limit}"
+                x = counted.best[1]
+                claims = False
+                status = f"limit of {limit}"
             return Outcome(np.asarray(x), claims, status, counted.evaluations, counted.hessians)
 
         return run
@@ -169,7 +176,8 @@ def _optax_lbfgs() -> Solver:
     return Solver("optax L-BFGS", OPTAX, prepare)
 
 
-SCIPY_BFGS, OPTIMISTIX_BFGS = "scipy BFGS", "optimistix BFGS"
+SCIPY_BFGS = "scipy BFGS"
+OPTIMISTIX_BFGS = "optimistix BFGS"
 PEER_SOLVERS = (
     _scipy("BFGS", lambda gtol: {"gtol": gtol}, False),
     _scipy("L-BFGS-B", lambda gtol: {"gtol": gtol, "ftol": FTOL}, False),

@@ -12,7 +12,10 @@ from jaxtyping import Float
 import adjoint
 from benchmarks.optimize.cases import Case
 
-ADJOINT, SCIPY, OPTIMISTIX, OPTAX = "adjoint", "scipy", "optimistix", "optax"
+ADJOINT = "adjoint"
+SCIPY = "scipy"
+OPTIMISTIX = "optimistix"
+OPTAX = "optax"
 PEERS = (SCIPY, OPTIMISTIX, OPTAX, "nlopt", "sif2jax")
 
 
@@ -130,8 +133,12 @@ def _ours(method: Any) -> Callable[[Case, Functions, Limits], Run]:
     return prepare
 
 
-DEFAULT, NEWTON, KRYLOV = "adjoint default", "adjoint Newton", "adjoint NewtonKrylov"
-BFGS, LBFGS, STEEPEST = "adjoint BFGS", "adjoint LBFGS", "adjoint SteepestDescent"
+DEFAULT = "adjoint default"
+NEWTON = "adjoint Newton"
+KRYLOV = "adjoint NewtonKrylov"
+BFGS = "adjoint BFGS"
+LBFGS = "adjoint LBFGS"
+STEEPEST = "adjoint SteepestDescent"
 OURS = (
     Solver(DEFAULT, ADJOINT, _ours(None)),
     Solver(NEWTON, ADJOINT, _ours(adjoint.Newton())),

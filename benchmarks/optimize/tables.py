@@ -8,13 +8,11 @@ import numpy as np
 from benchmarks.optimize.solvers import ADJOINT
 from benchmarks.report import Table, duration
 
-SOLVED, FALSE, MISSED, UNSOLVED, SADDLE = (
-    "solved",
-    "false success",
-    "missed success",
-    "not solved",
-    "saddle",
-)
+SOLVED = "solved"
+FALSE = "false success"
+MISSED = "missed success"
+UNSOLVED = "not solved"
+SADDLE = "saddle"
 LEGEND = (
     "solved: at most 1e-6 of the scale max(|f|, min(1, f(x0) - f)) above the lowest known minimum, "
     "or at another strict minimum. A "

@@ -87,7 +87,8 @@ def ending(
     convex = bool(eigenvalues[0] >= -smallest)
     size = np.maximum(np.abs(x), SMALL * np.max(np.abs(x)))
     rise = np.linalg.eigvalsh(size[:, None] * hessian * size)[0] / 2
-    promise, visible = float(np.sum(slopes**2 / curvatures) / 2), PLATEAU * abs(value)
+    promise = float(np.sum(slopes**2 / curvatures) / 2)
+    visible = PLATEAU * abs(value)
     return Ending(
         float(value), promise, convex, bool(convex and rise > visible), bool(rise < -visible)
     )
