@@ -296,7 +296,7 @@ def compiled_counts(lib: Library) -> None:
     """
     x = jnp.arange(6.0).reshape(2, 3)
     with lib.host_call.count_solves() as count:
-        passed = jax.vmap(lambda x: lib.host_call.tick("solves", x, 3))(x)
+        passed = jax.vmap(lambda x: lib.host_call.count_event("solves", x, 3))(x)
         assert (count.factorizations, count.solves, count.transpose_solves) == (0, 6, 0)
     np.testing.assert_array_equal(passed, x)
 

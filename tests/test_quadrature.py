@@ -14,7 +14,7 @@ import scipy.linalg
 
 from adjoint.ode import quadrature
 from adjoint.ode.integrator import Integrator
-from adjoint.ode.quadrature import rule_of_gauss, rule_of_stages
+from adjoint.ode.quadrature import gauss_kronrod, stage_quadrature
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 
 # Not symmetric and not normal.
@@ -56,7 +56,7 @@ SOLVERS = {
 
 @pytest.mark.parametrize("few", [quadrature.FEW, 1])
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("rule", [rule_of_stages, rule_of_gauss])
+@pytest.mark.parametrize("rule", [stage_quadrature, gauss_kronrod])
 def test_closed_form(rule, solver, few, monkeypatch):
     # Rates that are kept, and rates that are summed on the way.
     monkeypatch.setattr(quadrature, "FEW", few)
@@ -65,7 +65,7 @@ def test_closed_form(rule, solver, few, monkeypatch):
     integral = np.linalg.solve(M.T, (E - np.eye(3)) @ LAM)
     assert step.converged
     by_steps, by_interpolant = SOLVERS[solver]
-    tolerance = by_interpolant if rule is rule_of_gauss else by_steps
+    tolerance = by_interpolant if rule is gauss_kronrod else by_steps
     np.testing.assert_allclose(step.lam, E @ LAM, atol=by_steps, rtol=0)
     np.testing.assert_allclose(step.integral[0], C @ integral, atol=tolerance, rtol=0)
     np.testing.assert_allclose(step.integral[1], integral[0], atol=tolerance, rtol=0)
@@ -78,7 +78,7 @@ def test_an_explicit_step_is_that_of_the_solver(solver):
     field: Any = Linear()
     expected, found = (
         method.step(field, TOLERANCES, s, lam, field(s[0], lam, None), None),
-        adjoint_step(rule_of_stages, solver),
+        adjoint_step(stage_quadrature, solver),
     )
     np.testing.assert_allclose(found.lam, expected.y, rtol=1e-13)
     np.testing.assert_allclose(found.error, expected.error, rtol=1e-11, atol=1e-17)
@@ -89,7 +89,7 @@ def test_an_explicit_step_is_that_of_the_solver(solver):
 def test_the_error_of_the_integral_is_that_of_the_embedded_rule(solver, few, monkeypatch):
     """The sum of h (b_i - b^_i) F_p' lam_i by NumPy's stages; by Gauss, the gap to the stages."""
     monkeypatch.setattr(quadrature, "FEW", few)
-    by_stages, by_gauss = (adjoint_step(rule, solver) for rule in (rule_of_stages, rule_of_gauss))
+    by_stages, by_gauss = (adjoint_step(rule, solver) for rule in (stage_quadrature, gauss_kronrod))
     tableau, h = solver.tableau, END - START
     diagonal = (
         np.zeros(1 + len(tableau.a_lower)) if tableau.a_diagonal is None else tableau.a_diagonal

@@ -26,7 +26,7 @@ from adjoint.linear.operators import Dense, Operator
 from adjoint.norm import norm as vector_norm
 from adjoint.solution import poison
 from adjoint.status import Status
-from adjoint.tracing.host_call import tick
+from adjoint.tracing.host_call import count_event
 
 # An estimated reciprocal condition number below SINGULAR_LIMIT unit roundoffs is that of a matrix
 # which is singular to working precision; below ILL_CONDITIONED_LIMIT unit roundoffs, not even one
@@ -172,17 +172,17 @@ class LU:
 
     @partial(jax.jit, static_argnums=0)
     def factor(self, A: Dense) -> DenseFactor:
-        matrix = tick("factorizations", A.matrix)
+        matrix = count_event("factorizations", A.matrix)
         triangles, _, permutation = jax.lax.linalg.lu(matrix)
         factor = _unchecked(triangles, permutation)
         return _checked(factor, A.matrix, self._substitute, self._substitute_transpose)
 
     def solve(self, factor: DenseFactor, A: Operator, b: Array) -> tuple[Array, Outcome]:
-        x = tick("solves", self._substitute(factor, b), _columns(b))
+        x = count_event("solves", self._substitute(factor, b), _columns(b))
         return _finish(factor, A.matvec, x, b)
 
     def solve_transpose(self, factor: DenseFactor, A: Operator, c: Array) -> tuple[Array, Outcome]:
-        lam = tick("transpose_solves", self._substitute_transpose(factor, c), _columns(c))
+        lam = count_event("transpose_solves", self._substitute_transpose(factor, c), _columns(c))
         return _finish(factor, A.transpose_matvec, lam, c)
 
     def log_determinant(self, factor: DenseFactor, A: Dense) -> Float[Array, ""]:
@@ -221,7 +221,7 @@ class Cholesky:
 
     @partial(jax.jit, static_argnums=0)
     def factor(self, A: Dense) -> DenseFactor:
-        matrix = tick("factorizations", A.matrix)
+        matrix = count_event("factorizations", A.matrix)
         triangle = jnp.linalg.cholesky(matrix, symmetrize_input=True)
         code = jnp.where(_finite(triangle), Status.SUCCESS.code, Status.NOT_POSITIVE_DEFINITE.code)
         asymmetry = _largest(A.matrix - A.matrix.conj().T)
@@ -231,11 +231,11 @@ class Cholesky:
         return _checked(factor, A.matrix, self._substitute, self._substitute_transpose, code)
 
     def solve(self, factor: DenseFactor, A: Operator, b: Array) -> tuple[Array, Outcome]:
-        x = tick("solves", self._substitute(factor, b), _columns(b))
+        x = count_event("solves", self._substitute(factor, b), _columns(b))
         return _finish(factor, A.matvec, x, b)
 
     def solve_transpose(self, factor: DenseFactor, A: Operator, c: Array) -> tuple[Array, Outcome]:
-        lam = tick("transpose_solves", self._substitute_transpose(factor, c), _columns(c))
+        lam = count_event("transpose_solves", self._substitute_transpose(factor, c), _columns(c))
         return _finish(factor, A.transpose_matvec, lam, c)
 
     def log_determinant(self, factor: DenseFactor, A: Dense) -> Float[Array, ""]:

@@ -22,7 +22,7 @@ from adjoint.linear.operators import Operator
 from adjoint.norm import norm, power_of_two
 from adjoint.status import Status, first_failure
 from adjoint.tracing import loops
-from adjoint.tracing.host_call import tick
+from adjoint.tracing.host_call import count_event
 from adjoint.tracing.traced_function import TracedFunction
 
 LinearMap = Callable[[Array], Array]
@@ -114,7 +114,7 @@ class Krylov:
         x, outcome = _by_columns(
             lambda b: self._iterate(A.matvec, M or _identity, b, _numbers(A), rtol), b
         )
-        return tick("solves", x, x.shape[1] if x.ndim == 2 else 1), outcome
+        return count_event("solves", x, x.shape[1] if x.ndim == 2 else 1), outcome
 
     def solve_transpose(self, M: Any, A: Operator, c: Array) -> tuple[Array, Outcome]:
         M_transpose = _transposed(M, c) if M else _identity
@@ -123,7 +123,7 @@ class Krylov:
             return self._iterate(A.transpose_matvec, M_transpose, c, _numbers(A), self.rtol)
 
         lam, outcome = _by_columns(iterate, c)
-        return tick("transpose_solves", lam, lam.shape[1] if lam.ndim == 2 else 1), outcome
+        return count_event("transpose_solves", lam, lam.shape[1] if lam.ndim == 2 else 1), outcome
 
     def _limit(self, n: int) -> int:
         return self.max_steps or 10 * n

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from adjoint.ode.continuous import (
-    Sweep,
+    AdjointState,
     assemble,
     backward_integrator,
     held_between_jumps,
@@ -18,10 +18,10 @@ from adjoint.ode.continuous import (
     pull_field,
     scale_of,
 )
-from adjoint.ode.discrete import Bars, Gradient
+from adjoint.ode.discrete import Cotangents, Gradient
 from adjoint.ode.integrate import Outcome, integrate
 from adjoint.ode.integrator import Integrator
-from adjoint.ode.quadrature import rule_of_stages
+from adjoint.ode.quadrature import stage_quadrature
 from adjoint.ode.vector_field import Parameters
 
 # z = (u, lam) from s = 1, where u = y(1), back to 0:
@@ -109,21 +109,21 @@ class BacksolveAdjoint:
     atol: float | None = None
     reconstruction: float = 1e-3
 
-    def remember(
+    def forward(
         self, integrator: Integrator, y0: Array, p: Parameters, s: Array
     ) -> tuple[tuple[Array, Array, Outcome], tuple[Array, Array]]:
         """The solve; its end and its samples are all that is kept."""
         y1, samples, _, outcome = integrate(integrator, y0, p, s)
         return (y1, samples, outcome), (y1, samples)
 
-    def pull_back(
+    def backward(
         self,
         integrator: Integrator,
         memory: tuple[Array, Array],
         y0: Array,
         p: Parameters,
         s: Array,
-        bars: Bars,
+        bars: Cotangents,
     ) -> Gradient:
         """The gradient from the cotangents of what the solve returned."""
         y1, samples = memory
@@ -131,11 +131,11 @@ class BacksolveAdjoint:
         tolerances = own_tolerances(integrator, self.rtol, self.atol)
         backward = backward_integrator(integrator, BacksolveField(integrator), tolerances)
         z = jnp.concatenate([y1, bars.y1 / scale])
-        jumps = Bars(z, bars.samples / scale)
+        jumps = Cotangents(z, bars.samples / scale)
         zeros = [jnp.zeros_like(v) for v in p.varying]
-        sweep = Sweep(z, zeros, jnp.asarray(s.size - 1), jnp.ones((), y0.dtype))
+        sweep = AdjointState(z, zeros, jnp.asarray(s.size - 1), jnp.ones((), y0.dtype))
         for ends in _intervals(integrator, p, y0.dtype):
-            sweep = integrate_back(backward, rule_of_stages, Backward(ends, p), s, jumps, sweep)
+            sweep = integrate_back(backward, stage_quadrature, Backward(ends, p), s, jumps, sweep)
         u, lam = jnp.split(sweep.lam, 2)
         came_back = jnp.max(jnp.abs(u - y0)) <= self.reconstruction * jnp.max(jnp.abs(y0))
         scale = jnp.where(jax.lax.stop_gradient(came_back), scale, jnp.nan)

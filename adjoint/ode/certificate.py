@@ -22,11 +22,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from adjoint.ode.discrete import Bars
+from adjoint.ode.discrete import Cotangents
 from adjoint.ode.error_estimate import ENOUGH_DIGITS as ENOUGH_DIGITS
 from adjoint.ode.integrate import integrate
 from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.jumps import ROUNDINGS
+from adjoint.ode.sensitivity import Sensitivity
 from adjoint.ode.tangent_control import (
     Directions,
     Grid,
@@ -66,7 +67,9 @@ class Certificate(NamedTuple):
     growth: Float[Array, ""]
 
 
-def certify(integrator: Integrator, sensitivity: Any, y0: Array, p: Parameters) -> Certificate:
+def certify(
+    integrator: Integrator, sensitivity: Sensitivity, y0: Array, p: Parameters
+) -> Certificate:
     """The certificate of gradients through this solve by this sensitivity."""
     y0, p = jax.lax.stop_gradient((y0, p))
     none = jnp.zeros(0, y0.dtype)
@@ -142,7 +145,7 @@ def _along(integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: Any)
 
 def _disagreement(
     integrator: Integrator,
-    sensitivity: Any,
+    sensitivity: Sensitivity,
     y0: Array,
     y1: Array,
     p: Parameters,
@@ -151,7 +154,7 @@ def _disagreement(
 ) -> Float[Array, ""]:
     """Of the gradient of random functionals with the tangents."""
     none = jnp.zeros(0, y0.dtype)
-    _, memory = sensitivity.remember(integrator, y0, p, none)
+    _, memory = sensitivity.forward(integrator, y0, p, none)
     floor = integrator.tolerances.atol / integrator.tolerances.rtol
     functionals = (
         jax.random.normal(jax.random.key(1), (PAIRS, y1.size), y1.dtype)
@@ -162,8 +165,8 @@ def _disagreement(
         c, (y0_dot, varying_dot), v = pair
         # Of a size that does not matter to a sensitivity with tolerances of its own.
         scale = jnp.max(jnp.abs(c))
-        bars = Bars(c / scale, jnp.zeros((0, c.size), c.dtype))
-        gradient = sensitivity.pull_back(integrator, memory, y0, p, none, bars)
+        bars = Cotangents(c / scale, jnp.zeros((0, c.size), c.dtype))
+        gradient = sensitivity.backward(integrator, memory, y0, p, none, bars)
         parts = zip(gradient.varying, varying_dot, strict=True)
         found = scale * (
             gradient.y0 @ y0_dot + sum(jnp.vdot(bar, dot).astype(c.dtype) for bar, dot in parts)

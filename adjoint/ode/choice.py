@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from adjoint.ode.continuous import InterpolatingAdjoint
-from adjoint.ode.discrete import Bars, DiscreteAdjoint, Gradient
+from adjoint.ode.discrete import Cotangents, DiscreteAdjoint, Gradient
 from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.integrate import Outcome
 from adjoint.ode.integrator import Integrator
+from adjoint.ode.sensitivity import Sensitivity
 from adjoint.ode.vector_field import Parameters
 from adjoint.tracing import loops
 
@@ -28,36 +29,42 @@ SHARE_AT_LIMIT = 0.1
 
 
 @dataclass(frozen=True)
-class Chosen:
+class AutomaticSensitivity:
     """A sensitivity, why it was chosen, and the continuous adjoint for the stability limit."""
 
-    sensitivity: Any
+    sensitivity: Sensitivity
     why: str
 
     def may_change(self, integrator: Integrator) -> bool:
         """Whether the continuous adjoint takes over when steps are at the stability limit."""
-        return isinstance(self.sensitivity, DiscreteAdjoint) and shows_its_limit(integrator)
+        return isinstance(self.sensitivity, DiscreteAdjoint) and detects_stability_limit(integrator)
 
-    def remember(
+    def forward(
         self, integrator: Integrator, y0: Array, p: Parameters, s: Array
     ) -> tuple[tuple[Array, Array, Outcome], Any]:
         """The solve, and what its gradient needs of it."""
-        value, memory = self.sensitivity.remember(integrator, y0, p, s)
+        value, memory = self.sensitivity.forward(integrator, y0, p, s)
         _, samples, outcome = value
         return value, (memory, samples, at_stability_limit(outcome))
 
-    def pull_back(
-        self, integrator: Integrator, memory: Any, y0: Array, p: Parameters, s: Array, bars: Bars
+    def backward(
+        self,
+        integrator: Integrator,
+        memory: Any,
+        y0: Array,
+        p: Parameters,
+        s: Array,
+        bars: Cotangents,
     ) -> Gradient:
         """The gradient from the cotangents of what the solve returned."""
         memory, samples, is_at_limit = memory
 
-        def as_chosen(bars: Bars) -> Gradient:
-            return self.sensitivity.pull_back(integrator, memory, y0, p, s, bars)
+        def as_chosen(bars: Cotangents) -> Gradient:
+            return self.sensitivity.backward(integrator, memory, y0, p, s, bars)
 
-        def continuous(bars: Bars) -> Gradient:
+        def continuous(bars: Cotangents) -> Gradient:
             # Both go back through the same record.
-            return InterpolatingAdjoint().pull_back(integrator, (memory, samples), y0, p, s, bars)
+            return InterpolatingAdjoint().backward(integrator, (memory, samples), y0, p, s, bars)
 
         if not self.may_change(integrator):
             return as_chosen(bars)
@@ -69,7 +76,7 @@ def at_stability_limit(outcome: Outcome) -> Array:
     return outcome.stiff > SHARE_AT_LIMIT * jnp.maximum(outcome.accepted, 1)
 
 
-def shows_its_limit(integrator: Integrator) -> bool:
+def detects_stability_limit(integrator: Integrator) -> bool:
     """Whether steps can be at the stability limit, and show it."""
     c = integrator.method.tableau.c
     return (
@@ -80,14 +87,20 @@ def shows_its_limit(integrator: Integrator) -> bool:
     )
 
 
-def choose(integrator: Integrator, y0: Array, p: Parameters, samples: int) -> Chosen:
+def choose(integrator: Integrator, y0: Array, p: Parameters, samples: int) -> AutomaticSensitivity:
     """The sensitivity for these sizes."""
     if integrator.mass is not None:
-        return Chosen(DiscreteAdjoint(), "there is a mass matrix")
+        return AutomaticSensitivity(DiscreteAdjoint(), "there is a mass matrix")
     n = y0.size
     n_p = sum(leaf.size for leaf in p.varying)
     if n + n_p <= FEW:
-        return Chosen(ForwardSensitivity(), f"{n} states and {n_p} parameters are few")
+        return AutomaticSensitivity(
+            ForwardSensitivity(), f"{n} states and {n_p} parameters are few"
+        )
     if integrator.method.is_implicit and n_p > max(MANY_PER_STATE * n, MANY) and samples <= 1:
-        return Chosen(InterpolatingAdjoint(), f"a stiff solver and {n_p} parameters for {n} states")
-    return Chosen(DiscreteAdjoint(), f"{n_p} parameters for {n} states and {samples} samples")
+        return AutomaticSensitivity(
+            InterpolatingAdjoint(), f"a stiff solver and {n_p} parameters for {n} states"
+        )
+    return AutomaticSensitivity(
+        DiscreteAdjoint(), f"{n_p} parameters for {n} states and {samples} samples"
+    )

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
-from adjoint.ode.integrate import Outcome, Record, accept, integrate, while_rarely
+from adjoint.ode.integrate import Outcome, Record, accept, integrate, while_if_any
 from adjoint.ode.integrator import Integrator, State
-from adjoint.ode.quadrature import AdjointStep, Rule, rule_of_gauss, rule_of_stages
+from adjoint.ode.quadrature import AdjointStep, Rule, gauss_kronrod, stage_quadrature
 from adjoint.ode.runge_kutta import Tolerances
-from adjoint.ode.step_adjoint import Bars, Gradient, pull_start
+from adjoint.ode.step_adjoint import Cotangents, Gradient, pull_start
 from adjoint.ode.vector_field import Parameters
 from adjoint.tracing import loops
 
@@ -30,7 +30,7 @@ from adjoint.tracing import loops
 # scaled to 1, since the tolerances would mean nothing for a small one.
 
 
-class Sweep(NamedTuple):
+class AdjointState(NamedTuple):
     """The adjoint on its way back: lam, p_bar so far, the next sample and the next step's size."""
 
     lam: Float[Array, " n"]
@@ -39,7 +39,7 @@ class Sweep(NamedTuple):
     h: Float[Array, ""]
 
 
-class Along(NamedTuple):
+class ForwardStep(NamedTuple):
     """One step of the solve, along which the adjoint goes back."""
 
     ends: tuple[Array, Array]
@@ -55,18 +55,18 @@ class AdjointField:
 
     forward: Integrator
 
-    def u(self, s: Array, along: Along) -> Float[Array, " n"]:
+    def u(self, s: Array, along: ForwardStep) -> Float[Array, " n"]:
         return self.forward.method.interpolate(along.ends, along.y0, along.y1, along.stages, s)
 
-    def __call__(self, s: Array, lam: Array, along: Along) -> Float[Array, " n"]:
+    def __call__(self, s: Array, lam: Array, along: ForwardStep) -> Float[Array, " n"]:
         return self.with_parameters(s, lam, self.u(s, along), along)[0]
 
-    def solution(self, s: Float[Array, " nodes"], along: Along) -> Float[Array, "nodes n"]:
+    def solution(self, s: Float[Array, " nodes"], along: ForwardStep) -> Float[Array, "nodes n"]:
         """u at all of s."""
         return jax.vmap(lambda s_i: self.u(s_i, along))(s)
 
     def with_parameters(
-        self, s: Array, lam: Array, u: Array, along: Along
+        self, s: Array, lam: Array, u: Array, along: ForwardStep
     ) -> tuple[Float[Array, " n"], list[Array]]:
         """lam' and F_p' lam."""
         s = held_between_jumps(self.forward, s, along.ends)
@@ -74,7 +74,7 @@ class AdjointField:
         return -u_bar, varying_bar
 
     def jump(
-        self, s: Array, ds: Array, lam: Array, bar: Array, along: Along
+        self, s: Array, ds: Array, lam: Array, bar: Array, along: ForwardStep
     ) -> tuple[Array, list[Array]]:
         """lam and p's gradient after the cotangent of a sample at s + ds.
 
@@ -125,9 +125,9 @@ class _ContinuousAdjoint:
 
     def rule(self, *arguments: Any) -> AdjointStep:
         """A step of the adjoint, with the gradient by p integrated over it."""
-        return rule_of_stages(*arguments)
+        return stage_quadrature(*arguments)
 
-    def remember(
+    def forward(
         self, integrator: Integrator, y0: Array, p: Parameters, s: Array
     ) -> tuple[tuple[Array, Array, Outcome], tuple[Record, Array]]:
         """The solve, and what its gradient needs of it."""
@@ -136,19 +136,19 @@ class _ContinuousAdjoint:
         assert record is not None
         return (y1, samples, outcome), (record, samples)
 
-    def pull_back(
+    def backward(
         self,
         integrator: Integrator,
         memory: tuple[Record, Array],
         y0: Array,
         p: Parameters,
         s: Array,
-        bars: Bars,
+        bars: Cotangents,
     ) -> Gradient:
         """The gradient from the cotangents of what the solve returned."""
         record, samples = memory
         scale = scale_of(bars)
-        unit = Bars(bars.y1 / scale, bars.samples / scale)
+        unit = Cotangents(bars.y1 / scale, bars.samples / scale)
         tolerances = own_tolerances(integrator, self.rtol, self.atol)
         backward = backward_integrator(integrator, AdjointField(integrator), tolerances)
 
@@ -156,15 +156,15 @@ class _ContinuousAdjoint:
             step = integrator.step((record.grid[k], record.grid[k + 1]), state, p)
             return State(step.y, step.slope)
 
-        def pull(k: Array, state: State, sweep: Sweep) -> Sweep:
+        def pull(k: Array, state: State, sweep: AdjointState) -> AdjointState:
             ends = integrator.after_jump((record.grid[k], record.grid[k + 1]), p)
             step = integrator.step((record.grid[k], ends[1]), state, p)
-            along = Along(ends, state.y, step.y, step.stages, p)
+            along = ForwardStep(ends, state.y, step.y, step.stages, p)
             return integrate_back(backward, self.rule, along, s, unit, sweep)
 
         zeros = [jnp.zeros_like(v) for v in p.varying]
         whole = jnp.ones((), y0.dtype)
-        sweep = Sweep(unit.y1, zeros, jnp.asarray(s.size - 1), whole)
+        sweep = AdjointState(unit.y1, zeros, jnp.asarray(s.size - 1), whole)
         sweep = sweep_back(
             self._schedule(integrator, y0), advance, pull, record.states, record.count, sweep
         )
@@ -188,7 +188,7 @@ def assemble(
     y0: Array,
     p: Parameters,
     s: Array,
-    bars: Bars,
+    bars: Cotangents,
 ) -> Gradient:
     """The gradient from the scaled adjoint at s = 0, also by all sample points.
 
@@ -215,7 +215,7 @@ def own_tolerances(integrator: Integrator, rtol: float | None, atol: float | Non
     )
 
 
-def scale_of(bars: Bars) -> Float[Array, ""]:
+def scale_of(bars: Cotangents) -> Float[Array, ""]:
     """The largest cotangent."""
     scale = jnp.maximum(jnp.max(jnp.abs(bars.y1)), jnp.max(jnp.abs(bars.samples), initial=0))
     return jax.lax.stop_gradient(jnp.where(scale > 0, scale, 1))
@@ -298,18 +298,23 @@ class GaussAdjoint(_ContinuousAdjoint):
 
     def rule(self, *arguments: Any) -> AdjointStep:
         """A step of the adjoint, with the gradient by p integrated over it."""
-        return rule_of_gauss(*arguments)
+        return gauss_kronrod(*arguments)
 
 
 class _Inner(NamedTuple):
     s: Array
-    sweep: Sweep
+    sweep: AdjointState
     attempts: Array
 
 
 def integrate_back(
-    backward: Integrator, rule: Rule, along: Any, samples: Array, bars: Bars, sweep: Sweep
-) -> Sweep:
+    backward: Integrator,
+    rule: Rule,
+    along: Any,
+    samples: Array,
+    bars: Cotangents,
+    sweep: AdjointState,
+) -> AdjointState:
     """The adjoint at the start of a step of the solve from the one at its end."""
     start, end = along.ends
 
@@ -328,8 +333,13 @@ def integrate_back(
 
 
 def _jump(
-    backward: Integrator, along: Any, s: Array, samples: Array, bars: Bars, sweep: Sweep
-) -> Sweep:
+    backward: Integrator,
+    along: Any,
+    s: Array,
+    samples: Array,
+    bars: Cotangents,
+    sweep: AdjointState,
+) -> AdjointState:
     """Add the cotangents of the samples at s."""
     if samples.size == 0:
         return sweep
@@ -343,7 +353,7 @@ def _jump(
         lam, new = backward.field.jump(s, samples[j] - s, lam, bars.samples[j], along)
         return lam, [total + part for total, part in zip(varying, new, strict=True)], j - 1
 
-    lam, varying, j = while_rarely(is_here, add, (sweep.lam, sweep.varying, sweep.j))
+    lam, varying, j = while_if_any(is_here, add, (sweep.lam, sweep.varying, sweep.j))
     return sweep._replace(lam=lam, varying=varying, j=j)
 
 
@@ -364,14 +374,14 @@ def _attempt(backward: Integrator, rule: Rule, along: Any, samples: Array, inner
     keep, h = accept(size, backward.method.order, s - target)
     # A step that was cut short says nothing against the size that was planned.
     h = jnp.where(keep, jnp.maximum(h, sweep.h), h)
-    after = Sweep(step.lam, total, sweep.j, h)
+    after = AdjointState(step.lam, total, sweep.j, h)
     before = sweep._replace(h=h)
     kept = jax.tree.map(lambda new, old: jnp.where(keep, new, old), after, before)
     return _Inner(jnp.where(keep, target, s), kept, inner.attempts + 1)
 
 
 def _scaled_error(
-    tolerances: Tolerances, sweep: Sweep, step: AdjointStep, total: list[Array]
+    tolerances: Tolerances, sweep: AdjointState, step: AdjointStep, total: list[Array]
 ) -> Float[Array, ""]:
     """The larger of the error of lam and that of the gradient, each in units of its tolerance."""
     sizes = [tolerances.scaled(step.error, sweep.lam, step.lam)]

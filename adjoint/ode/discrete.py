@@ -9,10 +9,10 @@ from adjoint.ode.integrate import Outcome, Record, integrate
 from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.repair import repaired
 from adjoint.ode.step_adjoint import (
-    Bars,
+    AdjointState,
+    Cotangents,
     Gradient,
     LinearizedStep,
-    Sweep,
     finish_at_start,
     start_of_sweep,
 )
@@ -64,7 +64,7 @@ class DiscreteAdjoint:
     def __post_init__(self) -> None:
         require_checkpoints("DiscreteAdjoint", self.checkpoints)
 
-    def remember(
+    def forward(
         self, integrator: Integrator, y0: Array, p: Parameters, s: Array
     ) -> tuple[tuple[Array, Array, Outcome], Record]:
         """The solve, and what its gradient needs of it."""
@@ -73,8 +73,14 @@ class DiscreteAdjoint:
         assert record is not None
         return (y1, samples, outcome), record
 
-    def pull_back(
-        self, integrator: Integrator, record: Record, y0: Array, p: Parameters, s: Array, bars: Bars
+    def backward(
+        self,
+        integrator: Integrator,
+        record: Record,
+        y0: Array,
+        p: Parameters,
+        s: Array,
+        bars: Cotangents,
     ) -> Gradient:
         """The gradient from the cotangents of what the solve returned."""
         schedule = self._schedule(integrator, y0)
@@ -93,7 +99,7 @@ def sweep(
     y0: Array,
     p: Parameters,
     s: Array,
-    bars: Bars,
+    bars: Cotangents,
 ) -> Gradient:
     """The gradient of the steps, without an estimate of its error."""
 
@@ -101,7 +107,7 @@ def sweep(
         step = integrator.step((record.grid[k], record.grid[k + 1]), state, p)
         return State(step.y, step.slope)
 
-    def pull(k: Array, state: State, lam: Sweep) -> Sweep:
+    def pull(k: Array, state: State, lam: AdjointState) -> AdjointState:
         step = LinearizedStep.of(
             integrator, (record.grid[k], record.grid[k + 1]), state, p, s, bars, lam
         )

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.ode.runge_kutta import Tolerances
-from adjoint.ode.vector_field import Problem, pose
+from adjoint.ode.vector_field import Problem, make_problem
 from adjoint.tracing import loops
 from adjoint.tracing.traced_function import TracedFunction
 
@@ -121,7 +121,7 @@ class HybridSystem:
     def problem(self, y: Array, ends: tuple[Array, Array], ends_vary: bool) -> Problem:
         """The flow between two events as an initial value problem over s in [0, 1]."""
         vary = (ends_vary, ends_vary)
-        return pose(self.f, None, self.unravel(y), self.p, ends, vary, None)
+        return make_problem(self.f, None, self.unravel(y), self.p, ends, vary, None)
 
     def first_watch(self, t: Array, y: Array) -> Watch:
         """At the start: events whose condition is positive are armed."""

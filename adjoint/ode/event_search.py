@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from adjoint.ode.event_model import HybridSystem, Watch, rounding, without_derivative
-from adjoint.ode.integrate import accept, first_step, is_nothing
+from adjoint.ode.integrate import accept, first_step, step_underflows
 from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.runge_kutta import RungeKutta, Step
 from adjoint.status import Status
@@ -172,7 +172,7 @@ def _advance(search: _Search, loop: _Loop) -> _Loop:
     keep, h = accept(error, integrator.method.order, s1 - loop.s)
     keep = keep & inside.is_sound
     h = jnp.where(inside.is_sound, h, jnp.minimum(h, (s1 - loop.s) / 2))
-    is_stuck = ~keep & is_nothing(h, loop.s)
+    is_stuck = ~keep & step_underflows(h, loop.s)
     # The end of where a condition is defined, as of a square root: almost nothing is left of it.
     tolerance = search.system.tolerances.rtol * jnp.maximum(search.size, loop.at.largest)
     ends_here = is_stuck & loop.at.watch.armed & (c0 > 0) & (c0 <= tolerance) & (slope0 < 0)

@@ -21,6 +21,7 @@ from adjoint.ode.event_model import HybridSystem, TracedEvent, Watch, rounding
 from adjoint.ode.event_search import find
 from adjoint.ode.integrator import Integrator
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
+from adjoint.ode.sensitivity import Sensitivity
 from adjoint.ode.solve import Plan, solve_plan
 from adjoint.solution import poison
 from adjoint.status import Status
@@ -39,7 +40,7 @@ class Request:
     method: RungeKutta = field(metadata={"static": True})
     tolerances: Tolerances = field(metadata={"static": True})
     max_steps: int = field(metadata={"static": True})
-    sensitivity: Any = field(metadata={"static": True})
+    sensitivity: Sensitivity = field(metadata={"static": True})
 
 
 class Rhythm(NamedTuple):

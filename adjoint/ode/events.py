@@ -14,6 +14,7 @@ from adjoint.ode.discrete import DiscreteAdjoint
 from adjoint.ode.event_model import Event, TracedEvent
 from adjoint.ode.event_sequence import Request, run
 from adjoint.ode.runge_kutta import Tolerances
+from adjoint.ode.sensitivity import Sensitivity
 from adjoint.ode.vector_field import strongly_typed
 from adjoint.solution import Solution
 from adjoint.status import Status
@@ -75,7 +76,7 @@ def hybrid_solve(
     rtol: float = 1e-6,
     atol: float = 1e-9,
     max_steps: int = 4096,
-    sensitivity: Any = None,
+    sensitivity: Sensitivity | None = None,
     mode: Literal["reverse", "both"] = "reverse",
 ) -> Solution[Hybrid]:
     """Solve y' = f(t, y, p) with jumps y+ = jump(t, y-, p) when condition(t, y, p) falls through 0.

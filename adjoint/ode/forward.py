@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from adjoint.ode.discrete import Bars, Gradient
+from adjoint.ode.discrete import Cotangents, Gradient
 from adjoint.ode.integrate import Outcome, integrate
 from adjoint.ode.integrator import Integrator
 from adjoint.ode.tangent_control import ENOUGH_OF_STEP, integrate_with_tangents, unit_of
@@ -55,15 +55,15 @@ class ForwardSensitivity:
     -0.1353
     """
 
-    def remember(
+    def forward(
         self, integrator: Integrator, y0: Array, p: Parameters, s: Array
     ) -> tuple[tuple[Array, Array, Outcome], Array]:
         """The solve with all its tangents."""
         value, S = sensitivities(integrator, y0, p, s)
         return value, S
 
-    def pull_back(
-        self, integrator: Integrator, S: Array, y0: Array, p: Parameters, s: Array, bars: Bars
+    def backward(
+        self, integrator: Integrator, S: Array, y0: Array, p: Parameters, s: Array, bars: Cotangents
     ) -> Gradient:
         """S' applied to the cotangents."""
         _, unravel = ravel_pytree((y0, p.varying))

@@ -141,7 +141,7 @@ def _advance(
     state = jax.tree.map(
         lambda new, old: jnp.where(keep, new, old), State(step.y, step.slope), loop.state
     )
-    stuck = ~keep & is_nothing(h, loop.s)
+    stuck = ~keep & step_underflows(h, loop.s)
     if integrator.steps is not None:
         stuck = ~step.converged | ~found | ~jnp.all(jnp.isfinite(state.y))
     return _Loop(
@@ -191,10 +191,10 @@ def _sample(
         y, is_good = integrator.sample(s, loop.state, step.y, step.stages, s_of_samples[j], p)
         return samples.at[j].set(y), j + 1, found & is_good
 
-    return while_rarely(is_inside, fill, (loop.samples, loop.sampled, jnp.array(True)))
+    return while_if_any(is_inside, fill, (loop.samples, loop.sampled, jnp.array(True)))
 
 
-def while_rarely(proceed: Callable[[Any], Array], body: Callable[[Any], Any], start: Any) -> Any:
+def while_if_any(proceed: Callable[[Any], Array], body: Callable[[Any], Any], start: Any) -> Any:
     """`jax.lax.while_loop` for what mostly takes no turn.
 
     Of a body that is the same in every turn, as that of a single sample, XLA computes all it can
@@ -222,7 +222,7 @@ def judge(
     return accept(error, integrator.method.order, h)
 
 
-def is_nothing(h: Array, s: Array) -> Array:
+def step_underflows(h: Array, s: Array) -> Array:
     """Whether s + h is mostly rounding, where the codes of Hairer and Wanner stop, too."""
     precision = jnp.finfo(h.dtype)
     return h <= jnp.maximum(10 * precision.eps * s, precision.tiny**0.5)

@@ -51,7 +51,7 @@ class AdjointStep(NamedTuple):
 Rule = Callable[[Integrator, tuple[Array, Array], Array, Any], AdjointStep]
 
 
-def rule_of_stages(
+def stage_quadrature(
     backward: Integrator, s: tuple[Array, Array], lam: Array, along: Any
 ) -> AdjointStep:
     """The integral and its error by the weights of the Runge-Kutta method at its own stages."""
@@ -197,7 +197,7 @@ KRONROD_WEIGHTS = np.array(
 )
 
 
-def rule_of_gauss(
+def gauss_kronrod(
     backward: Integrator, s: tuple[Array, Array], lam: Array, along: Any
 ) -> AdjointStep:
     """The integral by 7 points on the interpolant of lam, and its error.

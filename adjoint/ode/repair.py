@@ -22,10 +22,10 @@ from adjoint.ode.error_estimate import (
 from adjoint.ode.integrate import Record
 from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.step_adjoint import (
-    Bars,
+    AdjointState,
+    Cotangents,
     Gradient,
     LinearizedStep,
-    Sweep,
     add,
     finish_at_start,
     start_of_sweep,
@@ -38,7 +38,7 @@ from adjoint.tracing import loops
 class Estimated(NamedTuple):
     """The adjoint with the estimate of its error, and the sizes that it is compared with."""
 
-    lam: Sweep
+    lam: AdjointState
     eps: State
     eps_varying: list[Array]
     sizes: Sizes
@@ -51,7 +51,7 @@ def estimated_sweep(
     y0: Array,
     p: Parameters,
     s: Array,
-    bars: Bars,
+    bars: Cotangents,
 ) -> tuple[Gradient, Array, list[Array], Array]:
     """The gradient of the steps, with its errors and that of the solution.
 
@@ -117,7 +117,7 @@ def repaired(
     y0: Array,
     p: Parameters,
     s: Array,
-    bars: Bars,
+    bars: Cotangents,
 ) -> Gradient:
     """The gradient of the steps, or, where that is wrong, of better ones.
 

@@ -16,7 +16,7 @@ from adjoint.ode.integrate import Outcome, integrate
 from adjoint.ode.integrator import Integrator
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.solve import Plan, solve_plan
-from adjoint.ode.vector_field import Problem, pose
+from adjoint.ode.vector_field import Problem, make_problem
 from adjoint.tracing import loops
 from adjoint.tracing.traced_function import TracedFunction
 
@@ -59,15 +59,17 @@ class Request:
     segments: int = field(metadata={"static": True})
     autonomous: bool = field(metadata={"static": True})
 
-    def pose(self, y: PyTree, p: PyTree, t0: Array, t1: Array) -> tuple[Integrator, Problem]:
-        problem = pose(self.f, self.running_cost, y, p, (t0, t1), (False, False), None)
+    def make_problem(
+        self, y: PyTree, p: PyTree, t0: Array, t1: Array
+    ) -> tuple[Integrator, Problem]:
+        problem = make_problem(self.f, self.running_cost, y, p, (t0, t1), (False, False), None)
         return Integrator(problem.field, self.method, self.tolerances, self.max_steps), problem
 
     def advance(
         self, y: PyTree, p: PyTree, t0: Array, t1: Array
     ) -> tuple[Float[Array, " n+1"], Outcome]:
         """(y, integral of g) at t1 as one vector, to be differentiated forward, and how it went."""
-        integrator, problem = self.pose(y, p, t0, t1)
+        integrator, problem = self.make_problem(y, p, t0, t1)
         z, _, _, outcome = integrate(integrator, problem.y0, problem.p, problem.s)
         return z, outcome
 
@@ -75,7 +77,7 @@ class Request:
         self, y: PyTree, p: PyTree, t0: Array, t1: Array
     ) -> Float[Array, " n+1"]:
         """(y, integral of g) at t1, to be differentiated backward."""
-        integrator, problem = self.pose(y, p, t0, t1)
+        integrator, problem = self.make_problem(y, p, t0, t1)
         plan = Plan(integrator, choose(integrator, problem.y0, problem.p, 0).sensitivity)
         return solve_plan(plan, problem)[0]
 

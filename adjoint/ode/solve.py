@@ -14,14 +14,15 @@ from adjoint.inputs import all_finite, none_is_nan, refuse, takes_jax_functions,
 from adjoint.ode.arguments import require_fit, require_problem, require_sensitivity, runge_kutta
 from adjoint.ode.certificate import ENOUGH_DIGITS, certify
 from adjoint.ode.choice import at_stability_limit, choose
-from adjoint.ode.discrete import Bars, Gradient
+from adjoint.ode.discrete import Cotangents, Gradient
 from adjoint.ode.integrate import Outcome, integrate
 from adjoint.ode.integrator import Integrator
 from adjoint.ode.jumps import require_jumps
 from adjoint.ode.mass_matrix import MassMatrix
 from adjoint.ode.runge_kutta import RungeKutta, Tolerances
+from adjoint.ode.sensitivity import Sensitivity
 from adjoint.ode.tangent import push
-from adjoint.ode.vector_field import Parameters, Problem, pose, strongly_typed
+from adjoint.ode.vector_field import Parameters, Problem, make_problem, strongly_typed
 from adjoint.solution import Solution, poison
 from adjoint.stats import StaticText
 from adjoint.status import Status
@@ -40,7 +41,7 @@ class Plan:
     """How to solve, and how to take derivatives."""
 
     integrator: Integrator
-    sensitivity: Any
+    sensitivity: Sensitivity
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -55,15 +56,15 @@ def _solve_fwd(
     plan: Plan, y0: Array, varying: list[Array], s: Array, constant: list[Array]
 ) -> tuple[tuple[Array, Array, Outcome], Any]:
     p = Parameters(varying, constant)
-    value, memory = forward_only(plan.sensitivity.remember(plan.integrator, y0, p, s), "ode_solve")
+    value, memory = forward_only(plan.sensitivity.forward(plan.integrator, y0, p, s), "ode_solve")
     return value, (memory, y0, p, s)
 
 
 def _solve_bwd(plan: Plan, residuals: Any, bars: Any) -> Any:
     memory, y0, p, s = residuals
     y1_bar, samples_bar, _ = bars
-    gradient: Gradient = plan.sensitivity.pull_back(
-        plan.integrator, memory, y0, p, s, Bars(y1_bar, samples_bar)
+    gradient: Gradient = plan.sensitivity.backward(
+        plan.integrator, memory, y0, p, s, Cotangents(y1_bar, samples_bar)
     )
     # A select in f answers a NaN with a clean zero; after a failed solve every number must be NaN.
     finite = jnp.all(jnp.isfinite(y1_bar)) & jnp.all(jnp.isfinite(samples_bar))
@@ -100,7 +101,7 @@ class _Request:
     max_steps: int = field(metadata={"static": True})
     steps: int | None = field(metadata={"static": True})
     mass: MassMatrix | None = field(metadata={"static": True})
-    sensitivity: Any = field(metadata={"static": True})
+    sensitivity: Sensitivity = field(metadata={"static": True})
     certificate: bool = field(metadata={"static": True})
     ends_vary: tuple[bool, bool] = field(metadata={"static": True})
     jumps_vary: bool = field(metadata={"static": True})
@@ -125,7 +126,7 @@ def ode_solve(
     jumps: Any = None,
     max_step: float | None = None,
     mass_matrix: Any = None,
-    sensitivity: Any = None,
+    sensitivity: Sensitivity | None = None,
     mode: Literal["reverse", "both"] = "reverse",
     certificate: bool = False,
 ) -> Solution[Any]:
@@ -283,7 +284,9 @@ def _solve_request(
     request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | None, jumps: Array | None
 ) -> Solution[Any]:
     breaks = (jumps, request.jumps_vary, request.max_step)
-    problem = pose(request.f, request.running_cost, y0, p, ends, request.ends_vary, ts, *breaks)
+    problem = make_problem(
+        request.f, request.running_cost, y0, p, ends, request.ends_vary, ts, *breaks
+    )
     integrator = Integrator(
         problem.field,
         request.method,

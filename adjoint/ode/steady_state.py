@@ -21,7 +21,7 @@ from adjoint.solution import Solution
 
 
 @dataclass(frozen=True)
-class LongTime:
+class PseudoTransient:
     """A solver of roots: integrate y' = F(y, p) for a long time, then take Newton steps."""
 
     time: float
@@ -129,10 +129,10 @@ def steady_state(
 
         solver = diffrax.Kvaerno5()
     method = runge_kutta("steady_state", solver, None)
-    long_time = LongTime(float(time), method, Tolerances(rtol, atol), max_steps)
+    transient = PseudoTransient(float(time), method, Tolerances(rtol, atol), max_steps)
 
     def rest(y: PyTree, p: PyTree) -> PyTree:
         leaf = jax.tree.leaves(y)[0]
         return f(jnp.zeros((), leaf.dtype), y, p)
 
-    return find_root("steady_state", rest, y0, p, long_time, linear_solver, None, mode)
+    return find_root("steady_state", rest, y0, p, transient, linear_solver, None, mode)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from adjoint.ode.integrate import while_rarely
+from adjoint.ode.integrate import while_if_any
 from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.vector_field import Parameters
 
@@ -22,7 +22,7 @@ from adjoint.ode.vector_field import Parameters
 # and Bischof, Math. Comp. 68, 1999, on frozen steps.)
 
 
-class Bars(NamedTuple):
+class Cotangents(NamedTuple):
     """Cotangents of the state at s = 1 and of the samples."""
 
     y1: Float[Array, " n"]
@@ -37,7 +37,7 @@ class Gradient(NamedTuple):
     s: Float[Array, " samples"]
 
 
-class Sweep(NamedTuple):
+class AdjointState(NamedTuple):
     """The adjoint of the state and the parameters so far; samples before j are still to come."""
 
     state: State
@@ -46,10 +46,10 @@ class Sweep(NamedTuple):
     s: Float[Array, " samples"]
 
 
-def start_of_sweep(y0: Array, p: Parameters, s: Array, y1_bar: Array) -> Sweep:
+def start_of_sweep(y0: Array, p: Parameters, s: Array, y1_bar: Array) -> AdjointState:
     """The adjoint at s = 1."""
     zeros = [jnp.zeros_like(v) for v in p.varying]
-    return Sweep(
+    return AdjointState(
         State(y1_bar, jnp.zeros_like(y0)), zeros, jnp.asarray(s.size - 1), jnp.zeros_like(s)
     )
 
@@ -71,8 +71,8 @@ class LinearizedStep(NamedTuple):
         state: State,
         p: Parameters,
         samples: Array,
-        bars: Bars,
-        lam: Sweep,
+        bars: Cotangents,
+        lam: AdjointState,
     ) -> "LinearizedStep":
         def step(state: State, varying: list[Array]) -> tuple[State, Array, Array]:
             result = integrator.step_to_transpose(s, state, Parameters(varying, p.constant))
@@ -89,7 +89,7 @@ class LinearizedStep(NamedTuple):
             inside = _pull_samples(integrator, s, state, after.y, stages, p, samples, bars, inside)
         return cls(after.y, stages, error, inside, transposed)
 
-    def bars_of(self, lam: Sweep) -> tuple[State, Array, Array]:
+    def bars_of(self, lam: AdjointState) -> tuple[State, Array, Array]:
         """The cotangents of what the step leaves, of its stages and of its error."""
         return (
             State(self.inside.y1, lam.state.slope),
@@ -97,10 +97,10 @@ class LinearizedStep(NamedTuple):
             jnp.zeros_like(self.error),
         )
 
-    def pull(self, lam: Sweep, state_bar: State, varying_bar: list[Array]) -> Sweep:
+    def pull(self, lam: AdjointState, state_bar: State, varying_bar: list[Array]) -> AdjointState:
         """The adjoint before the step from the one after it."""
         inside = self.inside
-        return Sweep(
+        return AdjointState(
             add(inside.state, state_bar),
             add(inside.varying, varying_bar),
             inside.j,
@@ -134,7 +134,7 @@ def _pull_samples(
     stages: Array,
     p: Parameters,
     samples: Array,
-    bars: Bars,
+    bars: Cotangents,
     inside: _Inside,
 ) -> _Inside:
     def is_inside(inside: _Inside) -> Array:
@@ -155,11 +155,11 @@ def _pull_samples(
         datum = inside.datum + bars.samples[j]
         return _Inside(state_bar, varying_bar, y1_bar, stages_bar, j - 1, s_bars, datum)
 
-    return while_rarely(is_inside, pull, inside)
+    return while_if_any(is_inside, pull, inside)
 
 
 def finish_at_start(
-    integrator: Integrator, y0: Array, p: Parameters, s: Array, bars: Bars, lam: Sweep
+    integrator: Integrator, y0: Array, p: Parameters, s: Array, bars: Cotangents, lam: AdjointState
 ) -> Gradient:
     """The gradient from the adjoint at s = 0: first slope and samples there come from y0."""
 
@@ -174,7 +174,9 @@ def finish_at_start(
     return add(along_steps, from_slope, at_start)
 
 
-def pull_start(integrator: Integrator, y0: Array, p: Parameters, s: Array, bars: Bars) -> Gradient:
+def pull_start(
+    integrator: Integrator, y0: Array, p: Parameters, s: Array, bars: Cotangents
+) -> Gradient:
     """What the samples at s = 0 give."""
     if s.size == 0:
         return Gradient(jnp.zeros_like(y0), [jnp.zeros_like(v) for v in p.varying], s)

@@ -18,12 +18,13 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from adjoint.ode.backsolve import BacksolveAdjoint
-from adjoint.ode.choice import Chosen
+from adjoint.ode.choice import AutomaticSensitivity
 from adjoint.ode.discrete import DiscreteAdjoint
 from adjoint.ode.error_estimate import ENOUGH_DIGITS
 from adjoint.ode.forward import ForwardSensitivity
-from adjoint.ode.integrate import integrate, while_rarely
+from adjoint.ode.integrate import integrate, while_if_any
 from adjoint.ode.integrator import Integrator, State
+from adjoint.ode.sensitivity import Sensitivity
 from adjoint.ode.tangent_control import ENOUGH, FLOOR, ROUNDING, integrate_with_tangents, unit_of
 from adjoint.ode.vector_field import Parameters
 from adjoint.solution import poison
@@ -43,7 +44,7 @@ Tangents = tuple[Float[Array, " n"], Float[Array, "samples n"]]
 
 
 def push(
-    sensitivity: Any,
+    sensitivity: Sensitivity,
     integrator: Integrator,
     memory: Any,
     y0: Array,
@@ -60,7 +61,7 @@ def push(
 
 
 def _push(
-    sensitivity: Any,
+    sensitivity: Sensitivity,
     integrator: Integrator,
     memory: Any,
     y0: Array,
@@ -68,7 +69,7 @@ def _push(
     s: Array,
     dots: Dots,
 ) -> Tangents:
-    if isinstance(sensitivity, Chosen):
+    if isinstance(sensitivity, AutomaticSensitivity):
         memory, _, is_at_limit = memory
 
         def as_chosen(dots: Dots) -> Tangents:
@@ -221,7 +222,7 @@ def _replayed(
         j = now.j
         error = now.error
         if s.size:
-            samples, j = while_rarely(is_inside, fill, (samples, j))
+            samples, j = while_if_any(is_inside, fill, (samples, j))
         # The interpolant is about as wrong as the step.
         is_output = (j > now.j) | (k == count - 1)
         share = jnp.where(is_output, _share(eps.y, v.y, peak, after.y), 0)

@@ -94,7 +94,7 @@ def strongly_typed(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
 
 
-def pose(
+def make_problem(
     f: TracedFunction,
     running_cost: TracedFunction | None,
     y0: PyTree,

@@ -153,7 +153,7 @@ def _make_tick(kind: Kind) -> Callable[..., tuple[Array, ...]]:
 _ticks = {kind: _make_tick(kind) for kind in ("factorizations", "solves", "transpose_solves")}
 
 
-def tick(kind: Kind, x: Array, number: int = 1) -> Array:
+def count_event(kind: Kind, x: Array, number: int = 1) -> Array:
     """Pass x on, and count one event (per lane of a `vmap`) when computed, if anybody counts."""
     global _traced_without_ticks, _traced_with_ticks
     if not _active:
