@@ -151,7 +151,7 @@ def test_nothing_to_gain_along_a_steep_direction_says_nothing_about_flat_ones(
         iterations: Any
         stuck: Any
         search_direction: Any
-        promise: Any
+        predicted_decrease: Any
 
     class Stuck(Descent):
         def init(self, x: Any, domain: Any, constraints: int = 0) -> Any:
@@ -163,7 +163,9 @@ def test_nothing_to_gain_along_a_steep_direction_says_nothing_about_flat_ones(
 
         def step(self, state: Any, answer: Any, domain: Any) -> Any:
             at = Iterate(state.point, answer.value, answer.derivative)
-            return state._replace(at=at, stuck=jnp.ones((), bool), promise=jnp.asarray(promise))
+            return state._replace(
+                at=at, stuck=jnp.ones((), bool), predicted_decrease=jnp.asarray(promise)
+            )
 
         def revive(self, state: Any, domain: Any) -> Any:
             return state

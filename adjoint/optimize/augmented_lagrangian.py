@@ -55,7 +55,7 @@ class AugmentedState(NamedTuple):
         How far the constraints and their multipliers were from being satisfied, in lengths of x.
     tolerance
         Of the inner run.
-    settling, lost
+    settling, diverged
         Whether the inner run is over, and its result to be evaluated; whether that is where it
         began, as it has run away to where f falls faster than the penalties grow.
     """
@@ -77,7 +77,7 @@ class AugmentedState(NamedTuple):
     infeasibility: Float[Array, ""]
     tolerance: Float[Array, ""]
     settling: Bool[Array, ""]
-    lost: Bool[Array, ""]
+    diverged: Bool[Array, ""]
 
     @property
     def search_direction(self) -> Float[Array, " n"]:
@@ -174,7 +174,7 @@ class AugmentedLagrangian:
             infeasibility=jnp.asarray(jnp.inf, x.dtype),
             tolerance=one,
             settling=no,
-            lost=no,
+            diverged=no,
         )
 
     def step(self, state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedState:
@@ -191,15 +191,17 @@ class AugmentedLagrangian:
         state = _where(concludes, concluded, state)
         inner = self.inner.step(state.inner, _augmented(state, answer, domain), domain)
         near = self.inner.measure(inner, domain).stationarity <= state.tolerance
-        lost = (inner.iterations > state.inner.iterations) & _is_lost(state, answer, domain)
-        over = inner.stuck | near | lost | (inner.iterations >= _most_steps(state.point.size))
+        diverged = (inner.iterations > state.inner.iterations) & _has_diverged(
+            state, answer, domain
+        )
+        over = inner.stuck | near | diverged | (inner.iterations >= _most_steps(state.point.size))
         # What the inner run has found may be any point of its last line search: its constraints are
         # asked for again.
         return state._replace(
             inner=inner,
-            point=jnp.where(lost, state.at.x, jnp.where(over, inner.at.x, inner.point)),
+            point=jnp.where(diverged, state.at.x, jnp.where(over, inner.at.x, inner.point)),
             settling=over,
-            lost=lost,
+            diverged=diverged,
             started=jnp.ones((), bool),
             direction=inner.at.x - state.at.x,
         )
@@ -294,7 +296,7 @@ def _unmet(state: AugmentedState, constraints: Constraints, domain: Domain) -> F
     )
 
 
-def _is_lost(state: AugmentedState, answer: Answer, domain: Domain) -> Bool[Array, ""]:
+def _has_diverged(state: AugmentedState, answer: Answer, domain: Domain) -> Bool[Array, ""]:
     size = domain.norm(state.at.x)
     before = jnp.maximum(_unmet(state, state.constraints, domain), jnp.where(size > 0, size, 1))
     return _unmet(state, lagrangian.of_answer(answer), domain) > LOST * before
@@ -305,7 +307,7 @@ def _concluded(state: AugmentedState, answer: Answer, domain: Domain) -> Augment
     constraints = lagrangian.of_answer(answer)
     infeasibility = _unmet(state, constraints, domain)
     # What the inexactness of the inner run leaves is not for the penalties to mend.
-    slow = state.lost | (infeasibility > SHARE * state.infeasibility) & (
+    slow = state.diverged | (infeasibility > SHARE * state.infeasibility) & (
         infeasibility > state.tolerance / state.scale
     )
     raised = jnp.maximum(
@@ -314,7 +316,7 @@ def _concluded(state: AugmentedState, answer: Answer, domain: Domain) -> Augment
     scale = jnp.maximum(state.scale, domain.dual_norm(answer.derivative))
     most = LARGEST_MULTIPLIER * scale / state.sizes
     multipliers = _positive(state.multipliers + state.penalties * constraints.value, domain)
-    multipliers = jnp.where(state.lost, state.multipliers, multipliers)
+    multipliers = jnp.where(state.diverged, state.multipliers, multipliers)
     # All by one factor, so that those that belong to violations without an end keep their balance.
     multipliers = multipliers / jnp.max(jnp.abs(multipliers) / most, initial=1.0)
     # Below this the noise of rounding in f' ends every inner run.
@@ -329,6 +331,6 @@ def _concluded(state: AugmentedState, answer: Answer, domain: Domain) -> Augment
         scale=scale,
         infeasibility=infeasibility,
         tolerance=jnp.where(
-            state.lost, state.tolerance, jnp.maximum(TIGHTEN * state.tolerance, finest)
+            state.diverged, state.tolerance, jnp.maximum(TIGHTEN * state.tolerance, finest)
         ),
     )

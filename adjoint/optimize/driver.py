@@ -93,18 +93,18 @@ def ask(objective: Objective, method: Method, request: Request, run: Run) -> Ans
     return objective.answer_to(request, method, run)
 
 
-def go_on(
-    half: Any, method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits
+def advance(
+    transition: Any, method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits
 ) -> Run:
     """The run after the answer, by `proceed` or `examine`, whose turn it is."""
-    return _programs(run.state.point.size <= FEW)(half, method, run, answer, domain, limits)
+    return _programs(run.state.point.size <= FEW)(transition, method, run, answer, domain, limits)
 
 
 @cache
 def _programs(few: bool) -> Callable[..., Run]:
-    """`go_on`, compiled."""
+    """`advance`, compiled."""
     return jax.jit(
-        lambda half, *rest: half(*rest),
+        lambda transition, *rest: transition(*rest),
         static_argnums=(0, 1),
         compiler_options=_quick_to_compile() if few else None,
     )
@@ -146,10 +146,10 @@ def compiled(
     run = start(method, x, domain, objective.constraint_count(x), begun)
     run = run._replace(code=jnp.where(done, Status.SUCCESS.code, run.code).astype(jnp.int32))
 
-    def loop(half: Any, examining: bool, run: Run) -> Run:
+    def loop(transition: Any, examining: bool, run: Run) -> Run:
         return loops.while_loop(
             lambda run: (run.code == RUNNING) & (run.examination.active == examining),
-            lambda run: half(method, run, objective.answer(method, run), domain, limits),
+            lambda run: transition(method, run, objective.answer(method, run), domain, limits),
             run,
         )
 
@@ -194,17 +194,17 @@ def on_host(
         run, history[:], seconds = saved
         seen = int(run.state.iterations)
     watch = Watch(domain, max_seconds, callback, history, files, time.monotonic() - seconds, seen)
-    blank = objective.blank(method, x) if objective.gradient is not None else None
+    empty = objective.empty(method, x) if objective.gradient is not None else None
     signals = () if callback is None and files is None else (signal.SIGINT, signal.SIGTERM)
     stop = watch.out_of_time()
     with Interruption(signals) as interruption, interruption.deferred():
         while int(run.code) == RUNNING and stop is None:
-            half = examine if run.examination.active else proceed
-            if blank is None:
+            transition = examine if run.examination.active else proceed
+            if empty is None:
                 answer = ask(objective, method, Request(int(run.request)), run)
             else:
-                answer = objective.on_host(run.point, blank)
-            run = go_on(half, method, run, answer, domain, limits)
+                answer = objective.on_host(run.point, empty)
+            run = advance(transition, method, run, answer, domain, limits)
             stop = watch.look(run, interruption)
     stop = Status.INTERRUPTED if interruption.requested else stop
     # A failure after a wish to stop must not lead to another attempt; the checkpoint tells of it.

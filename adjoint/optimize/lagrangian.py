@@ -85,7 +85,7 @@ def at_iterate(at: Iterate, constraints: Constraints, multipliers: Float[Array, 
     return Iterate(at.x, value, at.derivative + multipliers @ constraints.jacobian)
 
 
-def trapped(
+def infeasible_stationary(
     x: Float[Array, " n"], constraints: Constraints, multipliers: Float[Array, " m"], domain: Domain
 ) -> Bool[Array, ""]:
     """Whether the violation is stationary where there is some: no small change of x lowers it.

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.optimize.descent import Descent
 from adjoint.optimize.problem import Answer, Domain, Iterate, Request
-from adjoint.optimize.trust_region import eigenbasis, hopeless, judge, minimize_in_ball
+from adjoint.optimize.trust_region import eigenbasis, judge, minimize_in_ball, radius_collapsed
 from adjoint.tracing import loops
 
 # With bounds: entries that a step would carry beyond are held, and the others solved for again, at
@@ -35,7 +35,7 @@ class TrustRegionState(NamedTuple):
         Of the entries.
     predicted
         The decrease of f that the model promises at `point`.
-    promise
+    predicted_decrease
         The decrease that it promises without a trust region; infinite where f'' is indefinite, or
         not known yet.
     newton_share
@@ -61,7 +61,7 @@ class TrustRegionState(NamedTuple):
     hessian: Float[Array, "n n"]
     unit: Float[Array, " n"]
     predicted: Float[Array, ""]
-    promise: Float[Array, ""]
+    predicted_decrease: Float[Array, ""]
     newton_share: Float[Array, ""]
     size: Float[Array, ""]
     started: Bool[Array, ""]
@@ -114,7 +114,7 @@ class TrustRegionNewton:
             hessian=jnp.zeros((x.size, x.size), x.dtype),
             unit=unit,
             predicted=zero,
-            promise=jnp.full((), jnp.inf, x.dtype),
+            predicted_decrease=jnp.full((), jnp.inf, x.dtype),
             newton_share=jnp.full((), jnp.inf, x.dtype),
             size=radius,
             started=no,
@@ -129,8 +129,10 @@ class TrustRegionNewton:
         valued = state.request == Request.VALUE
         judged = _judge(state, answer, domain)
         H = jnp.asarray(answer.hessian)
-        promise, newton_share = _promise(H, state.at, domain)
-        informed = state._replace(hessian=H, promise=promise, newton_share=newton_share)
+        predicted_decrease, newton_share = _predicted_decrease(H, state.at, domain)
+        informed = state._replace(
+            hessian=H, predicted_decrease=predicted_decrease, newton_share=newton_share
+        )
         state = jax.tree.map(lambda a, b: jnp.where(valued, a, b), judged, informed)
         accepted = valued & (state.request == Request.HESSIAN)
         return loops.cond(accepted | state.stuck, lambda s: s, lambda s: _propose(s, domain), state)
@@ -196,9 +198,9 @@ def _judge(state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegi
         request=jnp.where(accepted, Request.HESSIAN, Request.VALUE).astype(jnp.int32),
         at=jax.tree.map(lambda a, b: jnp.where(accepted, a, b), here, state.at),
         iterations=state.iterations + (verdict.accepted & ~first),
-        stuck=~accepted & hopeless(verdict, radius, size),
+        stuck=~accepted & radius_collapsed(verdict, radius, size),
         radius=radius,
-        promise=jnp.where(accepted, jnp.inf, state.promise),
+        predicted_decrease=jnp.where(accepted, jnp.inf, state.predicted_decrease),
         newton_share=jnp.where(accepted, jnp.inf, state.newton_share),
         size=size,
         started=jnp.ones((), bool),
@@ -208,7 +210,9 @@ def _judge(state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegi
     )
 
 
-def _promise(H: Array, at: Iterate, domain: Domain) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def _predicted_decrease(
+    H: Array, at: Iterate, domain: Domain
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The model's gain without a trust region, and the share of x that its step changes.
 
     The gain is g' H^-1 g / 2 of the free entries. It is infinite where H is indefinite; the share

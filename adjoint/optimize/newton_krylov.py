@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.optimize.descent import Descent
 from adjoint.optimize.problem import Answer, Domain, Iterate, Request
-from adjoint.optimize.trust_region import hopeless, judge
+from adjoint.optimize.trust_region import judge, radius_collapsed
 from adjoint.tracing import loops
 
 # Without rounding n products solve a system of n equations; these are added for rounding.
@@ -62,7 +62,7 @@ class TrustRegionCGState(NamedTuple):
     ----------
     predicted
         The decrease of f that the model promises at `point`.
-    promise
+    predicted_decrease
         The decrease that it promises for all that the conjugate gradients have found; infinite
         while they have not ended.
     """
@@ -77,7 +77,7 @@ class TrustRegionCGState(NamedTuple):
     radius: Float[Array, ""]
     inner: Inner
     predicted: Float[Array, ""]
-    promise: Float[Array, ""]
+    predicted_decrease: Float[Array, ""]
     size: Float[Array, ""]
     started: Bool[Array, ""]
     revived: Bool[Array, ""]
@@ -152,7 +152,7 @@ class TrustRegionCG:
                 no,
             ),
             predicted=zero,
-            promise=jnp.full((), jnp.inf, x.dtype),
+            predicted_decrease=jnp.full((), jnp.inf, x.dtype),
             size=radius,
             started=no,
             revived=no,
@@ -205,7 +205,7 @@ class TrustRegionCG:
         share = radius / jnp.where(length > 0, length, 1)
         shorter = inner._replace(s=share * inner.s, H_s=share * inner.H_s)
         stayed = _try(state._replace(radius=radius, inner=shorter), domain)
-        stuck = stayed.stuck | hopeless(verdict, radius, size)
+        stuck = stayed.stuck | radius_collapsed(verdict, radius, size)
         stayed = stayed._replace(
             stuck=stuck,
             contradictions=verdict.contradictions,
@@ -221,7 +221,7 @@ class TrustRegionCG:
         free = domain.free(state.at.x, state.at.derivative)
         begun = self._restart(state, nothing, nothing, free, jnp.zeros((), jnp.int32), domain)
         return begun._replace(
-            promise=jnp.where(begun.inner.r_z == 0, 0, jnp.inf).astype(state.at.x.dtype)
+            predicted_decrease=jnp.where(begun.inner.r_z == 0, 0, jnp.inf).astype(state.at.x.dtype)
         )
 
     def _restart(
@@ -266,7 +266,9 @@ class TrustRegionCG:
         else:
             state = self._iterate(state, product, domain)
         ended = state.request == Request.VALUE
-        return state._replace(promise=jnp.where(ended, state.predicted, state.promise))
+        return state._replace(
+            predicted_decrease=jnp.where(ended, state.predicted, state.predicted_decrease)
+        )
 
     def _iterate(
         self, state: TrustRegionCGState, H_d: Float[Array, " n"], domain: Domain

@@ -54,21 +54,21 @@ class Objective:
 
     def answer_to(self, request: Request, method: Method, run: Run) -> Answer:
         """The answer to a request of this kind."""
-        blank = self.blank(method, run.state.point)
+        empty = self.empty(method, run.state.point)
         least_squares = getattr(method, "least_squares", False)
         match request:
             case Request.VALUE:
                 return (
-                    self._least_squares(run.point, blank)
+                    self._least_squares(run.point, empty)
                     if least_squares
-                    else self._value(run.point, blank)
+                    else self._value(run.point, empty)
                 )
             case Request.HESSIAN:
-                return blank._replace(hessian=self._hessian(run, least_squares))
+                return empty._replace(hessian=self._hessian(run, least_squares))
             case Request.PRODUCT:
-                return blank._replace(product=self._product(run, least_squares))
+                return empty._replace(product=self._product(run, least_squares))
 
-    def blank(self, method: Method, x: Float[Array, " n"]) -> Answer:
+    def empty(self, method: Method, x: Float[Array, " n"]) -> Answer:
         """An answer of zeros, with a place for what the method ever asks."""
         n = x.size
         zero = jnp.zeros((), x.dtype)
@@ -110,7 +110,7 @@ class Objective:
             return False
         return True
 
-    def on_host(self, x: Float[Array, " n"], blank: Answer) -> Answer:
+    def on_host(self, x: Float[Array, " n"], empty: Answer) -> Answer:
         """f and f' as the user's functions give them, c and c' by JAX."""
         tree = jax.tree.map(np.asarray, self.unravel(x))
         assert self.gradient is not None
@@ -136,7 +136,7 @@ class Objective:
                 TypeError,
             )
         derivative = ravel_pytree(gradient)[0].astype(x.dtype)
-        return self._constrained(x, blank._replace(value=jnp.asarray(value), derivative=derivative))
+        return self._constrained(x, empty._replace(value=jnp.asarray(value), derivative=derivative))
 
     def _flat(self, x: Array) -> Array:
         return self.function(self.unravel(x))
@@ -147,9 +147,9 @@ class Objective:
     def _c(self, x: Array) -> Array:
         return jnp.concatenate([ravel_pytree(c(self.unravel(x)))[0] for c in self.constraints])
 
-    def _value(self, x: Array, blank: Answer) -> Answer:
+    def _value(self, x: Array, empty: Answer) -> Answer:
         value, derivative = jax.value_and_grad(self._flat)(x)
-        return self._constrained(x, blank._replace(value=value, derivative=derivative))
+        return self._constrained(x, empty._replace(value=value, derivative=derivative))
 
     def _constrained(self, x: Array, answer: Answer) -> Answer:
         if not self.constraints:
@@ -158,10 +158,10 @@ class Objective:
         jacobian = jax.vmap(lambda row: back(row)[0])(jnp.eye(c.size, dtype=c.dtype))
         return answer._replace(constraints=c, jacobian=jacobian)
 
-    def _least_squares(self, x: Array, blank: Answer) -> Answer:
+    def _least_squares(self, x: Array, empty: Answer) -> Answer:
         """f = |r|^2 / 2 and f' = r_x' r."""
         r, back = jax.vjp(self._residuals, x)
-        return blank._replace(value=r @ r / 2, derivative=back(r)[0])
+        return empty._replace(value=r @ r / 2, derivative=back(r)[0])
 
     def _hessian(self, run: Run, least_squares: bool) -> Array:
         """f'', or (f + weights . c)'', or r_x' r_x of the Gauss-Newton method."""

@@ -112,9 +112,9 @@ def proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
         moved, lambda run: _arrive(method, run, before, first, domain, limits), lambda run: run, run
     )
     # Second derivatives tell a minimum from a plateau or a saddle, and arrive after the step.
-    told = _prediction_known(state) & (moved | ~_prediction_known(before))
+    complete = _prediction_known(state) & (moved | ~_prediction_known(before))
     return _limited(
-        _stop(arrived, moved, told, first, answer, domain, limits, method.patience), limits
+        _stop(arrived, moved, complete, first, answer, domain, limits, method.patience), limits
     )
 
 
@@ -208,7 +208,7 @@ def _unexplained(run: Run, left: Any, rounding: Array, first: Bool[Array, ""]) -
 def _stop(
     run: Run,
     moved: Bool[Array, ""],
-    told: Bool[Array, ""],
+    complete: Bool[Array, ""],
     first: Bool[Array, ""],
     answer: Answer,
     domain: Domain,
@@ -217,7 +217,7 @@ def _stop(
 ) -> Run:
     """Whether and why the run is over, or has to be examined before it may be.
 
-    `told` when all is known of the iterate.
+    `complete` when all is known of the iterate.
     """
     state = run.state
     measure = run.measure
@@ -231,31 +231,31 @@ def _stop(
     small = (run.scaled.stationarity <= limits.rtol * reference) | (
         measure.stationarity <= limits.atol
     )
-    converged = told & small & within & settled
+    converged = complete & small & within & settled
     # In the sizes of the start, as those of today grow with an x that runs away.
     slope = jnp.where(run.first_measure.stationarity > 0, run.first_measure.stationarity, reference)
     scale = jnp.maximum(jnp.abs(run.first_measure.merit), slope)
-    bottomless = (scale > 0) & (
+    unbounded = (scale > 0) & (
         run.first_measure.merit - measure.merit > scale / jnp.finfo(scale.dtype).eps
     )
     asked = (answer.value, answer.derivative, answer.constraints, answer.jacobian)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in asked if part is not None]))
     idle = moved & (run.idle >= patience * STOPPING.idle_steps)
-    hopeless = moved & (run.unrelieved >= patience * STOPPING.idle_steps)
+    unrelieved = moved & (run.unrelieved >= patience * STOPPING.idle_steps)
     # Without constraints an examination tells the noise floor from steps that are merely short.
     at_floor = _at_floor(run, domain) if _constrained(run) else jnp.zeros((), bool)
     circles = moved & (run.circling >= patience * STOPPING.circling_steps)
     suspect = jnp.all(run.mismatch[-2:] > SUSPECT)
     absurd = jnp.all(run.mismatch > ALTOGETHER)
-    trapped = _trapped(run, domain)
+    infeasible_stationary = _infeasible_stationary(run, domain)
     # Stuck outside of the constraints, where points within them are known, is no reason to doubt
     # that there are any.
     feasible = within | (run.best.violation <= limits.constraint_tolerance)
     code = first_that_holds(
         (Status.NONFINITE_OBJECTIVE, first & ~finite),
-        (Status.UNBOUNDED, moved & bottomless),
+        (Status.UNBOUNDED, moved & unbounded),
         (Status.SUCCESS, converged),
-        (Status.INFEASIBLE, (idle | hopeless) & ~within & trapped),
+        (Status.INFEASIBLE, (idle | unrelieved) & ~within & infeasible_stationary),
         (Status.NOISE_FLOOR, (idle | circles) & within & at_floor),
         (Status.STALLED, idle & within),
         (Status.STALLED, state.stuck & feasible),
@@ -267,7 +267,9 @@ def _stop(
         converged | (code == Status.NOISE_FLOOR.code) | (code == Status.NOT_CONVERGED.code)
     )
     # Constraints whose slopes cancel each other need no other witness.
-    gives_up = (code == Status.STALLED.code) | ((code == Status.INFEASIBLE.code) & ~trapped)
+    gives_up = (code == Status.STALLED.code) | (
+        (code == Status.INFEASIBLE.code) & ~infeasible_stationary
+    )
     doubtful = gives_up | (suspect & ends_in_doubt) | (absurd & (code == RUNNING))
     # A method that may go uphill has been led there by f', right or wrong.
     uphill = converged & (run.best.violation <= limits.constraint_tolerance)
@@ -319,7 +321,7 @@ def _lagrangian(run: Run, at: Iterate, constraints: lagrangian.Constraints) -> I
     )
 
 
-def _trapped(run: Run, domain: Domain) -> Bool[Array, ""]:
+def _infeasible_stationary(run: Run, domain: Domain) -> Bool[Array, ""]:
     """Whether no small change of x makes the violation smaller.
 
     Without that evidence a run outside of the constraints goes on.
@@ -327,7 +329,9 @@ def _trapped(run: Run, domain: Domain) -> Bool[Array, ""]:
     if not _constrained(run):
         return jnp.zeros((), bool)
     sizes = domain.in_sizes(run.reach)
-    return lagrangian.trapped(run.state.at.x, run.state.constraints, run.state.multipliers, sizes)
+    return lagrangian.infeasible_stationary(
+        run.state.at.x, run.state.constraints, run.state.multipliers, sizes
+    )
 
 
 def _doubtful_direction(run: Run, domain: Domain) -> Float[Array, " n"]:
@@ -372,7 +376,7 @@ def _evidence(run: Run, domain: Domain) -> Evidence:
         recent=jnp.abs(run.value_at_size - value),
         slope=jnp.max(slopes * run.reach, initial=0.0),
         slope_here=jnp.max(slopes * jnp.abs(state.at.x), initial=0.0),
-        predicted=getattr(state, "promise", infinite),
+        predicted=getattr(state, "predicted_decrease", infinite),
         newton_share=getattr(state, "newton_share", infinite),
         faded=run.faded,
     )
@@ -380,12 +384,16 @@ def _evidence(run: Run, domain: Domain) -> Evidence:
 
 def _knows_curvature(state: Any) -> bool:
     """Whether a method of second derivatives predicts gains."""
-    return hasattr(state, "promise")
+    return hasattr(state, "predicted_decrease")
 
 
 def _prediction_known(state: Any) -> Bool[Array, ""]:
     """Whether a method of second derivatives knows what they predict here, and it is finite."""
-    return jnp.isfinite(state.promise) if hasattr(state, "promise") else jnp.ones((), bool)
+    return (
+        jnp.isfinite(state.predicted_decrease)
+        if hasattr(state, "predicted_decrease")
+        else jnp.ones((), bool)
+    )
 
 
 def _inward(

@@ -153,7 +153,7 @@ def judge(
     return Judgement(accepted, jnp.where(share >= POOR, grown, shrunk), contradictions, blur)
 
 
-def hopeless(
+def radius_collapsed(
     verdict: Judgement, radius: Float[Array, ""], size: Float[Array, ""]
 ) -> Bool[Array, ""]:
     """Whether no step within the radius would change such an x, or f does not do what f' says.
