@@ -11,6 +11,7 @@ from benchmarks.linear.beam import beam
 from benchmarks.linear.cases import PROBLEMS
 from benchmarks.linear.contest import ASSEMBLY, SWEEP_PARAMETERS, field, parameter_sweep
 from benchmarks.linear.solvers import PEERS
+from benchmarks.linear.targets import beyond_assembly, gradient_limit
 from benchmarks.report import Bar, Table, duration
 
 if TYPE_CHECKING:
@@ -88,14 +89,6 @@ def bars(record: dict[str, Any]) -> list[Bar]:
     ]
 
 
-def gradient_limit(n: int) -> float | None:
-    """What (value + gradient) / value may be at a size.
-
-    Sizes are rounded to whole grids, hence the margin.
-    """
-    return 1.05 if n >= 90_000 else 1.15 if n >= 9_000 else None
-
-
 def _gradient_bars(rows: list[dict[str, Any]]) -> list[Bar]:
     found = []
     for row in rows:
@@ -118,11 +111,6 @@ def _gradient_bars(rows: list[dict[str, Any]]) -> list[Bar]:
             )
         found.append(Bar(promise, gradient_ratio(row), limit, note))
     return found
-
-
-def beyond_assembly(row: dict[str, Any]) -> list[float]:
-    """Seconds of value and gradient less those of assembling, repetition by repetition."""
-    return [a - b for a, b in zip(row["seconds"][GRADIENT], row["seconds"][ASSEMBLY], strict=True)]
 
 
 def _parameter_bars(sweep: list[dict[str, Any]]) -> list[Bar]:

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.case_tables import gradient_ratio
 from benchmarks.harness import Spread
-from benchmarks.linear.comparison import beyond_assembly, gradient_limit
 from benchmarks.linear.contest import ASSEMBLY
+from benchmarks.linear.targets import beyond_assembly, gradient_limit
 from benchmarks.plots import curve, legend, panels
 
 
