@@ -75,6 +75,42 @@ def test_the_gradient_is_right(solver, name, case):
     assert np.linalg.norm(found - expected) < ENOUGH * np.linalg.norm(expected)
 
 
+def of_knots(count: int) -> np.ndarray:
+    """d x(3) / d u_k for x'' = u(t), x(0) = x'(0) = 0, u linear between knots u_k.
+
+    It is the integral of (3 - t) times the hat of knot k; Simpson's rule is exact on each half of a
+    hat.
+    """
+    t = np.linspace(0.0, 3.0, 2 * count - 1)
+    weights = np.full(t.size, 2.0)
+    weights[1::2], weights[0], weights[-1] = 4.0, 1.0, 1.0
+    hats = np.array([np.interp(t, t[::2], column) for column in np.eye(count)])
+    return hats @ ((3 - t) * weights) * (t[1] / 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "level"),
+    [
+        ("forward", 6, 0.0),
+        ("discrete", 6, 0.1),
+        *(
+            pytest.param(name, count, level, marks=pytest.mark.slow)
+            for name in ("forward", "discrete", "interpolating")
+            for count in (6, 24)
+            for level in (0.0, 0.1)
+        ),
+    ],
+)
+def test_controls_that_are_equal_hide_the_kinks_between_them(name, count, level):
+    """A constant control has none, and the steps are long; a change of one of them has three."""
+    ends = jnp.linspace(0.0, 3.0, count)
+    move = lambda t, y, u: jnp.stack([y[1], jnp.interp(t, ends, u)])
+    options = {"sensitivity": SENSITIVITIES[name]}
+    g = lambda u: adjoint.ode_solve(move, jnp.zeros(2), u, 0.0, 3.0, **options).value[0]
+    found, expected = jax.grad(g)(jnp.full(count, level)), of_knots(count)
+    assert np.linalg.norm(found - expected) < ENOUGH * np.linalg.norm(expected)
+
+
 @pytest.mark.slow
 def test_lanes_that_rest_and_move():
     """The one that moves has the gradient that it has alone."""
