@@ -192,6 +192,27 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "jnp.maximum(of_y, 0 * jnp.max(",
         "forward_at_rest",
     ),
+    Mutant(
+        "tangents: signs alone",
+        _CONTROL,
+        "jax.random.rademacher(of_sign, shape, dtype) * sizes",
+        "jax.random.rademacher(of_sign, shape, dtype) + 0 * sizes",
+        "kinks",
+    ),
+    Mutant(
+        "tangents: none by p",
+        _CONTROL,
+        "by_p = jnp.array([0.0, 1.0])",
+        "by_p = jnp.array([0.0, 0.0])",
+        "kinks",
+    ),
+    Mutant(
+        "tangents: what begins to grow has no size",
+        _CONTROL,
+        "FLOOR * jnp.abs(v_slope)",
+        "0 * jnp.abs(v_slope)",
+        "late_kink",
+    ),
     # t(s) is linear between jumps.
     Mutant(
         "jumps: their times do not move",
