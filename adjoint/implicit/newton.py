@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Inexact, Int32, PyTree
 
 from adjoint.implicit.regularity import typical_size
@@ -116,7 +117,7 @@ class Newton:
         end = loops.while_loop(lambda s: ~s.done & (s.steps < self.max_steps), advance, start)
         return end.x, end.steps
 
-    def _tolerance(self, dtype: Any) -> float:
+    def _tolerance(self, dtype: DTypeLike) -> float:
         # In float32 a step of 1e-10 of x does not exist.
         return max(self.rtol, 32 * float(jnp.finfo(dtype).eps))
 

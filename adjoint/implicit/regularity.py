@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
 from adjoint.implicit.residual import JacobianAction, RootProblem
@@ -19,7 +20,7 @@ from adjoint.norm import norm
 from adjoint.status import Status, first_failure
 
 
-def left_over_limit(dtype: Any) -> float:
+def left_over_limit(dtype: DTypeLike) -> float:
     """The largest Newton correction that may be left, as a share of the size of the unknown.
 
     A derivative is as wrong as the root it is taken at; 5e-7 in float64, 2e-3 in float32.
@@ -27,7 +28,7 @@ def left_over_limit(dtype: Any) -> float:
     return float(jnp.finfo(dtype).eps) ** 0.4
 
 
-def perturbation(dtype: Any) -> float:
+def perturbation(dtype: DTypeLike) -> float:
     """The share of F's terms by which F is pushed to see if it is linear within the error of x.
 
     Far above the rounding errors of F, so that they do not look like a nonlinearity: 2e-12 in

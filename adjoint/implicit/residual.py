@@ -12,6 +12,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact, PyTree
 
 from adjoint.inputs import describe, refuse
@@ -146,7 +147,7 @@ class JacobianAction:
 
     F: TracedFunction
     x: Inexact[Array, " n"]
-    p: Any
+    p: PyTree
 
     @property
     def n(self) -> int:
@@ -156,7 +157,7 @@ class JacobianAction:
     def dtype(self) -> Any:
         return self.x.dtype
 
-    def astype(self, dtype: Any) -> "JacobianAction":
+    def astype(self, dtype: DTypeLike) -> "JacobianAction":
         return self
 
     def matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]:

@@ -55,7 +55,7 @@ def _root_fwd(
 
 
 def _root_bwd(
-    linear_solver: Any, residuals: Any, x_bar: Array
+    linear_solver: Any, residuals: PyTree, x_bar: Array
 ) -> tuple[None, TracedFunction, None, PyTree]:
     factor, F, x, p = residuals
     F_x = Transposed(JacobianAction(F, x, p))
@@ -68,7 +68,7 @@ def _root_bwd(
 _root.defvjp(_root_fwd, _root_bwd)
 
 
-def _root_tangent(linear_solver: Any, residuals: Any, dots: Any) -> Array | None:
+def _root_tangent(linear_solver: Any, residuals: PyTree, dots: PyTree) -> Array | None:
     factor, F, x, p = residuals
     _, F_dot, _, p_dot = dots
     moved = push_forward(lambda F, p: F(x, p), (F, p), (F_dot, p_dot))

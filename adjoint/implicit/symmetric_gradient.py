@@ -29,7 +29,7 @@ def _gradient_fwd(_: None, f: TracedFunction, x: PyTree, p: PyTree) -> tuple[PyT
     return gradient_of_traced(None, f, x, p), (f, x, p)
 
 
-def _gradient_bwd(_: None, residuals: Any, g_bar: PyTree) -> Any:
+def _gradient_bwd(_: None, residuals: PyTree, g_bar: PyTree) -> Any:
     f, x, p = residuals
     leaves, structure = jax.tree.flatten((f, p))
     moving = [k for k, leaf in enumerate(leaves) if is_inexact(leaf)]
@@ -53,7 +53,7 @@ def _gradient_bwd(_: None, residuals: Any, g_bar: PyTree) -> Any:
 _gradient.defvjp(_gradient_fwd, _gradient_bwd)
 
 
-def _gradient_tangent(_: None, residuals: Any, dots: Any) -> PyTree:
+def _gradient_tangent(_: None, residuals: PyTree, dots: PyTree) -> PyTree:
     return push_forward(lambda f, x, p: jax.grad(lambda x: f(x, p))(x), residuals, dots)
 
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact, Int32
 
 from adjoint.linear.operators import Dense, Operator
@@ -108,7 +109,7 @@ def condition_code(reciprocal_condition: Any, unit_roundoff: float, xp: Any = jn
     )
 
 
-def residual_limit(dtype: Any) -> float:
+def residual_limit(dtype: DTypeLike) -> float:
     """The largest normwise backward error |b - A x| / (|A| |x| + |b|) of a solve that is believed.
 
     A backward-stable solve leaves a small multiple of the unit roundoff; 1e3 unit roundoffs (2e-13

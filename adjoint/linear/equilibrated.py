@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact
 
 from adjoint.linear.dense import Cholesky, Outcome, probe_vector
@@ -88,7 +89,7 @@ def _absolute_transposed_product(A: Any, v: Array) -> Array:
     return _estimate(A.transpose_matvec, A.dtype, v)
 
 
-def _estimate(product: Callable[[Array], Array], dtype: Any, v: Array) -> Array:
+def _estimate(product: Callable[[Array], Array], dtype: DTypeLike, v: Array) -> Array:
     """The larger of two products with v under mixed signs: |A| v but for what cancels in both."""
     probe = jnp.asarray(probe_vector(v.size), dtype)
     # By turns: one vector of intermediate results at a time.
@@ -115,7 +116,7 @@ class Scaled:
     def dtype(self) -> Any:
         return self.A.dtype
 
-    def astype(self, dtype: Any) -> "Scaled":
+    def astype(self, dtype: DTypeLike) -> "Scaled":
         return Scaled(self.A.astype(dtype), self.rows, self.columns)
 
     def matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]:

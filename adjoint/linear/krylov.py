@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact, Int32
 
 from adjoint.inputs import all_finite, none_is_nan, refuse
@@ -37,7 +38,7 @@ LOOSEST = 1e-8
 STAGNATION = 1e-3
 
 
-def _bind_preconditioner(preconditioner: Any, n: int, dtype: Any) -> Any:
+def _bind_preconditioner(preconditioner: Any, n: int, dtype: DTypeLike) -> Any:
     """Trace M once, so that what it closes over becomes leaves; it is never differentiated."""
     x = jax.ShapeDtypeStruct((n,), dtype)
     y = jax.eval_shape(preconditioner, x)

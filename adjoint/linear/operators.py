@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import jax
 import jax.core
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact
 
 from adjoint.inputs import describe, refuse
@@ -27,7 +28,7 @@ class Operator(Protocol):
     def n(self) -> int: ...
     @property
     def dtype(self) -> Any: ...
-    def astype(self, dtype: Any) -> Self: ...
+    def astype(self, dtype: DTypeLike) -> Self: ...
     def matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]: ...
     def transpose_matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]: ...
 
@@ -47,7 +48,7 @@ class Dense:
     def dtype(self) -> Any:
         return self.matrix.dtype
 
-    def astype(self, dtype: Any) -> "Dense":
+    def astype(self, dtype: DTypeLike) -> "Dense":
         return Dense(self.matrix.astype(dtype))
 
     def matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]:
@@ -116,7 +117,7 @@ class MatrixFree:
         self.symmetric = symmetric or positive_definite
         self.positive_definite = positive_definite
 
-    def bind(self, dtype: Any, axes: loops.Axes = frozenset()) -> "BoundFunction":
+    def bind(self, dtype: DTypeLike, axes: loops.Axes = frozenset()) -> "BoundFunction":
         """Fix the vector type, so that A becomes a pytree."""
         x = loops.example(self.n, dtype, axes)
         y = jax.eval_shape(lambda x: self.function(x), x)
@@ -145,9 +146,9 @@ class BoundFunction:
 
     function: TracedFunction
     n: int = field(metadata={"static": True})
-    dtype: Any = field(metadata={"static": True})
+    dtype: DTypeLike = field(metadata={"static": True})
 
-    def astype(self, dtype: Any) -> "BoundFunction":
+    def astype(self, dtype: DTypeLike) -> "BoundFunction":
         if dtype != self.dtype:
             refuse(
                 "MatrixFree", f"an operator on {self.dtype}", f"{dtype}", "Convert b.", TypeError

@@ -6,7 +6,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Inexact, PyTree
 
 from adjoint.inputs import as_inexact_array, refuse, require_mode, takes_jax_functions, warn_if_cut
 from adjoint.linear.choice import bind, right_hand_side
@@ -53,7 +54,9 @@ def _solve_fwd(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Any,
     return (x, outcome), (factor, A, x)
 
 
-def _solve_bwd(solver: Solver, residuals: Any, cotangents: Any) -> tuple[None, Operator, Array]:
+def _solve_bwd(
+    solver: Solver, residuals: PyTree, cotangents: PyTree
+) -> tuple[None, Operator, Array]:
     factor, A, x = residuals
     x_bar, _ = cotangents
     lam, _ = tangent_solve(TransposedSolver(solver), factor, Transposed(A), x_bar)
@@ -65,7 +68,7 @@ def _solve_bwd(solver: Solver, residuals: Any, cotangents: Any) -> tuple[None, O
 _solve.defvjp(_solve_fwd, _solve_bwd)
 
 
-def _solve_tangent(solver: Solver, residuals: Any, dots: Any) -> tuple[Array | None, None]:
+def _solve_tangent(solver: Solver, residuals: PyTree, dots: PyTree) -> tuple[Array | None, None]:
     factor, A, x = residuals
     _, A_dot, b_dot = dots
     moved = push_forward(lambda A: A.matvec(x), (A,), (A_dot,))
@@ -129,7 +132,7 @@ class Transposed:
     def dtype(self) -> Any:
         return self.A.dtype
 
-    def astype(self, dtype: Any) -> "Transposed":
+    def astype(self, dtype: DTypeLike) -> "Transposed":
         return Transposed(self.A.astype(dtype))
 
     def matvec(self, x: Array) -> Array:

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from adjoint.inputs import refuse
@@ -108,7 +109,7 @@ class SparseDirect:
     def log_determinant(self, factor: Sparse, A: Sparse) -> Array:
         return _log_determinant(self._backend_for(A.dtype), A)
 
-    def _backend_for(self, dtype: Any) -> str:
+    def _backend_for(self, dtype: DTypeLike) -> str:
         complex_values = jnp.issubdtype(dtype, jnp.complexfloating)
         if self.backend == "pardiso" and complex_values:
             refuse(

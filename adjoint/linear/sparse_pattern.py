@@ -8,6 +8,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact
 
 from adjoint.inputs import as_inexact_array, describe, refuse, require_shape, warn_if_cut
@@ -219,7 +220,7 @@ class Sparse:
     def dtype(self) -> Any:
         return self.values.dtype
 
-    def astype(self, dtype: Any) -> "Sparse":
+    def astype(self, dtype: DTypeLike) -> "Sparse":
         return Sparse(self.values.astype(dtype), self.pattern)
 
     def matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]:

@@ -1,10 +1,11 @@
 """BacksolveAdjoint: solution and adjoint integrated backwards, nothing stored. For teaching."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from adjoint.ode.continuous import (
@@ -142,7 +143,9 @@ class BacksolveAdjoint:
         return assemble(integrator, scale, lam, sweep.varying, samples, y0, p, s, bars)
 
 
-def _intervals(integrator: Integrator, p: Parameters, dtype: Any) -> list[tuple[Array, Array]]:
+def _intervals(
+    integrator: Integrator, p: Parameters, dtype: DTypeLike
+) -> list[tuple[Array, Array]]:
     """The intervals between jumps, the last one first; one of no length is passed by."""
     zero = jnp.zeros((), dtype)
     one = jnp.ones((), dtype)

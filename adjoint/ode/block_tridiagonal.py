@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from adjoint.tracing import loops
 
@@ -26,7 +26,7 @@ def solve(
     n = b.shape[1]
     triangular_solve = partial(jax.scipy.linalg.solve_triangular, lower=True)
 
-    def eliminate(carry: Any, row: Any) -> tuple[Any, Any]:
+    def eliminate(carry: PyTree, row: Any) -> tuple[Any, Any]:
         L, z = carry
         S, below, b = row
         M = triangular_solve(L, below.T).T
@@ -34,7 +34,7 @@ def solve(
         z = triangular_solve(L, b - M @ z)
         return (L, z), (L, M, z)
 
-    def substitute(carry: Any, row: Any) -> tuple[Any, Array]:
+    def substitute(carry: PyTree, row: Any) -> tuple[Any, Array]:
         M_next, x_next = carry
         L, M, z = row
         x = triangular_solve(L, z - M_next.T @ x_next, trans=1)

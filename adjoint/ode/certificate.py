@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.ode.discrete import Cotangents
 from adjoint.ode.error_estimate import ENOUGH_DIGITS as ENOUGH_DIGITS
@@ -126,7 +126,7 @@ def _along(integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: Any)
         rows = flat.reshape(-1, n)
         return jax.vmap(lambda v: integrator.tolerances.scaled(v, rows[0]))(rows[1 : 1 + PAIRS])
 
-    def advance(i: Array, carry: Any) -> Any:
+    def advance(i: Array, carry: PyTree) -> Any:
         state, least = carry
         k = i // pieces
         j = i % pieces

@@ -104,7 +104,7 @@ def _all_states(
     """The states at steps first to first + length, in buffers with room for more."""
     buffers = jax.tree.map(lambda a: jnp.zeros((room, *a.shape), a.dtype), start)
 
-    def forward(i: Array, carry: Any) -> Any:
+    def forward(i: Array, carry: PyTree) -> Any:
         state, states = carry
         states = jax.tree.map(lambda all, new: all.at[i].set(new), states, state)
         # The state after the last step is not needed; computing it keeps the loop free of a branch.
@@ -162,10 +162,10 @@ def _binomial(
             (s > 1) & (steps > 1), k + jnp.clip(left, 1, jnp.maximum(steps - 1, 1)), -1
         )
 
-    def proceed(carry: Any) -> Array:
+    def proceed(carry: PyTree) -> Array:
         return carry[0] > 0
 
-    def act(carry: Any) -> Any:
+    def act(carry: PyTree) -> Any:
         end, top, at, states, k, state, target, adjoint = carry
         is_last = k == end - 1
         state, adjoint = loops.cond(

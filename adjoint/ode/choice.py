@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from adjoint.ode.continuous import InterpolatingAdjoint
 from adjoint.ode.discrete import Cotangents, DiscreteAdjoint, Gradient
@@ -50,7 +50,7 @@ class AutomaticSensitivity:
     def backward(
         self,
         integrator: Integrator,
-        memory: Any,
+        memory: PyTree,
         y0: Array,
         p: Parameters,
         s: Array,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
 from adjoint.ode.integrate import Outcome, Record, accept, integrate, while_if_any
@@ -310,7 +310,7 @@ class _Inner(NamedTuple):
 def integrate_back(
     backward: Integrator,
     rule: Rule,
-    along: Any,
+    along: PyTree,
     samples: Array,
     bars: Cotangents,
     sweep: AdjointState,
@@ -334,7 +334,7 @@ def integrate_back(
 
 def _jump(
     backward: Integrator,
-    along: Any,
+    along: PyTree,
     s: Array,
     samples: Array,
     bars: Cotangents,
@@ -344,11 +344,11 @@ def _jump(
     if samples.size == 0:
         return sweep
 
-    def is_here(carry: Any) -> Array:
+    def is_here(carry: PyTree) -> Array:
         j = carry[-1]
         return (j >= 0) & (samples[jnp.maximum(j, 0)] >= s)
 
-    def add(carry: Any) -> Any:
+    def add(carry: PyTree) -> Any:
         lam, varying, j = carry
         lam, new = backward.field.jump(s, samples[j] - s, lam, bars.samples[j], along)
         return lam, [total + part for total, part in zip(varying, new, strict=True)], j - 1
@@ -357,7 +357,9 @@ def _jump(
     return sweep._replace(lam=lam, varying=varying, j=j)
 
 
-def _attempt(backward: Integrator, rule: Rule, along: Any, samples: Array, inner: _Inner) -> _Inner:
+def _attempt(
+    backward: Integrator, rule: Rule, along: PyTree, samples: Array, inner: _Inner
+) -> _Inner:
     """One step back, at most to the next sample or the start of the interval."""
     sweep = inner.sweep
     s = inner.s

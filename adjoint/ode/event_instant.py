@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from adjoint.ode.event_model import HybridSystem, Watch, rounding
 from adjoint.ode.event_search import TOUCH
@@ -44,7 +45,7 @@ class Instant(NamedTuple):
     fastest: Float[Array, " events"]
 
     @classmethod
-    def empty(cls, count: int, dtype: Any) -> "Instant":
+    def empty(cls, count: int, dtype: DTypeLike) -> "Instant":
         none = jnp.zeros(count, bool)
         return cls(none, none, none, none, jnp.zeros(count, dtype))
 
@@ -177,7 +178,7 @@ def order_matters(
     def in_turn(first: Array, second: Array) -> Callable[..., tuple[Array, Array]]:
         """The state at the time t in this order, and how `second` stands in between."""
 
-        def result(t0: Array, y: Array, p: Any) -> tuple[Array, Array]:
+        def result(t0: Array, y: Array, p: PyTree) -> tuple[Array, Array]:
             here = system.with_parameters(p)
             one = pass_through(here, first, t0, y, yes, no)
             middle = here.jump(first, one.t, one.y)

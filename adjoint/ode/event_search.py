@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from adjoint.ode.event_model import HybridSystem, Watch, rounding, without_derivative
 from adjoint.ode.integrate import accept, first_step, step_underflows
@@ -73,7 +73,7 @@ class _WatchedField:
     n: int
     unit: Array
 
-    def __call__(self, s: Array, x: Array, p: Any) -> Float[Array, " n+events"]:
+    def __call__(self, s: Array, x: Array, p: PyTree) -> Float[Array, " n+events"]:
         y = x[: self.n]
         slope = self.field(s, y, p)
         _, rates = jax.jvp(self.conditions, (s, y), (jnp.ones_like(s), slope))
@@ -85,7 +85,7 @@ class _Search:
     """The search from s = 0 to 1; c_of(s, y) are the conditions as they are."""
 
     integrator: Integrator
-    p: Any
+    p: PyTree
     c_of: Callable[[Array, Array], Array]
     system: HybridSystem
     t: tuple[Array, Array]
@@ -283,10 +283,10 @@ def _minima(look: Any, side: Array, points: Array, turns: Array) -> tuple[Array,
         c, slope = (jnp.diagonal(found, axis1=1, axis2=2) for found in all_looks(s))
         return side[None] * c, side[None] * slope
 
-    def proceed(carry: Any) -> Array:
+    def proceed(carry: PyTree) -> Array:
         return jnp.any(turns) & (carry[-1] < jnp.finfo(points.dtype).nmant // 2 + 4)
 
-    def halve(carry: Any) -> Any:
+    def halve(carry: PyTree) -> Any:
         left, right, count = carry
         middle = (left + right) / 2
         is_rising = values(middle)[1] >= 0

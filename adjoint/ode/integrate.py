@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.runge_kutta import Step
@@ -182,11 +182,11 @@ def _sample(
     if last == 0:
         return loop.samples, loop.sampled, jnp.array(True)
 
-    def is_inside(carry: Any) -> Array:
+    def is_inside(carry: PyTree) -> Array:
         _, j, _ = carry
         return keep & (j < last) & (s_of_samples[jnp.minimum(j, last - 1)] <= s[1])
 
-    def fill(carry: Any) -> Any:
+    def fill(carry: PyTree) -> Any:
         samples, j, found = carry
         y, is_good = integrator.sample(s, loop.state, step.y, step.stages, s_of_samples[j], p)
         return samples.at[j].set(y), j + 1, found & is_good
@@ -194,7 +194,7 @@ def _sample(
     return while_if_any(is_inside, fill, (loop.samples, loop.sampled, jnp.array(True)))
 
 
-def while_if_any(proceed: Callable[[Any], Array], body: Callable[[Any], Any], start: Any) -> Any:
+def while_if_any(proceed: Callable[[Any], Array], body: Callable[[Any], Any], start: PyTree) -> Any:
     """`jax.lax.while_loop` for what mostly takes no turn.
 
     Of a body that is the same in every turn, as that of a single sample, XLA computes all it can

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.ode.jumps import Limits
 from adjoint.ode.mass_matrix import MassMatrix
@@ -43,11 +43,11 @@ class Integrator:
         """
         return attach_derivative(_AtStart(self), y0, (y0, p, s), None)
 
-    def constants(self, p: Any) -> list[Array]:
+    def constants(self, p: PyTree) -> list[Array]:
         """What has no derivative among the parameters."""
         return p.constant
 
-    def after_jump(self, s: tuple[Array, Array], p: Any) -> tuple[Array, Array]:
+    def after_jump(self, s: tuple[Array, Array], p: PyTree) -> tuple[Array, Array]:
         """The ends of a step, moved to the right of a jump at its start."""
         if self.limits is None or self.limits.jumps == 0:
             return s
@@ -55,7 +55,7 @@ class Integrator:
         return start, s[1]
 
     def restarted(
-        self, s: tuple[Array, Array], state: "State", p: Any
+        self, s: tuple[Array, Array], state: "State", p: PyTree
     ) -> tuple[tuple[Array, Array], "State"]:
         """The ends of a step and its start, with the slope to the right of a jump at its start."""
         if self.limits is None or self.limits.jumps == 0:
@@ -68,19 +68,19 @@ class Integrator:
         slope = loops.cond(is_jump, slope_after, lambda state: state.slope, state)
         return (start, s[1]), State(state.y, slope)
 
-    def up_to_jump(self, s: tuple[Array, Array], p: Any) -> tuple[Any, Any]:
+    def up_to_jump(self, s: tuple[Array, Array], p: PyTree) -> tuple[Any, Any]:
         """The field, and parameters, that stages beyond the step see up to the next jump only."""
         if self.limits is None or self.limits.jumps == 0 or not self.method.is_implicit:
             return self.field, p
         return _UpTo(self.field), (p, self.limits.stop(s[0], self.constants(p)))
 
-    def step(self, s: tuple[Array, Array], state: "State", p: Any) -> Step:
+    def step(self, s: tuple[Array, Array], state: "State", p: PyTree) -> Step:
         """From s[0] to s[1], without derivatives with respect to s."""
         s, state = self.restarted(s, state, p)
         field, p = self.up_to_jump(s, p)
         return self.method.step(field, self.tolerances, s, state.y, state.slope, p, self.mass)
 
-    def step_with_moving_ends(self, s: tuple[Array, Array], state: "State", p: Any) -> Step:
+    def step_with_moving_ends(self, s: tuple[Array, Array], state: "State", p: PyTree) -> Step:
         """The same step, with derivatives by s; the slope that it leaves is h times F."""
         s, state = self.restarted(s, state, p)
         field, p = self.up_to_jump(s, p)
@@ -131,7 +131,7 @@ class _UpTo:
 
     field: Any
 
-    def __call__(self, s: Array, y: Array, operands: Any) -> Float[Array, " n"]:
+    def __call__(self, s: Array, y: Array, operands: PyTree) -> Float[Array, " n"]:
         p, stop = operands
         return self.field(jnp.minimum(s, stop), y, p)
 
@@ -145,7 +145,7 @@ class _Stretched:
 
     field: Any
 
-    def __call__(self, sigma: Array, y: Array, operands: Any) -> Float[Array, " n"]:
+    def __call__(self, sigma: Array, y: Array, operands: PyTree) -> Float[Array, " n"]:
         p, s0, h = operands
         return h * self.field(s0 + sigma * h, y, p)
 
@@ -164,7 +164,7 @@ class _AtStart:
 
     integrator: Integrator
 
-    def __call__(self, y: Array, operands: Any, tangents: Any, _: None) -> Array:
+    def __call__(self, y: Array, operands: PyTree, tangents: PyTree, _: None) -> Array:
         _, p, s = operands
         y0_dot, p_dot, s_dot = tangents
         slope, slope_dot = jax.jvp(

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from adjoint.inputs import refuse
@@ -136,7 +137,7 @@ class Limits:
 
 
 def require_jumps(
-    jumps: Any, max_step: float | None, steps: int | None, dtype: Any
+    jumps: Any, max_step: float | None, steps: int | None, dtype: DTypeLike
 ) -> Array | None:
     """The times of jumps as an array; refuses what is none, and a largest step that is none."""
     if max_step is not None and (isinstance(max_step, jax.Array) or not max_step > 0):

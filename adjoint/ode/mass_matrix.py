@@ -12,6 +12,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from adjoint.implicit.root import root
@@ -29,7 +30,7 @@ class MassMatrix:
     dtype: str
 
     @classmethod
-    def of(cls, where: str, mass_matrix: Any, n: int, dtype: Any) -> "MassMatrix":
+    def of(cls, where: str, mass_matrix: Any, n: int, dtype: DTypeLike) -> "MassMatrix":
         """The mass matrix for n unknowns; refuses what is none."""
         if isinstance(mass_matrix, jax.core.Tracer):
             refuse(

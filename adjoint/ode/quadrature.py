@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.runge_kutta import weighted
@@ -21,16 +21,16 @@ from adjoint.tracing import loops
 class Field(Protocol):
     """The slope of the adjoint, lam, or of (u, lam) where the solution runs back with it."""
 
-    def __call__(self, s: Array, lam: Array, along: Any) -> Array:
+    def __call__(self, s: Array, lam: Array, along: PyTree) -> Array:
         """The slope at s."""
         ...
 
-    def solution(self, s: Float[Array, " nodes"], along: Any) -> Float[Array, "nodes ..."]:
+    def solution(self, s: Float[Array, " nodes"], along: PyTree) -> Float[Array, "nodes ..."]:
         """What `with_parameters` needs of the solution at these s."""
         ...
 
     def with_parameters(
-        self, s: Array, lam: Array, u: Array, along: Any
+        self, s: Array, lam: Array, u: Array, along: PyTree
     ) -> tuple[Array, list[Array]]:
         """The slope at s, and F_p' lam."""
         ...
@@ -52,14 +52,14 @@ Rule = Callable[[Integrator, tuple[Array, Array], Array, Any], AdjointStep]
 
 
 def stage_quadrature(
-    backward: Integrator, s: tuple[Array, Array], lam: Array, along: Any
+    backward: Integrator, s: tuple[Array, Array], lam: Array, along: PyTree
 ) -> AdjointStep:
     """The integral and its error by the weights of the Runge-Kutta method at its own stages."""
     return _by_stages(backward, s, lam, along)[0]
 
 
 def _by_stages(
-    backward: Integrator, s: tuple[Array, Array], lam: Array, along: Any
+    backward: Integrator, s: tuple[Array, Array], lam: Array, along: PyTree
 ) -> tuple[AdjointStep, Float[Array, "stages n"]]:
     """The step, and the slopes of its stages times h."""
     if backward.method.is_implicit:
@@ -74,7 +74,7 @@ FEW = 2**20
 
 
 def _explicit(
-    backward: Integrator, s: tuple[Array, Array], lam: Array, along: Any
+    backward: Integrator, s: tuple[Array, Array], lam: Array, along: PyTree
 ) -> tuple[AdjointStep, Float[Array, "stages n"]]:
     """By one copy of the field, in a loop.
 
@@ -89,7 +89,7 @@ def _explicit(
     u = backward.field.solution(at, along)
     keeps = _are_few(backward, s[0], lam, u[0], along)
 
-    def stage(carry: Any, row: Any) -> tuple[Any, list[Array]]:
+    def stage(carry: PyTree, row: Any) -> tuple[Any, list[Array]]:
         k, sums = carry
         a_i, b_i, s_i, u_i, i = row
         slope, rates = backward.field.with_parameters(s_i, lam + weighted(a_i, k), u_i, along)
@@ -107,7 +107,7 @@ def _explicit(
 
 
 def _implicit(
-    backward: Integrator, s: tuple[Array, Array], lam: Array, along: Any
+    backward: Integrator, s: tuple[Array, Array], lam: Array, along: PyTree
 ) -> tuple[AdjointStep, Float[Array, "stages n"]]:
     """The stages are known only when all iterations are done."""
     tableau = backward.method.tableau
@@ -138,14 +138,14 @@ def _weights(tableau: Any) -> np.ndarray:
     return np.stack([tableau.b_sol, tableau.b_error])
 
 
-def _are_few(backward: Integrator, s: Array, lam: Array, u: Array, along: Any) -> bool:
+def _are_few(backward: Integrator, s: Array, lam: Array, u: Array, along: PyTree) -> bool:
     """Whether F_p' lam at all nodes are few numbers."""
     size = sum(zeros.size for zeros in _zeros(backward, s, lam, u, along, 1)[0])
     return size * backward.method.tableau.num_stages <= FEW
 
 
 def _zeros(
-    backward: Integrator, s: Array, lam: Array, u: Array, along: Any, count: int
+    backward: Integrator, s: Array, lam: Array, u: Array, along: PyTree, count: int
 ) -> list[list[Array]]:
     """So many sums of F_p' lam before the first term."""
     _, rates = jax.eval_shape(lambda: backward.field.with_parameters(s, lam, u, along))
@@ -170,7 +170,7 @@ def _sums_at(
     s: Array,
     weights: Float[Array, "sums nodes"],
     lam: Float[Array, "nodes n"],
-    along: Any,
+    along: PyTree,
 ) -> list[list[Array]]:
     """The same, with F_p' lam at each of s."""
     u = backward.field.solution(s, along)
@@ -198,7 +198,7 @@ KRONROD_WEIGHTS = np.array(
 
 
 def gauss_kronrod(
-    backward: Integrator, s: tuple[Array, Array], lam: Array, along: Any
+    backward: Integrator, s: tuple[Array, Array], lam: Array, along: PyTree
 ) -> AdjointStep:
     """The integral by 7 points on the interpolant of lam, and its error.
 

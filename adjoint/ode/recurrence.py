@@ -64,7 +64,7 @@ def _recur_fwd(
     p = Parameters(varying, constant)
     spacing = plan.schedule.spacing
 
-    def advance(k: Array, carry: Any) -> Any:
+    def advance(k: Array, carry: PyTree) -> Any:
         x, kept = carry
         slot = k // spacing
         is_kept = k % spacing == 0
@@ -75,7 +75,7 @@ def _recur_fwd(
     return forward_only(x, "recurrence"), (forward_only(kept, "recurrence"), x0, p)
 
 
-def _recur_bwd(plan: _Plan, residuals: Any, x_bar: Array) -> tuple[Array, list[Array], None]:
+def _recur_bwd(plan: _Plan, residuals: PyTree, x_bar: Array) -> tuple[Array, list[Array], None]:
     kept, _, p = residuals
 
     def advance(k: Array, x: Array) -> Array:
@@ -100,12 +100,12 @@ def _recur_bwd(plan: _Plan, residuals: Any, x_bar: Array) -> tuple[Array, list[A
 _recur.defvjp(_recur_fwd, _recur_bwd)
 
 
-def _recur_tangent(plan: _Plan, residuals: Any, dots: Any) -> Array:
+def _recur_tangent(plan: _Plan, residuals: PyTree, dots: PyTree) -> Array:
     """x_dot[k + 1] = (df/dx) x_dot[k] + (df/dp) p_dot, beside the states once more."""
     _, x0, p = residuals
     x_dot, varying_dot = instantiate((x0, p.varying), (dots[0], dots[1]))
 
-    def push(k: Array, carry: Any) -> Any:
+    def push(k: Array, carry: PyTree) -> Any:
         def advance(x: Array, varying: list[Array]) -> Array:
             return plan.advance(k, x, Parameters(varying, p.constant))
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.tracing import loops
 
@@ -98,13 +98,13 @@ def refine(
         scale = jnp.abs(x) @ size + jnp.abs(b)
         return residual, jnp.max(jnp.where(residual == 0, 0, jnp.abs(residual) / scale))
 
-    def improve(carry: Any) -> Any:
+    def improve(carry: PyTree) -> Any:
         x, residual, last, _, count = carry
         x = x + jax.scipy.linalg.lu_solve(factors, residual, trans=1)
         residual, error = measured(x)
         return x, residual, error, error <= SLOW * last, count + 1
 
-    def proceed(carry: Any) -> Array:
+    def proceed(carry: PyTree) -> Array:
         _, _, error, pays, count = carry
         return (error > enough) & pays & (count < MOST_REFINEMENTS)
 

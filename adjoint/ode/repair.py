@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from adjoint.ode.checkpoints import Schedule, sweep_back
 from adjoint.ode.error_estimate import (
@@ -199,7 +199,7 @@ def _better_steps(
             found.is_whole,
         )
 
-    def once(wanted: Array, body: Any, start: Any) -> Any:
+    def once(wanted: Array, body: Any, start: PyTree) -> Any:
         turn = loops.while_loop(
             lambda c: c[0], lambda c: (c[0] & False, body(c[1])), (wanted, start)
         )
@@ -235,7 +235,7 @@ def integrate_along(
     rooms = -(-integrator.most_steps // spacing)
     kept = jax.tree.map(lambda a: jnp.zeros((rooms, *a.shape), a.dtype), start)
 
-    def advance(k: Array, carry: Any) -> Any:
+    def advance(k: Array, carry: PyTree) -> Any:
         state, kept = carry
         slot = k // spacing
         is_kept = k % spacing == 0

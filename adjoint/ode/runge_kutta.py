@@ -200,7 +200,7 @@ class _StageDerivative:
     field: Field
     mass: MassMatrix | None
 
-    def __call__(self, Y: Array, operands: Any, tangents: Any, fixed: Any) -> Array:
+    def __call__(self, Y: Array, operands: PyTree, tangents: PyTree, fixed: Any) -> Array:
         s, ha, factors = fixed
         _, p = operands
         c_dot, p_dot = tangents
@@ -249,7 +249,7 @@ def _implicit_step(
     def apply_mass(v: Array) -> Array:
         return v if mass is None else jnp.asarray(mass.array) @ v
 
-    def stage(carry: Any, row: Any) -> tuple[Any, Array]:
+    def stage(carry: PyTree, row: Any) -> tuple[Any, Array]:
         k, converged, i = carry
         weights, guess, c_i = row
         at = jnp.where(c_i == 1, s[1], s[0] + c_i * h)
@@ -306,11 +306,11 @@ def _iterate(
     # In single precision the tolerance itself may be close to rounding.
     enough = max(KAPPA, 4 * float(jnp.finfo(y.dtype).eps) / tolerances.rtol)
 
-    def proceed(carry: Any) -> Array:
+    def proceed(carry: PyTree) -> Array:
         _, _, converged, diverged, count = carry
         return ~converged & ~diverged & (count < MOST_ITERATIONS)
 
-    def improve(carry: Any) -> Any:
+    def improve(carry: PyTree) -> Any:
         Y, previous, _, _, count = carry
         residual = (Y if mass is None else jnp.asarray(mass.array) @ Y) - c - ha * field(s, Y, p)
         change = jax.scipy.linalg.lu_solve(factors, residual)

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from adjoint.ode.integrate import Outcome
 from adjoint.ode.integrator import Integrator
@@ -35,7 +35,7 @@ class Sensitivity(Protocol):
     def backward(
         self,
         integrator: Integrator,
-        memory: Any,
+        memory: PyTree,
         y0: Float[Array, " n"],
         p: Parameters,
         s: Float[Array, " samples"],

@@ -108,7 +108,7 @@ def trajectory_of(
     length = (t1 - begin) / request.segments
     start, outcome = request.advance(unravel(y), p, t0, begin)
 
-    def advance(carry: Any, t: Array) -> tuple[Any, Any]:
+    def advance(carry: PyTree, t: Array) -> tuple[Any, Any]:
         y_k, code = carry
         y_k = jnp.where(code == 0, y_k, y)
         h = jnp.where(code == 0, length, 0)

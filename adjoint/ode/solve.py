@@ -60,7 +60,7 @@ def _solve_fwd(
     return value, (memory, y0, p, s)
 
 
-def _solve_bwd(plan: Plan, residuals: Any, bars: Any) -> Any:
+def _solve_bwd(plan: Plan, residuals: PyTree, bars: Any) -> Any:
     memory, y0, p, s = residuals
     y1_bar, samples_bar, _ = bars
     gradient: Gradient = plan.sensitivity.backward(
@@ -75,7 +75,7 @@ def _solve_bwd(plan: Plan, residuals: Any, bars: Any) -> Any:
 _solve.defvjp(_solve_fwd, _solve_bwd)
 
 
-def _solve_tangent(plan: Plan, residuals: Any, dots: Any) -> tuple[Array, Array, None]:
+def _solve_tangent(plan: Plan, residuals: PyTree, dots: PyTree) -> tuple[Array, Array, None]:
     memory, y0, p, s = residuals
     y1_dot, samples_dot = push(plan.sensitivity, plan.integrator, memory, y0, p, s, dots[:3])
     return *forward_only((y1_dot, samples_dot), "ode_solve"), None

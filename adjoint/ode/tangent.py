@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from adjoint.ode.backsolve import BacksolveAdjoint
 from adjoint.ode.choice import AutomaticSensitivity
@@ -46,11 +46,11 @@ Tangents = tuple[Float[Array, " n"], Float[Array, "samples n"]]
 def push(
     sensitivity: Sensitivity,
     integrator: Integrator,
-    memory: Any,
+    memory: PyTree,
     y0: Array,
     p: Parameters,
     s: Array,
-    dots: Any,
+    dots: PyTree,
 ) -> Tangents:
     """The tangents of y(1) and of the samples; `dots` are those of y0, p.varying and s, or None."""
     along = Dots(*instantiate((y0, p.varying, s), tuple(dots)))
@@ -63,7 +63,7 @@ def push(
 def _push(
     sensitivity: Sensitivity,
     integrator: Integrator,
-    memory: Any,
+    memory: PyTree,
     y0: Array,
     p: Parameters,
     s: Array,

@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, PyTree
 
 from adjoint.ode.integrate import Outcome, Record, integrate
 from adjoint.ode.integrator import Integrator, State
@@ -144,11 +145,11 @@ class TangentIntegrator(Integrator):
             n=n,
         )
 
-    def constants(self, p: Any) -> list[Array]:
+    def constants(self, p: PyTree) -> list[Array]:
         """What has no derivative among the parameters."""
         return p.p.constant
 
-    def step(self, s: tuple[Array, Array], state: State, p: Any) -> Step:
+    def step(self, s: tuple[Array, Array], state: State, p: PyTree) -> Step:
         """The step of y, and its tangents."""
         y = _Rows.of(state.y, self.n)
         slope = _Rows.of(state.slope, self.n)
@@ -183,7 +184,7 @@ class TangentIntegrator(Integrator):
         )
 
     def sample(
-        self, s: tuple[Array, Array], state: State, y1: Array, stages: Array, at: Array, p: Any
+        self, s: tuple[Array, Array], state: State, y1: Array, stages: Array, at: Array, p: PyTree
     ) -> tuple[Array, Array]:
         """The sample of y, and its tangents."""
         y, slope, end = (_Rows.of(flat, self.n) for flat in (state.y, state.slope, y1))
@@ -206,7 +207,7 @@ class TangentIntegrator(Integrator):
         )
         return _Rows(sample, v, jnp.zeros_like(v)).flat(), found
 
-    def at_start(self, y0: Array, s: Array, p: Any) -> Array:
+    def at_start(self, y0: Array, s: Array, p: PyTree) -> Array:
         """The sample of y at the start, and its tangents."""
         rows = _Rows.of(y0, self.n)
 
@@ -245,7 +246,7 @@ def integrate_with_tangents(
     start = _Rows(y0, y0_dot, jax.lax.stop_gradient(jnp.abs(y0_dot))).flat()
     joint = TangentIntegrator.of(integrator, n, slack)
     # To `integrate` they are what the field of the joint problem takes.
-    operands: Any = Directions(p, varying_dot)
+    operands: PyTree = Directions(p, varying_dot)
     end, samples, record, outcome = integrate(joint, start, operands, s, spacing)
     return _Rows.of(end, n), jax.vmap(lambda flat: _Rows.of(flat, n))(samples), record, outcome
 
@@ -257,7 +258,7 @@ def random_directions(y0: Array, varying: list[Array], count: int) -> tuple[Arra
     return jax.vmap(unravel)(numbers * unit_of(flat)[None])
 
 
-def random_numbers(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+def random_numbers(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """Numbers of mean 0 and variance 1, of either sign and of sizes within a factor of 3.
 
     Signs alone would not do: the line through three of them that are equal has no kink, where those
@@ -275,7 +276,7 @@ class _ByLoops(Integrator):
     def of(cls, integrator: Integrator) -> "_ByLoops":
         return cls(**{field.name: getattr(integrator, field.name) for field in fields(Integrator)})
 
-    def step(self, s: tuple[Array, Array], state: State, p: Any) -> Step:
+    def step(self, s: tuple[Array, Array], state: State, p: PyTree) -> Step:
         if self.method.is_implicit:
             return super().step(s, state, p)
         s, state = self.restarted(s, state, p)

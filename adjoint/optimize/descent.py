@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32, PyTree
 
 from adjoint.optimize.line_search import LineSearch, advance, begin
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
@@ -39,7 +39,7 @@ class Model(Protocol):
         ...
 
     def direction(
-        self, memory: Any, at: Iterate, free: Bool[Array, " n"], domain: Domain
+        self, memory: PyTree, at: Iterate, free: Bool[Array, " n"], domain: Domain
     ) -> Float[Array, " n"]:
         """-B^-1 f'(x) in the free entries, zero elsewhere.
 
@@ -48,7 +48,7 @@ class Model(Protocol):
         ...
 
     def learn(
-        self, memory: Any, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain
+        self, memory: PyTree, s: Float[Array, " n"], y: Float[Array, " n"], domain: Domain
     ) -> Any:
         """The memory after a step s that changed the derivative by y, with s . y > 0."""
         ...
@@ -79,7 +79,7 @@ class DescentState(NamedTuple):
     iterations: Int32[Array, ""]
     stuck: Bool[Array, ""]
     search: LineSearch
-    memory: Any
+    memory: PyTree
     contradicted_by: Float[Array, ""]
     fresh: Bool[Array, ""]
     started: Bool[Array, ""]

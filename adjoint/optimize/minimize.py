@@ -10,6 +10,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
 from adjoint.inner_products import InnerProduct
@@ -228,7 +229,12 @@ def _is_boxed(domain: Domain) -> bool:
 
 
 def _limits(
-    dtype: Any, rtol: float, atol: float, constraint_tolerance: float, max_steps: int, most: int
+    dtype: DTypeLike,
+    rtol: float,
+    atol: float,
+    constraint_tolerance: float,
+    max_steps: int,
+    most: int,
 ) -> Limits:
     for name, value in (
         ("rtol", rtol),

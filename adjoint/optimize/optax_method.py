@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32, PyTree
 
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
 
@@ -34,7 +34,7 @@ class OptaxState(NamedTuple):
     iterations: Int32[Array, ""]
     stuck: Bool[Array, ""]
     started: Bool[Array, ""]
-    memory: Any
+    memory: PyTree
 
     @property
     def direction(self) -> Float[Array, " n"]:
@@ -114,7 +114,7 @@ class OptaxMethod:
         return Measure(domain.dual_norm(projected), none, at.value, projected, none)
 
 
-def _strong(memory: Any) -> Any:
+def _strong(memory: PyTree) -> Any:
     """With dtypes that are told, as a loop wants them."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.asarray(leaf).dtype), memory)
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from adjoint.inputs import refuse, require_shape
@@ -195,7 +196,7 @@ class OC:
         return update(multiplier), multiplier
 
 
-def _bisect(too_much: Callable[[Array], Array], tolerance: float, dtype: Any) -> Array:
+def _bisect(too_much: Callable[[Array], Array], tolerance: float, dtype: DTypeLike) -> Array:
     """The multiplier above which the volume fits: the last midpoint of a bisection.
 
     That is how the published code has it.

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int32, PyTree
 
 from adjoint.inner_products import Euclidean, InnerProduct
@@ -151,11 +152,11 @@ class Domain:
     def dual_norm(self, derivative: Float[Array, " n"]) -> Float[Array, ""]:
         return jnp.sqrt(jnp.maximum(derivative @ self.gradient(derivative), 0))
 
-    def matrix(self, dtype: Any, n: int) -> Float[Array, "n n"]:
+    def matrix(self, dtype: DTypeLike, n: int) -> Float[Array, "n n"]:
         """M of <u, v> = u' M v."""
         return jax.vmap(self.derivative)(jnp.eye(n, dtype=dtype))
 
-    def inverse_matrix(self, dtype: Any, n: int) -> Float[Array, "n n"]:
+    def inverse_matrix(self, dtype: DTypeLike, n: int) -> Float[Array, "n n"]:
         """M^-1, which makes gradients of derivatives."""
         return jax.vmap(self.gradient)(jnp.eye(n, dtype=dtype))
 

@@ -11,6 +11,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from adjoint.optimize import examination, lagrangian, stopping
+from adjoint.optimize.agreement import (
+    SEEN,
+    is_constrained,
+    lagrangian_at,
+    mismatch,
+    unexplained,
+)
 from adjoint.optimize.problem import Answer, Domain, Iterate, Method
 from adjoint.optimize.run import Best, Limits, Run, multipliers_of
 from adjoint.optimize.stopping import RUNNING, STOPPING, Evidence, first_that_holds
@@ -25,8 +32,6 @@ SUSPECT = 0.1
 ALTOGETHER = 0.5
 # A step that changes no entry by more than so many times its rounding is none.
 SHORT = 4
-# A gain counts as seen when it is so many times the rounding of f.
-SEEN = 100
 
 
 def _counted(run: Run) -> Run:
@@ -51,7 +56,7 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
     """
     run, domain = _counted(run), _as_noisy(domain, run)
     there = Iterate(run.examination.point, answer.value, answer.derivative)
-    there = _lagrangian(run, there, lagrangian.of_answer(answer))
+    there = lagrangian_at(run, there, lagrangian.of_answer(answer))
     examined = examination.record(run.examination, Answer(there.value, there.derivative))
 
     def conclude(run: Run) -> Run:
@@ -62,7 +67,9 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
         revived = method.revive(run.state, noisy)
         # Constraints balance the slope of f, so that its gain says nothing.
         at_floor = (
-            _at_floor(run, noisy) if _constrained(run) else finding.at_floor & _at_floor(run, noisy)
+            _at_floor(run, noisy)
+            if is_constrained(run)
+            else finding.at_floor & _at_floor(run, noisy)
         )
         at_floor = at_floor & (run.measure.violation <= limits.constraint_tolerance)
         again = (
@@ -156,8 +163,8 @@ def _arrive(
         first_measure=jax.tree.map(lambda a, b: jnp.where(begins, a, b), scaled, run.first_measure),
         best=jax.tree.map(lambda a, b: jnp.where(better, a, b), here, best),
         lowest=jnp.minimum(run.lowest, scaled.stationarity),
-        mismatch=_mismatch(run.mismatch, before, at, rounding, first),
-        unexplained=jnp.append(run.unexplained[1:], _unexplained(run, left, rounding, first)),
+        mismatch=mismatch(run.mismatch, before, at, rounding, first),
+        unexplained=jnp.append(run.unexplained[1:], unexplained(run, left, rounding, first)),
         size=jnp.maximum(run.size, domain.norm(at.x)),
         reach=reach,
         sizes=jnp.where(resized, size, run.sizes),
@@ -169,40 +176,6 @@ def _arrive(
         unrelieved=jnp.where(relieved | first, 0, run.unrelieved + 1).astype(jnp.int32),
         lowest_merit=jnp.minimum(run.lowest_merit, measure.merit),
     )
-
-
-def _mismatch(
-    known: Array, before: Iterate, at: Iterate, rounding: Array, first: Bool[Array, ""]
-) -> Array:
-    """What the step gained against the mean of the slopes at its ends.
-
-    It is appended to what is known when it can be seen.
-    """
-    s = at.x - before.x
-    slopes = jnp.stack([before.derivative @ s, at.derivative @ s])
-    gain = at.value - before.value
-    size = jnp.maximum(jnp.abs(gain), jnp.max(jnp.abs(slopes)))
-    share = jnp.abs(gain - jnp.mean(slopes)) / jnp.where(size > 0, size, 1)
-    seen = ~first & (size > SEEN * rounding) & jnp.isfinite(share)
-    return jnp.where(seen, jnp.append(known[1:], share), known)
-
-
-def _unexplained(run: Run, left: Any, rounding: Array, first: Bool[Array, ""]) -> Float[Array, ""]:
-    """By how much the Lagrangian changed beyond the slopes at both ends of a step.
-
-    That is noise, if these are right. The change of a convex function is between the two; what
-    misses their mean by more than both is no curvature.
-    """
-    at = run.state.at
-    before = left.at
-    if _constrained(run):
-        at = _lagrangian(run, at, run.state.constraints)
-        before = _lagrangian(run, before, left.constraints)
-    s = at.x - before.x
-    slopes = jnp.stack([before.derivative @ s, at.derivative @ s])
-    off = jnp.abs(at.value - before.value - jnp.mean(slopes))
-    seen = ~first & (off > jnp.max(jnp.abs(slopes)) + 4 * rounding)
-    return jnp.where(seen, off, 0)
 
 
 def _stop(
@@ -243,7 +216,7 @@ def _stop(
     idle = moved & (run.idle >= patience * STOPPING.idle_steps)
     unrelieved = moved & (run.unrelieved >= patience * STOPPING.idle_steps)
     # Without constraints an examination tells the noise floor from steps that are merely short.
-    at_floor = _at_floor(run, domain) if _constrained(run) else jnp.zeros((), bool)
+    at_floor = _at_floor(run, domain) if is_constrained(run) else jnp.zeros((), bool)
     circles = moved & (run.circling >= patience * STOPPING.circling_steps)
     suspect = jnp.all(run.mismatch[-2:] > SUSPECT)
     absurd = jnp.all(run.mismatch > ALTOGETHER)
@@ -285,7 +258,7 @@ def _stop(
     last_step = _inward(state.at.x, state.at.x - run.previous.x, domain)
     direction = jnp.where(converged, last_step, _doubtful_direction(run, domain))
     direction = jnp.where(uphill, _inward(state.at.x, run.best.x - state.at.x, domain), direction)
-    base = _lagrangian(run, state.at, state.constraints) if _constrained(run) else state.at
+    base = lagrangian_at(run, state.at, state.constraints) if is_constrained(run) else state.at
     units = domain.in_sizes(run.reach)
     size = run.size if units.unit is None else units.norm(run.reach)
     begun = examination.begin(base, direction, size, units)
@@ -307,26 +280,12 @@ def _reference(run: Run, domain: Domain) -> Float[Array, ""]:
     return jnp.maximum(first, run.scaled.scale)
 
 
-def _constrained(run: Run) -> bool:
-    return hasattr(run.state, "multipliers")
-
-
-def _lagrangian(run: Run, at: Iterate, constraints: lagrangian.Constraints) -> Iterate:
-    """What is stationary at a solution, and as noisy as f and the constraints together.
-
-    It is f itself without constraints.
-    """
-    return (
-        lagrangian.at_iterate(at, constraints, run.state.multipliers) if _constrained(run) else at
-    )
-
-
 def _infeasible_stationary(run: Run, domain: Domain) -> Bool[Array, ""]:
     """Whether no small change of x makes the violation smaller.
 
     Without that evidence a run outside of the constraints goes on.
     """
-    if not _constrained(run):
+    if not is_constrained(run):
         return jnp.zeros((), bool)
     sizes = domain.in_sizes(run.reach)
     return lagrangian.infeasible_stationary(
@@ -359,7 +318,7 @@ def _at_floor(run: Run, domain: Domain) -> Bool[Array, ""]:
     constraints may as well turn in circles.
     """
     return stopping.hides_slope(
-        _evidence(run, domain), _constrained(run), _knows_curvature(run.state)
+        _evidence(run, domain), is_constrained(run), _knows_curvature(run.state)
     )
 
 

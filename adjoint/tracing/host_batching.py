@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
 from adjoint.inputs import refuse
@@ -56,7 +57,7 @@ class HostStructure:
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         return jax.tree.unflatten(self.treedef, leaves)
 
-    def leaves_of(self, tree: Any, where: str, what: str, model: str) -> list[np.ndarray]:
+    def leaves_of(self, tree: PyTree, where: str, what: str, model: str) -> list[np.ndarray]:
         """The arrays that a user's function returned, refused unless structured like `model`."""
         leaves, treedef = jax.tree.flatten(tree)
         arrays = [np.asarray(leaf) for leaf in leaves]
@@ -83,7 +84,7 @@ class HostStructure:
             )
         return arrays
 
-    def ravel(self, tree: Any, where: str, what: str, model: str) -> np.ndarray:
+    def ravel(self, tree: PyTree, where: str, what: str, model: str) -> np.ndarray:
         """What a user's function returned as one vector."""
         return np.concatenate([leaf.ravel() for leaf in self.leaves_of(tree, where, what, model)])
 
@@ -92,7 +93,7 @@ def _size(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape))
 
 
-def _fits(array: np.ndarray, dtype: Any) -> bool:
+def _fits(array: np.ndarray, dtype: DTypeLike) -> bool:
     # No complex numbers for real ones, no text. What comes in the place of integers, which have no
     # derivative, is not used.
     return not np.issubdtype(dtype, np.inexact) or np.can_cast(array.dtype, dtype, "same_kind")

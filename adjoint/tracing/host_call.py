@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.buffer_callback import buffer_callback
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from adjoint.tracing import loops
 
@@ -32,11 +32,11 @@ def make_host_call(function: HostFunction) -> Callable[..., tuple[Array, ...]]:
     axes of size 1 on what is not batched. `function` must not raise and must not call JAX.
     """
 
-    def into_buffers(_context: Any, out: tuple[Any, ...], *arrays: Any) -> None:
+    def into_buffers(_context: Any, out: tuple[Any, ...], *arrays: PyTree) -> None:
         for buffer, result in zip(out, function(*map(np.asarray, arrays)), strict=True):
             np.asarray(buffer)[...] = result
 
-    def on_host(*arrays: Any) -> tuple[np.ndarray, ...]:
+    def on_host(*arrays: PyTree) -> tuple[np.ndarray, ...]:
         return function(*map(np.asarray, arrays))
 
     def call(result_shapes: tuple[jax.ShapeDtypeStruct, ...], *arrays: Array) -> tuple[Array, ...]:

@@ -93,7 +93,7 @@ class BoundRule:
         ]
         return value, computed, _Residuals(structure, places)
 
-    def run_with_tangent(self, moving: tuple[bool, ...], *arrays: Any) -> tuple[Any, list[Any]]:
+    def run_with_tangent(self, moving: tuple[bool, ...], *arrays: PyTree) -> tuple[Any, list[Any]]:
         """What the function returns and its tangent, from operands and the tangents there are."""
         leaves = arrays[: len(moving)]
         dots = arrays[len(moving) :]
@@ -102,7 +102,7 @@ class BoundRule:
         return value, self.push(moving, built, dots, value)
 
     def push(
-        self, moving: tuple[bool, ...], residuals: Any, dots: Sequence[Array], like: Any
+        self, moving: tuple[bool, ...], residuals: PyTree, dots: Sequence[Array], like: Any
     ) -> list[Array]:
         """The tangents of the inexact leaves of `like`, which the function returns."""
         rest = iter(dots)
@@ -118,7 +118,7 @@ class BoundRule:
         ]
 
     def pull(
-        self, moving: tuple[bool, ...], residuals: Any, bars: Sequence[Array], like: Any
+        self, moving: tuple[bool, ...], residuals: PyTree, bars: Sequence[Array], like: Any
     ) -> list[Array]:
         """The cotangents of the operands that move."""
         assert self.backward is not None
@@ -150,7 +150,7 @@ class _Map:
     def is_new(self) -> bool:
         return self.rule.is_new
 
-    def run(self, *arrays: Any) -> list[Array]:
+    def run(self, *arrays: PyTree) -> list[Array]:
         residuals = self.residuals.build(arrays[: self.count])
         apply = self.rule.pull if self.is_adjoint else self.rule.push
         return apply(self.moving, residuals, arrays[self.count :], jax.tree.unflatten(*self.value))
@@ -166,7 +166,7 @@ def _program(function: Callable[..., Any]) -> Callable[..., Any]:
     """One program, traced once; outside of `jit` what is new in every call would pile up."""
     compiled = jax.jit(function, static_argnames=("of", "axes"))
 
-    def choose(*arrays: Any, of: Any, axes: Axes) -> Any:
+    def choose(*arrays: PyTree, of: Any, axes: Axes) -> Any:
         is_traced = any(isinstance(array, jax.core.Tracer) for array in arrays)
         return (compiled if is_traced or not of.is_new else function)(*arrays, of=of, axes=axes)
 
@@ -174,7 +174,7 @@ def _program(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_program
-def run(*arrays: Any, of: Any, axes: Axes) -> Any:
+def run(*arrays: PyTree, of: Any, axes: Axes) -> Any:
     return _mapped(of.run, axes)(*arrays)
 
 
@@ -195,7 +195,7 @@ def _call_impl(*leaves: Any, rule: BoundRule, axes: Axes) -> list[Array]:
 
 
 @_linear_map.def_impl
-def _map_impl(*arrays: Any, map: _Map, axes: Axes, like: Any) -> list[Array]:
+def _map_impl(*arrays: PyTree, map: _Map, axes: Axes, like: Any) -> list[Array]:
     return run(*arrays, of=map, axes=axes)
 
 
@@ -264,7 +264,7 @@ def _map_jvp(
 
 
 def _map_transpose(
-    cotangents: Sequence[Any], *arrays: Any, map: _Map, axes: Axes, like: Any
+    cotangents: Sequence[Any], *arrays: PyTree, map: _Map, axes: Axes, like: Any
 ) -> list[Any]:
     count = map.count
     bars = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
@@ -301,13 +301,13 @@ def _with_axes(aval: Any, sizes: dict[int, int]) -> Any:
     return aval
 
 
-def _batch_call(arrays: Any, dims: Any, *, rule: BoundRule, axes: Axes) -> Any:
+def _batch_call(arrays: PyTree, dims: Any, *, rule: BoundRule, axes: Axes) -> Any:
     arrays, has_axis = _axis_in_front(arrays, dims)
     out = call_rule.bind(*arrays, rule=rule, axes=(*axes, has_axis))
     return out, [0] * len(out)
 
 
-def _batch_map(arrays: Any, dims: Any, *, map: _Map, axes: Axes, like: Any) -> Any:
+def _batch_map(arrays: PyTree, dims: Any, *, map: _Map, axes: Axes, like: Any) -> Any:
     arrays, has_axis = _axis_in_front(arrays, dims)
     (size,) = {jnp.shape(a)[0] for a, has in zip(arrays, has_axis, strict=True) if has}
     like = tuple(_with_axes(aval, {0: size}) for aval in like)
@@ -315,7 +315,7 @@ def _batch_map(arrays: Any, dims: Any, *, map: _Map, axes: Axes, like: Any) -> A
     return out, [0] * len(out)
 
 
-def _axis_in_front(arrays: Any, dims: Any) -> tuple[list[Any], tuple[bool, ...]]:
+def _axis_in_front(arrays: PyTree, dims: Any) -> tuple[list[Any], tuple[bool, ...]]:
     moved = [a if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(arrays, dims, strict=True)]
     return moved, tuple(d is not None for d in dims)
 

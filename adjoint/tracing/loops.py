@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
 Axes = frozenset[str]
@@ -64,7 +65,7 @@ def vary_over(tree: PyTree, axes: Axes) -> PyTree:
     return jax.tree.map(cast, tree, is_leaf=_is_by_itself) if axes else tree
 
 
-def example(n: int, dtype: Any, axes: Axes) -> Any:
+def example(n: int, dtype: DTypeLike, axes: Axes) -> Any:
     """The type of a vector that varies over these axes.
 
     A function transposed at one that does not would cast what it is applied to, and the transpose
@@ -100,7 +101,7 @@ def _fixed_point(step: Callable[[PyTree], PyTree], start: PyTree) -> PyTree:
     return vary_alike(start, types)
 
 
-def while_loop(proceed: Callable[[Any], Array], body: Callable[[Any], Any], start: Any) -> Any:
+def while_loop(proceed: Callable[[Any], Array], body: Callable[[Any], Any], start: PyTree) -> Any:
     """`jax.lax.while_loop`."""
     if not in_shard_map():
         return jax.lax.while_loop(proceed, body, start)
@@ -108,7 +109,7 @@ def while_loop(proceed: Callable[[Any], Array], body: Callable[[Any], Any], star
     return jax.lax.while_loop(proceed, lambda state: vary_as(body(state), start), start)
 
 
-def fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], start: Any) -> Any:
+def fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], start: PyTree) -> Any:
     """`jax.lax.fori_loop`."""
     if not in_shard_map():
         return jax.lax.fori_loop(lower, upper, body, start)
@@ -122,7 +123,7 @@ def fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], start: An
     return jax.lax.fori_loop(*fixed_ends, lambda k, state: vary_as(body(k, state), start), start)
 
 
-def scan(body: Callable[[Any, Any], Any], start: Any, xs: Any = None, **options: Any) -> Any:
+def scan(body: Callable[[Any, Any], Any], start: PyTree, xs: Any = None, **options: Any) -> Any:
     """`jax.lax.scan`."""
     if not in_shard_map():
         return jax.lax.scan(body, start, xs, **options)
@@ -136,27 +137,27 @@ def scan(body: Callable[[Any, Any], Any], start: Any, xs: Any = None, **options:
     return jax.lax.scan(cast, start, xs, **options)
 
 
-def cond(chosen: Any, one: Callable[..., Any], other: Callable[..., Any], *operands: Any) -> Any:
+def cond(chosen: Any, one: Callable[..., Any], other: Callable[..., Any], *operands: PyTree) -> Any:
     """`jax.lax.cond`."""
     if not in_shard_map():
         return jax.lax.cond(chosen, one, other, *operands)
     return jax.lax.cond(chosen, *_alike((one, other), operands), *operands)
 
 
-def switch(index: Any, branches: list[Callable[..., Any]], *operands: Any) -> Any:
+def switch(index: Any, branches: list[Callable[..., Any]], *operands: PyTree) -> Any:
     """`jax.lax.switch`."""
     if not in_shard_map():
         return jax.lax.switch(index, branches, *operands)
     return jax.lax.switch(index, _alike(tuple(branches), operands), *operands)
 
 
-def _alike(branches: tuple[Callable[..., Any], ...], operands: Any) -> list[Callable[..., Any]]:
+def _alike(branches: tuple[Callable[..., Any], ...], operands: PyTree) -> list[Callable[..., Any]]:
     """The branches, each leaf of whose results varies as it does in any of them."""
     types = [jax.eval_shape(branch, *operands) for branch in branches]
     axes = [axes_of(*leaves) for leaves in zip(*map(jax.tree.leaves, types), strict=True)]
 
     def cast(branch: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*operands: Any) -> Any:
+        def run(*operands: PyTree) -> Any:
             leaves, structure = jax.tree.flatten(branch(*operands))
             return jax.tree.unflatten(structure, map(vary_over, leaves, axes))
 

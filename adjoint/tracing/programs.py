@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 
 @jax.tree_util.register_static
@@ -85,7 +86,7 @@ class ProgramCache:
 programs = ProgramCache()
 
 
-def compiled(body: Callable[..., Any], *operands: Any) -> Any:
+def compiled(body: Callable[..., Any], *operands: PyTree) -> Any:
     """body(*operands) by one compiled program, found again when only the arrays differ.
 
     `body` is a function of a module; operands are pytrees of arrays and of `TracedFunction`, with

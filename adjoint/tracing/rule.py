@@ -39,7 +39,7 @@ def with_forward_mode(rule: Any, tangent: Callable[[Any, Any, Any], Any]) -> Cal
     value anew or by the returned function, never by `rule`, whose forward mode JAX refuses.
     """
 
-    def call(plan: Any, *operands: Any) -> Any:
+    def call(plan: Any, *operands: PyTree) -> Any:
         leaves, structure = jax.tree.flatten(operands)
         nodes = jax.tree.leaves(operands, is_leaf=lambda node: isinstance(node, TracedFunction))
         is_new = any(isinstance(node, TracedFunction) for node in nodes)
@@ -84,7 +84,7 @@ def _attached_fwd(
     return value, (value, operands, fixed)
 
 
-def _attached_tangent(rule: Tangent, residuals: Any, dots: Any) -> Array:
+def _attached_tangent(rule: Tangent, residuals: PyTree, dots: PyTree) -> Array:
     value, operands, fixed = residuals
     return rule(value, operands, instantiate(operands, dots[1]), fixed)
 
