@@ -101,7 +101,7 @@ class _Request:
     max_steps: int = field(metadata={"static": True})
     steps: int | None = field(metadata={"static": True})
     mass: MassMatrix | None = field(metadata={"static": True})
-    sensitivity: Sensitivity = field(metadata={"static": True})
+    sensitivity: Sensitivity | None = field(metadata={"static": True})
     certificate: bool = field(metadata={"static": True})
     ends_vary: tuple[bool, bool] = field(metadata={"static": True})
     jumps_vary: bool = field(metadata={"static": True})

@@ -94,6 +94,10 @@ def strongly_typed(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
 
 
+def _no_costs(_: Array) -> None:
+    return None
+
+
 def make_problem(
     f: TracedFunction,
     running_cost: TracedFunction | None,
@@ -130,10 +134,7 @@ def make_problem(
             s = jax.vmap(lambda t: share_of(t, knots, *ends))(ts)
     if running_cost is None:
         costs = jnp.zeros(0, dtype)
-
-        def unravel_costs(_: Array) -> None:
-            return None
-
+        unravel_costs: Callable[[Array], Any] = _no_costs
     else:
         like = jax.eval_shape(running_cost, ends[0], y0, p)
         costs, unravel_costs = ravel_pytree(

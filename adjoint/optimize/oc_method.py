@@ -62,11 +62,14 @@ class OptimalityCriteria:
 
     def require(self, domain: Domain) -> None:
         """Refuse bounds that x <- x B^eta cannot honor."""
-        if domain.lower is None or domain.upper is None:
+        lower = domain.lower
+        upper = domain.upper
+        if lower is None or upper is None:
             _refuse("no bounds")
-        if isinstance(domain.lower, jax.core.Tracer) or isinstance(domain.upper, jax.core.Tracer):
             return
-        if not bool(jnp.all(jnp.isfinite(domain.upper) & (domain.lower >= 0))):
+        if isinstance(lower, jax.core.Tracer) or isinstance(upper, jax.core.Tracer):
+            return
+        if not bool(jnp.all(jnp.isfinite(upper) & (lower >= 0))):
             _refuse("a bound that is infinite or negative")
 
     def init(

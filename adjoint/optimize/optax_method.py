@@ -132,7 +132,7 @@ def _closed_over(value: Any, seen: set[int]) -> Iterator[float | int | str | Non
     else:
         parts = [cell.cell_contents for cell in _cells(value)]
         parts += [value.func, *value.args] if isinstance(value, partial) else []
-        parts += [value.__wrapped__] if hasattr(value, "__wrapped__") else []
+        parts += [getattr(value, "__wrapped__", ())]
     for part in parts:
         yield from _closed_over(part, seen)
 
