@@ -71,7 +71,7 @@ class TestMinimizers:
         )
         solution = minimize(lambda x: jnp.sum(w * (Q @ x - 1) ** 2), jnp.full(9, 2.0), BFGS())
         np.testing.assert_allclose(adjoint.require(solution), Q.T @ np.ones(9), rtol=0, atol=1e-4)
-        assert int(solution.stats["evaluations"]) <= 90
+        assert int(solution.stats["evaluations"]) <= 100
 
     @pytest.mark.slow
     def test_the_default_where_newton_crawls_and_bfgs_too(self) -> None:

@@ -1,10 +1,9 @@
 """Which method: the one named, or one for the problem's size and what is known of it."""
 
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
-
-import optax
 
 from adjoint.implicit.newton import Newton, NewtonKrylov
 from adjoint.inputs import describe, refuse
@@ -16,7 +15,6 @@ from adjoint.optimize.mma import MMA
 from adjoint.optimize.newton import TrustRegionNewton
 from adjoint.optimize.newton_krylov import TrustRegionCG
 from adjoint.optimize.oc_method import OptimalityCriteria
-from adjoint.optimize.optax_method import OptaxMethod
 from adjoint.optimize.optimality_criteria import OC
 from adjoint.optimize.problem import Method
 from adjoint.optimize.sqp import SQP
@@ -61,7 +59,10 @@ def as_method(method: Any) -> Method:
         return TrustRegionCG(method.forcing, M)
     if isinstance(method, Newton):
         return TrustRegionNewton()
-    if isinstance(method, optax.GradientTransformation):
+    if _is_of_optax(method):
+        # It takes a second to import, which those who name no such optimizer need not wait for.
+        from adjoint.optimize.optax_method import OptaxMethod
+
         return OptaxMethod(method)
     if isinstance(method, OC):
         # What the coarse bisection of the published code leaves of the volume is no solution.
@@ -83,6 +84,11 @@ def as_method(method: Any) -> Method:
             TypeError,
         )
     return method
+
+
+def _is_of_optax(method: Any) -> bool:
+    optax = sys.modules.get("optax")
+    return optax is not None and isinstance(method, optax.GradientTransformation)
 
 
 def _refuse_settings_of_roots(method: Newton) -> None:
