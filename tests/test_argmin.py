@@ -287,6 +287,7 @@ def test_what_the_objective_closes_over_is_differentiated() -> None:
 
 
 @pytest.mark.parametrize("empty", [lambda x, p: x[:0], lambda x, p: {"a": x[:0], "b": p[:0]}])
+@pytest.mark.slow
 def test_constraints_without_entries_are_none(empty):
     f = lambda x, p: jnp.sum((x - p) ** 2)
     for given in (

@@ -43,6 +43,7 @@ def test_the_series_is_that_of_the_textbook() -> None:
     np.testing.assert_allclose(series(p, 50).impacts[-1], 3.0, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_impacts_and_tops_and_their_derivatives() -> None:
     found, slopes = jax.jit(lambda p: (follow(p, 3), jax.jacfwd(lambda p: follow(p, 3))(p)))(P)
     assert_close(found, series(P, 3))

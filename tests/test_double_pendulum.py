@@ -119,6 +119,7 @@ def test_laws_notice_wrong_sensitivities(leaf: str, laws: set[str]) -> None:
     assert {name for name, v in broken.items() if v > 1e-5} >= laws | {"energy"}
 
 
+@pytest.mark.slow
 def test_the_adjoint_agrees_with_forward_mode() -> None:
     _, forward = at_the_end(UNEQUAL)
     backward = sensitivities_by_adjoint(UNEQUAL, TIMES[-1], TIGHT)

@@ -108,6 +108,7 @@ class TestOscillators:
             pytest.param([2.0, 0.7], marks=pytest.mark.slow),
         ],
     )
+    @pytest.mark.slow
     def test_independent_ones_do_not_disturb_each_other(self, a: list[float]) -> None:
         agree(self.sums, self.exact, jnp.array(a))
 

@@ -89,6 +89,7 @@ def eliminated(p: Array, times: Array) -> Array:
 class TestAlgebraicEquations:
     # The cubic interpolant of the stiff solver is what limits samples, to about 1e-6 at these
     # tolerances.
+    @pytest.mark.slow
     def test_value_and_gradient(self) -> None:
         np.testing.assert_allclose(algebraic(P, TIMES), eliminated(P, TIMES), rtol=1e-6)
         found = jax.jit(jax.jacrev(algebraic, argnums=(0, 1)))(P, TIMES)
@@ -121,6 +122,7 @@ class TestAlgebraicEquations:
         np.testing.assert_allclose(by_y0, -2.0, rtol=1e-10)
         np.testing.assert_allclose(by_p, [0.0, -4.0, 0.0], rtol=1e-10, atol=1e-12)
 
+    @pytest.mark.slow
     def test_index_two_is_refused_by_its_status(self) -> None:
         def pendulum_like(t: Array, y: Array, p: Array) -> Array:
             return jnp.stack([y[1], y[0] - p])

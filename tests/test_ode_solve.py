@@ -92,6 +92,7 @@ V = jnp.asarray(np.random.default_rng(1).normal(size=12))
         *slow(*((name, kind) for name in SENSITIVITIES for kind in ("cost", "mixed"))),
     ],
 )
+@pytest.mark.slow
 def test_hessians(name, kind):
     """jacfwd of the gradient."""
     z, _ = flat_case()
@@ -274,6 +275,7 @@ def test_a_slope_with_an_infinite_derivative_in_time_at_the_start(name):
     )
 
 
+@pytest.mark.slow
 def test_a_sample_at_the_start_moves_with_its_slope():
     """y' = p y: of y0 exp(p s) at s = 0 the derivatives by s are p y0 and p^2 y0.
 

@@ -176,6 +176,7 @@ def test_seventy_states(name, factorizations, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [pytest.param("mixed", marks=pytest.mark.slow), "samples"])
+@pytest.mark.slow
 def test_gradient_and_hessian_when_all_stages_are_so_solved(kind, monkeypatch):
     monkeypatch.setattr(runge_kutta, "MANY", 1)
     case = coupled()

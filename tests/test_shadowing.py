@@ -153,6 +153,7 @@ class TestLorenz:
             pytest.param({}, 10_270.0, "ILL_CONDITIONED", marks=pytest.mark.slow),
         ],
     )
+    @pytest.mark.slow
     def test_failures_are_not_numbers(self, change, t1, status):
         p = LORENZ | {name: jnp.array(value) for name, value in change.items()}
         solution = solve_lorenz(p, t1=t1)
