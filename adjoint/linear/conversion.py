@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.core
 import numpy as np
-from jax.typing import DTypeLike
 
 from adjoint.inputs import as_inexact_array, refuse, require_shape
 from adjoint.linear.operators import Dense, MatrixFree, Operator
@@ -16,7 +15,7 @@ from adjoint.linear.sparse_pattern import Sparse, SparsePattern
 from adjoint.tracing.loops import Axes
 
 
-def as_operator(A: Any, dtype: DTypeLike, axes: Axes = frozenset()) -> Operator:
+def as_operator(A: Any, dtype: Any, axes: Axes = frozenset()) -> Operator:
     """What a user passes as A, acting on vectors of `dtype` that vary over these mesh axes."""
     if isinstance(A, MatrixFree):
         return A.bind(dtype, axes)
