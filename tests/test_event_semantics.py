@@ -115,6 +115,31 @@ class TestArmed:
         event = Event(lambda t, y, p: jnp.sin(2 * jnp.pi * (t + p)), direction=direction)
         only(hybrid_solve(rests, jnp.array(0.0), phase, 0.0, 2.3, event), expected)
 
+    @pytest.mark.parametrize(
+        ("phase", "expected"),
+        [
+            (0.499999, [1e-6, 1 + 1e-6, 2 + 1e-6]),
+            pytest.param(0.5, [1.0, 2.0], marks=pytest.mark.slow),
+            pytest.param(1e-9, [0.5 - 1e-9, 1.5 - 1e-9], marks=pytest.mark.slow),
+            pytest.param(1e3 + 0.5, [1.0, 2.0], marks=pytest.mark.slow),
+        ],
+    )
+    def test_a_condition_is_rounded_by_numbers_of_its_own(
+        self, phase: float, expected: list[float]
+    ) -> None:
+        """Beside a phase that no argument tells of, sin(2 pi (t + phase)) is no smaller zero."""
+        event = Event(lambda t, y, p: jnp.sin(2 * jnp.pi * (t + phase)))
+        only(hybrid_solve(rests, jnp.array(0.0), 0.0, 0.0, 2.3, event), expected)
+
+    @pytest.mark.parametrize("height", [1e-30, pytest.param(1e-12, marks=pytest.mark.slow)])
+    def test_the_smallest_height_is_one(self, height: float) -> None:
+        """Thrown down from it with speed 1 the ball bounces at once, and is up for 2 e / g."""
+        y0, e = jnp.array([height, -1.0]), 0.5
+        solution = hybrid_solve(fall, y0, jnp.array([e, 0.0]), 0.0, 0.05, BOUNCE, **TIGHT)
+        assert int(solution.stats["events"]) == 1
+        expected = e * 0.05 - GRAVITY * 0.05**2 / 2
+        np.testing.assert_allclose(solution.value.y[0], expected, rtol=1e-8)
+
     @pytest.mark.slow
     @pytest.mark.parametrize("share", [0.1, 0.37, 0.62, 0.9])
     def test_an_interval_may_be_split(self, share: float) -> None:

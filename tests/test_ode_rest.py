@@ -69,8 +69,8 @@ SLOW = [
 )
 def test_the_gradient_is_right(solver, name, case):
     g, x, expected = CASES[case]
-    # Kvaerno3, of order 3, takes 6200 steps.
-    options = {"solver": SOLVERS[solver], "sensitivity": SENSITIVITIES[name], "max_steps": 20_000}
+    # Kvaerno3, of order 3, takes thousands of steps, and more where they are for tangents only.
+    options = {"solver": SOLVERS[solver], "sensitivity": SENSITIVITIES[name], "max_steps": 40_000}
     found = jax.jit(jax.grad(lambda x: g(x, **options)))(x)
     assert np.linalg.norm(found - expected) < ENOUGH * np.linalg.norm(expected)
 
@@ -171,6 +171,8 @@ class TestJumps:
                 "sensitivity": SENSITIVITIES[name],
                 "rtol": 1e-8,
                 "atol": 1e-10,
+                # Kvaerno3, of order 3, takes 5941.
+                "max_steps": 10_000,
             }
             return adjoint.ode_solve(f, jnp.array(1.0), q, 0.0, 6.0, jumps=[b, a], **options).value
 

@@ -35,7 +35,8 @@ class Instant(NamedTuple):
 
     `waiting` are to come because their conditions reached zero at this time, `caused` because an
     earlier jump made them negative. `moved` are those that fired and whose conditions a jump
-    changed. `fastest` is how fast each condition has changed since the last event.
+    changed. `fastest` is how fast each condition has changed since the last event, and `missed` how
+    far from zero those that fired were: so much of them is rounding.
     """
 
     waiting: Bool[Array, " events"]
@@ -43,11 +44,13 @@ class Instant(NamedTuple):
     fired: Bool[Array, " events"]
     moved: Bool[Array, " events"]
     fastest: Float[Array, " events"]
+    missed: Float[Array, " events"]
 
     @classmethod
     def empty(cls, count: int, dtype: DTypeLike) -> "Instant":
         none = jnp.zeros(count, bool)
-        return cls(none, none, none, none, jnp.zeros(count, dtype))
+        nothing = jnp.zeros(count, dtype)
+        return cls(none, none, none, none, nothing, nothing)
 
     @property
     def slow(self) -> Float[Array, " events"]:
@@ -110,11 +113,13 @@ def after_jump(
     """What is still to come at this time after the jump of event k, and a status code."""
     t, before, after = jax.lax.stop_gradient((passage.t, passage.y, after))
     c_before = system.conditions(t, before)
+    itself = jnp.arange(watch.armed.size) == k
+    met = itself & instant.waiting
+    missed = jnp.where(met, jnp.abs(c_before), instant.missed)
     zero = near_zero(instant, t, size, c_before)
     side = jnp.where(system.has_two_sides & ~watch.armed, jnp.sign(c_before), watch.side)
     c_before = side * c_before
     c_after = side * system.conditions(t, after)
-    itself = jnp.arange(watch.armed.size) == k
     waiting = instant.waiting & ~itself
     fired = instant.fired | itself
     could_fire = ~waiting & ~itself & (c_before > zero)
@@ -124,13 +129,14 @@ def after_jump(
     caused = (instant.caused & ~itself) | (set_off & ~fired)
     code = jnp.where(jnp.any(lands), Status.DEGENERATE.code, 0)
     code = jnp.where(jnp.any(set_off & fired), Status.MAX_EVENTS.code, code)
-    return Instant(waiting, caused, fired, moved, instant.fastest), code.astype(jnp.int32)
+    left = Instant(waiting, caused, fired, moved, instant.fastest, missed)
+    return left, code.astype(jnp.int32)
 
 
 def near_zero(instant: Instant, t: Array, size: Array, c: Array) -> Float[Array, " events"]:
     """Conditions so small that their sign is rounding, their own or that of the time."""
     size = jnp.maximum(size, jnp.where(jnp.isfinite(c), jnp.abs(c), 0))
-    return rounding(size + instant.fastest * jnp.abs(t))
+    return jnp.maximum(rounding(size + instant.fastest * jnp.abs(t)), 2 * instant.missed)
 
 
 def rearm(

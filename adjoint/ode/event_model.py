@@ -123,14 +123,28 @@ class HybridSystem:
         vary = (ends_vary, ends_vary)
         return make_problem(self.f, None, self.unravel(y), self.p, ends, vary, None)
 
-    def first_watch(self, t: Array, y: Array) -> Watch:
+    def first_watch(self, t: Array, y: Array, length: Array) -> Watch:
         """At the start: events whose condition is positive are armed."""
-        c = jax.lax.stop_gradient(self.conditions(t, y))
+        t, y, length = jax.lax.stop_gradient((t, y, length))
+        c = jnp.where(self._is_rounding(t, y, length), 0, self.conditions(t, y))
         side = jnp.asarray(
             [1.0 if event.direction <= 0 else -1.0 for event in self.events], y.dtype
         )
         side = jnp.where(self.has_two_sides & (c < 0), -1, side)
         return Watch(side * c > 0, jnp.zeros(c.shape, bool), side)
+
+    def _is_rounding(self, t: Array, y: Array, length: Array) -> Bool[Array, " events"]:
+        """Whether a step to where c is zero, by its rate, leads within the rounding of t but not there.
+
+        So it is with sin(t + pi) at t = 0, a rounding of zero. A height of 1e-30 is one.
+        """
+        c, rates = self.condition_rates(t, y)
+        slope = self.heading * rates
+        steps = jnp.where(slope == 0, 0, -c / jnp.where(slope == 0, 1, slope))
+        rate = self.rate(t, y)
+        led_to = jax.vmap(lambda d: self.conditions(t + d, y + d * rate))(steps)
+        is_short = jnp.abs(steps) <= rounding(jnp.abs(t) + jnp.abs(length))
+        return is_short & (slope != 0) & (jnp.abs(jnp.diagonal(led_to)) >= jnp.abs(c) / 2)
 
 
 # Roundings of the time to which an event is located, and of a condition that counts as zero: as in

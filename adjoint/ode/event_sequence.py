@@ -101,7 +101,7 @@ def run(request: Request, y0: PyTree, p: PyTree, ends: tuple[Array, Array], ts: 
         flat,
         _code_of_input((y0, ends, ts), p, c, ts, ends),
         jnp.array(False),
-        system.first_watch(t0, flat),
+        system.first_watch(t0, flat, t1 - t0),
         Instant.empty(count, dtype),
         jnp.where(jnp.isfinite(c), jnp.abs(c), 0),
         Rhythm(nothing, jnp.full((count, 4), jnp.nan, dtype)),

@@ -32,6 +32,8 @@ DAMPED = 0.2
 # noise or a wrong derivative.
 UNEXPLAINED = 10.0
 CONTRADICTIONS = 3
+# The price of violations falls again after a step that leaves less than this share of them.
+RELIEVED = 0.9
 # What is lost in rounding when it is no more than so many times that.
 HIDDEN = 10
 
@@ -169,7 +171,7 @@ class SQP:
         judged = _judge(state, answer, domain)
         moves = first | judged.accepted
         begun = _begun(state, answer, domain)
-        moved = jax.tree.map(lambda a, b: jnp.where(first, a, b), begun, _moved(state, answer))
+        moved = jax.tree.map(lambda a, b: jnp.where(first, a, b), begun, _moved(state, answer, domain))
         corrects = ~moves & _misses(state, answer, domain)
         constraints = lagrangian.of_answer(answer)
         shifted = constraints.value - state.constraints.jacobian @ state.step
@@ -282,7 +284,7 @@ def _judge(state: SQPState, answer: Answer, domain: Domain) -> _Judgement:
     return _Judgement(finite & (enough | blind), cut, contradicted, jnp.abs(change))
 
 
-def _moved(state: SQPState, answer: Answer) -> SQPState:
+def _moved(state: SQPState, answer: Answer, domain: Domain) -> SQPState:
     """With the point as the iterate, and with what the step tells about second derivatives."""
     constraints = lagrangian.of_answer(answer)
     s = state.point - state.at.x
@@ -293,9 +295,18 @@ def _moved(state: SQPState, answer: Answer) -> SQPState:
         at=Iterate(state.point, answer.value, answer.derivative),
         iterations=state.iterations + 1,
         constraints=constraints,
+        price=jnp.where(_relieves(state, constraints, domain), state.price / 10, state.price),
         hessian=hessian,
         updates=state.updates + learned,
     )
+
+
+def _relieves(state: SQPState, constraints: Constraints, domain: Domain) -> Bool[Array, ""]:
+    """Whether violations shrink by a share to speak of, each in units of its slope."""
+    sizes = positive(jnp.max(jnp.abs(state.constraints.jacobian * state.unit), axis=1, initial=0.0))
+    before = jnp.sum(lagrangian.violations(state.constraints.value, domain) / sizes)
+    after = jnp.sum(lagrangian.violations(constraints.value, domain) / sizes)
+    return after <= RELIEVED * before
 
 
 def _learn(
@@ -320,7 +331,7 @@ def _learn(
 def _propose(state: SQPState, values: Float[Array, " m"], domain: Domain) -> Proposal:
     """The step where constraints have these values and the slopes of the iterate."""
     constraints = Constraints(values, state.constraints.jacobian)
-    return propose(state.at, constraints, state.hessian, state.unit, state.price, domain)
+    return propose(state.at, constraints, state.hessian, state.unit, jnp.maximum(PRICE, state.price), domain)
 
 
 def _no_proposal(state: SQPState) -> Proposal:
@@ -348,7 +359,7 @@ def _look(state: SQPState, proposal: Proposal, domain: Domain) -> SQPState:
         multipliers=proposal.multipliers,
         weights=jnp.maximum(state.weights, 2 * size),
         penalties=penalties,
-        price=jnp.maximum(PRICE, proposal.price / 10),
+        price=proposal.price,
         step=proposal.step,
         share=jnp.ones_like(slope),
         slope=slope,
