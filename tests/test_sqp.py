@@ -47,6 +47,9 @@ def test_limits_and_the_callback_end_it() -> None:
     assert solve(case, callback=lambda step: step.iteration == 2).status == Status.INTERRUPTED
 
 
+METHODS = {"SQP": SQP(), "AugmentedLagrangian": adjoint.AugmentedLagrangian(), "default": None}
+
+
 class TestFaults:
     def test_a_flipped_component_of_the_gradient(self) -> None:
         right = jax.jit(jax.grad(CASES["HS7"].f))
@@ -98,6 +101,32 @@ class TestFaults:
         impossible = lambda x: jnp.stack([x[0] - 1, 2 - x[0]])
         solution = minimize(lambda x: jnp.sum(x**2), jnp.full(2, 0.5), SQP(), inequality=impossible)
         assert solution.status == Status.INFEASIBLE
+
+    @pytest.mark.parametrize(
+        ("name", "slope"),
+        [
+            ("SQP", [1.0, -2.0]),
+            *(
+                pytest.param(name, slope, marks=pytest.mark.slow)
+                for name in METHODS
+                for slope in ([1.0, -2.0], [-1.0, 4.0], [0.0, 0.0], [0.0, 1e3])
+                if (name, slope) != ("SQP", [1.0, -2.0])
+            ),
+        ],
+    )
+    def test_an_equation_that_contradicts_an_inequality(
+        self, name: str, slope: list[float]
+    ) -> None:
+        """x + y = 3 misses the unit disc, and f falls along both."""
+        solution = minimize(
+            lambda x: jnp.dot(jnp.array(slope), x),
+            jnp.array([2.0, 0.0]),
+            METHODS[name],
+            equality=lambda x: x[0] + x[1] - 3,
+            inequality=lambda x: jnp.sum(x**2) - 1,
+        )
+        assert solution.status == Status.INFEASIBLE
+        assert int(solution.stats["evaluations"]) <= 200
 
     def test_not_a_number(self) -> None:
         nowhere = lambda x: jnp.sum(x) * jnp.nan

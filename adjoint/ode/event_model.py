@@ -134,9 +134,9 @@ class HybridSystem:
         return Watch(side * c > 0, jnp.zeros(c.shape, bool), side)
 
     def _is_rounding(self, t: Array, y: Array, length: Array) -> Bool[Array, " events"]:
-        """Whether a step to where c is zero, by its rate, leads within the rounding of t but not there.
+        """Whether c does not shrink on the way to where its rate makes it zero, a rounding of t.
 
-        So it is with sin(t + pi) at t = 0, a rounding of zero. A height of 1e-30 is one.
+        So it is with sin(t + pi) at t = 0, a rounding of zero. A height of 1e-30 shrinks.
         """
         c, rates = self.condition_rates(t, y)
         slope = self.heading * rates

@@ -171,7 +171,8 @@ class SQP:
         judged = _judge(state, answer, domain)
         moves = first | judged.accepted
         begun = _begun(state, answer, domain)
-        moved = jax.tree.map(lambda a, b: jnp.where(first, a, b), begun, _moved(state, answer, domain))
+        moved = _moved(state, answer, domain)
+        moved = jax.tree.map(lambda a, b: jnp.where(first, a, b), begun, moved)
         corrects = ~moves & _misses(state, answer, domain)
         constraints = lagrangian.of_answer(answer)
         shifted = constraints.value - state.constraints.jacobian @ state.step
@@ -303,7 +304,8 @@ def _moved(state: SQPState, answer: Answer, domain: Domain) -> SQPState:
 
 def _relieves(state: SQPState, constraints: Constraints, domain: Domain) -> Bool[Array, ""]:
     """Whether violations shrink by a share to speak of, each in units of its slope."""
-    sizes = positive(jnp.max(jnp.abs(state.constraints.jacobian * state.unit), axis=1, initial=0.0))
+    rows = state.constraints.jacobian * state.unit[None, :]
+    sizes = positive(jnp.max(jnp.abs(rows), axis=1, initial=0.0))
     before = jnp.sum(lagrangian.violations(state.constraints.value, domain) / sizes)
     after = jnp.sum(lagrangian.violations(constraints.value, domain) / sizes)
     return after <= RELIEVED * before
@@ -331,7 +333,8 @@ def _learn(
 def _propose(state: SQPState, values: Float[Array, " m"], domain: Domain) -> Proposal:
     """The step where constraints have these values and the slopes of the iterate."""
     constraints = Constraints(values, state.constraints.jacobian)
-    return propose(state.at, constraints, state.hessian, state.unit, jnp.maximum(PRICE, state.price), domain)
+    price = jnp.maximum(PRICE, state.price)
+    return propose(state.at, constraints, state.hessian, state.unit, price, domain)
 
 
 def _no_proposal(state: SQPState) -> Proposal:
