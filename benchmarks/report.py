@@ -98,7 +98,7 @@ def bars_table(bars: Sequence[Bar]) -> Table:
         )
         rows.append([bar.promise, bar.verdict + loss, number, f"{bar.limit:.2f}", quartiles])
     header = ["bar", "verdict", "median", "at most", "quartiles"]
-    return Table("Cotangents", header, rows, list(dict.fromkeys(notes)))
+    return Table("Bars", header, rows, list(dict.fromkeys(notes)))
 
 
 def made_with_table(made_with: dict[str, str]) -> Table:
