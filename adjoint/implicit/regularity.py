@@ -18,6 +18,7 @@ from adjoint.linear.equilibrated import Equilibrated, Scales, scales_of
 from adjoint.linear.krylov import Krylov
 from adjoint.norm import norm
 from adjoint.status import Status, first_failure
+from adjoint.tracing import loops
 
 
 def left_over_limit(dtype: DTypeLike) -> float:
@@ -107,9 +108,15 @@ def _rounding(
     F departs from its linear model by, over steps too short for anything else.
     """
     probe = perturbation(x.dtype) * typical_size(x, x0) * jnp.asarray(probe_vector(x.size), x.dtype)
-    steps = jnp.asarray(SAMPLES, x.dtype)[:, None] * probe[None, :]
-    errors = jax.lax.map(lambda d: jnp.abs(problem.F(x + d, p) - F_of_x - J.matvec(d)), steps)
-    return jnp.max(errors, axis=0)
+
+    def sample(largest: Array, share: Array) -> tuple[Array, None]:
+        d = share * probe
+        error = jnp.abs(problem.F(x + d, p) - F_of_x - J.matvec(d))
+        return jnp.maximum(largest, error), None
+
+    # One after the other: all at once would take two vectors each.
+    shares = jnp.asarray(SAMPLES, x.dtype)
+    return loops.scan(sample, jnp.abs(0 * F_of_x), shares)[0]
 
 
 def _solve_both(
