@@ -14,6 +14,7 @@ from mutation import COPY, HOME, Mutant, library
 _SEARCH = "ode/event_search.py"
 _INSTANT = "ode/event_instant.py"
 _SEQUENCE = "ode/event_sequence.py"
+_MODEL = "ode/event_model.py"
 
 EVENT_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
@@ -59,6 +60,27 @@ EVENT_MUTANTS: tuple[Mutant, ...] = (
         "valves",
     ),
     Mutant(
+        "what an event missed forgotten",
+        _INSTANT,
+        "2 * instant.missed",
+        "0 * instant.missed",
+        "phase",
+    ),
+    Mutant(
+        "a rounding at the start is a height",
+        _MODEL,
+        "jnp.where(self._is_rounding(t, y, length), 0, self.conditions(t, y))",
+        "self.conditions(t, y)",
+        "phase",
+    ),
+    Mutant(
+        "a height at the start is a rounding",
+        _MODEL,
+        "return is_short & (slope != 0) & (jnp.abs(jnp.diagonal(led_to)) >= jnp.abs(c) / 2)",
+        "return is_short & (slope != 0)",
+        "lowest_start",
+    ),
+    Mutant(
         "a stopped state may fall on",
         _SEARCH,
         "jnp.where(is_beyond | touches,",
@@ -91,6 +113,24 @@ def faster_condition(events: Any) -> None:
     event = events.Event(lambda t, y, p: jnp.cos(8 * jnp.pi * t), lambda t, y, p: y + 1)
     solution = events.hybrid_solve(rests, jnp.array(0.0), 0.0, 0.0, 3.0, event, max_events=16)
     assert float(solution.value.y) == 12
+
+
+@check
+def phase(events: Any) -> None:
+    """sin(2 pi (t + shift)) falls through zero once in a unit of time, not at the start."""
+    for shift, count in ((0.5, 2), (0.499999, 3)):
+        event = events.Event(lambda t, y, p, shift=shift: jnp.sin(2 * jnp.pi * (t + shift)))
+        solution = events.hybrid_solve(rests, jnp.array(0.0), 0.0, 0.0, 2.3, event)
+        assert (solution.status.name, int(solution.stats["events"])) == ("SUCCESS", count)
+
+
+@check
+def lowest_start(events: Any) -> None:
+    """Thrown down from a height of 1e-30 with speed 1, a ball goes up with half of it."""
+    bounce = events.Event(lambda t, y, p: y[0], lambda t, y, p: -0.5 * y)
+    fall = lambda t, y, p: jnp.stack([y[1], 0 * y[1]])
+    solution = events.hybrid_solve(fall, jnp.array([1e-30, -1.0]), 0.0, 0.0, 1.0, bounce)
+    np.testing.assert_allclose(solution.value.y, [0.5, 0.5])
 
 
 @check

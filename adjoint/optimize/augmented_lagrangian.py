@@ -11,7 +11,7 @@ from adjoint.inputs import describe, refuse
 from adjoint.optimize import lagrangian
 from adjoint.optimize.bfgs import BFGS
 from adjoint.optimize.descent import DescentState
-from adjoint.optimize.lagrangian import Constraints, no_constraints
+from adjoint.optimize.lagrangian import Constraints, no_constraints, positive
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Method, Request
 
 # rho_i |c_i'|^2 = FIRST_PENALTY |f'| at the start; times RAISE when the violation has not fallen to
@@ -226,11 +226,6 @@ def _where(condition: Bool[Array, ""], a: Any, b: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
 
-def _or_one(size: Array) -> Array:
-    """The size where it is positive, else 1: of a force, where f' is zero and forces are none."""
-    return jnp.where(size > 0, size, 1)
-
-
 def _anew(inner: Method, state: AugmentedState, same: Bool[Array, ""], domain: Domain) -> Any:
     """The inner run begun at the point, with what the one before has learned.
 
@@ -270,14 +265,14 @@ def _scaled(state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedS
     constraints = lagrangian.of_answer(answer)
     scale = domain.dual_norm(answer.derivative)
     sizes = lagrangian.row_norms(constraints.jacobian, domain)
-    size = _or_one(scale)
-    sizes = _or_one(sizes)
+    size = positive(scale)
+    sizes = positive(sizes)
     length = domain.norm(state.point - state.at.x)
     return state._replace(
         at=Iterate(state.point, answer.value, answer.derivative),
         iterations=state.iterations + jnp.where(state.started, 1, 0).astype(jnp.int32),
         constraints=constraints,
-        penalties=FIRST_PENALTY * size / _or_one(length) / sizes**2,
+        penalties=FIRST_PENALTY * size / positive(length) / sizes**2,
         scale=scale,
         sizes=sizes,
         tolerance=FIRST_TOLERANCE * size,
@@ -313,19 +308,19 @@ def _concluded(state: AugmentedState, answer: Answer, domain: Domain) -> Augment
     infeasibility = _unmet(state, constraints, domain)
     # What the inexactness of the inner run leaves is not for the penalties to mend.
     slow = state.diverged | (infeasibility > SHARE * state.infeasibility) & (
-        infeasibility > state.tolerance / _or_one(state.scale)
+        infeasibility > state.tolerance / positive(state.scale)
     )
     raised = jnp.maximum(
         RAISE * state.penalties, FIRST_PENALTY * _bend(state, answer, domain) / state.sizes**2
     )
     scale = jnp.maximum(state.scale, domain.dual_norm(answer.derivative))
-    most = LARGEST_MULTIPLIER * _or_one(scale) / state.sizes
+    most = LARGEST_MULTIPLIER * positive(scale) / state.sizes
     multipliers = _positive(state.multipliers + state.penalties * constraints.value, domain)
     multipliers = jnp.where(state.diverged, state.multipliers, multipliers)
     # All by one factor, so that those that belong to violations without an end keep their balance.
     multipliers = multipliers / jnp.max(jnp.abs(multipliers) / most, initial=1.0)
     # Below this the noise of rounding in f' ends every inner run.
-    finest = jnp.finfo(state.point.dtype).eps ** (2 / 3) * _or_one(scale)
+    finest = jnp.finfo(state.point.dtype).eps ** (2 / 3) * positive(scale)
     return state._replace(
         at=Iterate(state.point, answer.value, answer.derivative),
         iterations=state.iterations + 1,

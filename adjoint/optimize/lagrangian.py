@@ -22,6 +22,11 @@ class Constraints(NamedTuple):
     jacobian: Float[Array, "m n"]
 
 
+def positive(value: Array) -> Array:
+    """The value where it is positive, else 1: a scale to divide by."""
+    return jnp.where(value > 0, value, 1)
+
+
 def no_constraints(x: Float[Array, " n"], count: int) -> Constraints:
     """Room for so many."""
     return Constraints(jnp.zeros(count, x.dtype), jnp.zeros((count, x.size), x.dtype))

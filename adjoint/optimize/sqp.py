@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.optimize import lagrangian
-from adjoint.optimize.lagrangian import Constraints, no_constraints
+from adjoint.optimize.lagrangian import Constraints, no_constraints, positive
 from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
-from adjoint.optimize.sqp_subproblem import PRICE, Proposal, positive, propose
+from adjoint.optimize.sqp_subproblem import PRICE, WORTH, Proposal, propose
 from adjoint.tracing import loops
 
 # Without constraints the first step is so long, in units of x, as that of
@@ -32,8 +32,6 @@ DAMPED = 0.2
 # noise or a wrong derivative.
 UNEXPLAINED = 10.0
 CONTRADICTIONS = 3
-# The price of violations falls again after a step that leaves less than this share of them.
-RELIEVED = 0.9
 # What is lost in rounding when it is no more than so many times that.
 HIDDEN = 10
 
@@ -308,7 +306,7 @@ def _relieves(state: SQPState, constraints: Constraints, domain: Domain) -> Bool
     sizes = positive(jnp.max(jnp.abs(rows), axis=1, initial=0.0))
     before = jnp.sum(lagrangian.violations(state.constraints.value, domain) / sizes)
     after = jnp.sum(lagrangian.violations(constraints.value, domain) / sizes)
-    return after <= RELIEVED * before
+    return after <= WORTH * before
 
 
 def _learn(

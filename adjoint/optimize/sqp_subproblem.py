@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from adjoint.optimize import lagrangian, quadratic_program
-from adjoint.optimize.lagrangian import Constraints
+from adjoint.optimize.lagrangian import Constraints, positive
 from adjoint.optimize.problem import Domain, Iterate
 from adjoint.optimize.quadratic_program import QuadraticProgram
 from adjoint.tracing import loops
@@ -18,7 +18,7 @@ from adjoint.tracing import loops
 # No step is longer than so many times x, or its unit.
 LONGEST = 10.0
 # The price of violations, in units of the largest slope of f, and at most; ten times as much where
-# that leaves less than this share of the violations.
+# that leaves less than this share of the violations, and a tenth after a step that does.
 PRICE = 10.0
 LARGEST_PRICE = 1e9
 WORTH = 0.9
@@ -52,11 +52,6 @@ class _Subproblem(NamedTuple):
     program: QuadraticProgram
     scale: Float[Array, ""]
     sizes: Float[Array, " m"]
-
-
-def positive(value: Array) -> Array:
-    """The value where it is positive, else 1: a scale to divide by."""
-    return jnp.where(value > 0, value, 1)
 
 
 def propose(
