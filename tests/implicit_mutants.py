@@ -112,6 +112,27 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "units",
     ),
     Mutant(
+        "root: what an iteration leaves of the push is nonlinearity",
+        _REGULARITY,
+        "change - J.matvec(response)",
+        "change - push",
+        "fading_field",
+    ),
+    Mutant(
+        "root: steps judged in other sizes than they are solved in",
+        "implicit/newton.py",
+        "scales = scales._replace(rows=unprepared.rows)",
+        "pass",
+        "fading_field",
+    ),
+    Mutant(
+        "root: fair sizes are scaled with a jump",
+        "linear/equilibrated.py",
+        "jnp.round(jnp.clip(2 * (smaller - FAIR), 0, jnp.maximum(smaller, 0)))",
+        "FAIR * jnp.round(smaller / FAIR)",
+        "fading_field",
+    ),
+    Mutant(
         "root: an infinite parameter is refused",
         _REGULARITY,
         "~none_is_nan(inputs) |",

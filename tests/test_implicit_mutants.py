@@ -114,6 +114,29 @@ def units(lib: Any) -> None:
 
 
 @check
+def fading_field(lib: Any) -> None:
+    """u from 0.05 in the middle to 1e-3 in the corners: by iterations, in few steps."""
+    m = 24
+    generator = np.random.default_rng(5)
+    uneven = jnp.asarray(generator.permutation(np.geomspace(0.03, 1, m * m)))
+    c = 1 + 0.5 * jnp.asarray(generator.uniform(-1, 1, m * m))
+
+    def F(u: Any, p: Any) -> Any:
+        grid = jnp.pad(u.reshape(m, m), 1)
+        around = grid[:-2, 1:-1] + grid[2:, 1:-1] + grid[1:-1, :-2] + grid[1:-1, 2:]
+        return p * ((m + 1) ** 2 * (4 * u - around.ravel()) - c * jnp.exp(u))
+
+    cg, gmres = lib.iterative.CG(1e-8), lib.iterative.GMRES(1e-8, restart=60)
+    for linear_solver, p in ((cg, jnp.ones(m * m)), (gmres, uneven)):
+        found = lib.root.root(
+            F, jnp.zeros(m * m), p, lib.newton.NewtonKrylov(), linear_solver=linear_solver
+        )
+        assert bool(found.status.ok)
+        assert int(found.stats["iterations"]) <= (5 if linear_solver is cg else 7)
+        assert float(found.stats["nonlinearity"]) < 1e-3
+
+
+@check
 def infinite_parameter(lib: Any) -> None:
     F = lambda x, p: x - jnp.minimum(2.0, p)
     assert bool(lib.root.root(F, jnp.zeros(2), jnp.array([1.0, jnp.inf])).status.ok)

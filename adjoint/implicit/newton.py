@@ -128,11 +128,16 @@ class Newton:
     def _step(
         self, problem: RootProblem, s: _State, p: PyTree, size: Array
     ) -> tuple[Array, Scales, Any]:
-        """The step from s, for unknowns of this size, and the sizes of the terms of F."""
+        """The step from s, for unknowns of this size, and the sizes by which F is measured.
+
+        Those of the linear system: what an iteration leaves of F is small in these only.
+        """
         J = problem.jacobian(s.x, p)
         solver = Equilibrated(problem.linear_solver)
         scales = scales_of(J, size)
-        step, outcome = solver.solve(solver.factor(J, scales), J, -s.F)
+        factor = solver.factor(J, scales)
+        scales = scales._replace(rows=factor.rows)
+        step, outcome = solver.solve(factor, J, -s.F)
         return _regular_step(problem, s, p, scales, step, outcome), scales, ()
 
 
@@ -196,13 +201,15 @@ class NewtonKrylov(Newton):
         inner = self._inner(problem)
         solver = Equilibrated(inner)
         scales = scales_of(J, size)
+        unprepared = solver.with_preconditioner(None, scales)
+        scales = scales._replace(rows=unprepared.rows)
         F_norm = norm(s.F / scales.rows)
         tolerance = jnp.clip(
             FORCING * (F_norm / s.kept.norm) ** 2, self.forcing, max(self.forcing, LOOSEST)
         )
         built = loops.cond(s.kept.outdated, lambda: self._built(problem, J), lambda: s.kept.M)
         M = built if isinstance(inner.preconditioner, Multigrid) else inner.factor(J)
-        step, outcome = solver.solve_to(solver.with_preconditioner(M, scales), J, -s.F, tolerance)
+        step, outcome = solver.solve_to(unprepared._replace(factor=M), J, -s.F, tolerance)
         pace = outcome.iterations / -jnp.log10(tolerance)
         usual = jnp.where(s.kept.outdated, pace, s.kept.pace)
         outdated = (outcome.code != 0) | (pace > OUTDATED * usual)

@@ -80,15 +80,17 @@ def examine(problem: RootProblem, x: Array, x0: Array, p: PyTree) -> Examination
     (correction, response), outcome = _solve_both(solver, factor, J, -F_of_x, push)
     left_over = _left_over(correction, scales)
     # Where F changes by less than it is rounded by, as at a turning point whose terms cancel, this
-    # is 1 or more.
-    departure = norm((F(x + response, p) - F_of_x - push) / push_size) / norm(probe)
+    # is 1 or more. What an iteration leaves of the push is no nonlinearity, even if it is large
+    # beside the rounding of some equations.
+    change = F(x + response, p) - F_of_x
+    departure = norm((change - J.matvec(response)) / push_size) / norm(probe)
     # Over a correction that is not mere rounding F_x must not change either; at a double root it
     # changes by half. By products with F_x, since differences of F drown in its rounding errors
     # when F_x is nearly singular.
     there = JacobianAction(F, x + correction, p).matvec(correction) + F_of_x
-    change = norm(there / scales.rows) / norm(F_of_x / scales.rows)
+    turned = norm(there / scales.rows) / norm(F_of_x / scales.rows)
     departure = jnp.where(
-        left_over > perturbation(x.dtype), jnp.maximum(departure, change), departure
+        left_over > perturbation(x.dtype), jnp.maximum(departure, turned), departure
     )
     status = first_failure(
         _status_of_inputs(problem, F_of_x, x0, p),

@@ -28,10 +28,11 @@ from adjoint.linear.sparse_pattern import Sparse
 from adjoint.norm import power_of_two
 from adjoint.tracing import loops
 
-# Iterations are for matrices that come in fair units: rows and columns are scaled where their sizes
-# differ by more than about half of this power of two, 1e3, and are left alone otherwise, so that
-# clusters of eigenvalues stay clusters.
-COARSE = 10
+# Iterations are for matrices that come in fair units: rows and columns are left alone where their
+# sizes differ by less than this power of two, 1e2, so that clusters of eigenvalues stay clusters
+# and a field that fades at its border stays smooth; are of one size where they differ by more than
+# its square; and in between as much nearer to that as they differ by more, without a jump.
+FAIR = 7
 
 
 class Scales(NamedTuple):
@@ -193,7 +194,7 @@ class Equilibrated:
 
     def _powers(self, scales: Scales) -> tuple[Array, Array]:
         """The scales as powers of two that keep what the solver needs of the matrix."""
-        rounded = _coarse if isinstance(self.solver, Krylov) else power_of_two
+        rounded = _fair if isinstance(self.solver, Krylov) else power_of_two
         columns = rounded(scales.columns)
         if isinstance(self.solver, Cholesky | CG | MINRES):
             return 1 / columns, columns  # C A C is as symmetric as A
@@ -206,9 +207,10 @@ def _scaled(factor: EquilibratedFactor, A: Operator) -> Scaled:
     return Scaled(A, factor.rows, factor.columns)
 
 
-def _coarse(size: Array) -> Array:
-    """Powers of 2^COARSE times one power of two near the largest size."""
+def _fair(size: Array) -> Array:
+    """Powers of two, one of them for all sizes within 2^FAIR of the largest."""
     unit = power_of_two(jnp.max(size))
-    steps = jnp.round(jnp.log2(size / unit) / COARSE)
+    smaller = -jnp.log2(size / unit)
+    counted = jnp.round(jnp.clip(2 * (smaller - FAIR), 0, jnp.maximum(smaller, 0)))
     # exp2 is right but for rounding, which power_of_two cuts off.
-    return unit * power_of_two(1.5 * jnp.exp2(COARSE * steps))
+    return unit * power_of_two(1.5 * jnp.exp2(-counted))

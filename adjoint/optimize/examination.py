@@ -27,6 +27,8 @@ POWER = 32
 # What a wrong derivative misses shrinks by eight; noise shrinks by half of that three times in a
 # row in 3 of 100,000 cases.
 STEADY = 4
+# The share over which slopes tell the curvature at x: 4e-8 of |x|, about the root of rounding.
+NEAR = 6
 # Where values jump, the mismatch grows by eight, and four times it is the same jump but for this
 # share.
 JUMP = 4
@@ -71,11 +73,15 @@ class Finding(NamedTuple):
         Whether what a step could still gain is lost in the noise.
     noise
         The noise of f, absolute.
+    curvature, bend
+        d' f'' d at x, and the largest over stretches that a Newton step along d does not leave.
     """
 
     wrong: Bool[Array, ""]
     at_floor: Bool[Array, ""]
     noise: Float[Array, ""]
+    curvature: Float[Array, ""]
+    bend: Float[Array, ""]
 
 
 def idle(x: Float[Array, " n"]) -> Examination:
@@ -158,5 +164,9 @@ def find(examination: Examination, domain: Domain) -> Finding:
     # It stays wrong as long as anything can be seen.
     ever_after = jnp.flip(jnp.cumprod(jnp.flip(off | ~clear))) > 0
     return Finding(
-        jnp.any(lasting & ever_after[:-1]), ~jnp.any(clear) | (gain <= 10 * noise), noise
+        wrong=jnp.any(lasting & ever_after[:-1]),
+        at_floor=~jnp.any(clear) | (gain <= 10 * noise),
+        noise=noise,
+        curvature=bends[NEAR],
+        bend=bend,
     )

@@ -224,8 +224,8 @@ def _predicted_decrease(
     rounding = w.size * jnp.finfo(w.dtype).eps * jnp.max(jnp.abs(w))
     known = jnp.maximum(w, jnp.maximum(rounding, jnp.finfo(w.dtype).tiny))
     gain = jnp.sum(b**2 / known) / 2
-    size = jnp.maximum(jnp.abs(at.x), jnp.sqrt(jnp.finfo(w.dtype).eps) * domain_units(domain, at.x))
-    share = jnp.max(jnp.abs(vectors @ (b / known)) * free / size, initial=0.0)
+    step = jnp.abs(vectors @ (b / known)) * free
+    share = jnp.max(jnp.where(step > 0, step / jnp.abs(at.x), 0), initial=0.0)
     resolved = w[0] > INDEFINITE * rounding
     return jnp.where(w[0] < -INDEFINITE * rounding, jnp.inf, gain), jnp.where(
         resolved, share, jnp.inf

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from adjoint.optimize import examination, lagrangian, stopping
+from adjoint.optimize import directions, examination, lagrangian, stopping
 from adjoint.optimize.agreement import (
     SEEN,
     is_constrained,
@@ -20,7 +20,7 @@ from adjoint.optimize.agreement import (
 )
 from adjoint.optimize.problem import Answer, Domain, Iterate, Method
 from adjoint.optimize.run import Best, Limits, Run, multipliers_of
-from adjoint.optimize.stopping import RUNNING, STOPPING, Evidence, first_that_holds
+from adjoint.optimize.stopping import RUNNING, STOPPING, UNLESS_ZERO, Evidence, first_that_holds
 from adjoint.status import Status
 from adjoint.tracing import loops
 
@@ -61,23 +61,35 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
 
     def conclude(run: Run) -> Run:
         finding = examination.find(examined, domain)
-        noise = jnp.maximum(finding.noise, _blur(run))
+        looked_for_zero = run.reason == UNLESS_ZERO
+        # Noise is that of f here, and this one has come down, or goes on to.
+        noise = jnp.where(looked_for_zero, run.noise, jnp.maximum(finding.noise, _blur(run)))
         noisy = replace(domain, noise=noise)
         stuck = (run.reason == Status.STALLED.code) | (run.reason == Status.INFEASIBLE.code)
         revived = method.revive(run.state, noisy)
-        # Constraints balance the slope of f, so that its gain says nothing.
+        # Constraints balance the slope of f, so that its gain and its curvature say nothing.
         at_floor = (
             _at_floor(run, noisy)
             if is_constrained(run)
-            else finding.at_floor & _at_floor(run, noisy)
+            else finding.at_floor & _at_floor(run, noisy, directions.in_sizes(run, finding.bend))
         )
-        at_floor = at_floor & (run.measure.violation <= limits.constraint_tolerance)
+        within = run.measure.violation <= limits.constraint_tolerance
+        at_floor = at_floor & within
         again = (
             stuck & ~at_floor & ~revived.stuck & (run.measure.merit < run.revived_at - SEEN * noise)
         )
         code = jnp.where(stuck & at_floor, Status.NOISE_FLOOR.code, run.reason)
         code = jnp.where(again, RUNNING, code)
-        code = jnp.where(finding.wrong, Status.UNTRUSTED_GRADIENT.code, code)
+        stalled_at_zero = (run.zero_for > 0) & (run.reason == Status.STALLED.code)
+        looked_around = looked_for_zero | stalled_at_zero
+        zero = looked_around & stopping.vanishes(
+            _evidence(run, domain), directions.in_sizes(run, finding.curvature)
+        )
+        code = jnp.where(looked_for_zero, RUNNING, code)
+        code = jnp.where(zero, Status.SUCCESS.code, code)
+        # Beside its zeros f is all rounding, which may look like anything.
+        wrong = finding.wrong & ~looked_around
+        code = jnp.where(wrong, Status.UNTRUSTED_GRADIENT.code, code)
         state = jax.tree.map(lambda a, b: jnp.where(again, a, b), revived, run.state)
         return run._replace(
             state=state,
@@ -154,8 +166,13 @@ def _arrive(
     shrunk = size * STOPPING.resized < run.sizes
     small_for = jnp.where(shrunk, run.small_for + 1, 0)
     resized = jnp.any(grown) | jnp.all(shrunk) | jnp.any(small_for >= STOPPING.passing)
-    is_short = jnp.all(jnp.abs(at.x - before.x) <= SHORT * jnp.finfo(at.x.dtype).eps * reach)
+    # Beside what an entry has been only where all of x ends at zero: alone, a small one may count.
+    tiny = jnp.all(jnp.abs(at.x) <= STOPPING.negligible * reach)
+    unit = jnp.where(tiny, reach, jnp.abs(at.x))
+    is_short = jnp.all(jnp.abs(at.x - before.x) <= SHORT * jnp.finfo(at.x.dtype).eps * unit)
     faded = ~first & is_short & (jnp.abs(at.value) <= STOPPING.fading * jnp.abs(before.value))
+    total = jnp.where(first, 0, jnp.abs(run.first_measure.merit - measure.merit))
+    zero = (measure.violation <= tolerance) & stopping.is_zero(at.value, total)
     return run._replace(
         previous=before,
         measure=measure,
@@ -171,6 +188,7 @@ def _arrive(
         value_at_size=jnp.where(resized, at.value, run.value_at_size),
         small_for=jnp.where(resized, 0, small_for).astype(jnp.int32),
         faded=faded,
+        zero_for=jnp.where(zero, run.zero_for + 1, 0).astype(jnp.int32),
         idle=jnp.where(gained, 0, run.idle + 1).astype(jnp.int32),
         circling=jnp.where(is_lowest, 0, run.circling + 1).astype(jnp.int32),
         unrelieved=jnp.where(relieved | first, 0, run.unrelieved + 1).astype(jnp.int32),
@@ -205,12 +223,6 @@ def _stop(
         measure.stationarity <= limits.atol
     )
     converged = complete & small & within & settled
-    # In the sizes of the start, as those of today grow with an x that runs away.
-    slope = jnp.where(run.first_measure.stationarity > 0, run.first_measure.stationarity, reference)
-    scale = jnp.maximum(jnp.abs(run.first_measure.merit), slope)
-    unbounded = (scale > 0) & (
-        run.first_measure.merit - measure.merit > scale / jnp.finfo(scale.dtype).eps
-    )
     asked = (answer.value, answer.derivative, answer.constraints, answer.jacobian)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in asked if part is not None]))
     idle = moved & (run.idle >= patience * STOPPING.idle_steps)
@@ -226,7 +238,7 @@ def _stop(
     feasible = within | (run.best.violation <= limits.constraint_tolerance)
     code = first_that_holds(
         (Status.NONFINITE_OBJECTIVE, first & ~finite),
-        (Status.UNBOUNDED, moved & unbounded),
+        (Status.UNBOUNDED, moved & _falls_without_end(run, reference)),
         (Status.SUCCESS, converged),
         (Status.INFEASIBLE, (idle | unrelieved) & ~within & infeasible_stationary),
         (Status.NOISE_FLOOR, (idle | circles) & within & at_floor),
@@ -251,23 +263,61 @@ def _stop(
         run.best.value
         < state.at.value - STOPPING.settled * fallen - domain.rounding(state.at.value)
     )
-    doubtful = doubtful | uphill
+    # A regular minimum would have ended the run by now.
+    vanishing = (
+        complete & small & (code == RUNNING) & ~absurd & (run.zero_for >= STOPPING.idle_steps)
+    )
+    vanishing = vanishing & (jnp.abs(state.at.value) <= STOPPING.fading**2 * run.zero_at)
+    doubtful = doubtful | uphill | vanishing
     doubtful = (
         doubtful & (code != Status.UNBOUNDED.code) & (code != Status.NONFINITE_OBJECTIVE.code)
     )
-    last_step = _inward(state.at.x, state.at.x - run.previous.x, domain)
-    direction = jnp.where(converged, last_step, _doubtful_direction(run, domain))
-    direction = jnp.where(uphill, _inward(state.at.x, run.best.x - state.at.x, domain), direction)
-    base = lagrangian_at(run, state.at, state.constraints) if is_constrained(run) else state.at
-    units = domain.in_sizes(run.reach)
-    size = run.size if units.unit is None else units.norm(run.reach)
-    begun = examination.begin(base, direction, size, units)
+    direction = _where_to_look(run, domain, converged, uphill)
+    stalled = code == Status.STALLED.code
+    around = vanishing | ((run.zero_for > 0) & stalled)
+    every = directions.all_around(run, stalled, domain)
+    begun = _examination(run, jnp.where(around, every, direction), around, domain)
     return run._replace(
+        zero_at=jnp.where(vanishing, jnp.abs(state.at.value), run.zero_at),
         examination=jax.tree.map(lambda a, b: jnp.where(doubtful, a, b), begun, run.examination),
         mismatch=jnp.where(doubtful, 0, run.mismatch),
-        reason=jnp.where(doubtful, code, run.reason),
+        reason=jnp.where(doubtful, jnp.where(vanishing, UNLESS_ZERO, code), run.reason),
         code=jnp.where(doubtful, RUNNING, code),
     )
+
+
+def _falls_without_end(run: Run, reference: Float[Array, ""]) -> Bool[Array, ""]:
+    """Whether what was gained is beyond all that the start knew.
+
+    In the sizes of the start, as those of today grow with an x that runs away.
+    """
+    start = run.first_measure
+    slope = jnp.where(start.stationarity > 0, start.stationarity, reference)
+    scale = jnp.maximum(jnp.abs(start.merit), slope)
+    gained = start.merit - run.measure.merit
+    return (scale > 0) & (gained > scale / jnp.finfo(scale.dtype).eps)
+
+
+def _where_to_look(
+    run: Run, domain: Domain, converged: Bool[Array, ""], uphill: Bool[Array, ""]
+) -> Float[Array, " n"]:
+    """Back along the last step, or to the best point where that is lower; else where to gain."""
+    x = run.state.at.x
+    last_step = directions.inward(x, x - run.previous.x, domain)
+    direction = jnp.where(converged, last_step, directions.most_to_gain(run, domain))
+    return jnp.where(uphill, directions.inward(x, run.best.x - x, domain), direction)
+
+
+def _examination(
+    run: Run, direction: Float[Array, " n"], around: Bool[Array, ""], domain: Domain
+) -> examination.Examination:
+    """One along the direction; as far as sizes that x has had, or all around as its length."""
+    at = run.state.at
+    base = lagrangian_at(run, at, run.state.constraints) if is_constrained(run) else at
+    units = domain.in_sizes(run.reach)
+    size = run.size if units.unit is None else units.norm(run.reach)
+    size = jnp.where(around, units.norm(direction), size)
+    return examination.begin(base, direction, size, units)
 
 
 def _reference(run: Run, domain: Domain) -> Float[Array, ""]:
@@ -293,33 +343,15 @@ def _infeasible_stationary(run: Run, domain: Domain) -> Bool[Array, ""]:
     )
 
 
-def _doubtful_direction(run: Run, domain: Domain) -> Float[Array, " n"]:
-    """Where the method got stuck, if it did, and downhill in units of the entries' sizes.
-
-    What there is to gain is along it.
-    """
-    state = run.state
-    unit = jnp.where(run.reach > 0, run.reach, jnp.where(run.size > 0, run.size, 1))
-
-    def normalized(v: Array) -> Array:
-        length = jnp.max(jnp.abs(v) / unit, initial=0.0)
-        return v / jnp.where(length > 0, length, 1)
-
-    downhill = normalized(-run.scaled.derivative * unit**2)
-    direction = downhill + jnp.where(state.stuck, normalized(state.search_direction), 0)
-    # An entry at a bound, which would pass it at once, stays there.
-    return jnp.where(domain.free(state.at.x, -direction), direction, 0)
-
-
-def _at_floor(run: Run, domain: Domain) -> Bool[Array, ""]:
+def _at_floor(run: Run, domain: Domain, curvature: Any = jnp.inf) -> Bool[Array, ""]:
     """Whether steps that gain nothing tell that nothing can be seen to gain.
 
-    They must be within the constraints, and the slope no more than noise can hide: methods for
-    constraints may as well turn in circles.
+    They must be within the constraints, and the slope no more than noise can hide, whatever was
+    gained on the way: methods for constraints may as well turn in circles.
     """
-    return stopping.hides_slope(
-        _evidence(run, domain), is_constrained(run), _knows_curvature(run.state)
-    )
+    evidence = _evidence(run, domain)
+    evidence = evidence._replace(recent=jnp.minimum(evidence.recent, curvature))
+    return stopping.hides_slope(evidence, _knows_curvature(run.state))
 
 
 def _evidence(run: Run, domain: Domain) -> Evidence:
@@ -353,10 +385,3 @@ def _prediction_known(state: Any) -> Bool[Array, ""]:
         if hasattr(state, "predicted_decrease")
         else jnp.ones((), bool)
     )
-
-
-def _inward(
-    x: Float[Array, " n"], direction: Float[Array, " n"], domain: Domain
-) -> Float[Array, " n"]:
-    """The direction, turned around where the bounds leave no room along it."""
-    return jnp.where(domain.longest(x, direction) > 0, direction, -direction)

@@ -78,6 +78,9 @@ class Run(NamedTuple):
         For how many iterates each entry has been smaller by `Stopping.resized`.
     faded
         See `Evidence`.
+    zero_for, zero_at
+        For how many iterates f has been zero beside what was gained, and |f| where that was last
+        looked into.
     code
         Of the `Status` it ended with, or `RUNNING`.
     """
@@ -106,6 +109,8 @@ class Run(NamedTuple):
     value_at_size: Float[Array, ""]
     small_for: Int32[Array, " n"]
     faded: Bool[Array, ""]
+    zero_for: Int32[Array, ""]
+    zero_at: Float[Array, ""]
     code: Int32[Array, ""]
 
     @property
@@ -171,6 +176,8 @@ def start(
         value_at_size=begun.value_at_size,
         small_for=jnp.zeros(state.at.x.shape, jnp.int32),
         faded=jnp.zeros((), bool),
+        zero_for=integer,
+        zero_at=infinite,
         code=integer + RUNNING,
     )
 

@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Float, Int32
 from adjoint.status import Status
 
 RUNNING = -1
+# Goes on unless an examination finds that f has come to zero.
+UNLESS_ZERO = -2
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,14 @@ class Stopping:
         The share, as `settled`, of what was gained since x has had its present size, where f is
         zero; slopes go with the square root of f.
     exact
-        Where f is zero, x is nearer to the minimizer than this share of it.
+        Where f is zero, Newton's step changes no entry by more than this share.
+    rounded
+        f is as exact as x allows where so many units in the last place of x change it by as much.
+        Less will not do without second derivatives: terms beside which others seem to be zero, like
+        those of penalties, hide these until they have come down to their rounding.
     fading
-        A step leaves no more than this share of f: convergence that is faster than linear.
+        A step leaves no more than this share of f: convergence that is faster than linear. And f is
+        looked into again once it has come down to the square of this share of what it was.
     resized
         x has another size when one entry has grown, or all have shrunk, by this factor; or one has
         been as small for as many iterates as `passing` says, as one that passes zero is not.
@@ -46,16 +53,16 @@ class Stopping:
         Entries below this share of their largest size so far count as that large: the square root
         of rounding.
     idle_steps
-        So many steps in a row that gain nothing end a run.
+        So many steps in a row that gain nothing end a run; so many at which f is zero beside what
+        was gained have it looked into.
     relieved
         A step that makes the least violation smaller by no more than this share is none towards the
         constraints.
     circling_steps
         So many in a row without a new lowest merit end a run that is at the noise floor.
-    at_floor, at_floor_within_constraints, at_floor_by_prediction
+    at_floor, at_floor_by_prediction
         Noise hides slopes like its square root: these times the geometric mean of the noise and of
-        f. With constraints, whose forces leave their own rounding in it, it may be more, and where
-        second derivatives predict nothing, too.
+        f. Where second derivatives predict nothing it may be more.
     """
 
     settled: float = 1e-5
@@ -63,6 +70,7 @@ class Stopping:
     zero: float = 1e-2
     settled_recently: float = 1e-9
     exact: float = 1e-8
+    rounded: float = 100.0
     fading: float = 1e-3
     resized: float = 10.0
     passing: int = 3
@@ -70,8 +78,7 @@ class Stopping:
     idle_steps: int = 5
     relieved: float = 1e-6
     circling_steps: int = 20
-    at_floor: float = 10.0
-    at_floor_within_constraints: float = 100.0
+    at_floor: float = 100.0
     at_floor_by_prediction: float = 1000.0
 
 
@@ -99,7 +106,8 @@ class Evidence(NamedTuple):
         known.
     faded
         Whether the latest step has left next to nothing of f, and has been no more than the
-        rounding of entries as large as they have been: x ends at zero.
+        rounding of the entries, or where all of x ends at zero, of entries as large as they have
+        been.
     """
 
     value: Float[Array, ""]
@@ -139,14 +147,28 @@ def is_settled(evidence: Evidence, knows_curvature: bool) -> Bool[Array, ""]:
     )
     # A convex function with its minimum of zero at a distance d from x is d / |x| of its slope, or
     # less.
-    near = jnp.abs(evidence.value) <= STOPPING.exact * evidence.slope_here
-    at_zero = (recently & near) | (evidence.newton_share <= STOPPING.exact) | evidence.faded
+    near = jnp.abs(evidence.value) <= STOPPING.rounded * eps * evidence.slope_here
+    newton = evidence.newton_share <= STOPPING.exact
+    at_zero = (recently & near) | newton | evidence.faded
     return beside_f | (is_zero(evidence.value, evidence.total) & at_zero)
 
 
-def hides_slope(evidence: Evidence, constrained: bool, knows_curvature: bool) -> Bool[Array, ""]:
+def vanishes(evidence: Evidence, curvature: Float[Array, ""]) -> Bool[Array, ""]:
+    """Whether f is zero beside what a change of x by its size does, by the curvature of f.
+
+    A minimum of zero where f'' is singular: the steps stay shares of the distance, so that none of
+    them shows how near it is. Where f is steep its curvature is as large as f.
+    """
+    eps = jnp.finfo(evidence.value.dtype).eps
+    change = STOPPING.rounded * eps
+    at_zero = jnp.abs(evidence.value) <= change**2 * curvature
+    flat = evidence.slope <= STOPPING.resized * change * curvature
+    return at_zero & flat & is_zero(evidence.value, evidence.total)
+
+
+def hides_slope(evidence: Evidence, knows_curvature: bool) -> Bool[Array, ""]:
     """Whether the slope is no more than noise can hide."""
-    most = jnp.asarray(STOPPING.at_floor_within_constraints if constrained else STOPPING.at_floor)
+    most = jnp.asarray(STOPPING.at_floor)
     if knows_curvature:
         most = jnp.where(predicts_nothing(evidence), STOPPING.at_floor_by_prediction, most)
     scale = jnp.maximum(jnp.abs(evidence.value), evidence.recent)
