@@ -126,11 +126,18 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "fading_field",
     ),
     Mutant(
-        "root: fair sizes are scaled with a jump",
+        "root: units of their own for unknowns that are alike",
         "linear/equilibrated.py",
-        "jnp.round(jnp.clip(2 * (smaller - FAIR), 0, jnp.maximum(smaller, 0)))",
-        "FAIR * jnp.round(smaller / FAIR)",
-        "fading_field",
+        "return jax.tree.map(lambda a, b: jnp.where(alike, a, b), of_all, each)",
+        "return each",
+        "screened_field",
+    ),
+    Mutant(
+        "root: one unit for all unknowns",
+        "linear/equilibrated.py",
+        "return jax.tree.map(lambda a, b: jnp.where(alike, a, b), of_all, each)",
+        "return of_all",
+        "units_of_iterations",
     ),
     Mutant(
         "root: an infinite parameter is refused",

@@ -137,6 +137,36 @@ def fading_field(lib: Any) -> None:
 
 
 @check
+def screened_field(lib: Any) -> None:
+    """-u'' + 400 u = 10^4 in the middle: 10^-8 of that at the ends."""
+    n = 120
+    source = jnp.zeros(n).at[n // 2].set(1e4)
+
+    def F(u: Any, p: Any) -> Any:
+        padded = jnp.pad(u, 1)
+        return (n + 1.0) ** 2 * (2 * u - padded[:-2] - padded[2:]) + p * u - source
+
+    found = lib.root.root(
+        F, jnp.zeros(n), 2e4, lib.newton.NewtonKrylov(), linear_solver=lib.iterative.CG()
+    )
+    assert bool(found.status.ok)
+
+
+@check
+def units_of_iterations(lib: Any) -> None:
+    """The sizes by which an operator without entries is measured."""
+    size = jnp.geomspace(1.0, 1e-9, N)
+    for unit in (jnp.ones(N), jnp.ones(N).at[2].set(1e9), jnp.ones(N).at[2].set(1e-9)):
+        columns, rows = jnp.asarray(A) * unit[None], jnp.asarray(A) * unit[:, None]
+        for matrix in (columns, rows):
+            action = lib.residual.JacobianAction(lambda x, p: p @ x, jnp.ones(N), matrix)
+            found = lib.equilibrated.scales_of(action, size)
+            alike = bool(jnp.all(unit == 1))
+            assert bool(jnp.all(found.columns == 1)) == alike
+            assert bool(jnp.all(found.rows == found.rows[0])) == alike
+
+
+@check
 def infinite_parameter(lib: Any) -> None:
     F = lambda x, p: x - jnp.minimum(2.0, p)
     assert bool(lib.root.root(F, jnp.zeros(2), jnp.array([1.0, jnp.inf])).status.ok)

@@ -123,6 +123,26 @@ def test_iterations_find_what_elimination_finds(linear_solver, m, method):
     assert float(found.stats["nonlinearity"]) < 1e-2
 
 
+@pytest.mark.parametrize(
+    "linear_solver", [adjoint.CG(), pytest.param(adjoint.GMRES(), marks=pytest.mark.slow)], ids=repr
+)
+@pytest.mark.parametrize("method", [adjoint.Newton(), adjoint.NewtonKrylov()], ids=lambda m: m.rtol)
+def test_iterations_find_a_field_that_fades_by_many_decades(linear_solver, method):
+    """A source screened within a thirtieth of the domain: an iteration knows no digits far off."""
+    m = 20
+    source = jnp.zeros(m * m).at[m * m // 2 + m // 2].set(1e4)
+    F = lambda u, p: membrane(m)(u, jnp.zeros(())) + (30 * p) ** 2 * u + u**3 - source
+    value = lambda p, **how: adjoint.root(F, jnp.zeros(m * m), p, **how).value
+    p = jnp.ones(())
+    exact = value(p)
+    assert float(jnp.max(exact) / jnp.min(jnp.abs(exact))) > 1e8
+    found = adjoint.root(F, jnp.zeros(m * m), p, method, linear_solver=linear_solver)
+    np.testing.assert_allclose(adjoint.require(found), exact, atol=1e-10 * float(jnp.max(exact)))
+    assert int(found.stats["iterations"]) <= 8
+    slope = jax.grad(lambda p: jnp.sum(value(p, solver=method, linear_solver=linear_solver)))(p)
+    np.testing.assert_allclose(slope, jax.grad(lambda p: jnp.sum(value(p)))(p), rtol=1e-8)
+
+
 def test_the_colored_jacobian_equals_the_full_one():
     F, pattern = bratu(20)
     u = jnp.linspace(0.0, 1.0, 20)
