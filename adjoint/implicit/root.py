@@ -123,7 +123,8 @@ def root(
     solution
         `Solution` with ``value`` x, structured as x0; ``status``; ``stats``: ``iterations``,
         ``residual`` (|F(x)|), ``correction`` (the Newton step left at x, relative to x, in the
-        worst entry), ``nonlinearity`` (how far F departs from its linear model within the error of
+        worst entry; by an iteration, where F_x shows one unit of all entries, relative to the
+        largest of x), ``nonlinearity`` (how far F departs from its linear model within the error of
         x; above 0.1 x is a fold). None but ``residual`` depends on the units of F and x.
 
     Raises

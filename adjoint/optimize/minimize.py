@@ -94,9 +94,10 @@ def minimize(
         times the forces of the constraints where these are larger: the same in all units. As a
         steep start makes that a large number, little must be left to gain, too: a change of any
         entry by its size changes f by at most 1e-5 of f to first order, and a Newton step, where
-        the method knows one, gains at most 1e-8 of f; or, where f is zero by rounding, x is within
-        1e-8 of the minimizer by its slopes. A dual norm of at most atol, in units of f per unit of
-        x, is enough by itself.
+        the method knows one, gains at most 1e-8 of f. Where f is zero beside what was gained, that
+        says nothing: then a Newton step must change no entry by more than 1e-8, or f be no more
+        than what 100 units in the last place of x change it by, by its slopes or its curvature. A
+        dual norm of at most atol, in units of f per unit of x, is enough by itself.
     constraint_tolerance
         Largest violation of a constraint, in its unit, that counts as none: state constraints as
         shares of what they limit.
