@@ -232,13 +232,6 @@ def _predicted_decrease(
     )
 
 
-def domain_units(domain: Domain, x: Float[Array, " n"]) -> Float[Array, " n"]:
-    """The units of the entries, or their largest size where there are none."""
-    return (
-        jnp.full_like(x, jnp.max(jnp.abs(x), initial=0.0)) if domain.unit is None else domain.unit
-    )
-
-
 def _propose(state: TrustRegionState, domain: Domain) -> TrustRegionState:
     """The state that asks for f at the trial step; stuck where the model promises nothing."""
     x = state.at.x
