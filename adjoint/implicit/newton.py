@@ -63,7 +63,7 @@ class Newton:
     Parameters
     ----------
     rtol
-        Stop when a full step is at most rtol max(|x|, |x - x0|), entry by entry. Convergence is
+        Stop when the full step is at most rtol max(|x|, |x - x0|), entry by entry. Convergence is
         quadratic: the error is then about its square. For an entry that is zero its size is that at
         which it would matter in F.
     max_steps
@@ -107,7 +107,7 @@ class Newton:
             t, F_new, decreased = _line_search(lambda x: F(x, p), s.x, s.F, step, scales.rows)
             x = jnp.where(decreased, s.x + t * step, s.x)
             size = jnp.maximum(typical_size(x, x0), jnp.where(scales.known, scales.columns, 0))
-            small = (t == 1) & jnp.all(jnp.abs(step) <= self._tolerance(x.dtype) * size)
+            small = jnp.all(jnp.abs(step) <= self._tolerance(x.dtype) * size)
             done = small | ~decreased | ~jnp.any(F_new != 0)
             return _State(x, jnp.where(decreased, F_new, s.F), s.steps + 1, done, kept)
 

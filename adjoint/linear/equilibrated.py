@@ -227,9 +227,12 @@ class Equilibrated:
     def _powers(self, scales: Scales) -> tuple[Array, Array]:
         """The scales as powers of two that keep what the solver needs of the matrix."""
         rounded = _fair if isinstance(self.solver, Krylov) else power_of_two
-        columns = rounded(scales.columns)
         if isinstance(self.solver, Cholesky | CG | MINRES):
-            return 1 / columns, columns  # C A C is as symmetric as A
+            # D A D is as symmetric as A. With d = sqrt(c/r), |D A D| has the eigenvalue 1 for the
+            # positive vector sqrt(c r), so that none is larger (Perron).
+            both = rounded(jnp.sqrt(scales.columns / scales.rows))
+            return 1 / both, both
+        columns = rounded(scales.columns)
         if isinstance(self.solver, Krylov) and self.solver.needs_spectrum:
             return columns, columns  # 1/C A C has the eigenvalues of A
         return rounded(scales.rows), columns
