@@ -140,6 +140,13 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "units_of_iterations",
     ),
     Mutant(
+        "root: symmetric systems in units of the unknowns alone",
+        "linear/equilibrated.py",
+        "power_of_two(jnp.sqrt(scales.columns / scales.rows))",
+        "power_of_two(scales.columns)",
+        "contrast",
+    ),
+    Mutant(
         "root: an infinite parameter is refused",
         _REGULARITY,
         "~none_is_nan(inputs) |",

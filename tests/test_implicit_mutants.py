@@ -167,6 +167,18 @@ def units_of_iterations(lib: Any) -> None:
 
 
 @check
+def contrast(lib: Any) -> None:
+    """A matrix with rows from 1 to 1e12 is handed over with a diagonal of about one."""
+    matrix = jnp.diag(jnp.geomspace(1.0, 1e12, N)) + 0.1 * jnp.eye(N, k=1) + 0.1 * jnp.eye(N, k=-1)
+    action = lib.residual.JacobianAction(lambda x, p: p @ x, jnp.ones(N), matrix)
+    solver = lib.equilibrated.Equilibrated(lib.iterative.CG())
+    factor = solver.factor(action, lib.equilibrated.scales_of(action, jnp.ones(N)))
+    diagonal = jnp.diag(matrix) / factor.rows * factor.columns
+    assert float(jnp.min(diagonal)) > 0.1
+    assert float(jnp.max(diagonal)) < 10
+
+
+@check
 def infinite_parameter(lib: Any) -> None:
     F = lambda x, p: x - jnp.minimum(2.0, p)
     assert bool(lib.root.root(F, jnp.zeros(2), jnp.array([1.0, jnp.inf])).status.ok)

@@ -143,6 +143,36 @@ def test_iterations_find_a_field_that_fades_by_many_decades(linear_solver, metho
     np.testing.assert_allclose(slope, jax.grad(lambda p: jnp.sum(value(p)))(p), rtol=1e-8)
 
 
+@pytest.mark.parametrize(
+    "linear_solver",
+    [adjoint.CG(), pytest.param(adjoint.MINRES(), marks=pytest.mark.slow)],
+    ids=repr,
+)
+@pytest.mark.parametrize("method", [adjoint.Newton(), adjoint.NewtonKrylov()], ids=lambda m: m.rtol)
+def test_iterations_find_a_field_in_a_medium_of_high_contrast(linear_solver, method):
+    """An inclusion conducts a million times better: rows differ by 1e6, and unknowns do not."""
+    m = 12
+    conductivity = np.ones((m + 2, m + 2))
+    conductivity[4:7, 4:7] = 1e6
+    conductivity[9:11, 2:5] = 1e-4
+    mean = lambda a, b: jnp.asarray(2 / (1 / a + 1 / b))
+    across = mean(conductivity[1:, 1:-1], conductivity[:-1, 1:-1])
+    along = mean(conductivity[1:-1, 1:], conductivity[1:-1, :-1])
+
+    def F(u, p):
+        padded = jnp.pad(u.reshape(m, m), 1)
+        flux = across * jnp.diff(padded, axis=0)[:, 1:-1], along * jnp.diff(padded, axis=1)[1:-1]
+        divergence = jnp.diff(flux[0], axis=0) + jnp.diff(flux[1], axis=1)
+        return p * u + u**3 - 1 - (m + 1) ** 2 * divergence.ravel()
+
+    p = jnp.ones(())
+    found = adjoint.root(F, jnp.zeros(m * m), p, method, linear_solver=linear_solver)
+    exact = adjoint.require(adjoint.root(F, jnp.zeros(m * m), p))
+    # A solver of rtol 1e-10 at a condition of 1e4 after the scaling.
+    np.testing.assert_allclose(adjoint.require(found), exact, rtol=1e-8)
+    assert int(found.stats["iterations"]) <= 10
+
+
 def test_the_colored_jacobian_equals_the_full_one():
     F, pattern = bratu(20)
     u = jnp.linspace(0.0, 1.0, 20)

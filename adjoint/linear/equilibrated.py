@@ -28,11 +28,9 @@ from adjoint.linear.sparse_pattern import Sparse
 from adjoint.norm import power_of_two
 from adjoint.tracing import loops
 
-# Iterations are for matrices that come in fair units: rows and columns are left alone where their
-# sizes differ by less than this power of two, 1e2, so that clusters of eigenvalues stay clusters
-# and a field that fades at its border stays smooth; are of one size where they differ by more than
-# its square; and in between as much nearer to that as they differ by more, without a jump.
-FAIR = 7
+# Rows, and columns, of an operator without entries are alike where their sizes differ by less than
+# this power of two, 1e2: more than what the estimate of |A| v misses of equal ones.
+ALIKE = 7
 # The share of rows or columns that may be estimated as smaller by more than that, by chance.
 BY_CHANCE = 1e-2
 
@@ -67,12 +65,12 @@ def scales_of(A: Operator, size: Float[Array, " n"]) -> Scales:
 
 
 def _are_alike(estimate: Float[Array, " n"]) -> Bool[Array, ""]:
-    """Whether sizes are within 2^FAIR of each other, but for some that are estimated too small.
+    """Whether sizes are within 2^ALIKE of each other, but for some that are estimated too small.
 
-    By chance one in 10^4 is, of terms that cancel; by 2^(3 FAIR), one in 10^12.
+    By chance one in 10^4 is, of terms that cancel; by 2^(3 ALIKE), one in 10^12.
     """
     smaller = -jnp.log2(estimate / jnp.max(estimate))
-    return (jnp.mean(smaller > FAIR) <= BY_CHANCE) & jnp.all(smaller < 3 * FAIR)
+    return (jnp.mean(smaller > ALIKE) <= BY_CHANCE) & jnp.all(smaller < 3 * ALIKE)
 
 
 def _scales_of_each(A: Operator, size: Float[Array, " n"]) -> Scales:
@@ -226,26 +224,16 @@ class Equilibrated:
 
     def _powers(self, scales: Scales) -> tuple[Array, Array]:
         """The scales as powers of two that keep what the solver needs of the matrix."""
-        rounded = _fair if isinstance(self.solver, Krylov) else power_of_two
         if isinstance(self.solver, Cholesky | CG | MINRES):
             # D A D is as symmetric as A. With d = sqrt(c/r), |D A D| has the eigenvalue 1 for the
             # positive vector sqrt(c r), so that none is larger (Perron).
-            both = rounded(jnp.sqrt(scales.columns / scales.rows))
+            both = power_of_two(jnp.sqrt(scales.columns / scales.rows))
             return 1 / both, both
-        columns = rounded(scales.columns)
+        columns = power_of_two(scales.columns)
         if isinstance(self.solver, Krylov) and self.solver.needs_spectrum:
             return columns, columns  # 1/C A C has the eigenvalues of A
-        return rounded(scales.rows), columns
+        return power_of_two(scales.rows), columns
 
 
 def _scaled(factor: EquilibratedFactor, A: Operator) -> Scaled:
     return Scaled(A, factor.rows, factor.columns)
-
-
-def _fair(size: Array) -> Array:
-    """Powers of two, one of them for all sizes within 2^FAIR of the largest."""
-    unit = power_of_two(jnp.max(size))
-    smaller = -jnp.log2(size / unit)
-    counted = jnp.round(jnp.clip(2 * (smaller - FAIR), 0, jnp.maximum(smaller, 0)))
-    # exp2 is right but for rounding, which power_of_two cuts off.
-    return unit * power_of_two(1.5 * jnp.exp2(-counted))
