@@ -1,15 +1,17 @@
 """Lengths of vectors in the whole range of the numbers.
 
 The squares of 1e20 in float32, or of 1e160 in float64, have no room in it. Vectors are divided by a
-power of two before they are squared, which costs no rounding: the result for 2^k x is, bit by bit,
-2^k times that for x. (LAPACK's dnrm2 has the same aim: Blue, A portable Fortran program to find the
+power of two before they are squared, where the squares have no room. It costs no rounding: the
+result for 2^k x is, bit by bit, 2^k times that for x. (LAPACK's dnrm2 has the same aim: Blue, A portable Fortran program to find the
 Euclidean norm of a vector, ACM Trans. Math. Softw. 4, 1978.)
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Bool, Float, Inexact
+
+from adjoint.tracing import loops
 
 
 def power_of_two(size: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -26,9 +28,26 @@ def power_of_two(size: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 def norm(x: Inexact[Array, " n"]) -> Float[Array, ""]:
     """|x|, the 2-norm of all entries, NaN and Inf as they are."""
-    size = jnp.abs(x)
-    unit = power_of_two(jnp.max(size, initial=0))
-    return unit * jnp.sqrt(jnp.sum((size / unit) ** 2))
+    square = _product(x, x)
+
+    def scaled() -> Array:
+        size = jnp.abs(x)
+        unit = power_of_two(jnp.max(size, initial=0))
+        return unit * jnp.sqrt(jnp.sum((size / unit) ** 2))
+
+    return loops.cond(_has_room(square, x.size), lambda: jnp.sqrt(square), scaled)
+
+
+def _product(x: Inexact[Array, " n"], y: Inexact[Array, " n"]) -> Float[Array, ""]:
+    """Re x* y, in the precision of x."""
+    return jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST).real
+
+
+def _has_room(product: Float[Array, ""], count: int) -> Bool[Array, ""]:
+    """Whether a sum of so many products is right: none has left the range that would count."""
+    limits = jnp.finfo(product.dtype)
+    least = max(count, 1) * float(limits.tiny) / float(limits.eps)
+    return (jnp.abs(product) >= least) & (jnp.abs(product) < jnp.inf)
 
 
 def row_norms(A: Inexact[Array, "m n"]) -> Float[Array, " m"]:
@@ -38,19 +57,30 @@ def row_norms(A: Inexact[Array, "m n"]) -> Float[Array, " m"]:
 
 def dot(x: Inexact[Array, " n"], y: Inexact[Array, " n"]) -> Float[Array, ""]:
     """Re x* y, right wherever it has room itself: the products of the entries need not have it."""
-    a, b = (power_of_two(jnp.max(jnp.abs(v), initial=0)) for v in (x, y))
-    return (jnp.vdot(x / a, y / b).real * a) * b
+    product = _product(x, y)
+
+    def scaled() -> Array:
+        a, b = (power_of_two(jnp.max(jnp.abs(v), initial=0)) for v in (x, y))
+        return (_product(x / a, y / b) * a) * b
+
+    return loops.cond(_has_room(product, x.size), lambda: product, scaled)
 
 
 def root_of_dot(x: Inexact[Array, " n"], y: Inexact[Array, " n"]) -> Float[Array, ""]:
     """sqrt(Re x* y), also where the product itself has no room; 0 where it is negative."""
-    a, b = (power_of_two(jnp.max(jnp.abs(v), initial=0)) for v in (x, y))
-    # a b = (c d)^2 r with powers of two c, d and r = 1 or 2 each, so that a power of four costs no
-    # rounding.
-    c = power_of_two(jnp.sqrt(a))
-    d = power_of_two(jnp.sqrt(b))
-    rest = (a / c / c) * (b / d / d)
-    return c * d * jnp.sqrt(jnp.maximum(rest * jnp.vdot(x / a, y / b).real, 0))
+    product = _product(x, y)
+
+    def scaled() -> Array:
+        a, b = (power_of_two(jnp.max(jnp.abs(v), initial=0)) for v in (x, y))
+        # a b = (c d)^2 r with powers of two c, d and r = 1 or 2 each, so that a power of four costs
+        # no rounding.
+        c = power_of_two(jnp.sqrt(a))
+        d = power_of_two(jnp.sqrt(b))
+        rest = (a / c / c) * (b / d / d)
+        return c * d * jnp.sqrt(jnp.maximum(rest * _product(x / a, y / b), 0))
+
+    plain = lambda: jnp.sqrt(jnp.maximum(product, 0))  # noqa: E731
+    return loops.cond(_has_room(product, x.size), plain, scaled)
 
 
 def length(x: Inexact[Array, ""], y: Inexact[Array, ""]) -> Float[Array, ""]:

@@ -23,8 +23,9 @@ stored_run checks exit_codes command_line""".split()  # noqa: SIM905
 # A file imports only from layers above its own in this list, or from files before it in its own
 # folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("inputs", "norm", "status", "solution", "stats"),
+    ("inputs", "status", "solution", "stats"),
     (*(f"tracing.{name}" for name in TRACING),),
+    ("norm",),
     ("inner_products",),
     (
         "verify.line",

@@ -209,3 +209,22 @@ def test_a_zero_that_is_reached_is_a_success(method: Any) -> None:
         # Within 1e-8 of the size that x has had, which is 5.
         assert float(solution.stats["value"]) < 1e-15
         assert int(solution.stats["evaluations"]) <= 40
+
+
+def plateau(x: Any) -> Any:
+    """Minimum 0 at log 2; where exp(x_i) dies out f is 4, flat, and bent downwards."""
+    return jnp.sum((jnp.exp(x) - 2) ** 2)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [(30.0, 80.0, 2.0), pytest.param((-16.0, 2.0), marks=pytest.mark.slow)],
+    ids=str,
+)
+def test_a_plateau_is_no_minimum_where_second_derivatives_are_at_hand(
+    start: tuple[float, ...],
+) -> None:
+    """Newton's method gives up halfway, BFGS leaps beyond, and its success is looked into."""
+    solution = minimize(plateau, jnp.asarray(start))
+    assert bool(solution.status.ok)
+    assert float(solution.stats["value"]) < 1e-15

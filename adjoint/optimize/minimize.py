@@ -20,7 +20,7 @@ from adjoint.optimize.choice import SMALL, as_method, choose, honoring
 from adjoint.optimize.driver import Step
 from adjoint.optimize.problem import Domain, Method, Request
 from adjoint.optimize.run import Limits
-from adjoint.optimize.stages import Stage, compiled_stages, host_stages
+from adjoint.optimize.stages import Stage, compiled_stages, counts_more, host_stages
 from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
 from adjoint.run.checkpoint import Checkpoint
 from adjoint.solution import Solution
@@ -278,14 +278,20 @@ _ADD_UP = ("iterations", "evaluations", "hessians", "products")
 def _solution(
     stages: list[Stage], statement: Statement, methods: tuple[Method, ...], why: str
 ) -> Solution[PyTree]:
-    """The last stage that ran, with the counts of all."""
-    x, stats, code, keep, _ = stages[0]
+    """The last stage that ran and counts, with the counts of all."""
+    result = stages[0]
     for stage in stages[1:]:
-        counts = {name: stats[name] + jnp.where(keep, 0, stage.stats[name]) for name in _ADD_UP}
-        both = (x, stats, code, keep), tuple(stage[:4])
-        x, stats, code, keep = jax.tree.map(lambda a, b, keep=keep: jnp.where(keep, a, b), *both)
-        stats |= counts
+        counts = {
+            name: result.stats[name] + jnp.where(result.final, 0, stage.stats[name])
+            for name in _ADD_UP
+        }
+        kept = result.final | ~counts_more(stage, result)
+        both = result._replace(begun=None), stage._replace(begun=None)
+        ended = result.final | stage.final
+        result = jax.tree.map(lambda a, b, kept=kept: jnp.where(kept, a, b), *both)
+        result = result._replace(stats=result.stats | counts, final=ended)
+    x, stats, code = result.x, result.stats, result.code
     names = [type(method).__name__ for method in methods[: len(stages)]]
     said = StaticText(f"{', then '.join(names)}: {why}")
-    stats |= {"start_outside": start_outside(statement), "method": said}
+    stats = stats | {"start_outside": start_outside(statement), "method": said}
     return Solution(statement.domain.unravel(x), Status(code), stats, f"minimize with {names[-1]}")

@@ -1,7 +1,7 @@
 """The methods of a chain, one after the other: what each goes on from, and which result counts."""
 
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from adjoint.optimize.driver import Step, compiled, on_host
-from adjoint.optimize.problem import Method
+from adjoint.optimize.problem import Method, Request
 from adjoint.optimize.run import Begun, Limits, Run
 from adjoint.optimize.statement import Statement
+from adjoint.optimize.stopping import STOPPING
 from adjoint.run.checkpoint import Checkpoint
 from adjoint.stats import HistoryTable
 from adjoint.status import Status
@@ -26,13 +27,40 @@ PATIENCE_WITHIN_CONSTRAINTS = (300, 100)
 
 
 class Stage(NamedTuple):
-    """How one method of a chain ended."""
+    """How one method of a chain ended.
+
+    Attributes
+    ----------
+    x, stats, code
+        Its result.
+    final
+        Whether no other method could do better.
+    begun
+        What the next one measures its progress by.
+    """
 
     x: Array
     stats: dict[str, Any]
     code: Array
     final: Bool[Array, ""]
     begun: Begun | None
+
+
+def counts_more(later: Stage, earlier: Stage) -> Bool[Array, ""]:
+    """Whether the result of a stage is better than that of the one before, which was not final.
+
+    A success that second derivatives were to confirm stands, where these lead no further.
+    """
+    value = earlier.stats["value"]
+    lower = later.stats["value"] < value - STOPPING.settled * jnp.abs(value)
+    telling = (
+        Status.SUCCESS,
+        Status.UNTRUSTED_GRADIENT,
+        Status.UNBOUNDED,
+        Status.NONFINITE_OBJECTIVE,
+    )
+    told = reduce(jnp.logical_or, [later.code == status.code for status in telling])
+    return (earlier.code != Status.SUCCESS.code) | lower | told
 
 
 def _left(limits: Limits, spent: Any, number: int, methods: tuple[Method, ...]) -> Limits:
@@ -55,7 +83,8 @@ def compiled_stages(
     for number, method in enumerate(methods):
         left = _left(limits, spent, number, methods)
         stage = _stage(
-            compiled(statement.objective, method, x, statement.domain, left, done, begun)
+            compiled(statement.objective, method, x, statement.domain, left, done, begun),
+            _knows_less(method, methods[number + 1 :]),
         )
         stages.append(stage)
         begun = stage.begun
@@ -93,7 +122,7 @@ def host_stages(
             stage=number,
             begun=begun,
         )
-        stages.append(_stage(run))
+        stages.append(_stage(run, _knows_less(method, methods[number + 1 :])))
         x = stages[-1].x
         spent = spent + int(stages[-1].stats["evaluations"])
         if bool(stages[-1].final):
@@ -103,14 +132,25 @@ def host_stages(
     )
 
 
-def _final(code: Array) -> Array:
+def _knows_less(method: Method, later: tuple[Method, ...]) -> bool:
+    """Whether methods behind it know second derivatives, and this one does not.
+
+    Slopes tell a plateau from a minimum as little as a saddle.
+    """
+    return Request.HESSIAN not in method.requests and any(
+        Request.HESSIAN in other.requests for other in later
+    )
+
+
+def _final(code: Array, to_confirm: bool) -> Array:
     """Whether a stage has ended so that no other method could do better."""
     retry = (Status.STALLED, Status.NOT_CONVERGED, Status.INFEASIBLE)
+    retry += (Status.SUCCESS,) if to_confirm else ()
     return ~reduce(jnp.logical_or, [code == status.code for status in retry])
 
 
-@jax.jit
-def _stage(run: Run) -> Stage:
+@partial(jax.jit, static_argnames="to_confirm")
+def _stage(run: Run, to_confirm: bool) -> Stage:
     finished = run.code == Status.SUCCESS.code
     stats = {
         "value": jnp.where(finished, run.state.at.value, run.best.value),
@@ -128,7 +168,7 @@ def _stage(run: Run) -> Stage:
         jnp.where(finished, run.state.at.x, run.best.x),
         stats,
         run.code,
-        _final(run.code),
+        _final(run.code, to_confirm),
         _carried(run),
     )
 

@@ -297,7 +297,12 @@ def _bound(side: str, bound: PyTree, x0: PyTree, x: Array) -> Array:
     try:
         full = jax.tree.map(like, x0, bound)
     except (ValueError, TypeError):
-        given = f"the {side} bound {jax.tree.map(np.shape, bound)}"
+        is_pair = isinstance(bound, list | tuple) and _length(bound) == 2
+        given = (
+            f"the {side} bound {bound}, which SciPy would read as (lowest, highest) of one unknown"
+            if is_pair and not isinstance(x0, list | tuple)
+            else f"the {side} bound {jax.tree.map(np.shape, bound)}"
+        )
         refuse(
             "minimize", given, f"a number, or like x0, {jax.tree.map(np.shape, x0)}", _BOTH_SIDES
         )
