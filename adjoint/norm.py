@@ -1,9 +1,9 @@
 """Lengths of vectors in the whole range of the numbers.
 
-The squares of 1e20 in float32, or of 1e160 in float64, have no room in it. Vectors are divided by a
-power of two before they are squared, where the squares have no room. It costs no rounding: the
-result for 2^k x is, bit by bit, 2^k times that for x. (LAPACK's dnrm2 has the same aim: Blue, A portable Fortran program to find the
-Euclidean norm of a vector, ACM Trans. Math. Softw. 4, 1978.)
+The squares of 1e20 in float32, or of 1e160 in float64, have no room in it. Where squares leave the
+range, vectors are divided by a power of two before they are squared. That costs no rounding: the
+result for 2^k x is, bit by bit, 2^k times that for x. (LAPACK's dnrm2 has the same aim: Blue, A
+portable Fortran program to find the Euclidean norm of a vector, ACM Trans. Math. Softw. 4, 1978.)
 """
 
 import jax

@@ -2,8 +2,8 @@
 
 TRACING = """loops structure traced_function programs linear_map rule host_call
 host_batching""".split()  # noqa: SIM905
-LINEAR = """factor_cache sparse_pattern operators conversion dense superlu pardiso sparse
-multigrid krylov iterative equilibrated choice solver_parts solve""".split()  # noqa: SIM905
+LINEAR = """factor_cache sparse_pattern operators conversion outcome dense superlu pardiso sparse
+grid_stencil multigrid krylov iterative equilibrated choice solver_parts solve""".split()  # noqa: SIM905
 ODE = """jumps vector_field mass_matrix refinement runge_kutta integrator
 integrate checkpoints tangent_control error_estimate step_adjoint sensitivity repair
 discrete forward quadrature continuous backsolve certificate choice tangent

@@ -175,16 +175,18 @@ LINEAR_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "NaN in b unnoticed",
         _DENSE,
-        "jnp.where(_finite(b), code, Status.NONFINITE_INPUT.code)",
-        "code",
+        "(Status.NONFINITE_INPUT, ~_finite(b))",
+        "(Status.NONFINITE_INPUT, False)",
         "nan_in_b",
     ),
-    Mutant("residual unchecked", _DENSE, "error <= residual_limit(b.dtype)", "True", "false_claim"),
+    Mutant(
+        "residual unchecked", _DENSE, "~(error <= residual_limit(b.dtype))", "False", "false_claim"
+    ),
     Mutant(
         "condition unchecked",
         _DENSE,
-        "condition_code(rcond, float(jnp.finfo(A.dtype).eps))",
-        "0",
+        "Status(condition_code(rcond, float(jnp.finfo(A.dtype).eps)))",
+        "Status.SUCCESS",
         "singular",
     ),
     Mutant(
@@ -194,7 +196,7 @@ LINEAR_MUTANTS: tuple[Mutant, ...] = (
         "triangles)))), True)",
         "singular",
     ),
-    Mutant("asymmetry unchecked", _DENSE, "symmetric | (code != 0)", "True", "false_claim"),
+    Mutant("asymmetry unchecked", _DENSE, "~symmetric)", "False)", "false_claim"),
     Mutant(
         "sparse residual unchecked",
         _SPARSE,

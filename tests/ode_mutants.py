@@ -365,8 +365,8 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "solve: not poisoned",
         _SOLVE,
-        "poison((y1, samples), code == 0)",
-        "poison((y1, samples), code == code)",
+        "poison((y1, samples), status.ok)",
+        "poison((y1, samples), status.code == status.code)",
         "failures",
     ),
     Mutant(

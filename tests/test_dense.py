@@ -13,7 +13,7 @@ import scipy.linalg
 from cases import all_nan, assert_close, matrix
 
 from adjoint import LU, Cholesky, Status, factorize, linear_solve
-from adjoint.linear.dense import condition_code, probe_vector, residual_limit
+from adjoint.linear.outcome import condition_code, probe_vector, residual_limit
 
 lu = jax.jit(lambda A, b: linear_solve(A, b, LU()))
 cholesky = jax.jit(lambda A, b: linear_solve(A, b, Cholesky()))

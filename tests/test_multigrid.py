@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from adjoint import CG, GMRES, MatrixFree, Multigrid, Status, linear_solve
-from adjoint.linear import multigrid
+from adjoint.linear import grid_stencil, multigrid
 from adjoint.linear.krylov import _transposed
 from adjoint.linear.operators import Dense
 
@@ -75,13 +75,13 @@ def dense(S: Any, grid: tuple[int, ...]) -> np.ndarray:
 
     def apply(unit: Any) -> Any:
         u = jnp.moveaxis(unit.astype(S.dtype).reshape(*grid, components), -1, 0)
-        return jnp.moveaxis(multigrid._apply(S, u), 0, -1).ravel()
+        return jnp.moveaxis(grid_stencil.apply(S, u), 0, -1).ravel()
 
     return matrix_of(apply, components * int(np.prod(grid)))
 
 
 def stencil(A: np.ndarray, grid: tuple[int, ...], components: int) -> Any:
-    return jax.jit(lambda A: multigrid._stencil(Dense(A), grid, components))(jnp.asarray(A))
+    return jax.jit(lambda A: grid_stencil.stencil_of(Dense(A), grid, components))(jnp.asarray(A))
 
 
 def coarse_matrix(S: Any, coupled: Any, grid: tuple[int, ...]) -> np.ndarray:

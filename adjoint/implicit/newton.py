@@ -16,11 +16,11 @@ from jaxtyping import Array, Bool, Inexact, Int32, PyTree
 from adjoint.implicit.regularity import typical_size
 from adjoint.implicit.residual import JacobianAction, RootProblem
 from adjoint.inputs import require_tolerance_and_limit
-from adjoint.linear.dense import Outcome, probe_vector
 from adjoint.linear.equilibrated import Equilibrated, Scaled, Scales, scales_of
 from adjoint.linear.iterative import CG, GMRES, MINRES
 from adjoint.linear.krylov import Krylov
 from adjoint.linear.multigrid import Multigrid
+from adjoint.linear.outcome import Outcome, probe_vector
 from adjoint.norm import norm
 from adjoint.tracing import loops
 

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, PyTree
 
 from adjoint.implicit.residual import JacobianAction, RootProblem
 from adjoint.inputs import all_finite, none_is_nan
-from adjoint.linear.dense import Outcome, probe_vector
 from adjoint.linear.equilibrated import Equilibrated, Scales, scales_of
 from adjoint.linear.krylov import Krylov
+from adjoint.linear.outcome import Outcome, probe_vector
 from adjoint.norm import norm
 from adjoint.status import Status, first_failure
 from adjoint.tracing import loops

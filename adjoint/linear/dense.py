@@ -19,30 +19,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-import numpy as np
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact, Int32
 
 from adjoint.linear.operators import Dense, Operator
+from adjoint.linear.outcome import Outcome, condition_code, probe_vector, residual_limit
 from adjoint.norm import norm as vector_norm
 from adjoint.solution import poison
-from adjoint.status import Status
+from adjoint.status import Status, first_failure
 from adjoint.tracing.host_call import count_event
-
-# An estimated reciprocal condition number below SINGULAR_LIMIT unit roundoffs is that of a matrix
-# which is singular to working precision; below ILL_CONDITIONED_LIMIT unit roundoffs, not even one
-# digit is certain.
-SINGULAR_LIMIT = 1.0
-ILL_CONDITIONED_LIMIT = 8.0
-
-
-class Outcome(NamedTuple):
-    """How a solve ended, as arrays."""
-
-    code: Int32[Array, ""]
-    residual: Float[Array, ""]
-    iterations: Int32[Array, ""]
-    reciprocal_condition: Float[Array, ""]
 
 
 class DenseFactor(NamedTuple):
@@ -53,15 +37,6 @@ class DenseFactor(NamedTuple):
     norm: Float[Array, ""]
     reciprocal_condition: Float[Array, ""]
     code: Int32[Array, ""]
-
-
-def probe_vector(n: int) -> np.ndarray:
-    """A fixed vector of entries 1 to 2 in size, of mixed signs: to start condition estimates."""
-    k = np.arange(1, n + 1)
-    golden_ratio = 0.6180339887498949
-    return (1.0 + np.modf(k * golden_ratio)[0]) * np.where(
-        np.modf(k * golden_ratio**2 * 7.0)[0] < 0.5, -1.0, 1.0
-    )
 
 
 def _equilibration(
@@ -98,40 +73,24 @@ def _reciprocal_condition(
     return jnp.where(jnp.isfinite(estimate), estimate, 0.0)
 
 
-def condition_code(reciprocal_condition: Any, unit_roundoff: float, xp: Any = jnp) -> Any:
-    """The status code of a reciprocal condition; 0 is also a factorization that broke down."""
-    singular = reciprocal_condition < SINGULAR_LIMIT * unit_roundoff
-    ill = reciprocal_condition < ILL_CONDITIONED_LIMIT * unit_roundoff
-    return xp.where(
-        singular,
-        Status.SINGULAR.code,
-        xp.where(ill, Status.ILL_CONDITIONED.code, Status.SUCCESS.code),
-    )
-
-
-def residual_limit(dtype: DTypeLike) -> float:
-    """The largest normwise backward error |b - A x| / (|A| |x| + |b|) of a solve that is believed.
-
-    A backward-stable solve leaves a small multiple of the unit roundoff; 1e3 unit roundoffs (2e-13
-    in float64, 1e-4 in float32) mean that the vector belongs to another matrix.
-    """
-    return 1e3 * float(jnp.finfo(dtype).eps)
-
-
 def _checked(
-    factor: DenseFactor, A: Inexact[Array, "n n"], solve: Any, solve_transpose: Any, code: Any = 0
+    factor: DenseFactor,
+    A: Inexact[Array, "n n"],
+    solve: Any,
+    solve_transpose: Any,
+    known: Status = Status.SUCCESS,
 ) -> DenseFactor:
-    """The factor with the norm and the condition of A, and with what they say of its status.
-
-    `code` is what is known.
-    """
+    """The factor with the norm and the condition of A, and with what they say of its status."""
     rcond = _reciprocal_condition(
         A, lambda b: solve(factor, b), lambda c: solve_transpose(factor, c)
     )
-    code = jnp.where(code == 0, condition_code(rcond, float(jnp.finfo(A.dtype).eps)), code)
-    code = jnp.where(_finite(A), code, Status.NONFINITE_INPUT.code).astype(jnp.int32)
+    found = first_failure(
+        (Status.NONFINITE_INPUT, ~_finite(A)),
+        known,
+        Status(condition_code(rcond, float(jnp.finfo(A.dtype).eps))),
+    )
     return factor._replace(
-        norm=jnp.max(jnp.sum(jnp.abs(A), axis=1)), reciprocal_condition=rcond, code=code
+        norm=jnp.max(jnp.sum(jnp.abs(A), axis=1)), reciprocal_condition=rcond, code=found.code
     )
 
 
@@ -139,13 +98,13 @@ def _finish(factor: DenseFactor, matvec: Any, x: Array, b: Array) -> tuple[Array
     """Check the residual, put the reasons of failure in order, and turn a failed x into NaN."""
     size = factor.norm * _largest(x) + _largest(b)
     error = _largest(b - matvec(x)) / jnp.where(size > 0, size, 1)
-    code = jnp.where(
-        error <= residual_limit(b.dtype), Status.SUCCESS.code, Status.RESIDUAL_TOO_LARGE.code
+    status = first_failure(
+        Status(factor.code),
+        (Status.NONFINITE_INPUT, ~_finite(b)),
+        (Status.RESIDUAL_TOO_LARGE, ~(error <= residual_limit(b.dtype))),
     )
-    code = jnp.where(_finite(b), code, Status.NONFINITE_INPUT.code)
-    code = jnp.where(factor.code != 0, factor.code, code).astype(jnp.int32)
-    outcome = Outcome(code, error, jnp.zeros((), jnp.int32), factor.reciprocal_condition)
-    return jnp.where(code == 0, x, jnp.nan), outcome
+    outcome = Outcome(status.code, error, jnp.zeros((), jnp.int32), factor.reciprocal_condition)
+    return jnp.where(status.ok, x, jnp.nan), outcome
 
 
 def _largest(x: Array) -> Float[Array, ""]:
@@ -224,12 +183,14 @@ class Cholesky:
     def factor(self, A: Dense) -> DenseFactor:
         matrix = count_event("factorizations", A.matrix)
         triangle = jnp.linalg.cholesky(matrix, symmetrize_input=True)
-        code = jnp.where(_finite(triangle), Status.SUCCESS.code, Status.NOT_POSITIVE_DEFINITE.code)
         asymmetry = _largest(A.matrix - A.matrix.conj().T)
         symmetric = asymmetry <= residual_limit(A.dtype) * _largest(A.matrix)
-        code = jnp.where(symmetric | (code != 0), code, Status.RESIDUAL_TOO_LARGE.code)
+        known = first_failure(
+            (Status.NOT_POSITIVE_DEFINITE, ~_finite(triangle)),
+            (Status.RESIDUAL_TOO_LARGE, ~symmetric),
+        )
         factor = _unchecked(triangle, jnp.arange(A.n, dtype=jnp.int32))
-        return _checked(factor, A.matrix, self._substitute, self._substitute_transpose, code)
+        return _checked(factor, A.matrix, self._substitute, self._substitute_transpose, known)
 
     def solve(self, factor: DenseFactor, A: Operator, b: Array) -> tuple[Array, Outcome]:
         x = count_event("solves", self._substitute(factor, b), _columns(b))

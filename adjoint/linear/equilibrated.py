@@ -20,10 +20,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact
 
-from adjoint.linear.dense import Cholesky, Outcome, probe_vector
+from adjoint.linear.dense import Cholesky
 from adjoint.linear.iterative import CG, MINRES
 from adjoint.linear.krylov import Krylov
 from adjoint.linear.operators import Dense, Operator
+from adjoint.linear.outcome import Outcome, probe_vector
 from adjoint.linear.sparse_pattern import Sparse
 from adjoint.norm import power_of_two
 from adjoint.tracing import loops

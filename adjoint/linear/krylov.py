@@ -17,9 +17,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact, Int32
 
 from adjoint.inputs import all_finite, none_is_nan, refuse
-from adjoint.linear.dense import Outcome
 from adjoint.linear.multigrid import Multigrid
 from adjoint.linear.operators import Operator
+from adjoint.linear.outcome import Outcome
 from adjoint.norm import norm, power_of_two
 from adjoint.status import Status, first_failure
 from adjoint.tracing import loops

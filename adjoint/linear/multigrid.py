@@ -11,14 +11,12 @@ Source: Briggs, Henson and McCormick, A Multigrid Tutorial, 2nd ed., SIAM, 2000,
 the smoother is Chebyshev's polynomial in D^-1 A, D the diagonal of A: Adams, Brezina, Hu and
 Tuminaro, J. Comput. Phys. 188, 2003.
 
-The unknowns of a level are an array u of shape (components, *grid). Its A is kept as a stencil S of
-shape (components, components, 3, .., 3, *grid): (A u)[a, i] = sum over b and k of S[a, b, k, i]
-u[b, i + k], k in {-1, 0, 1}^d. That of the user's A is read off from its products with 3^d vectors
-per component, whose ones lie three nodes apart. All levels are in float32: a preconditioner needs
-no more, and the solver around it judges by residuals of its own.
+The A of each level is kept as a stencil (`grid_stencil`); that of the user's A is read off from its
+products. All levels are in float32: a preconditioner needs no more, and the solver around it judges
+by residuals of its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
@@ -29,6 +27,7 @@ import numpy as np
 from jaxtyping import Array, Float, Inexact
 
 from adjoint.inputs import refuse
+from adjoint.linear.grid_stencil import apply, dense_matrix, diagonal, offsets, stencil_of
 from adjoint.linear.operators import Operator
 
 # Up to so many unknowns a level is solved by its dense inverse.
@@ -135,7 +134,7 @@ class Multigrid:
                 f"{A.n} unknowns, as A has",
                 "Count the nodes, not the cells, of each axis.",
             )
-        S, size = _stencil(jax.lax.stop_gradient(A), self.grid, self.components)
+        S, size = stencil_of(jax.lax.stop_gradient(A), self.grid, self.components)
         levels: list[Level] = []
         grid = self.grid
         while self.components * prod(grid) > COARSEST and _coarse(grid) != grid:
@@ -143,7 +142,10 @@ class Multigrid:
             S = _galerkin(S, levels[-1].coupled, grid)
             grid = _coarse(grid)
         return Hierarchy(
-            tuple(levels), jnp.linalg.inv(_dense(S, grid)), size, (self.components, *self.grid)
+            tuple(levels),
+            jnp.linalg.inv(dense_matrix(S, grid)),
+            size,
+            (self.components, *self.grid),
         )
 
 
@@ -172,9 +174,9 @@ class Level:
 
     @classmethod
     def of(cls, S: Array) -> "Level":
-        D = _diagonal(S)
+        D = diagonal(S)
         inverse_diagonal = jnp.where(D != 0, 1 / jnp.where(D != 0, D, 1), 0)
-        along_rows = _apply(jnp.abs(S), jnp.ones(D.shape, jnp.abs(D).dtype))
+        along_rows = apply(jnp.abs(S), jnp.ones(D.shape, jnp.abs(D).dtype))
         coupled = (along_rows > jnp.abs(D)).astype(along_rows.dtype)
         return cls(S, inverse_diagonal, coupled, jnp.max(jnp.abs(inverse_diagonal) * along_rows))
 
@@ -188,9 +190,9 @@ class Level:
         rho = radius / center
         rho_next = 1 / (2 / rho - rho)
         step = self.inverse_diagonal * r / center
-        r = r - _apply(self.S, step)
+        r = r - apply(self.S, step)
         next_step = rho_next * (rho * step + 2 / radius * self.inverse_diagonal * r)
-        return step + next_step, r - _apply(self.S, next_step)
+        return step + next_step, r - apply(self.S, next_step)
 
 
 @jax.tree_util.register_dataclass
@@ -219,75 +221,7 @@ class Hierarchy:
         x, left = level.smooth(r)
         correction = self._cycle(depth + 1, _restrict(level.coupled * left, grid))
         x = x + level.coupled * _interpolate(correction, grid)
-        return x + level.smooth(r - _apply(level.S, x))[0]
-
-
-def _offsets(axes: int) -> Iterator[tuple[int, ...]]:
-    """The k of a stencil, as indices 0, 1, 2."""
-    return product(range(3), repeat=axes)
-
-
-def _apply(S: Array, u: Array) -> Array:
-    """A u."""
-    components, *grid = u.shape
-    around = jnp.pad(u, [(0, 0)] + [(1, 1)] * len(grid))
-    total = jnp.zeros((), u.dtype)
-    for k in _offsets(len(grid)):
-        neighbors = around[(slice(None), *(slice(o, o + m) for o, m in zip(k, grid, strict=True)))]
-        for b in range(components):
-            total = total + S[(slice(None), b, *k)] * neighbors[b : b + 1]
-    return total
-
-
-def _diagonal(S: Array) -> Array:
-    components = S.shape[0]
-    axes = (S.ndim - 2) // 2
-    return jnp.stack([S[(a, a, *(1,) * axes)] for a in range(components)])
-
-
-def _dense(S: Array, grid: tuple[int, ...]) -> Array:
-    """A as a matrix, with 1 for the diagonal of empty rows, which all finer levels left out."""
-    shape = (S.shape[0], *grid)
-    n = prod(shape)
-    A = jax.vmap(lambda u: _apply(S, u.reshape(shape)).ravel(), out_axes=1)(
-        jnp.eye(n, dtype=S.dtype)
-    )
-    return A + jnp.diag(jnp.all(A == 0, axis=1).astype(A.dtype))
-
-
-def _stencil(A: Operator, grid: tuple[int, ...], components: int) -> tuple[Array, Array]:
-    """S of A / size and size, the largest entry of A.
-
-    The nodes are colored by their positions modulo 3, so that of one color each node has one among
-    itself and its neighbors.
-    """
-    axes = len(grid)
-    places = 3 ** np.arange(axes)[::-1]
-
-    def color(k: tuple[int, ...]) -> Array:
-        """That of node i + k at node i."""
-        terms = [
-            (jax.lax.broadcasted_iota(jnp.int32, grid, axis) + k[axis] - 1) % 3 * int(places[axis])
-            for axis in range(axes)
-        ]
-        return sum(terms[1:], terms[0])
-
-    def product_with(color_and_component: Array) -> Array:
-        of_nodes = (color((1,) * axes) == color_and_component // components).astype(A.dtype)
-        of_components = (jnp.arange(components) == color_and_component % components).astype(A.dtype)
-        u = of_nodes[..., None] * of_components.reshape(*(1,) * axes, components)
-        return jnp.moveaxis(A.matvec(u.ravel()).reshape(*grid, components), -1, 0)
-
-    products = jax.lax.map(product_with, jnp.arange(3**axes * components))
-    size = jnp.max(jnp.abs(products))
-    dtype = jnp.complex64 if jnp.iscomplexobj(products) else jnp.float32
-    products = (products / jnp.where(size > 0, size, 1)).astype(dtype)
-    products = products.reshape(3**axes, components, components, *grid)
-    along = [
-        jnp.take_along_axis(products, color(k).reshape(1, 1, 1, *grid), axis=0)[0].swapaxes(0, 1)
-        for k in _offsets(axes)
-    ]
-    return jnp.stack(along, axis=2).reshape(components, components, *(3,) * axes, *grid), size
+        return x + level.smooth(r - apply(level.S, x))[0]
 
 
 # Interpolation along one axis of m nodes: the coarse ones are 0, 2, 4, .. and the last, and a node
@@ -333,7 +267,7 @@ def _between(S: Array, coupled: Array) -> Array:
     around = jnp.pad(coupled, [(0, 0)] + [(1, 1)] * axes)
     of_neighbors = [
         around[(slice(None), *(slice(o, o + m) for o, m in zip(k, grid, strict=True)))]
-        for k in _offsets(axes)
+        for k in offsets(axes)
     ]
     columns = jnp.stack(of_neighbors, axis=1).reshape(1, components, *(3,) * axes, *grid)
     return S * columns * coupled.reshape(components, 1, *(1,) * axes, *grid)

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Inexact, PyTree
 from adjoint.inputs import as_inexact_array, refuse, require_mode, takes_jax_functions, warn_if_cut
 from adjoint.linear.choice import bind, right_hand_side
 from adjoint.linear.conversion import as_operator
-from adjoint.linear.dense import Outcome
 from adjoint.linear.operators import MatrixFree, Operator
+from adjoint.linear.outcome import Outcome
 from adjoint.linear.solver_parts import SolverParts
 from adjoint.solution import Solution, poison
 from adjoint.status import Status

@@ -16,9 +16,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from adjoint.inputs import refuse
-from adjoint.linear.dense import Outcome, condition_code, probe_vector, residual_limit
 from adjoint.linear.factor_cache import factor_cache
 from adjoint.linear.operators import Operator
+from adjoint.linear.outcome import Outcome, condition_code, probe_vector, residual_limit
 from adjoint.linear.pardiso import PardisoFactors
 from adjoint.linear.sparse_pattern import Sparse, SparsePattern
 from adjoint.linear.superlu import SuperLUFactors

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from adjoint.ode.event_model import HybridSystem, Watch, rounding
 from adjoint.ode.event_search import TOUCH
-from adjoint.status import Status
+from adjoint.status import Status, first_failure
 
 # Event at t = tau + d, where tau, a number, was found on the interpolant and d = 0 but for its
 # derivatives. With y the solution at tau and f' = f_t + f_y f, the solution near tau and the time
@@ -127,10 +127,11 @@ def after_jump(
     lands = could_fire & (jnp.abs(c_after) <= zero) & ~fired
     moved = instant.moved | (fired & (jnp.abs(c_after - c_before) > zero))
     caused = (instant.caused & ~itself) | (set_off & ~fired)
-    code = jnp.where(jnp.any(lands), Status.DEGENERATE.code, 0)
-    code = jnp.where(jnp.any(set_off & fired), Status.MAX_EVENTS.code, code)
+    status = first_failure(
+        (Status.MAX_EVENTS, jnp.any(set_off & fired)), (Status.DEGENERATE, jnp.any(lands))
+    )
     left = Instant(waiting, caused, fired, moved, instant.fastest, missed)
-    return left, code.astype(jnp.int32)
+    return left, status.code
 
 
 def near_zero(instant: Instant, t: Array, size: Array, c: Array) -> Float[Array, " events"]:

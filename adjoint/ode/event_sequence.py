@@ -24,7 +24,7 @@ from adjoint.ode.runge_kutta import RungeKutta, Tolerances
 from adjoint.ode.sensitivity import Sensitivity
 from adjoint.ode.solve import Plan, solve_plan
 from adjoint.solution import poison
-from adjoint.status import Status
+from adjoint.status import Status, first_failure
 from adjoint.tracing import loops
 from adjoint.tracing.traced_function import TracedFunction
 
@@ -115,7 +115,7 @@ def run(request: Request, y0: PyTree, p: PyTree, ends: tuple[Array, Array], ts: 
 
     end, rows = loops.scan(advance, start, None, length=request.max_events + 1)
     has_more = (rows.which[-1] >= 0) | end.instant.is_on
-    code = jnp.where((end.code == 0) & has_more, Status.MAX_EVENTS.code, end.code)
+    code = first_failure(Status(end.code), (Status.MAX_EVENTS, has_more)).code
     y, times, states, samples = poison((end.y, rows.t[:-1], rows.y[:-1], end.samples), code == 0)
     if ts.size:
         # After a terminal event there is no state.
@@ -133,9 +133,8 @@ def _code_of_input(
     are_numbers = all_finite(inputs) & none_is_nan((p, c))
     shares = jnp.sign(ends[1] - ends[0]) * jnp.concatenate([ends[0][None], ts, ends[1][None]])
     in_order = jnp.all(jnp.diff(shares) >= 0)
-    code = jnp.where(in_order, 0, Status.OUT_OF_RANGE.code)
-    code = jnp.where(are_numbers, code, Status.NONFINITE_INPUT.code)
-    return jax.lax.stop_gradient(code.astype(jnp.int32))
+    status = first_failure((Status.NONFINITE_INPUT, ~are_numbers), (Status.OUT_OF_RANGE, ~in_order))
+    return jax.lax.stop_gradient(status.code)
 
 
 def _same_time(t: Array, t0: Array) -> Float[Array, ""]:
@@ -160,42 +159,45 @@ def _advance(
         is_needed,
     )
     instant, watch, size = _meet(now, found, is_needed)
-    code = jnp.where(now.code == 0, found.code, now.code)
     k, crosses = instant.next()
     happens = instant.is_on
     # A number where there is an event; else the time of the last one or of the end, as it varies.
     rests = now.instant.is_on | now.is_over
     tau = jnp.where(is_needed & happens, found.t, jnp.where(rests, now.t, ends[1]))
     y_tau, samples, outcome = _flow(request, system, now.t, now.y, tau, ts)
-    code = jnp.where(code == 0, outcome.code, code)
     at_edge = found.at_edge & is_needed
     # Both solves differ within the tolerance: enough to lead beyond the edge.
     y_tau = y_tau + jax.lax.stop_gradient(jnp.where(at_edge, found.y - y_tau, 0))
     passage = pass_through(system, k, tau, y_tau, happens & crosses, at_edge)
     after = jnp.where(happens, system.jump(k, passage.t, passage.y), passage.y)
     touches = happens & crosses & ~is_transversal(instant, watch, k, passage)
-    code = jnp.where((code == 0) & touches, Status.DEGENERATE.code, code)
+    ambiguous = jnp.array(False)
     if len(request.events) > 1:
         several = happens & crosses & (jnp.sum(instant.waiting) > 1)
         arguments = (system, instant, watch, k, tau, y_tau, size)
         ambiguous = loops.cond(several, lambda: order_matters(*arguments), lambda: jnp.array(False))
-        code = jnp.where((code == 0) & ambiguous, Status.DEGENERATE.code, code)
     left, code_of_jump = after_jump(system, instant, watch, k, passage, after, size)
-    code = jnp.where((code == 0) & happens, code_of_jump, code)
     is_complete = happens & ~left.is_on
     armed, beyond = rearm(system, left, watch, passage.t, after, size)
     ends_here = jnp.any(left.fired & system.is_terminal)
-    code = jnp.where((code == 0) & is_complete & beyond & ~ends_here, Status.DEGENERATE.code, code)
     watch = _where(is_complete, armed, watch)
     rhythm, accumulation, is_too_fast = _listen(system, now, k, happens, passage.t, ends)
-    code = jnp.where((code == 0) & is_too_fast, Status.MAX_EVENTS.code, code)
+    status = first_failure(
+        Status(now.code),
+        Status(found.code),
+        Status(outcome.code),
+        (Status.DEGENERATE, touches | ambiguous),
+        (Status(code_of_jump), happens),
+        (Status.DEGENERATE, is_complete & beyond & ~ends_here),
+        (Status.MAX_EVENTS, is_too_fast),
+    )
     chosen = _sampled_here(system, ts, now, passage.t, happens, ends[0])
     is_over = now.is_over | ~happens | (is_complete & ends_here)
     empty = Instant.empty(len(request.events), size.dtype)._replace(fastest=left.fastest)
     state = _Now(
         passage.t,
         after,
-        jax.lax.stop_gradient(code.astype(jnp.int32)),
+        jax.lax.stop_gradient(status.code),
         is_over,
         watch,
         _where(left.is_on & happens, left, empty),

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.runge_kutta import Step
 from adjoint.ode.vector_field import Parameters
-from adjoint.status import Status
+from adjoint.status import Status, first_failure
 from adjoint.tracing import loops
 
 
@@ -94,13 +94,12 @@ def integrate(
         return _advance(integrator, p, s_of_samples, spacing, loop)
 
     loop = loops.while_loop(proceed, body, loop)
-    code = jnp.where(loop.s < 1, Status.MAX_STEPS.code, Status.SUCCESS.code)
     failure = Status.STEP_UNDERFLOW if integrator.steps is None else Status.DIVERGED
-    code = jnp.where(loop.stuck, failure.code, code).astype(jnp.int32)
+    status = first_failure((failure, loop.stuck), (Status.MAX_STEPS, loop.s < 1))
     record = None
     if spacing is not None:
         record = Record(jax.lax.stop_gradient(loop.grid), loop.kept, loop.count)
-    outcome = Outcome(code, loop.count, loop.rejected, loop.stiff)
+    outcome = Outcome(status.code, loop.count, loop.rejected, loop.stiff)
     return loop.state.y, loop.samples, record, jax.lax.stop_gradient(outcome)
 
 

@@ -25,7 +25,7 @@ from adjoint.ode.tangent import push
 from adjoint.ode.vector_field import Parameters, Problem, make_problem, strongly_typed
 from adjoint.solution import Solution, poison
 from adjoint.stats import StaticText
-from adjoint.status import Status
+from adjoint.status import Status, first_failure
 from adjoint.tracing.programs import compiled
 from adjoint.tracing.rule import forward_only, with_forward_mode
 from adjoint.tracing.traced_function import TracedFunction, trace_at_door
@@ -308,7 +308,7 @@ def _solve_request(
         "at_stability_limit": at_stability_limit(outcome),
         "sensitivity": StaticText(words),
     }
-    code = jnp.where(start_code == 0, _code(problem, outcome), start_code)
+    status = first_failure(Status(start_code), _status(problem, outcome))
     if request.certificate:
         found = certify(integrator, sensitivity, problem.y0, problem.p)
         stats |= {
@@ -316,18 +316,14 @@ def _solve_request(
             "growth": found.growth,
             "disagreement": found.disagreement,
         }
-        code = jnp.where(
-            (code == 0) & ~(found.digits >= ENOUGH_DIGITS), Status.UNTRUSTED.code, code
-        )
-    y1, samples = poison((y1, samples), code == 0)
+        status = first_failure(status, (Status.UNTRUSTED, ~(found.digits >= ENOUGH_DIGITS)))
+    y1, samples = poison((y1, samples), status.ok)
     end, integral = problem.split(y1)
     states = end if ts is None else jax.vmap(lambda y: problem.split(y)[0])(samples)
     value = states if request.running_cost is None else (states, integral)
     name = request.method.solver.__name__
     y = problem.y0
-    return Solution(
-        value, Status(code), stats, f"ode_solve with {name} ({y.size} states, {y.dtype})"
-    )
+    return Solution(value, status, stats, f"ode_solve with {name} ({y.size} states, {y.dtype})")
 
 
 def _sensitivity(request: _Request, integrator: Integrator, problem: Problem) -> tuple[Any, str]:
@@ -340,11 +336,14 @@ def _sensitivity(request: _Request, integrator: Integrator, problem: Problem) ->
     return chosen, f"{type(chosen.sensitivity).__name__}: {chosen.why}{instead}"
 
 
-def _code(problem: Problem, outcome: Outcome) -> Array:
+def _status(problem: Problem, outcome: Outcome) -> Status:
     in_order = jnp.all(jnp.diff(problem.s) >= 0) & jnp.all((problem.s >= 0) & (problem.s <= 1))
-    code = jnp.where(in_order, outcome.code, Status.OUT_OF_RANGE.code)
     # An infinite parameter, such as a bound that is not there, is a fair one; what it spoils ends
     # in the code of the steps.
     are_numbers = all_finite((problem.y0, problem.s)) & none_is_nan(problem.p.varying)
-    code = jnp.where(are_numbers, code, Status.NONFINITE_INPUT.code)
-    return jax.lax.stop_gradient(code.astype(jnp.int32))
+    status = first_failure(
+        (Status.NONFINITE_INPUT, ~are_numbers),
+        (Status.OUT_OF_RANGE, ~in_order),
+        Status(outcome.code),
+    )
+    return jax.lax.stop_gradient(status)
