@@ -345,7 +345,8 @@ class TestFaults:
         f = lambda x: -x[0] + 4 * x[1]
         solution = minimize(f, jnp.array(start), method, bounds=(-5.0, 5.0), inequality=apart)
         assert solution.status == Status.INFEASIBLE
-        assert int(solution.stats["evaluations"]) <= 80
+        # The default asks several methods in turn.
+        assert int(solution.stats["evaluations"]) <= (50 if method else 150)
 
     def test_infeasible_constraints(self) -> None:
         # x_0 <= 1 and x_0 >= 2: the least violation is 1/2, at 3/2.

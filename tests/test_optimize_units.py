@@ -179,7 +179,9 @@ class TestContradictions:
             lambda x: -x[0] + 4 * x[1], start, method, bounds=(-5.0, 5.0), inequality=limits
         )
         assert solution.status == Status.INFEASIBLE
-        assert int(solution.stats["evaluations"]) <= 100
+        # Augmented Lagrangians raise the penalty of a circle ten times, with a run of BFGS each.
+        most = 300 if isinstance(method, AugmentedLagrangian) else 50
+        assert int(solution.stats["evaluations"]) <= most
 
     @pytest.mark.slow
     @pytest.mark.parametrize("scale", [1.0, 100.0])

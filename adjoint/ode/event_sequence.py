@@ -187,7 +187,7 @@ def _advance(
         Status(found.code),
         Status(outcome.code),
         (Status.DEGENERATE, touches | ambiguous),
-        (Status(code_of_jump), happens),
+        Status(jnp.where(happens, code_of_jump, 0)),
         (Status.DEGENERATE, is_complete & beyond & ~ends_here),
         (Status.MAX_EVENTS, is_too_fast),
     )
