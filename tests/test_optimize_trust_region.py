@@ -79,10 +79,18 @@ class TestJudging:
 
     def judged(self, value: float, slope: float, level: float = 0.0) -> Judgement:
         at = Iterate(jnp.ones(1), jnp.asarray(0.5 + level), jnp.ones(1))
-        answer = adjoint.optimize.problem.Answer(jnp.asarray(value + level), jnp.full(1, slope))
+        evaluation = adjoint.optimize.problem.Evaluation(
+            jnp.asarray(value + level), jnp.full(1, slope)
+        )
         before = jnp.asarray(1, jnp.int32)
         return judge(
-            at, answer, -jnp.ones(1), jnp.asarray(0.5), jnp.asarray(1.0), before, unconstrained()
+            at,
+            evaluation,
+            -jnp.ones(1),
+            jnp.asarray(0.5),
+            jnp.asarray(1.0),
+            before,
+            unconstrained(),
         )
 
     @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import adjoint
 from adjoint import SQP, Status, minimize
 from adjoint.inner_products import Euclidean
 from adjoint.optimize import progress
-from adjoint.optimize.problem import Answer, Domain, Measure
+from adjoint.optimize.problem import Domain, Evaluation, Measure
 from adjoint.optimize.run import Limits, start
 from adjoint.optimize.stopping import RUNNING
 from tests.hock_schittkowski import CASES, Case, assert_optimal
@@ -82,17 +82,17 @@ class TestFaults:
         one, no = jnp.asarray(1.0), jnp.asarray(False)
         run = start(method, x, domain, constraints=1)
         here = Measure(stationarity=one, violation=one, merit=one, derivative=x, scale=one)
-        stuck = run.state._replace(stuck=~no, at=run.state.at._replace(value=one))
+        failed = run.state._replace(failed=~no, at=run.state.at._replace(value=one))
         run = run._replace(
-            state=stuck,
+            state=failed,
             measure=here,
             scaled=here,
             first_measure=here,
             best=run.best._replace(violation=known * one),
         )
         limits = Limits(*(jnp.asarray(v) for v in (1e-8, 0.0, 1e-8, 100, 100)))
-        answer = Answer(one, x, jnp.ones(1), jnp.ones((1, 2)))
-        run = progress._stop(run, no, no, no, answer, domain, limits)
+        evaluation = Evaluation(one, x, jnp.ones(1), jnp.ones((1, 2)))
+        run = progress._stop(run, no, no, no, evaluation, domain, limits)
         assert int(run.code) == code
         assert Status(run.reason).name == reason
 

@@ -12,7 +12,7 @@ from adjoint.optimize import lagrangian
 from adjoint.optimize.bfgs import BFGS
 from adjoint.optimize.descent import DescentState
 from adjoint.optimize.lagrangian import Constraints, no_constraints, positive
-from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Method, Request
+from adjoint.optimize.problem import Domain, Evaluation, Iterate, Measure, Method, Query
 
 # rho_i |c_i'|^2 = FIRST_PENALTY |f'| at the start; times RAISE when the violation has not fallen to
 # this SHARE.
@@ -60,12 +60,12 @@ class AugmentedState(NamedTuple):
         began, as it has run away to where f falls faster than the penalties grow.
     """
 
-    request: Int32[Array, ""]
+    query: Int32[Array, ""]
     point: Float[Array, " n"]
     direction: Float[Array, " n"]
     at: Iterate
     iterations: Int32[Array, ""]
-    stuck: Bool[Array, ""]
+    failed: Bool[Array, ""]
     started: Bool[Array, ""]
     inner: Any
     constraints: Constraints
@@ -126,19 +126,15 @@ class AugmentedLagrangian:
     """
 
     inner: Method = field(default_factory=BFGS)
-    requests = (Request.VALUE,)
+    queries = (Query.VALUE,)
     patience = 1
 
     def __post_init__(self) -> None:
-        protocol = ("init", "step", "measure", "revive", "requests", "handles")
+        protocol = ("init", "step", "measure", "restart", "queries", "handles")
         known = not isinstance(self.inner, type) and all(
             hasattr(self.inner, name) for name in protocol
         )
-        if (
-            not known
-            or self.inner.requests != (Request.VALUE,)
-            or "inequality" in self.inner.handles
-        ):
+        if not known or self.inner.queries != (Query.VALUE,) or "inequality" in self.inner.handles:
             refuse(
                 "AugmentedLagrangian",
                 f"inner = {describe(self.inner)}",
@@ -157,12 +153,12 @@ class AugmentedLagrangian:
         one = jnp.ones((), x.dtype)
         no = jnp.zeros((), bool)
         return AugmentedState(
-            request=jnp.zeros((), jnp.int32),
+            query=jnp.zeros((), jnp.int32),
             point=x,
             direction=jnp.zeros_like(x),
             at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), jnp.zeros_like(x)),
             iterations=jnp.zeros((), jnp.int32),
-            stuck=no,
+            failed=no,
             started=no,
             inner=self.inner.init(x, domain),
             constraints=no_constraints(x, constraints),
@@ -177,24 +173,24 @@ class AugmentedLagrangian:
             diverged=no,
         )
 
-    def step(self, state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedState:
-        """The state after the answer that it asked for; pure."""
+    def step(self, state: AugmentedState, evaluation: Evaluation, domain: Domain) -> AugmentedState:
+        """The state after the evaluation that it asked for; pure."""
         first = ~state.started
         concludes = first | state.settling
-        unscaled = first | ((state.scale == 0) & jnp.any(answer.derivative != 0))
+        unscaled = first | ((state.scale == 0) & jnp.any(evaluation.derivative != 0))
         concluded = _where(
-            unscaled, _scaled(state, answer, domain), _concluded(state, answer, domain)
+            unscaled, _scaled(state, evaluation, domain), _concluded(state, evaluation, domain)
         )
-        same = jnp.all(concluded.penalties == state.penalties) & ~state.inner.stuck
+        same = jnp.all(concluded.penalties == state.penalties) & ~state.inner.failed
         same = same & (state.inner.iterations < _most_steps(state.point.size))
         concluded = concluded._replace(inner=_anew(self.inner, state, same, domain))
         state = _where(concludes, concluded, state)
-        inner = self.inner.step(state.inner, _augmented(state, answer, domain), domain)
+        inner = self.inner.step(state.inner, _augmented(state, evaluation, domain), domain)
         near = self.inner.measure(inner, domain).stationarity <= state.tolerance
         diverged = (inner.iterations > state.inner.iterations) & _has_diverged(
-            state, answer, domain
+            state, evaluation, domain
         )
-        over = inner.stuck | near | diverged | (inner.iterations >= _most_steps(state.point.size))
+        over = inner.failed | near | diverged | (inner.iterations >= _most_steps(state.point.size))
         # What the inner run has found may be any point of its last line search: its constraints are
         # asked for again.
         return state._replace(
@@ -206,9 +202,9 @@ class AugmentedLagrangian:
             direction=inner.at.x - state.at.x,
         )
 
-    def revive(self, state: AugmentedState, domain: Domain) -> AugmentedState:
+    def restart(self, state: AugmentedState, domain: Domain) -> AugmentedState:
         """Stuck: it knows no other way."""
-        return state._replace(stuck=jnp.ones((), bool))
+        return state._replace(failed=jnp.ones((), bool))
 
     def measure(self, state: AugmentedState, domain: Domain) -> Measure:
         """Of the Lagrangian, with the latest multipliers."""
@@ -246,30 +242,32 @@ def _positive(v: Float[Array, " m"], domain: Domain) -> Float[Array, " m"]:
     return jnp.where(jnp.arange(v.size) < domain.equalities, v, jnp.maximum(v, 0))
 
 
-def _augmented(state: AugmentedState, answer: Answer, domain: Domain) -> Answer:
+def _augmented(state: AugmentedState, evaluation: Evaluation, domain: Domain) -> Evaluation:
     """The augmented Lagrangian and its derivative."""
-    constraints = lagrangian.of_answer(answer)
+    constraints = lagrangian.of_answer(evaluation)
     shifted = _positive(constraints.value + state.multipliers / state.penalties, domain)
     weights = state.penalties * shifted
     # Less (lambda / rho)^2, so that large multipliers do not drown f.
     squares = weights @ shifted - state.multipliers @ (state.multipliers / state.penalties)
-    return Answer(answer.value + squares / 2, answer.derivative + weights @ constraints.jacobian)
+    return Evaluation(
+        evaluation.value + squares / 2, evaluation.derivative + weights @ constraints.jacobian
+    )
 
 
-def _scaled(state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedState:
+def _scaled(state: AugmentedState, evaluation: Evaluation, domain: Domain) -> AugmentedState:
     """The start, with penalties and tolerances in its units.
 
     After a start where f' is 0 it is the first iterate that has any. After such a start the way to
     the iterate tells the second derivatives of f, which penalties are to exceed.
     """
-    constraints = lagrangian.of_answer(answer)
-    scale = domain.dual_norm(answer.derivative)
+    constraints = lagrangian.of_answer(evaluation)
+    scale = domain.dual_norm(evaluation.derivative)
     sizes = lagrangian.row_norms(constraints.jacobian, domain)
     size = positive(scale)
     sizes = positive(sizes)
     length = domain.norm(state.point - state.at.x)
     return state._replace(
-        at=Iterate(state.point, answer.value, answer.derivative),
+        at=Iterate(state.point, evaluation.value, evaluation.derivative),
         iterations=state.iterations + jnp.where(state.started, 1, 0).astype(jnp.int32),
         constraints=constraints,
         penalties=FIRST_PENALTY * size / positive(length) / sizes**2,
@@ -279,11 +277,11 @@ def _scaled(state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedS
     )
 
 
-def _bend(state: AugmentedState, answer: Answer, domain: Domain) -> Float[Array, ""]:
+def _bend(state: AugmentedState, evaluation: Evaluation, domain: Domain) -> Float[Array, ""]:
     """How f' changed on the way to the point, per length: penalties far below hold nothing back."""
     length = domain.norm(state.point - state.at.x)
     far = length > jnp.sqrt(jnp.finfo(length.dtype).eps) * domain.norm(state.point)
-    change = domain.dual_norm(answer.derivative - state.at.derivative)
+    change = domain.dual_norm(evaluation.derivative - state.at.derivative)
     return jnp.where(far, change / jnp.where(far, length, 1), 0)
 
 
@@ -296,24 +294,24 @@ def _unmet(state: AugmentedState, constraints: Constraints, domain: Domain) -> F
     )
 
 
-def _has_diverged(state: AugmentedState, answer: Answer, domain: Domain) -> Bool[Array, ""]:
+def _has_diverged(state: AugmentedState, evaluation: Evaluation, domain: Domain) -> Bool[Array, ""]:
     size = domain.norm(state.at.x)
     before = jnp.maximum(_unmet(state, state.constraints, domain), jnp.where(size > 0, size, 1))
-    return _unmet(state, lagrangian.of_answer(answer), domain) > LOST * before
+    return _unmet(state, lagrangian.of_answer(evaluation), domain) > LOST * before
 
 
-def _concluded(state: AugmentedState, answer: Answer, domain: Domain) -> AugmentedState:
+def _concluded(state: AugmentedState, evaluation: Evaluation, domain: Domain) -> AugmentedState:
     """An inner run's result as an iterate with its multipliers, and the next one's penalties."""
-    constraints = lagrangian.of_answer(answer)
+    constraints = lagrangian.of_answer(evaluation)
     infeasibility = _unmet(state, constraints, domain)
     # What the inexactness of the inner run leaves is not for the penalties to mend.
     slow = state.diverged | (infeasibility > SHARE * state.infeasibility) & (
         infeasibility > state.tolerance / positive(state.scale)
     )
     raised = jnp.maximum(
-        RAISE * state.penalties, FIRST_PENALTY * _bend(state, answer, domain) / state.sizes**2
+        RAISE * state.penalties, FIRST_PENALTY * _bend(state, evaluation, domain) / state.sizes**2
     )
-    scale = jnp.maximum(state.scale, domain.dual_norm(answer.derivative))
+    scale = jnp.maximum(state.scale, domain.dual_norm(evaluation.derivative))
     most = LARGEST_MULTIPLIER * positive(scale) / state.sizes
     multipliers = _positive(state.multipliers + state.penalties * constraints.value, domain)
     multipliers = jnp.where(state.diverged, state.multipliers, multipliers)
@@ -322,7 +320,7 @@ def _concluded(state: AugmentedState, answer: Answer, domain: Domain) -> Augment
     # Below this the noise of rounding in f' ends every inner run.
     finest = jnp.finfo(state.point.dtype).eps ** (2 / 3) * positive(scale)
     return state._replace(
-        at=Iterate(state.point, answer.value, answer.derivative),
+        at=Iterate(state.point, evaluation.value, evaluation.derivative),
         iterations=state.iterations + 1,
         constraints=constraints,
         multipliers=multipliers,

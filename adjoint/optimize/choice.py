@@ -69,7 +69,7 @@ def as_method(method: Any) -> Method:
         tolerance = min(method.bisection_tolerance, 1e-13)
         return OptimalityCriteria(replace(method, bisection_tolerance=tolerance))
     if isinstance(method, type) or not all(
-        hasattr(method, name) for name in ("init", "step", "measure", "revive")
+        hasattr(method, name) for name in ("init", "step", "measure", "restart")
     ):
         given = (
             f"method = {method.__name__}, a class"

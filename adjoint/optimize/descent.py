@@ -3,7 +3,7 @@
 A model supplies a direction from the derivative and learns from each step; here the direction is
 kept within the bounds (as in J. L. Morales, J. Nocedal, ACM Trans. Math. Softw. 38, 2011:
 projected, and searched along a straight line), the line is searched, and a model that has led
-astray is forgotten once before the method is stuck.
+astray is forgotten once before the method is failed.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, PyTree
 
 from adjoint.optimize.line_search import LineSearch, advance, begin
-from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
+from adjoint.optimize.problem import Domain, Evaluation, Iterate, Measure, Query
 from adjoint.tracing import loops
 
 # Length of the very first step, in the norm of the inner product: this share of |x|, or 1 where x
@@ -72,12 +72,12 @@ class DescentState(NamedTuple):
         Units of the entries.
     """
 
-    request: Int32[Array, ""]
+    query: Int32[Array, ""]
     point: Float[Array, " n"]
     direction: Float[Array, " n"]
     at: Iterate
     iterations: Int32[Array, ""]
-    stuck: Bool[Array, ""]
+    failed: Bool[Array, ""]
     search: LineSearch
     memory: PyTree
     contradicted_by: Float[Array, ""]
@@ -95,7 +95,7 @@ class DescentState(NamedTuple):
 class Descent(Model):
     """A method made of a `Model`: its `init`, `step` and `measure`."""
 
-    requests = (Request.VALUE,)
+    queries = (Query.VALUE,)
     patience = 1
     handles = ("bounds",)
     # Of the strong Wolfe conditions, as section 3.1 of Nocedal and Wright has it.
@@ -108,12 +108,12 @@ class Descent(Model):
         no = jnp.zeros((), bool)
         at = Iterate(x, jnp.asarray(jnp.inf, x.dtype), jnp.zeros_like(x))
         return DescentState(
-            request=jnp.zeros((), jnp.int32),
+            query=jnp.zeros((), jnp.int32),
             point=x,
             direction=jnp.zeros_like(x),
             at=at,
             iterations=jnp.zeros((), jnp.int32),
-            stuck=no,
+            failed=no,
             search=begin(zero, zero, jnp.zeros_like(x), zero, zero),
             memory=self.forget(x, domain),
             contradicted_by=zero,
@@ -124,26 +124,28 @@ class Descent(Model):
             unit=jnp.ones_like(x),
         )
 
-    def step(self, state: DescentState, answer: Answer, domain: Domain) -> DescentState:
-        """The state after the answer that it asked for; pure."""
+    def step(self, state: DescentState, evaluation: Evaluation, domain: Domain) -> DescentState:
+        """The state after the evaluation that it asked for; pure."""
         first = ~state.started
         state = loops.cond(
             first & state.fresh,
-            lambda s: self._in_units_of_start(s, answer, domain),
+            lambda s: self._in_units_of_start(s, evaluation, domain),
             lambda s: s,
             state,
         )
         domain = domain.in_units(state.unit)
-        slope = answer.derivative @ state.direction
+        slope = evaluation.derivative @ state.direction
         noise = domain.rounding(state.search.start.value)
-        search = advance(state.search, answer.value, slope, answer.derivative, noise, self.c2)
+        search = advance(
+            state.search, evaluation.value, slope, evaluation.derivative, noise, self.c2
+        )
         state = state._replace(
             search=_where(first, state.search, search), started=jnp.ones((), bool)
         )
         turns = first | search.accepted | search.failed
 
         def turn(state: DescentState) -> DescentState:
-            return self._look(self._learn(state, answer, first, domain), domain)
+            return self._look(self._learn(state, evaluation, first, domain), domain)
 
         def go_on(state: DescentState) -> DescentState:
             return state._replace(point=_along(state.at.x, search.t, state.direction, domain))
@@ -151,14 +153,14 @@ class Descent(Model):
         return loops.cond(turns, turn, go_on, state)
 
     def _in_units_of_start(
-        self, state: DescentState, answer: Answer, domain: Domain
+        self, state: DescentState, evaluation: Evaluation, domain: Domain
     ) -> DescentState:
-        unit = self.units(state.point, answer.derivative)
+        unit = self.units(state.point, evaluation.derivative)
         memory = self.forget(state.point, domain.in_units(unit))
         return state._replace(unit=unit, memory=memory)
 
-    def revive(self, state: DescentState, domain: Domain) -> DescentState:
-        """The stuck state with all forgotten that may have led astray.
+    def restart(self, state: DescentState, domain: Domain) -> DescentState:
+        """The failed state with all forgotten that may have led astray.
 
         It is in units of the sizes that entries have had by now. Stuck as before where nothing had
         been learned, and no units either.
@@ -166,7 +168,7 @@ class Descent(Model):
         known = jnp.any(state.unit != 1)
         unit = jnp.where(state.reach > 0, state.reach, jnp.where(state.size > 0, state.size, 1))
         state_in_units = state._replace(
-            unit=unit, fresh=jnp.ones((), bool), stuck=jnp.zeros((), bool)
+            unit=unit, fresh=jnp.ones((), bool), failed=jnp.zeros((), bool)
         )
         domain = domain.in_units(unit)
         forgotten = self.forget(state.at.x, domain)
@@ -183,16 +185,16 @@ class Descent(Model):
         return Measure(domain.dual_norm(projected), none, at.value, projected, none)
 
     def _learn(
-        self, state: DescentState, answer: Answer, first: Bool[Array, ""], domain: Domain
+        self, state: DescentState, evaluation: Evaluation, first: Bool[Array, ""], domain: Domain
     ) -> DescentState:
-        """Move to the point that the search found and learn from the step; be stuck without one."""
+        """Move to the point that the search found and learn from the step; fail without one."""
         search = state.search
         failed = ~first & search.failed
         x = jnp.where(
             search.fell_back, _along(state.at.x, search.t, state.direction, domain), state.point
         )
-        value = jnp.where(search.fell_back, search.low.value, answer.value)
-        derivative = jnp.where(search.fell_back, search.low_derivative, answer.derivative)
+        value = jnp.where(search.fell_back, search.low.value, evaluation.value)
+        derivative = jnp.where(search.fell_back, search.low_derivative, evaluation.derivative)
         at = _where(failed, state.at, Iterate(x, value, derivative))
         s = at.x - state.at.x
         y = at.derivative - state.at.derivative
@@ -212,7 +214,7 @@ class Descent(Model):
             fresh=state.fresh & ~curved,
             size=jnp.maximum(state.size, domain.norm(at.x)),
             reach=jnp.maximum(state.reach, jnp.abs(at.x)),
-            stuck=failed,
+            failed=failed,
         )
 
     def _look(self, state: DescentState, domain: Domain) -> DescentState:
@@ -233,7 +235,7 @@ class Descent(Model):
             point=_along(at.x, search.t, direction, domain),
             direction=direction,
             search=search,
-            stuck=state.stuck | ~(slope < 0),
+            failed=state.failed | ~(slope < 0),
         )
 
     def _within(

@@ -1,4 +1,4 @@
-"""Directions in which an examination looks, and the sizes of the entries along them."""
+"""Directions in which a check of the derivative looks, and the sizes of the entries along them."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -21,9 +21,9 @@ def sizes(run: Run, stalled: Bool[Array, ""]) -> Float[Array, " n"]:
 
 
 def in_sizes(run: Run, curvature: Float[Array, ""]) -> Float[Array, ""]:
-    """The curvature of an examination, for a change of the entries by their sizes."""
+    """The curvature of a check of the derivative, for a change of the entries by their sizes."""
     present = sizes(run, run.reason == Status.STALLED.code)
-    changes = jnp.abs(run.examination.direction)
+    changes = jnp.abs(run.derivative_check.direction)
     shares = jnp.where(changes > 0, changes / present, 0)
     share = jnp.max(shares, initial=0.0)
     return curvature / jnp.where(share > 0, share, jnp.inf) ** 2
@@ -38,7 +38,7 @@ def all_around(run: Run, stalled: Bool[Array, ""], domain: Domain) -> Float[Arra
 
 
 def most_to_gain(run: Run, domain: Domain) -> Float[Array, " n"]:
-    """Where the method got stuck, if it did, and downhill in units of the entries' sizes.
+    """Where the method failed, if it did, and downhill in units of the entries' sizes.
 
     What there is to gain is along it.
     """
@@ -50,7 +50,7 @@ def most_to_gain(run: Run, domain: Domain) -> Float[Array, " n"]:
         return v / jnp.where(length > 0, length, 1)
 
     downhill = normalized(-run.scaled.derivative * unit**2)
-    direction = downhill + jnp.where(state.stuck, normalized(state.search_direction), 0)
+    direction = downhill + jnp.where(state.failed, normalized(state.search_direction), 0)
     # An entry at a bound, which would pass it at once, stays there.
     return jnp.where(domain.free(state.at.x, -direction), direction, 0)
 

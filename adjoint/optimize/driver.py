@@ -1,7 +1,7 @@
 """The one loop that runs every method, on the host or compiled.
 
-On the host, anything can be called, watched and saved. Both ask `Run.request` at `Run.point` of the
-objective and hand the answer to `proceed` or `examine`, so they take the same steps.
+On the host, anything can be called, watched and saved. Both ask `Run.query` at `Run.point` of the
+objective and hand the evaluation to `proceed` or `check_derivative`, so they take the same steps.
 """
 
 import signal
@@ -18,8 +18,8 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.optimize.continuation import Continuation, History
 from adjoint.optimize.objective import Objective
-from adjoint.optimize.problem import Answer, Domain, Method, Request
-from adjoint.optimize.progress import examine, proceed
+from adjoint.optimize.problem import Domain, Evaluation, Method, Query
+from adjoint.optimize.progress import check_derivative, proceed
 from adjoint.optimize.run import Begun, Limits, Run, start
 from adjoint.optimize.stopping import RUNNING
 from adjoint.run.checkpoint import Checkpoint
@@ -86,18 +86,25 @@ FEW = 32
 
 # Two programs, so that what a method does is compiled once for all objectives of a size. On the
 # host it is known what is asked, and what comes next: most runs never need, and never compile,
-# `examine`.
-@partial(jax.jit, static_argnames=("objective", "method", "request"))
-def ask(objective: Objective, method: Method, request: Request, run: Run) -> Answer:
-    """The answer to what the run asks."""
-    return objective.answer_to(request, method, run)
+# `check_derivative`.
+@partial(jax.jit, static_argnames=("objective", "method", "query"))
+def ask(objective: Objective, method: Method, query: Query, run: Run) -> Evaluation:
+    """The evaluation that the run asks for."""
+    return objective.answer_to(query, method, run)
 
 
 def advance(
-    transition: Any, method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits
+    transition: Any,
+    method: Method,
+    run: Run,
+    evaluation: Evaluation,
+    domain: Domain,
+    limits: Limits,
 ) -> Run:
-    """The run after the answer, by `proceed` or `examine`, whose turn it is."""
-    return _programs(run.state.point.size <= FEW)(transition, method, run, answer, domain, limits)
+    """The run after the evaluation, by `proceed` or `check_derivative`, whose turn it is."""
+    return _programs(run.state.point.size <= FEW)(
+        transition, method, run, evaluation, domain, limits
+    )
 
 
 @cache
@@ -146,17 +153,17 @@ def compiled(
     run = start(method, x, domain, objective.constraint_count(x), begun)
     run = run._replace(code=jnp.where(done, Status.SUCCESS.code, run.code).astype(jnp.int32))
 
-    def loop(transition: Any, examining: bool, run: Run) -> Run:
+    def loop(transition: Any, checking: bool, run: Run) -> Run:
         return loops.while_loop(
-            lambda run: (run.code == RUNNING) & (run.examination.active == examining),
-            lambda run: transition(method, run, objective.answer(method, run), domain, limits),
+            lambda run: (run.code == RUNNING) & (run.derivative_check.active == checking),
+            lambda run: transition(method, run, objective.evaluation(method, run), domain, limits),
             run,
         )
 
-    # Two loops inside one, so that under vmap an examination costs nothing while no run needs one.
+    # Two loops inside one, so that under vmap a check costs nothing while no run needs one.
     return loops.while_loop(
         lambda run: run.code == RUNNING,
-        lambda run: loop(examine, True, loop(proceed, False, run)),
+        lambda run: loop(check_derivative, True, loop(proceed, False, run)),
         run,
     )
 
@@ -199,12 +206,12 @@ def on_host(
     stop = watch.out_of_time()
     with Interruption(signals) as interruption, interruption.deferred():
         while int(run.code) == RUNNING and stop is None:
-            transition = examine if run.examination.active else proceed
+            transition = check_derivative if run.derivative_check.active else proceed
             if empty is None:
-                answer = ask(objective, method, Request(int(run.request)), run)
+                evaluation = ask(objective, method, Query(int(run.query)), run)
             else:
-                answer = objective.on_host(run.point, empty)
-            run = advance(transition, method, run, answer, domain, limits)
+                evaluation = objective.on_host(run.point, empty)
+            run = advance(transition, method, run, evaluation, domain, limits)
             stop = watch.look(run, interruption)
     stop = Status.INTERRUPTED if interruption.requested else stop
     # A failure after a wish to stop must not lead to another attempt; the checkpoint tells of it.

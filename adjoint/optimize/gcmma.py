@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 from adjoint.optimize import lagrangian
 from adjoint.optimize.mma import MMA, MMAState, model_error, required_curvature
 from adjoint.optimize.moving_asymptotes import slope_sizes
-from adjoint.optimize.problem import Answer, Domain, Iterate
+from adjoint.optimize.problem import Domain, Evaluation, Iterate
 
 # The curvature to begin with, as a share of the slopes; and what of it is kept for the next
 # iterate.
@@ -33,7 +33,7 @@ class GCMMA(MMA):
     -----
     **Cost** per step: that of `MMA` for each subproblem, mostly one or two. A point that is not
     taken is evaluated with its derivatives all the same. After twelve in a row that are not taken,
-    the derivatives are examined.
+    the derivatives are checked.
 
     Source: K. Svanberg, SIAM J. Optim. 12, 555-573 (2002), sections 2 to 5.
 
@@ -52,13 +52,13 @@ class GCMMA(MMA):
     """
 
     def _judge(
-        self, state: MMAState, answer: Answer, domain: Domain
+        self, state: MMAState, evaluation: Evaluation, domain: Domain
     ) -> tuple[Bool[Array, ""], Float[Array, "1+m"]]:
-        constraints = lagrangian.of_answer(answer)
+        constraints = lagrangian.of_answer(evaluation)
         first = ~state.started
-        missed = model_error(state, answer)
+        missed = model_error(state, evaluation)
         sizes = slope_sizes(
-            Iterate(state.point, answer.value, answer.derivative), constraints, state.width
+            Iterate(state.point, evaluation.value, evaluation.derivative), constraints, state.width
         )
         eps = jnp.finfo(missed.dtype).eps
         before = jnp.concatenate([state.at.value[None], state.constraints.value])

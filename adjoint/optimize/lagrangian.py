@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from adjoint.optimize.problem import Answer, Domain, Iterate, Measure
+from adjoint.optimize.problem import Domain, Evaluation, Iterate, Measure
 
 # Slopes of violated constraints cancel when what is left is this share of them.
 TRAPPED = 1e-3
@@ -32,16 +32,16 @@ def no_constraints(x: Float[Array, " n"], count: int) -> Constraints:
     return Constraints(jnp.zeros(count, x.dtype), jnp.zeros((count, x.size), x.dtype))
 
 
-def of_answer(answer: Answer) -> Constraints:
-    """Those of an answer, none where it has none."""
-    if answer.constraints is None or answer.jacobian is None:
-        return no_constraints(answer.derivative, 0)
-    return Constraints(answer.constraints, answer.jacobian)
+def of_answer(evaluation: Evaluation) -> Constraints:
+    """Those of an evaluation, none where it has none."""
+    if evaluation.constraints is None or evaluation.jacobian is None:
+        return no_constraints(evaluation.derivative, 0)
+    return Constraints(evaluation.constraints, evaluation.jacobian)
 
 
-def finite(answer: Answer) -> Bool[Array, ""]:
-    """Whether all of an answer is numbers."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(answer)]))
+def finite(evaluation: Evaluation) -> Bool[Array, ""]:
+    """Whether all of an evaluation is numbers."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(evaluation)]))
 
 
 def violations(constraints: Float[Array, " m"], domain: Domain) -> Float[Array, " m"]:

@@ -18,7 +18,7 @@ from adjoint.inputs import refuse, takes_jax_functions
 from adjoint.optimize.bfgs import BFGS
 from adjoint.optimize.choice import SMALL, as_method, choose, honoring
 from adjoint.optimize.driver import Step
-from adjoint.optimize.problem import Domain, Method, Request
+from adjoint.optimize.problem import Domain, Method, Query
 from adjoint.optimize.run import Limits
 from adjoint.optimize.stages import Stage, compiled_stages, counts_more, host_stages
 from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
@@ -205,7 +205,7 @@ def _methods(
                 f"Use {' or '.join(honoring(present) or ['adjoint.argmin'])}.",
             )
         if statement.objective.gradient is not None and (
-            chosen.requests != (Request.VALUE,) or getattr(chosen, "least_squares", False)
+            chosen.queries != (Query.VALUE,) or getattr(chosen, "least_squares", False)
         ):
             refuse(
                 f"minimize with {type(chosen).__name__}",

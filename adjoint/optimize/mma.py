@@ -21,7 +21,7 @@ from adjoint.optimize.moving_asymptotes import (
     slopes,
     span,
 )
-from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
+from adjoint.optimize.problem import Domain, Evaluation, Iterate, Measure, Query
 from adjoint.tracing import loops
 
 # A curvature that was too small becomes so many times what the point has asked for. A method stops
@@ -63,11 +63,11 @@ class MMAState(NamedTuple):
         Of f - f(at) and of the constraints, at `point`.
     """
 
-    request: Int32[Array, ""]
+    query: Int32[Array, ""]
     point: Float[Array, " n"]
     at: Iterate
     iterations: Int32[Array, ""]
-    stuck: Bool[Array, ""]
+    failed: Bool[Array, ""]
     started: Bool[Array, ""]
     constraints: Constraints
     multipliers: Float[Array, " m"]
@@ -143,7 +143,7 @@ class MMA:
     (1.339956, [6.02, 5.31, 4.49, 3.5, 2.15])
     """
 
-    requests = (Request.VALUE,)
+    queries = (Query.VALUE,)
     patience = 1
     handles = ("bounds", "inequality")
 
@@ -158,11 +158,11 @@ class MMA:
         none = jnp.zeros(constraints, x.dtype)
         straight = jnp.zeros((1 + constraints, x.size), x.dtype)
         return MMAState(
-            request=jnp.zeros((), jnp.int32),
+            query=jnp.zeros((), jnp.int32),
             point=x,
             at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), jnp.zeros_like(x)),
             iterations=jnp.zeros((), jnp.int32),
-            stuck=jnp.zeros((), bool),
+            failed=jnp.zeros((), bool),
             started=jnp.zeros((), bool),
             constraints=no_constraints(x, constraints),
             multipliers=none,
@@ -176,13 +176,13 @@ class MMA:
             approximations=jnp.zeros(1 + constraints, x.dtype),
         )
 
-    def step(self, state: MMAState, answer: Answer, domain: Domain) -> MMAState:
-        """The state after the answer that it asked for; pure."""
+    def step(self, state: MMAState, evaluation: Evaluation, domain: Domain) -> MMAState:
+        """The state after the evaluation that it asked for; pure."""
         first = ~state.started
-        accepted, curvature = self._judge(state, answer, domain)
+        accepted, curvature = self._judge(state, evaluation, domain)
 
         def go_on(state: MMAState) -> MMAState:
-            at_point = _moved(state, answer, domain)
+            at_point = _moved(state, evaluation, domain)
             next_state = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), at_point, state)
             refused = jnp.where(accepted, 0, state.refused + 1).astype(jnp.int32)
             return _look(next_state._replace(curvature=curvature, refused=refused), domain)
@@ -190,17 +190,17 @@ class MMA:
         def back(state: MMAState) -> MMAState:
             """Where something is not a number: half of the step; no step at all is no way on."""
             half = (state.at.x + state.point) / 2
-            at = Iterate(state.point, answer.value, answer.derivative)
+            at = Iterate(state.point, evaluation.value, evaluation.derivative)
             at = jax.tree.map(lambda a, b: jnp.where(first, a, b), at, state.at)
-            stuck = first | jnp.all(jnp.abs(half - state.at.x) <= smallest(half))
-            return state._replace(point=half, at=at, stuck=stuck)
+            failed = first | jnp.all(jnp.abs(half - state.at.x) <= smallest(half))
+            return state._replace(point=half, at=at, failed=failed)
 
-        stepped = loops.cond(lagrangian.finite(answer), go_on, back, state)
+        stepped = loops.cond(lagrangian.finite(evaluation), go_on, back, state)
         return stepped._replace(started=jnp.ones((), bool))
 
-    def revive(self, state: MMAState, domain: Domain) -> MMAState:
+    def restart(self, state: MMAState, domain: Domain) -> MMAState:
         """On with the same iterate where points have been refused; else it knows no other way."""
-        return state._replace(refused=jnp.zeros((), jnp.int32), stuck=state.refused == 0)
+        return state._replace(refused=jnp.zeros((), jnp.int32), failed=state.refused == 0)
 
     def measure(self, state: MMAState, domain: Domain) -> Measure:
         """Of the Lagrangian, with the multipliers of the latest subproblem."""
@@ -209,7 +209,7 @@ class MMA:
         )
 
     def _judge(
-        self, state: MMAState, answer: Answer, domain: Domain
+        self, state: MMAState, evaluation: Evaluation, domain: Domain
     ) -> tuple[Bool[Array, ""], Float[Array, "1+m"]]:
         """Whether the point becomes an iterate, and the curvature of the next approximations.
 
@@ -217,8 +217,8 @@ class MMA:
         whole change to first order: such an approximation knows nothing of the constraint there,
         and the next ones may lead ever farther away.
         """
-        constraints = lagrangian.of_answer(answer)
-        missed = model_error(state, answer)
+        constraints = lagrangian.of_answer(evaluation)
+        missed = model_error(state, evaluation)
         known = jnp.abs(state.constraints.jacobian) @ jnp.abs(state.point - state.at.x)
         rounding = (
             8
@@ -233,10 +233,10 @@ class MMA:
         return accepted, jnp.where(accepted, 0, raised)
 
 
-def model_error(state: MMAState, answer: Answer) -> Float[Array, "1+m"]:
+def model_error(state: MMAState, evaluation: Evaluation) -> Float[Array, "1+m"]:
     """How far the approximations are below f and the constraints at the point."""
-    change = (answer.value - state.at.value)[None]
-    return jnp.concatenate([change, lagrangian.of_answer(answer).value]) - state.approximations
+    change = (evaluation.value - state.at.value)[None]
+    return jnp.concatenate([change, lagrangian.of_answer(evaluation).value]) - state.approximations
 
 
 def required_curvature(state: MMAState, missed: Float[Array, "1+m"]) -> Float[Array, "1+m"]:
@@ -246,13 +246,13 @@ def required_curvature(state: MMAState, missed: Float[Array, "1+m"]) -> Float[Ar
     return MARGIN * (state.curvature + missed / jnp.where(reach > 0, reach, 1))
 
 
-def _moved(state: MMAState, answer: Answer, domain: Domain) -> MMAState:
+def _moved(state: MMAState, evaluation: Evaluation, domain: Domain) -> MMAState:
     """With the point as the iterate."""
     first = ~state.started
     x = state.point
     previous = jnp.where(first, jnp.stack([x, x]), jnp.stack([state.at.x, state.previous[0]]))
-    at = Iterate(x, answer.value, answer.derivative)
-    constraints = lagrangian.of_answer(answer)
+    at = Iterate(x, evaluation.value, evaluation.derivative)
+    constraints = lagrangian.of_answer(evaluation)
     changes = (slopes(at, constraints) - slopes(state.at, state.constraints)) * span(domain)[
         None, :
     ]
@@ -309,5 +309,5 @@ def _look(state: MMAState, domain: Domain) -> MMAState:
         ),
         curvature=curvature,
         approximations=proposal.approximations,
-        stuck=still | (state.refused >= MOST_REFUSED),
+        failed=still | (state.refused >= MOST_REFUSED),
     )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.optimize.descent import Descent
-from adjoint.optimize.problem import Answer, Domain, Iterate, Request
+from adjoint.optimize.problem import Domain, Evaluation, Iterate, Query
 from adjoint.optimize.trust_region import eigenbasis, judge, minimize_in_ball, radius_collapsed
 from adjoint.tracing import loops
 
@@ -43,19 +43,19 @@ class TrustRegionState(NamedTuple):
         hides an eigenvalue.
     size
         The longest |x| so far, or the first radius.
-    revived
+    restarted
         Whether the radius has been reset since the last step.
     contradictions, contradicted_by
         Trials in a row at which f contradicts f', and by how much at the latest: noise, if f' is
         right.
     """
 
-    request: Int32[Array, ""]
+    query: Int32[Array, ""]
     point: Float[Array, " n"]
     direction: Float[Array, " n"]
     at: Iterate
     iterations: Int32[Array, ""]
-    stuck: Bool[Array, ""]
+    failed: Bool[Array, ""]
     search_direction: Float[Array, " n"]
     radius: Float[Array, ""]
     hessian: Float[Array, "n n"]
@@ -65,7 +65,7 @@ class TrustRegionState(NamedTuple):
     newton_share: Float[Array, ""]
     size: Float[Array, ""]
     started: Bool[Array, ""]
-    revived: Bool[Array, ""]
+    restarted: Bool[Array, ""]
     contradictions: Int32[Array, ""]
     contradicted_by: Float[Array, ""]
 
@@ -88,7 +88,7 @@ class TrustRegionNewton:
     each of them (about 10 n^3 operations): up to 500 unknowns.
     """
 
-    requests = (Request.VALUE, Request.HESSIAN)
+    queries = (Query.VALUE, Query.HESSIAN)
     patience = 1
     handles = ("bounds",)
     measure = Descent.measure
@@ -103,12 +103,12 @@ class TrustRegionNewton:
         length = domain.in_units(unit).norm(x)
         radius = jnp.where(length > 0, length, 1).astype(x.dtype)
         return TrustRegionState(
-            request=jnp.zeros((), jnp.int32),
+            query=jnp.zeros((), jnp.int32),
             point=x,
             direction=nothing,
             at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), nothing),
             iterations=jnp.zeros((), jnp.int32),
-            stuck=no,
+            failed=no,
             search_direction=nothing,
             radius=radius,
             hessian=jnp.zeros((x.size, x.size), x.dtype),
@@ -118,32 +118,36 @@ class TrustRegionNewton:
             newton_share=jnp.full((), jnp.inf, x.dtype),
             size=radius,
             started=no,
-            revived=no,
+            restarted=no,
             contradictions=jnp.zeros((), jnp.int32),
             contradicted_by=zero,
         )
 
-    def step(self, state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegionState:
-        """The state after the answer that it asked for; pure."""
+    def step(
+        self, state: TrustRegionState, evaluation: Evaluation, domain: Domain
+    ) -> TrustRegionState:
+        """The state after the evaluation that it asked for; pure."""
         domain = domain.in_units(state.unit)
-        valued = state.request == Request.VALUE
-        judged = _judge(state, answer, domain)
-        H = jnp.asarray(answer.hessian)
+        valued = state.query == Query.VALUE
+        judged = _judge(state, evaluation, domain)
+        H = jnp.asarray(evaluation.hessian)
         predicted_decrease, newton_share = _predicted_decrease(H, state.at, domain)
         informed = state._replace(
             hessian=H, predicted_decrease=predicted_decrease, newton_share=newton_share
         )
         state = jax.tree.map(lambda a, b: jnp.where(valued, a, b), judged, informed)
-        accepted = valued & (state.request == Request.HESSIAN)
-        return loops.cond(accepted | state.stuck, lambda s: s, lambda s: _propose(s, domain), state)
+        accepted = valued & (state.query == Query.HESSIAN)
+        return loops.cond(
+            accepted | state.failed, lambda s: s, lambda s: _propose(s, domain), state
+        )
 
-    def revive(self, state: TrustRegionState, domain: Domain) -> TrustRegionState:
-        """The stuck state with its first radius, once a step: now the noise of f is known."""
+    def restart(self, state: TrustRegionState, domain: Domain) -> TrustRegionState:
+        """The failed state with its first radius, once a step: now the noise of f is known."""
         no = jnp.zeros((), bool)
         none = jnp.zeros((), jnp.int32)
-        fresh = state._replace(radius=state.size, stuck=no, revived=~no, contradictions=none)
+        fresh = state._replace(radius=state.size, failed=no, restarted=~no, contradictions=none)
         again = _propose(fresh, domain.in_units(state.unit))
-        return jax.tree.map(lambda a, b: jnp.where(state.revived, a, b), state, again)
+        return jax.tree.map(lambda a, b: jnp.where(state.restarted, a, b), state, again)
 
 
 @dataclass(frozen=True)
@@ -183,28 +187,28 @@ def _units(x: Float[Array, " n"]) -> Float[Array, " n"]:
     return jnp.where(size > jnp.finfo(x.dtype).eps * largest, size, largest)
 
 
-def _judge(state: TrustRegionState, answer: Answer, domain: Domain) -> TrustRegionState:
+def _judge(state: TrustRegionState, evaluation: Evaluation, domain: Domain) -> TrustRegionState:
     """The state that moved and asks for the Hessian, or stayed with a smaller radius."""
     s = state.point - state.at.x
     verdict = judge(
-        state.at, answer, s, state.predicted, state.radius, state.contradictions, domain
+        state.at, evaluation, s, state.predicted, state.radius, state.contradictions, domain
     )
     first = ~state.started
     accepted = first | verdict.accepted
-    here = Iterate(state.point, answer.value, answer.derivative)
+    here = Iterate(state.point, evaluation.value, evaluation.derivative)
     radius = jnp.where(first, state.radius, verdict.radius)
     size = jnp.maximum(state.size, jnp.where(accepted, domain.norm(state.point), 0))
     return state._replace(
-        request=jnp.where(accepted, Request.HESSIAN, Request.VALUE).astype(jnp.int32),
+        query=jnp.where(accepted, Query.HESSIAN, Query.VALUE).astype(jnp.int32),
         at=jax.tree.map(lambda a, b: jnp.where(accepted, a, b), here, state.at),
         iterations=state.iterations + (verdict.accepted & ~first),
-        stuck=~accepted & radius_collapsed(verdict, radius, size),
+        failed=~accepted & radius_collapsed(verdict, radius, size),
         radius=radius,
         predicted_decrease=jnp.where(accepted, jnp.inf, state.predicted_decrease),
         newton_share=jnp.where(accepted, jnp.inf, state.newton_share),
         size=size,
         started=jnp.ones((), bool),
-        revived=state.revived & ~accepted,
+        restarted=state.restarted & ~accepted,
         contradictions=verdict.contradictions,
         contradicted_by=verdict.contradicted_by,
     )
@@ -233,7 +237,7 @@ def _predicted_decrease(
 
 
 def _propose(state: TrustRegionState, domain: Domain) -> TrustRegionState:
-    """The state that asks for f at the trial step; stuck where the model promises nothing."""
+    """The state that asks for f at the trial step; failed where the model promises nothing."""
     x = state.at.x
     g = state.at.derivative
     H = state.hessian
@@ -248,11 +252,11 @@ def _propose(state: TrustRegionState, domain: Domain) -> TrustRegionState:
     predicted = -(g @ s + s @ (H @ s) / 2)
     promising = predicted > 0
     return state._replace(
-        request=jnp.full((), Request.VALUE, jnp.int32),
+        query=jnp.full((), Query.VALUE, jnp.int32),
         point=jnp.where(promising, point, x),
         search_direction=jnp.where(promising, s, -domain.gradient(g)),
         predicted=predicted,
-        stuck=~promising,
+        failed=~promising,
     )
 
 

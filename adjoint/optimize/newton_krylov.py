@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.optimize.descent import Descent
-from adjoint.optimize.problem import Answer, Domain, Iterate, Request
+from adjoint.optimize.problem import Domain, Evaluation, Iterate, Query
 from adjoint.optimize.trust_region import judge, radius_collapsed
 from adjoint.tracing import loops
 
@@ -67,12 +67,12 @@ class TrustRegionCGState(NamedTuple):
         while they have not ended.
     """
 
-    request: Int32[Array, ""]
+    query: Int32[Array, ""]
     point: Float[Array, " n"]
     direction: Float[Array, " n"]
     at: Iterate
     iterations: Int32[Array, ""]
-    stuck: Bool[Array, ""]
+    failed: Bool[Array, ""]
     search_direction: Float[Array, " n"]
     radius: Float[Array, ""]
     inner: Inner
@@ -80,7 +80,7 @@ class TrustRegionCGState(NamedTuple):
     predicted_decrease: Float[Array, ""]
     size: Float[Array, ""]
     started: Bool[Array, ""]
-    revived: Bool[Array, ""]
+    restarted: Bool[Array, ""]
     contradictions: Int32[Array, ""]
     contradicted_by: Float[Array, ""]
 
@@ -115,7 +115,7 @@ class TrustRegionCG:
     forcing: float = 1e-4
     preconditioner: Callable[[Array], Array] | None = None
 
-    requests = (Request.VALUE, Request.PRODUCT)
+    queries = (Query.VALUE, Query.PRODUCT)
     patience = 1
     handles = ("bounds",)
     measure = Descent.measure
@@ -132,12 +132,12 @@ class TrustRegionCG:
         length = domain.norm(x)
         radius = jnp.where(length > 0, length, 1).astype(x.dtype)
         return TrustRegionCGState(
-            request=integer,
+            query=integer,
             point=x,
             direction=nothing,
             at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), nothing),
             iterations=integer,
-            stuck=no,
+            failed=no,
             search_direction=nothing,
             radius=radius,
             inner=Inner(
@@ -155,48 +155,50 @@ class TrustRegionCG:
             predicted_decrease=jnp.full((), jnp.inf, x.dtype),
             size=radius,
             started=no,
-            revived=no,
+            restarted=no,
             contradictions=integer,
             contradicted_by=zero,
         )
 
-    def step(self, state: TrustRegionCGState, answer: Answer, domain: Domain) -> TrustRegionCGState:
-        """The state after the answer that it asked for; pure."""
+    def step(
+        self, state: TrustRegionCGState, evaluation: Evaluation, domain: Domain
+    ) -> TrustRegionCGState:
+        """The state after the evaluation that it asked for; pure."""
         return loops.cond(
-            state.request == Request.VALUE,
-            lambda s: self._judge(s, answer, domain),
-            lambda s: self._go_on(s, jnp.asarray(answer.product), domain),
+            state.query == Query.VALUE,
+            lambda s: self._judge(s, evaluation, domain),
+            lambda s: self._go_on(s, jnp.asarray(evaluation.product), domain),
             state,
         )
 
-    def revive(self, state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:
-        """The stuck state with its first radius, once a step: now the noise of f is known."""
+    def restart(self, state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:
+        """The failed state with its first radius, once a step: now the noise of f is known."""
         no = jnp.zeros((), bool)
         none = jnp.zeros((), jnp.int32)
-        fresh = state._replace(radius=state.size, stuck=no, revived=~no, contradictions=none)
+        fresh = state._replace(radius=state.size, failed=no, restarted=~no, contradictions=none)
         again = self._begin(fresh, domain)
-        return jax.tree.map(lambda a, b: jnp.where(state.revived, a, b), state, again)
+        return jax.tree.map(lambda a, b: jnp.where(state.restarted, a, b), state, again)
 
     def _judge(
-        self, state: TrustRegionCGState, answer: Answer, domain: Domain
+        self, state: TrustRegionCGState, evaluation: Evaluation, domain: Domain
     ) -> TrustRegionCGState:
         """The state that has moved and begins to solve, or that tries a shorter step."""
         s = state.point - state.at.x
         verdict = judge(
-            state.at, answer, s, state.predicted, state.radius, state.contradictions, domain
+            state.at, evaluation, s, state.predicted, state.radius, state.contradictions, domain
         )
         first = ~state.started
         accepted = first | verdict.accepted
         radius = jnp.where(first, state.radius, verdict.radius)
         size = jnp.maximum(state.size, jnp.where(accepted, domain.norm(state.point), 0))
-        here = Iterate(state.point, answer.value, answer.derivative)
+        here = Iterate(state.point, evaluation.value, evaluation.derivative)
         moved = state._replace(
             at=here,
             iterations=state.iterations + jnp.where(first, 0, 1),
             radius=radius,
             size=size,
             started=jnp.ones((), bool),
-            revived=jnp.zeros((), bool),
+            restarted=jnp.zeros((), bool),
             contradictions=jnp.zeros((), jnp.int32),
             contradicted_by=jnp.zeros_like(radius),
         )
@@ -205,9 +207,9 @@ class TrustRegionCG:
         share = radius / jnp.where(length > 0, length, 1)
         shorter = inner._replace(s=share * inner.s, H_s=share * inner.H_s)
         stayed = _try(state._replace(radius=radius, inner=shorter), domain)
-        stuck = stayed.stuck | radius_collapsed(verdict, radius, size)
+        failed = stayed.failed | radius_collapsed(verdict, radius, size)
         stayed = stayed._replace(
-            stuck=stuck,
+            failed=failed,
             contradictions=verdict.contradictions,
             contradicted_by=verdict.contradicted_by,
         )
@@ -238,12 +240,12 @@ class TrustRegionCG:
         r_z = r @ z
         inner = Inner(s, H_s, s, H_s, r, r_z, free, products, jnp.zeros((), bool))
         return state._replace(
-            request=jnp.full((), Request.PRODUCT, jnp.int32),
+            query=jnp.full((), Query.PRODUCT, jnp.int32),
             point=state.at.x,
             direction=-z,
             inner=inner,
             search_direction=jnp.where(jnp.any(z != 0), -z, -domain.gradient(state.at.derivative)),
-            stuck=~(r_z > 0),
+            failed=~(r_z > 0),
         )
 
     def _precondition(
@@ -265,7 +267,7 @@ class TrustRegionCG:
             )
         else:
             state = self._iterate(state, product, domain)
-        ended = state.request == Request.VALUE
+        ended = state.query == Query.VALUE
         return state._replace(
             predicted_decrease=jnp.where(ended, state.predicted, state.predicted_decrease)
         )
@@ -326,7 +328,7 @@ class TrustRegionCG:
         )
         again = self._restart(state, s, H_s, free, inner.products, domain)
         tried = _try(state._replace(inner=inner._replace(s=s, H_s=H_s)), domain)
-        return jax.tree.map(lambda a, b: jnp.where(again.stuck | full, a, b), tried, again)
+        return jax.tree.map(lambda a, b: jnp.where(again.failed | full, a, b), tried, again)
 
 
 def _to_sphere(s: Array, d: Array, radius: Array, domain: Domain) -> Array:
@@ -362,15 +364,15 @@ def _finish(state: TrustRegionCGState, inner: Inner, domain: Domain) -> TrustReg
 
 
 def _try(state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:
-    """The state that asks for the value at the step; stuck where the model promises nothing."""
+    """The state that asks for the value at the step; failed where the model promises nothing."""
     s = state.inner.s
     H_s = state.inner.H_s
     g = state.at.derivative
     predicted = -(g @ s + s @ H_s / 2)
     return state._replace(
-        request=jnp.zeros((), jnp.int32),
+        query=jnp.zeros((), jnp.int32),
         point=domain.project(state.at.x + s),
         search_direction=jnp.where(predicted > 0, s, state.search_direction),
         predicted=predicted,
-        stuck=~(predicted > 0),
+        failed=~(predicted > 0),
     )

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from adjoint.inputs import describe, refuse
-from adjoint.optimize.problem import Answer, Method, Request
+from adjoint.optimize.problem import Evaluation, Method, Query
 from adjoint.optimize.run import Run
 from adjoint.tracing import loops
 
@@ -42,44 +42,44 @@ class Objective:
     unravel: Callable[[Array], PyTree]
     gradient: Function | None = None
 
-    def answer(self, method: Method, run: Run) -> Answer:
+    def evaluation(self, method: Method, run: Run) -> Evaluation:
         """What the run wants to know, by JAX; to be compiled."""
-        if len(method.requests) == 1:
-            return self.answer_to(method.requests[0], method, run)
+        if len(method.queries) == 1:
+            return self.answer_to(method.queries[0], method, run)
         branches = [
-            lambda run, kind=kind: self.answer_to(kind, method, run) for kind in method.requests
+            lambda run, kind=kind: self.answer_to(kind, method, run) for kind in method.queries
         ]
-        index = jnp.searchsorted(jnp.asarray([int(kind) for kind in method.requests]), run.request)
+        index = jnp.searchsorted(jnp.asarray([int(kind) for kind in method.queries]), run.query)
         return loops.switch(index, branches, run)
 
-    def answer_to(self, request: Request, method: Method, run: Run) -> Answer:
-        """The answer to a request of this kind."""
+    def answer_to(self, query: Query, method: Method, run: Run) -> Evaluation:
+        """What a query of this kind asks for."""
         empty = self.empty(method, run.state.point)
         least_squares = getattr(method, "least_squares", False)
-        match request:
-            case Request.VALUE:
+        match query:
+            case Query.VALUE:
                 return (
                     self._least_squares(run.point, empty)
                     if least_squares
                     else self._value(run.point, empty)
                 )
-            case Request.HESSIAN:
+            case Query.HESSIAN:
                 return empty._replace(hessian=self._hessian(run, least_squares))
-            case Request.PRODUCT:
+            case Query.PRODUCT:
                 return empty._replace(product=self._product(run, least_squares))
 
-    def empty(self, method: Method, x: Float[Array, " n"]) -> Answer:
-        """An answer of zeros, with a place for what the method ever asks."""
+    def empty(self, method: Method, x: Float[Array, " n"]) -> Evaluation:
+        """An evaluation of zeros, with a place for what the method ever asks."""
         n = x.size
         zero = jnp.zeros((), x.dtype)
         m = self.constraint_count(x)
-        return Answer(
+        return Evaluation(
             zero,
             jnp.zeros_like(x),
             jnp.zeros(m, x.dtype) if m else None,
             jnp.zeros((m, n), x.dtype) if m else None,
-            jnp.zeros((n, n), x.dtype) if Request.HESSIAN in method.requests else None,
-            jnp.zeros_like(x) if Request.PRODUCT in method.requests else None,
+            jnp.zeros((n, n), x.dtype) if Query.HESSIAN in method.queries else None,
+            jnp.zeros_like(x) if Query.PRODUCT in method.queries else None,
         )
 
     def constraint_count(self, x: Float[Array, " n"]) -> int:
@@ -110,7 +110,7 @@ class Objective:
             return False
         return True
 
-    def on_host(self, x: Float[Array, " n"], empty: Answer) -> Answer:
+    def on_host(self, x: Float[Array, " n"], empty: Evaluation) -> Evaluation:
         """f and f' as the user's functions give them, c and c' by JAX."""
         tree = jax.tree.map(np.asarray, self.unravel(x))
         assert self.gradient is not None
@@ -147,18 +147,18 @@ class Objective:
     def _c(self, x: Array) -> Array:
         return jnp.concatenate([ravel_pytree(c(self.unravel(x)))[0] for c in self.constraints])
 
-    def _value(self, x: Array, empty: Answer) -> Answer:
+    def _value(self, x: Array, empty: Evaluation) -> Evaluation:
         value, derivative = jax.value_and_grad(self._flat)(x)
         return self._constrained(x, empty._replace(value=value, derivative=derivative))
 
-    def _constrained(self, x: Array, answer: Answer) -> Answer:
+    def _constrained(self, x: Array, evaluation: Evaluation) -> Evaluation:
         if not self.constraints:
-            return answer
+            return evaluation
         c, back = jax.vjp(self._c, x)
         jacobian = jax.vmap(lambda row: back(row)[0])(jnp.eye(c.size, dtype=c.dtype))
-        return answer._replace(constraints=c, jacobian=jacobian)
+        return evaluation._replace(constraints=c, jacobian=jacobian)
 
-    def _least_squares(self, x: Array, empty: Answer) -> Answer:
+    def _least_squares(self, x: Array, empty: Evaluation) -> Evaluation:
         """f = |r|^2 / 2 and f' = r_x' r."""
         r, back = jax.vjp(self._residuals, x)
         return empty._replace(value=r @ r / 2, derivative=back(r)[0])

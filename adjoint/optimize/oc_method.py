@@ -13,7 +13,7 @@ from adjoint.optimize import lagrangian
 from adjoint.optimize.lagrangian import Constraints, no_constraints
 from adjoint.optimize.moving_asymptotes import span
 from adjoint.optimize.optimality_criteria import OC
-from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
+from adjoint.optimize.problem import Domain, Evaluation, Iterate, Measure, Query
 
 
 class OptimalityCriteriaState(NamedTuple):
@@ -27,11 +27,11 @@ class OptimalityCriteriaState(NamedTuple):
         The largest multiplier so far, doubled: the price of a violation in the merit.
     """
 
-    request: Int32[Array, ""]
+    query: Int32[Array, ""]
     point: Float[Array, " n"]
     at: Iterate
     iterations: Int32[Array, ""]
-    stuck: Bool[Array, ""]
+    failed: Bool[Array, ""]
     started: Bool[Array, ""]
     constraints: Constraints
     multipliers: Float[Array, " m"]
@@ -56,7 +56,7 @@ class OptimalityCriteria:
 
     rule: OC
 
-    requests = (Request.VALUE,)
+    queries = (Query.VALUE,)
     handles = ("bounds", "inequality")
     patience = 1
 
@@ -82,11 +82,11 @@ class OptimalityCriteria:
         no = jnp.zeros((), bool)
         none = jnp.zeros(1, x.dtype)
         return OptimalityCriteriaState(
-            request=jnp.zeros((), jnp.int32),
+            query=jnp.zeros((), jnp.int32),
             point=x,
             at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), jnp.zeros_like(x)),
             iterations=jnp.zeros((), jnp.int32),
-            stuck=no,
+            failed=no,
             started=no,
             constraints=no_constraints(x, 1),
             multipliers=none,
@@ -94,11 +94,11 @@ class OptimalityCriteria:
         )
 
     def step(
-        self, state: OptimalityCriteriaState, answer: Answer, domain: Domain
+        self, state: OptimalityCriteriaState, evaluation: Evaluation, domain: Domain
     ) -> OptimalityCriteriaState:
-        """The state after the answer that it asked for; pure. What is not a number is no way on."""
+        """The state after the evaluation; pure. What is not a number is no way on."""
         x = state.point
-        constraints = lagrangian.of_answer(answer)
+        constraints = lagrangian.of_answer(evaluation)
         slope = constraints.jacobian[0]
         # A linear volume is slope . x, whatever its constant.
         limit = slope @ x - constraints.value[0]
@@ -106,23 +106,23 @@ class OptimalityCriteria:
             domain.project(x - self.rule.move * span(domain)),
             domain.project(x + self.rule.move * span(domain)),
         )
-        point, multiplier = self.rule.update(x, answer.derivative, slope, limit, box)
-        finite = lagrangian.finite(answer) & jnp.all(jnp.isfinite(point))
+        point, multiplier = self.rule.update(x, evaluation.derivative, slope, limit, box)
+        finite = lagrangian.finite(evaluation) & jnp.all(jnp.isfinite(point))
         moved = state._replace(
             point=point,
-            at=Iterate(x, answer.value, answer.derivative),
+            at=Iterate(x, evaluation.value, evaluation.derivative),
             iterations=state.iterations + jnp.where(state.started, 1, 0).astype(jnp.int32),
             constraints=constraints,
             multipliers=multiplier[None],
             weights=jnp.maximum(state.weights, 2 * multiplier[None]),
         )
-        stayed = state._replace(stuck=jnp.ones((), bool), point=state.at.x)
+        stayed = state._replace(failed=jnp.ones((), bool), point=state.at.x)
         following = jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, stayed)
         return following._replace(started=jnp.ones((), bool))
 
-    def revive(self, state: OptimalityCriteriaState, domain: Domain) -> OptimalityCriteriaState:
+    def restart(self, state: OptimalityCriteriaState, domain: Domain) -> OptimalityCriteriaState:
         """Stuck: it knows no other way."""
-        return state._replace(stuck=jnp.ones((), bool))
+        return state._replace(failed=jnp.ones((), bool))
 
     def measure(self, state: OptimalityCriteriaState, domain: Domain) -> Measure:
         """Of the Lagrangian, with the multiplier of the latest step."""

@@ -12,7 +12,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int32, PyTree
 
-from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
+from adjoint.optimize.problem import Domain, Evaluation, Iterate, Measure, Query
 
 # Momentum may lead uphill for as many steps as it remembers, 1 / (1 - b) of them: ten for the usual
 # b = 0.9, and a hundred for 0.99. In units of `Stopping.idle_steps`, which are 5.
@@ -28,11 +28,11 @@ class OptaxState(NamedTuple):
         The state of the optimizer.
     """
 
-    request: Int32[Array, ""]
+    query: Int32[Array, ""]
     point: Float[Array, " n"]
     at: Iterate
     iterations: Int32[Array, ""]
-    stuck: Bool[Array, ""]
+    failed: Bool[Array, ""]
     started: Bool[Array, ""]
     memory: PyTree
 
@@ -57,7 +57,7 @@ class OptaxMethod:
 
     optimizer: optax.GradientTransformation
 
-    requests = (Request.VALUE,)
+    queries = (Query.VALUE,)
     handles = ("bounds",)
     patience = PATIENCE
 
@@ -72,39 +72,39 @@ class OptaxMethod:
         x = domain.project(x)
         no = jnp.zeros((), bool)
         return OptaxState(
-            request=jnp.zeros((), jnp.int32),
+            query=jnp.zeros((), jnp.int32),
             point=x,
             at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), jnp.zeros_like(x)),
             iterations=jnp.zeros((), jnp.int32),
-            stuck=no,
+            failed=no,
             started=no,
             memory=_strong(self.optimizer.init(domain.unravel(x))),
         )
 
-    def step(self, state: OptaxState, answer: Answer, domain: Domain) -> OptaxState:
-        """The state after the answer that it asked for; pure. What is not a number is no way on."""
-        at = Iterate(state.point, answer.value, answer.derivative)
-        finite = jnp.isfinite(answer.value) & jnp.all(jnp.isfinite(answer.derivative))
+    def step(self, state: OptaxState, evaluation: Evaluation, domain: Domain) -> OptaxState:
+        """The state after the evaluation; pure. What is not a number is no way on."""
+        at = Iterate(state.point, evaluation.value, evaluation.derivative)
+        finite = jnp.isfinite(evaluation.value) & jnp.all(jnp.isfinite(evaluation.derivative))
         moved = state._replace(
             at=at, iterations=state.iterations + jnp.where(state.started, 1, 0).astype(jnp.int32)
         )
-        gradient = domain.unravel(domain.gradient(answer.derivative))
+        gradient = domain.unravel(domain.gradient(evaluation.derivative))
         extended = optax.with_extra_args_support(self.optimizer)
         updates, memory = extended.update(
-            gradient, state.memory, domain.unravel(at.x), value=answer.value, grad=gradient
+            gradient, state.memory, domain.unravel(at.x), value=evaluation.value, grad=gradient
         )
         point = domain.project(at.x + ravel_pytree(updates)[0].astype(at.x.dtype))
         went_on = moved._replace(point=point, memory=_strong(memory))
-        kept = jnp.where(state.started, state.at.value, answer.value)
+        kept = jnp.where(state.started, state.at.value, evaluation.value)
         stayed = state._replace(
-            stuck=jnp.ones((), bool), at=state.at._replace(value=kept), point=state.at.x
+            failed=jnp.ones((), bool), at=state.at._replace(value=kept), point=state.at.x
         )
         following = jax.tree.map(lambda a, b: jnp.where(finite, a, b), went_on, stayed)
         return following._replace(started=jnp.ones((), bool))
 
-    def revive(self, state: OptaxState, domain: Domain) -> OptaxState:
+    def restart(self, state: OptaxState, domain: Domain) -> OptaxState:
         """Stuck: it knows no other way."""
-        return state._replace(stuck=jnp.ones((), bool))
+        return state._replace(failed=jnp.ones((), bool))
 
     def measure(self, state: OptaxState, domain: Domain) -> Measure:
         """Dual norm of the projected derivative; there are no constraints."""

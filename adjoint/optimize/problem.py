@@ -1,8 +1,8 @@
 """What a method of optimization meets: points, answers, a box and an inner product.
 
 It may move in the box, and measures by the inner product. Methods are pure: `init` makes a state
-from a point, and `step` makes the next state from an answer. A state says what it wants to know
-next, by `request` and `point`; whoever runs the method asks the objective and hands the answer to
+from a point, and `step` makes the next state from an evaluation. A state says what it wants to know
+next, by `query` and `point`; whoever runs the method asks the objective and hands the evaluation to
 `step`. So the objective may be anything, a step costs one evaluation, and a state is all there is
 to save. All vectors are flat.
 """
@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int32, PyTree
 from adjoint.inner_products import Euclidean, InnerProduct
 
 
-class Request(enum.IntEnum):
+class Query(enum.IntEnum):
     """What a state wants to know at its `point`."""
 
     VALUE = 0  # f and f', and with constraints c and c'
@@ -29,7 +29,7 @@ class Request(enum.IntEnum):
     PRODUCT = 2  # f'' times `direction`
 
 
-class Answer(NamedTuple):
+class Evaluation(NamedTuple):
     """What the objective and the constraints are at a point; None for what a method never asks.
 
     Attributes
@@ -51,7 +51,7 @@ class Answer(NamedTuple):
 
 
 class Iterate(NamedTuple):
-    """A point with its answer, accepted by a method."""
+    """A point with its evaluation, accepted by a method."""
 
     x: Float[Array, " n"]
     value: Float[Array, ""]
@@ -208,18 +208,18 @@ class State(Protocol):
 
     Attributes
     ----------
-    request, point, direction
+    query, point, direction
         What it wants to know next, and where; `direction` for products only.
     at
         The latest accepted iterate; `iterations` counts them, from 0 for the start.
-    stuck
+    failed
         Whether the method knows no way on; `search_direction` is where it tried last. When the
-        derivative turns out to be right, `Method.revive` may find another way, else it leaves the
-        state stuck.
+        derivative turns out to be right, `Method.restart` may find another way, else it leaves the
+        state failed.
     """
 
     @property
-    def request(self) -> Int32[Array, ""]: ...
+    def query(self) -> Int32[Array, ""]: ...
     @property
     def point(self) -> Float[Array, " n"]: ...
     @property
@@ -229,7 +229,7 @@ class State(Protocol):
     @property
     def iterations(self) -> Int32[Array, ""]: ...
     @property
-    def stuck(self) -> Bool[Array, ""]: ...
+    def failed(self) -> Bool[Array, ""]: ...
     @property
     def search_direction(self) -> Float[Array, " n"]: ...
 
@@ -239,8 +239,8 @@ class Method(Protocol):
 
     Attributes
     ----------
-    requests
-        The kinds of requests that it ever makes.
+    queries
+        The kinds of queries that it ever makes.
     handles
         Of "bounds", "equality" and "inequality", those that it can honor.
     patience
@@ -249,12 +249,12 @@ class Method(Protocol):
     """
 
     @property
-    def requests(self) -> tuple[Request, ...]: ...
+    def queries(self) -> tuple[Query, ...]: ...
     @property
     def handles(self) -> tuple[str, ...]: ...
     @property
     def patience(self) -> int: ...
     def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> Any: ...
-    def step(self, state: Any, answer: Answer, domain: Domain) -> Any: ...
-    def revive(self, state: Any, domain: Domain) -> Any: ...
+    def step(self, state: Any, evaluation: Evaluation, domain: Domain) -> Any: ...
+    def restart(self, state: Any, domain: Domain) -> Any: ...
     def measure(self, state: Any, domain: Domain) -> Measure: ...

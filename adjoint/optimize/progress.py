@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from adjoint.optimize import directions, examination, lagrangian, stopping
+from adjoint.optimize import derivative_check, directions, lagrangian, stopping
 from adjoint.optimize.agreement import (
     SEEN,
     is_constrained,
@@ -18,7 +18,7 @@ from adjoint.optimize.agreement import (
     mismatch,
     unexplained,
 )
-from adjoint.optimize.problem import Answer, Domain, Iterate, Method
+from adjoint.optimize.problem import Domain, Evaluation, Iterate, Method
 from adjoint.optimize.run import Best, Limits, Run, multipliers_of
 from adjoint.optimize.stopping import RUNNING, STOPPING, UNLESS_ZERO, Evidence, first_that_holds
 from adjoint.status import Status
@@ -26,7 +26,7 @@ from adjoint.tracing import loops
 
 # Two steps in a row whose gain misses what their slopes say by this share make the derivative
 # suspect.
-SUSPECT = 0.1
+MISMATCHED = 0.1
 # Eight in a row that miss it altogether, by this share, are looked into at once: some methods creep
 # along a wrong derivative.
 ALTOGETHER = 0.5
@@ -35,7 +35,7 @@ SHORT = 4
 
 
 def _counted(run: Run) -> Run:
-    return run._replace(counts=run.counts.at[run.request].add(1))
+    return run._replace(counts=run.counts.at[run.query].add(1))
 
 
 def _limited(run: Run, limits: Limits) -> Run:
@@ -49,24 +49,28 @@ def _as_noisy(domain: Domain, run: Run) -> Domain:
     return replace(domain, noise=jnp.maximum(domain.noise, run.noise))
 
 
-def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
-    """One more evaluation of an examination.
+def check_derivative(
+    method: Method, run: Run, evaluation: Evaluation, domain: Domain, limits: Limits
+) -> Run:
+    """One more evaluation of a check of the derivative.
 
     After the last, end, or go on with what it has told about the noise.
     """
     run, domain = _counted(run), _as_noisy(domain, run)
-    there = Iterate(run.examination.point, answer.value, answer.derivative)
-    there = lagrangian_at(run, there, lagrangian.of_answer(answer))
-    examined = examination.record(run.examination, Answer(there.value, there.derivative))
+    there = Iterate(run.derivative_check.point, evaluation.value, evaluation.derivative)
+    there = lagrangian_at(run, there, lagrangian.of_answer(evaluation))
+    checked = derivative_check.record(
+        run.derivative_check, Evaluation(there.value, there.derivative)
+    )
 
     def conclude(run: Run) -> Run:
-        finding = examination.find(examined, domain)
+        finding = derivative_check.find(checked, domain)
         looked_for_zero = run.reason == UNLESS_ZERO
         # Noise is that of f here, and this one has come down, or goes on to.
         noise = jnp.where(looked_for_zero, run.noise, jnp.maximum(finding.noise, _blur(run)))
         noisy = replace(domain, noise=noise)
-        stuck = (run.reason == Status.STALLED.code) | (run.reason == Status.INFEASIBLE.code)
-        revived = method.revive(run.state, noisy)
+        failed = (run.reason == Status.STALLED.code) | (run.reason == Status.INFEASIBLE.code)
+        restarted = method.restart(run.state, noisy)
         # Constraints balance the slope of f, so that its gain and its curvature say nothing.
         at_floor = (
             _at_floor(run, noisy)
@@ -76,9 +80,12 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
         within = run.measure.violation <= limits.constraint_tolerance
         at_floor = at_floor & within
         again = (
-            stuck & ~at_floor & ~revived.stuck & (run.measure.merit < run.revived_at - SEEN * noise)
+            failed
+            & ~at_floor
+            & ~restarted.failed
+            & (run.measure.merit < run.restarted_at - SEEN * noise)
         )
-        code = jnp.where(stuck & at_floor, Status.NOISE_FLOOR.code, run.reason)
+        code = jnp.where(failed & at_floor, Status.NOISE_FLOOR.code, run.reason)
         code = jnp.where(again, RUNNING, code)
         stalled_at_zero = (run.zero_for > 0) & (run.reason == Status.STALLED.code)
         looked_around = looked_for_zero | stalled_at_zero
@@ -90,27 +97,27 @@ def examine(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
         # Beside its zeros f is all rounding, which may look like anything.
         wrong = finding.wrong & ~looked_around
         code = jnp.where(wrong, Status.UNTRUSTED_GRADIENT.code, code)
-        state = jax.tree.map(lambda a, b: jnp.where(again, a, b), revived, run.state)
+        state = jax.tree.map(lambda a, b: jnp.where(again, a, b), restarted, run.state)
         return run._replace(
             state=state,
-            examination=examined._replace(active=jnp.zeros((), bool)),
+            derivative_check=checked._replace(active=jnp.zeros((), bool)),
             noise=noise,
             idle=jnp.where(again, 0, run.idle),
-            revived_at=jnp.where(again, run.measure.merit, run.revived_at),
+            restarted_at=jnp.where(again, run.measure.merit, run.restarted_at),
             code=code.astype(jnp.int32),
         )
 
-    over = examination.complete(examined)
+    over = derivative_check.complete(checked)
     return _limited(
-        loops.cond(over, conclude, lambda run: run._replace(examination=examined), run), limits
+        loops.cond(over, conclude, lambda run: run._replace(derivative_check=checked), run), limits
     )
 
 
 def _blur(run: Run) -> Float[Array, ""]:
-    """The noise that contradicted slopes where the method got stuck, or zero.
+    """The noise that contradicted slopes where the method failed, or zero.
 
-    It showed on stretches too short for an examination. Rounding of terms that were as large as f
-    when x took its present size: more than that may as well be a wrong derivative.
+    It showed on stretches too short for a check of the derivative. Rounding of terms that were as
+    large as f when x took its present size: more than that may as well be a wrong derivative.
     """
     if not hasattr(run.state, "contradicted_by"):
         return jnp.zeros((), run.measure.merit.dtype)
@@ -119,11 +126,13 @@ def _blur(run: Run) -> Float[Array, ""]:
     return jnp.where(blur <= jnp.finfo(blur.dtype).eps * recent, blur, 0)
 
 
-def proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Limits) -> Run:
+def proceed(
+    method: Method, run: Run, evaluation: Evaluation, domain: Domain, limits: Limits
+) -> Run:
     """One more step of the method, and whether it is the last."""
     run, domain = _counted(run), _as_noisy(domain, run)
     before = run.state
-    state = method.step(before, answer, domain)
+    state = method.step(before, evaluation, domain)
     first = run.counts[0] + run.counts[1] == 1
     moved = first | (state.iterations != before.iterations)
     run = run._replace(state=state)
@@ -133,7 +142,7 @@ def proceed(method: Method, run: Run, answer: Answer, domain: Domain, limits: Li
     # Second derivatives tell a minimum from a plateau or a saddle, and arrive after the step.
     complete = _prediction_known(state) & (moved | ~_prediction_known(before))
     return _limited(
-        _stop(arrived, moved, complete, first, answer, domain, limits, method.patience), limits
+        _stop(arrived, moved, complete, first, evaluation, domain, limits, method.patience), limits
     )
 
 
@@ -201,12 +210,12 @@ def _stop(
     moved: Bool[Array, ""],
     complete: Bool[Array, ""],
     first: Bool[Array, ""],
-    answer: Answer,
+    evaluation: Evaluation,
     domain: Domain,
     limits: Limits,
     patience: int = 1,
 ) -> Run:
-    """Whether and why the run is over, or has to be examined before it may be.
+    """Whether and why the run is over, or has to be checked before it may be.
 
     `complete` when all is known of the iterate.
     """
@@ -223,15 +232,14 @@ def _stop(
         measure.stationarity <= limits.atol
     )
     converged = complete & small & within & settled
-    asked = (answer.value, answer.derivative, answer.constraints, answer.jacobian)
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in asked if part is not None]))
+    finite = lagrangian.finite(evaluation)
     idle = moved & (run.idle >= patience * STOPPING.idle_steps)
     unrelieved = moved & (run.unrelieved >= patience * STOPPING.idle_steps)
-    # Without constraints an examination tells the noise floor from steps that are merely short.
+    # Without constraints a check tells the noise floor from steps that are merely short.
     at_floor = _at_floor(run, domain) if is_constrained(run) else jnp.zeros((), bool)
     circles = moved & (run.circling >= patience * STOPPING.circling_steps)
-    suspect = jnp.all(run.mismatch[-2:] > SUSPECT)
-    absurd = jnp.all(run.mismatch > ALTOGETHER)
+    mismatched = jnp.all(run.mismatch[-2:] > MISMATCHED)
+    mismatched_throughout = jnp.all(run.mismatch > ALTOGETHER)
     infeasible_stationary = _infeasible_stationary(run, domain)
     # Stuck outside of the constraints, where points within them are known, is no reason to doubt
     # that there are any.
@@ -243,8 +251,8 @@ def _stop(
         (Status.INFEASIBLE, (idle | unrelieved) & ~within & infeasible_stationary),
         (Status.NOISE_FLOOR, (idle | circles) & within & at_floor),
         (Status.STALLED, idle & within),
-        (Status.STALLED, state.stuck & feasible),
-        (Status.INFEASIBLE, state.stuck & ~feasible),
+        (Status.STALLED, state.failed & feasible),
+        (Status.INFEASIBLE, state.failed & ~feasible),
         (Status.NOT_CONVERGED, moved & (state.iterations >= limits.max_steps)),
     )
 
@@ -255,7 +263,7 @@ def _stop(
     gives_up = (code == Status.STALLED.code) | (
         (code == Status.INFEASIBLE.code) & ~infeasible_stationary
     )
-    doubtful = gives_up | (suspect & ends_in_doubt) | (absurd & (code == RUNNING))
+    to_check = gives_up | (mismatched & ends_in_doubt) | (mismatched_throughout & (code == RUNNING))
     # A method that may go uphill has been led there by f', right or wrong.
     uphill = converged & (run.best.violation <= limits.constraint_tolerance)
     fallen = jnp.maximum(jnp.abs(state.at.value), jnp.abs(run.first_measure.merit - measure.merit))
@@ -265,24 +273,30 @@ def _stop(
     )
     # A regular minimum would have ended the run by now.
     vanishing = (
-        complete & small & (code == RUNNING) & ~absurd & (run.zero_for >= STOPPING.idle_steps)
+        complete
+        & small
+        & (code == RUNNING)
+        & ~mismatched_throughout
+        & (run.zero_for >= STOPPING.idle_steps)
     )
     vanishing = vanishing & (jnp.abs(state.at.value) <= STOPPING.fading**2 * run.zero_at)
-    doubtful = doubtful | uphill | vanishing
-    doubtful = (
-        doubtful & (code != Status.UNBOUNDED.code) & (code != Status.NONFINITE_OBJECTIVE.code)
+    to_check = to_check | uphill | vanishing
+    to_check = (
+        to_check & (code != Status.UNBOUNDED.code) & (code != Status.NONFINITE_OBJECTIVE.code)
     )
     direction = _where_to_look(run, domain, converged, uphill)
     stalled = code == Status.STALLED.code
     around = vanishing | ((run.zero_for > 0) & stalled)
     every = directions.all_around(run, stalled, domain)
-    begun = _examination(run, jnp.where(around, every, direction), around, domain)
+    begun = _check_along(run, jnp.where(around, every, direction), around, domain)
     return run._replace(
         zero_at=jnp.where(vanishing, jnp.abs(state.at.value), run.zero_at),
-        examination=jax.tree.map(lambda a, b: jnp.where(doubtful, a, b), begun, run.examination),
-        mismatch=jnp.where(doubtful, 0, run.mismatch),
-        reason=jnp.where(doubtful, jnp.where(vanishing, UNLESS_ZERO, code), run.reason),
-        code=jnp.where(doubtful, RUNNING, code),
+        derivative_check=jax.tree.map(
+            lambda a, b: jnp.where(to_check, a, b), begun, run.derivative_check
+        ),
+        mismatch=jnp.where(to_check, 0, run.mismatch),
+        reason=jnp.where(to_check, jnp.where(vanishing, UNLESS_ZERO, code), run.reason),
+        code=jnp.where(to_check, RUNNING, code),
     )
 
 
@@ -308,16 +322,16 @@ def _where_to_look(
     return jnp.where(uphill, directions.inward(x, run.best.x - x, domain), direction)
 
 
-def _examination(
+def _check_along(
     run: Run, direction: Float[Array, " n"], around: Bool[Array, ""], domain: Domain
-) -> examination.Examination:
+) -> derivative_check.DerivativeCheck:
     """One along the direction; as far as sizes that x has had, or all around as its length."""
     at = run.state.at
     base = lagrangian_at(run, at, run.state.constraints) if is_constrained(run) else at
     units = domain.in_sizes(run.reach)
     size = run.size if units.unit is None else units.norm(run.reach)
     size = jnp.where(around, units.norm(direction), size)
-    return examination.begin(base, direction, size, units)
+    return derivative_check.begin(base, direction, size, units)
 
 
 def _reference(run: Run, domain: Domain) -> Float[Array, ""]:

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from adjoint.optimize import examination
-from adjoint.optimize.examination import Examination
-from adjoint.optimize.problem import Domain, Iterate, Measure, Method, Request
+from adjoint.optimize import derivative_check
+from adjoint.optimize.derivative_check import DerivativeCheck
+from adjoint.optimize.problem import Domain, Iterate, Measure, Method, Query
 from adjoint.optimize.stopping import RUNNING
 
 # Steps whose gain is compared with their slopes.
@@ -58,7 +58,7 @@ class Run(NamedTuple):
         as a share.
     unexplained
         Of the last `MANY` steps: the change of f, or of the Lagrangian, that no slopes explain.
-    examination, reason
+    check, reason
         Of the derivative, when one is going on, and the status to end with when it finds nothing.
     counts
         Requests answered, by kind.
@@ -67,9 +67,9 @@ class Run(NamedTuple):
         that), and those outside of the constraints that have not made the least violation smaller
         by a share to speak of.
     noise
-        Of f, as the latest examination has found it.
-    revived_at
-        The merit at which the method was last revived; again only when it has gained since.
+        Of f, as the latest check has found it.
+    restarted_at
+        The merit at which the method was last restarted; again only when it has gained since.
     size, reach
         The largest |x|, and the largest |x_i| of each entry, so far.
     sizes, value_at_size
@@ -94,7 +94,7 @@ class Run(NamedTuple):
     lowest: Float[Array, ""]
     mismatch: Float[Array, " 8"]
     unexplained: Float[Array, " 8"]
-    examination: Examination
+    derivative_check: DerivativeCheck
     reason: Int32[Array, ""]
     counts: Int32[Array, " 3"]
     idle: Int32[Array, ""]
@@ -102,7 +102,7 @@ class Run(NamedTuple):
     unrelieved: Int32[Array, ""]
     lowest_merit: Float[Array, ""]
     noise: Float[Array, ""]
-    revived_at: Float[Array, ""]
+    restarted_at: Float[Array, ""]
     size: Float[Array, ""]
     reach: Float[Array, " n"]
     sizes: Float[Array, " n"]
@@ -115,16 +115,18 @@ class Run(NamedTuple):
 
     @property
     def seen_noise(self) -> Float[Array, ""]:
-        """Of f, or the Lagrangian with constraints: as examined, or as the last steps met it."""
+        """Of f, or the Lagrangian with constraints: as checked, or as the last steps met it."""
         return jnp.maximum(self.noise, jnp.max(self.unexplained))
 
     @property
-    def request(self) -> Int32[Array, ""]:
-        return jnp.where(self.examination.active, Request.VALUE, self.state.request)
+    def query(self) -> Int32[Array, ""]:
+        return jnp.where(self.derivative_check.active, Query.VALUE, self.state.query)
 
     @property
     def point(self) -> Float[Array, " n"]:
-        return jnp.where(self.examination.active, self.examination.point, self.state.point)
+        return jnp.where(
+            self.derivative_check.active, self.derivative_check.point, self.state.point
+        )
 
 
 class Begun(NamedTuple):
@@ -161,7 +163,7 @@ def start(
         lowest=infinite,
         mismatch=jnp.zeros(MANY, x.dtype),
         unexplained=jnp.zeros(MANY, x.dtype),
-        examination=examination.idle(state.at.x),
+        derivative_check=derivative_check.idle(state.at.x),
         reason=integer,
         counts=jnp.zeros(3, jnp.int32),
         idle=integer,
@@ -169,7 +171,7 @@ def start(
         unrelieved=integer,
         lowest_merit=infinite,
         noise=zero,
-        revived_at=infinite,
+        restarted_at=infinite,
         size=zero,
         reach=begun.reach,
         sizes=begun.sizes,

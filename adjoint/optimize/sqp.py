@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.optimize import lagrangian
 from adjoint.optimize.lagrangian import Constraints, no_constraints, positive
-from adjoint.optimize.problem import Answer, Domain, Iterate, Measure, Request
+from adjoint.optimize.problem import Domain, Evaluation, Iterate, Measure, Query
 from adjoint.optimize.sqp_subproblem import PRICE, WORTH, Proposal, propose
 from adjoint.tracing import loops
 
@@ -65,11 +65,11 @@ class SQPState(NamedTuple):
         By how much at the latest of them.
     """
 
-    request: Int32[Array, ""]
+    query: Int32[Array, ""]
     point: Float[Array, " n"]
     at: Iterate
     iterations: Int32[Array, ""]
-    stuck: Bool[Array, ""]
+    failed: Bool[Array, ""]
     started: Bool[Array, ""]
     constraints: Constraints
     multipliers: Float[Array, " m"]
@@ -130,7 +130,7 @@ class SQP:
     ([-1.0, -1.0], 0.5)
     """
 
-    requests = (Request.VALUE,)
+    queries = (Query.VALUE,)
     patience = 1
     handles = ("bounds", "equality", "inequality")
 
@@ -141,11 +141,11 @@ class SQP:
         nothing = jnp.zeros_like(x)
         integer = jnp.zeros((), jnp.int32)
         return SQPState(
-            request=integer,
+            query=integer,
             point=x,
             at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), nothing),
             iterations=integer,
-            stuck=no,
+            failed=no,
             started=no,
             constraints=no_constraints(x, constraints),
             multipliers=none,
@@ -163,16 +163,16 @@ class SQP:
             contradicted_by=zero,
         )
 
-    def step(self, state: SQPState, answer: Answer, domain: Domain) -> SQPState:
-        """The state after the answer that it asked for; pure."""
+    def step(self, state: SQPState, evaluation: Evaluation, domain: Domain) -> SQPState:
+        """The state after the evaluation that it asked for; pure."""
         first = ~state.started
-        judged = _judge(state, answer, domain)
+        judged = _judge(state, evaluation, domain)
         moves = first | judged.accepted
-        begun = _begun(state, answer, domain)
-        moved = _moved(state, answer, domain)
+        begun = _begun(state, evaluation, domain)
+        moved = _moved(state, evaluation, domain)
         moved = jax.tree.map(lambda a, b: jnp.where(first, a, b), begun, moved)
-        corrects = ~moves & _misses(state, answer, domain)
-        constraints = lagrangian.of_answer(answer)
+        corrects = ~moves & _misses(state, evaluation, domain)
+        constraints = lagrangian.of_answer(evaluation)
         shifted = constraints.value - state.constraints.jacobian @ state.step
         following = jax.tree.map(lambda a, b: jnp.where(moves, a, b), moved, state)
         values = jnp.where(moves, constraints.value, shifted)
@@ -182,21 +182,21 @@ class SQP:
             lambda: _no_proposal(following),
         )
         turned = _look(following, proposal, domain)
-        turned = turned._replace(stuck=turned.stuck | (first & ~lagrangian.finite(answer)))
+        turned = turned._replace(failed=turned.failed | (first & ~lagrangian.finite(evaluation)))
         corrected = domain.project(state.at.x + proposal.step)
         stayed = _shorten(state, judged, jnp.where(corrects, corrected, jnp.nan), domain)
         state = jax.tree.map(lambda a, b: jnp.where(moves, a, b), turned, stayed)
         return state._replace(started=jnp.ones((), bool))
 
-    def revive(self, state: SQPState, domain: Domain) -> SQPState:
-        """The stuck state with what it learned forgotten; stuck as before if it learned nothing."""
+    def restart(self, state: SQPState, domain: Domain) -> SQPState:
+        """The failed state with what it learned forgotten; as before if it learned nothing."""
         scale = jnp.max(jnp.abs(state.unit * state.at.derivative)) / FIRST_STEP
         identity = jnp.eye(state.unit.size, dtype=state.unit.dtype)
         fresh = state._replace(
             hessian=positive(scale) * identity, updates=jnp.zeros_like(state.updates)
         )
         proposal = _propose(fresh, fresh.constraints.value, domain)
-        again = _look(fresh._replace(stuck=jnp.zeros((), bool)), proposal, domain)
+        again = _look(fresh._replace(failed=jnp.zeros((), bool)), proposal, domain)
         known = (state.updates > 0) | (domain.noise > 0)
         return jax.tree.map(lambda a, b: jnp.where(known, a, b), again, state)
 
@@ -226,14 +226,14 @@ class _Judgement(NamedTuple):
     off: Float[Array, ""]
 
 
-def _begun(state: SQPState, answer: Answer, domain: Domain) -> SQPState:
+def _begun(state: SQPState, evaluation: Evaluation, domain: Domain) -> SQPState:
     """The start, with units of x and a first guess at second derivatives."""
     x = state.point
-    constraints = lagrangian.of_answer(answer)
+    constraints = lagrangian.of_answer(evaluation)
     unit = _units(x, domain)
-    scale = jnp.max(jnp.abs(unit * answer.derivative)) / FIRST_STEP
+    scale = jnp.max(jnp.abs(unit * evaluation.derivative)) / FIRST_STEP
     return state._replace(
-        at=Iterate(x, answer.value, answer.derivative),
+        at=Iterate(x, evaluation.value, evaluation.derivative),
         constraints=constraints,
         unit=unit,
         hessian=positive(scale) * jnp.eye(x.size, dtype=x.dtype),
@@ -263,12 +263,12 @@ def _rounding(state: SQPState, domain: Domain) -> Float[Array, ""]:
     )
 
 
-def _judge(state: SQPState, answer: Answer, domain: Domain) -> _Judgement:
-    constraints = lagrangian.of_answer(answer)
+def _judge(state: SQPState, evaluation: Evaluation, domain: Domain) -> _Judgement:
+    constraints = lagrangian.of_answer(evaluation)
     rounding = _rounding(state, domain)
-    finite = lagrangian.finite(answer)
+    finite = lagrangian.finite(evaluation)
     before = _merit(state.at.value, state.constraints.value, state.penalties, domain)
-    change = _merit(answer.value, constraints.value, state.penalties, domain) - before
+    change = _merit(evaluation.value, constraints.value, state.penalties, domain) - before
     promised = state.share * state.slope
     enough = change <= SUFFICIENT_DECREASE * promised + rounding
     blind = (jnp.abs(promised) <= HIDDEN * rounding) & (jnp.abs(change) <= HIDDEN * rounding)
@@ -283,15 +283,15 @@ def _judge(state: SQPState, answer: Answer, domain: Domain) -> _Judgement:
     return _Judgement(finite & (enough | blind), cut, contradicted, jnp.abs(change))
 
 
-def _moved(state: SQPState, answer: Answer, domain: Domain) -> SQPState:
+def _moved(state: SQPState, evaluation: Evaluation, domain: Domain) -> SQPState:
     """With the point as the iterate, and with what the step tells about second derivatives."""
-    constraints = lagrangian.of_answer(answer)
+    constraints = lagrangian.of_answer(evaluation)
     s = state.point - state.at.x
-    change = answer.derivative - state.at.derivative
+    change = evaluation.derivative - state.at.derivative
     change = change + state.multipliers @ (constraints.jacobian - state.constraints.jacobian)
     hessian, learned = _learn(state.hessian, s / state.unit, state.unit * change, state.updates)
     return state._replace(
-        at=Iterate(state.point, answer.value, answer.derivative),
+        at=Iterate(state.point, evaluation.value, evaluation.derivative),
         iterations=state.iterations + 1,
         constraints=constraints,
         price=jnp.where(_relieves(state, constraints, domain), state.price / 10, state.price),
@@ -366,16 +366,16 @@ def _look(state: SQPState, proposal: Proposal, domain: Domain) -> SQPState:
         slope=slope,
         trials=jnp.zeros_like(state.trials),
         contradictions=jnp.zeros_like(state.trials),
-        stuck=state.stuck | still | ~(slope < 0),
+        failed=state.failed | still | ~(slope < 0),
     )
 
 
-def _misses(state: SQPState, answer: Answer, domain: Domain) -> Bool[Array, ""]:
+def _misses(state: SQPState, evaluation: Evaluation, domain: Domain) -> Bool[Array, ""]:
     """Whether a whole step has been tried and breaks constraints by more than the iterate does."""
-    constraints = lagrangian.of_answer(answer)
+    constraints = lagrangian.of_answer(evaluation)
     before = jnp.max(lagrangian.violations(state.constraints.value, domain), initial=0.0)
     beyond = jnp.max(lagrangian.violations(constraints.value, domain), initial=0.0)
-    return (state.trials == 0) & (beyond > before) & lagrangian.finite(answer)
+    return (state.trials == 0) & (beyond > before) & lagrangian.finite(evaluation)
 
 
 def _shorten(
@@ -394,5 +394,5 @@ def _shorten(
         trials=trials,
         contradictions=contradictions,
         contradicted_by=jnp.where(judged.contradicted, judged.off, 0),
-        stuck=ended,
+        failed=ended,
     )

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from adjoint.optimize.driver import Step, compiled, on_host
-from adjoint.optimize.problem import Method, Request
+from adjoint.optimize.problem import Method, Query
 from adjoint.optimize.run import Begun, Limits, Run
 from adjoint.optimize.statement import Statement
 from adjoint.optimize.stopping import STOPPING
@@ -137,8 +137,8 @@ def _knows_less(method: Method, later: tuple[Method, ...]) -> bool:
 
     Slopes tell a plateau from a minimum as little as a saddle.
     """
-    return Request.HESSIAN not in method.requests and any(
-        Request.HESSIAN in other.requests for other in later
+    return Query.HESSIAN not in method.queries and any(
+        Query.HESSIAN in other.queries for other in later
     )
 
 

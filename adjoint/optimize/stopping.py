@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int32
 from adjoint.status import Status
 
 RUNNING = -1
-# Goes on unless an examination finds that f has come to zero.
+# Goes on unless a check of the derivative finds that f has come to zero.
 UNLESS_ZERO = -2
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.inner_products import Euclidean
 from adjoint.optimize.line_search import CONTRADICTIONS, contradiction
-from adjoint.optimize.problem import Answer, Domain, Iterate
+from adjoint.optimize.problem import Domain, Evaluation, Iterate
 from adjoint.tracing import loops
 
 # A step must bring this share of the decrease that the model promises.
@@ -117,14 +117,14 @@ class Judgement(NamedTuple):
 
 def judge(
     at: Iterate,
-    answer: Answer,
+    evaluation: Evaluation,
     s: Float[Array, " n"],
     predicted: Float[Array, ""],
     radius: Float[Array, ""],
     contradictions: Int32[Array, ""],
     domain: Domain,
 ) -> Judgement:
-    """What the answer at ``at.x + s`` says of the step and of the model's `predicted` decrease.
+    """What the evaluation at ``at.x + s`` says of the step and of the model's `predicted` decrease.
 
     Where f decreases by less than its rounding, the mean of the slopes at both ends is the
     decrease.
@@ -132,9 +132,9 @@ def judge(
     length = domain.norm(s)
     noise = domain.rounding(at.value)
     slope = at.derivative @ s
-    slope_beyond = answer.derivative @ s
-    finite = jnp.isfinite(answer.value) & jnp.all(jnp.isfinite(answer.derivative))
-    decrease = at.value - answer.value
+    slope_beyond = evaluation.derivative @ s
+    finite = jnp.isfinite(evaluation.value) & jnp.all(jnp.isfinite(evaluation.derivative))
+    decrease = at.value - evaluation.value
     blurred = (predicted <= BLURRED * noise) & (jnp.abs(decrease) <= BLURRED * noise)
     decrease = jnp.where(blurred, -(slope + slope_beyond) / 2, decrease)
     share = jnp.where(finite, decrease / jnp.where(predicted > 0, predicted, 1), -1)

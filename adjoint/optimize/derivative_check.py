@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
-from adjoint.optimize.problem import Answer, Domain, Iterate
+from adjoint.optimize.problem import Domain, Evaluation, Iterate
 
 # The t of the evaluations: eight of them from 1 down to 5e-7, of a step of this share of |x| (or of
 # 1, at zero).
@@ -35,8 +35,8 @@ JUMP = 4
 EVEN = 0.01
 
 
-class Examination(NamedTuple):
-    """Where an examination stands.
+class DerivativeCheck(NamedTuple):
+    """Where a check of the derivative stands.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Examination(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What an examination has found.
+    """What a check of the derivative has found.
 
     Attributes
     ----------
@@ -84,20 +84,20 @@ class Finding(NamedTuple):
     bend: Float[Array, ""]
 
 
-def idle(x: Float[Array, " n"]) -> Examination:
-    """No examination."""
+def idle(x: Float[Array, " n"]) -> DerivativeCheck:
+    """No check."""
     zero = jnp.zeros((), x.dtype)
     none = jnp.zeros(SHARES.shape, x.dtype)
     at = Iterate(x, zero, jnp.zeros_like(x))
-    return Examination(
+    return DerivativeCheck(
         jnp.zeros((), bool), jnp.zeros((), jnp.int32), at, jnp.zeros_like(x), none, none
     )
 
 
 def begin(
     base: Iterate, direction: Float[Array, " n"], size: Float[Array, ""], domain: Domain
-) -> Examination:
-    """An examination along a direction in which the bounds leave room; size is that of x, or 0."""
+) -> DerivativeCheck:
+    """A check along a direction in which the bounds leave room; size is that of x, or 0."""
     length = domain.norm(direction)
     reach = REACH * jnp.where(size > 0, size, 1) / jnp.where(length > 0, length, 1)
     reach = jnp.minimum(reach, domain.longest(base.x, direction))
@@ -105,25 +105,25 @@ def begin(
     return start._replace(active=jnp.ones((), bool), base=base, direction=reach * direction)
 
 
-def record(examination: Examination, answer: Answer) -> Examination:
-    """The examination after one more evaluation."""
-    k = examination.count
-    slope = answer.derivative @ examination.direction
-    return examination._replace(
+def record(derivative_check: DerivativeCheck, evaluation: Evaluation) -> DerivativeCheck:
+    """The check after one more evaluation."""
+    k = derivative_check.count
+    slope = evaluation.derivative @ derivative_check.direction
+    return derivative_check._replace(
         count=k + 1,
-        values=examination.values.at[k].set(answer.value, mode="drop"),
-        slopes=examination.slopes.at[k].set(slope, mode="drop"),
+        values=derivative_check.values.at[k].set(evaluation.value, mode="drop"),
+        slopes=derivative_check.slopes.at[k].set(slope, mode="drop"),
     )
 
 
-def complete(examination: Examination) -> Bool[Array, ""]:
-    return examination.count >= SHARES.size
+def complete(derivative_check: DerivativeCheck) -> Bool[Array, ""]:
+    return derivative_check.count >= SHARES.size
 
 
-def find(examination: Examination, domain: Domain) -> Finding:
-    """What the evaluations say; on a complete examination."""
-    e = examination
-    t = jnp.asarray(SHARES, examination.values.dtype)
+def find(derivative_check: DerivativeCheck, domain: Domain) -> Finding:
+    """What the evaluations say; on a complete check."""
+    e = derivative_check
+    t = jnp.asarray(SHARES, derivative_check.values.dtype)
     slope = e.base.derivative @ e.direction
     usable = jnp.isfinite(e.values) & jnp.isfinite(e.slopes)
     values = jnp.where(usable, e.values, e.base.value)

@@ -13,29 +13,29 @@ import pytest
 
 from adjoint import BFGS, LBFGS, NewtonKrylov, Status, minimize
 from adjoint.inner_products import Euclidean
-from adjoint.optimize import examination
+from adjoint.optimize import derivative_check
+from adjoint.optimize.derivative_check import Finding
 from adjoint.optimize.descent import Descent
-from adjoint.optimize.examination import Finding
-from adjoint.optimize.problem import Answer, Domain, Iterate
+from adjoint.optimize.problem import Domain, Evaluation, Iterate
 
 DOMAIN = Domain(None, None, jnp.zeros(()), Euclidean(), lambda x: x)
 
 
-def examine(f: Callable[[float], float], slope: Callable[[float], float]) -> Finding:
+def check_derivative(f: Callable[[float], float], slope: Callable[[float], float]) -> Finding:
     """Of f(t) at t = 1, towards larger t."""
 
     def at(t: float) -> Iterate:
         return Iterate(jnp.array([t]), jnp.asarray(f(t)), jnp.array([slope(t)]))
 
-    examined = examination.begin(at(1.0), jnp.ones(1), jnp.asarray(1.0), DOMAIN)
-    while not bool(examination.complete(examined)):
-        there = at(float(examined.point[0]))
-        examined = examination.record(examined, Answer(there.value, there.derivative))
-    return examination.find(examined, DOMAIN)
+    checked = derivative_check.begin(at(1.0), jnp.ones(1), jnp.asarray(1.0), DOMAIN)
+    while not bool(derivative_check.complete(checked)):
+        there = at(float(checked.point[0]))
+        checked = derivative_check.record(checked, Evaluation(there.value, there.derivative))
+    return derivative_check.find(checked, DOMAIN)
 
 
 def test_a_right_derivative_of_a_smooth_function() -> None:
-    finding = examine(lambda t: float(np.exp(-t)), lambda t: float(-np.exp(-t)))
+    finding = check_derivative(lambda t: float(np.exp(-t)), lambda t: float(-np.exp(-t)))
     assert not bool(finding.wrong)
     assert not bool(finding.at_floor)
     assert float(finding.noise) <= 1e-15
@@ -43,17 +43,19 @@ def test_a_right_derivative_of_a_smooth_function() -> None:
 
 @pytest.mark.parametrize("factor", [-1.0, 0.5, 1.5])
 def test_a_wrong_derivative(factor: float) -> None:
-    assert bool(examine(lambda t: float(np.exp(-t)), lambda t: float(-factor * np.exp(-t))).wrong)
+    assert bool(
+        check_derivative(lambda t: float(np.exp(-t)), lambda t: float(-factor * np.exp(-t))).wrong
+    )
 
 
 def test_noise_and_what_it_hides() -> None:
     """f = (t - 1.001)^2 has 1e-6 to gain at t = 1, and noise of 1e-4."""
-    noisy = examine(
+    noisy = check_derivative(
         lambda t: (t - 1.001) ** 2 + 1e-4 * float(np.sin(1e9 * t)), lambda t: 2 * (t - 1.001)
     )
     assert bool(noisy.at_floor)
     assert 1e-5 < float(noisy.noise) < 1e-3
-    clear = examine(lambda t: (t - 1.001) ** 2, lambda t: 2 * (t - 1.001))
+    clear = check_derivative(lambda t: (t - 1.001) ** 2, lambda t: 2 * (t - 1.001))
     assert not bool(clear.at_floor)
 
 
@@ -62,7 +64,7 @@ def test_a_steep_curve_is_no_noise() -> None:
 
     At the shortest s the cubic term is left of it.
     """
-    finding = examine(
+    finding = check_derivative(
         lambda t: 1 - 1e8 * (t - 1) + 1e18 * (t - 1) ** 2 + 1e22 * (t - 1) ** 3,
         lambda t: -1e8 + 2e18 * (t - 1) + 3e22 * (t - 1) ** 2,
     )
@@ -77,7 +79,9 @@ def test_a_curve_that_levels_off_is_no_wrong_derivative() -> None:
     def f(t: float) -> float:
         return 1e9 * (1 - float(np.exp(-(((t - 1) / 1e-3) ** 2))))
 
-    finding = examine(f, lambda t: 2e15 * (t - 1) * float(np.exp(-(((t - 1) / 1e-3) ** 2))))
+    finding = check_derivative(
+        f, lambda t: 2e15 * (t - 1) * float(np.exp(-(((t - 1) / 1e-3) ** 2)))
+    )
     assert not bool(finding.wrong)
 
 
@@ -87,7 +91,7 @@ def test_a_jump_of_the_values_is_no_wrong_derivative() -> None:
     def f(t: float) -> float:
         return 10 * (t - 1) ** 2 + (1e4 if t > 1 + 1e-5 else 1e-6 * float(np.sin(1e9 * t)))
 
-    finding = examine(f, lambda t: 20 * (t - 1) + 1e-7)
+    finding = check_derivative(f, lambda t: 20 * (t - 1) + 1e-7)
     assert not bool(finding.wrong)
     assert bool(finding.at_floor)
 
@@ -98,7 +102,7 @@ def test_a_slope_that_is_wrong_by_little_is_no_noise(factor: float) -> None:
 
     That is over the shortest step, 5e-9.
     """
-    finding = examine(lambda t: (t - 2) ** 2, lambda t: factor * 2 * (t - 2))
+    finding = check_derivative(lambda t: (t - 2) ** 2, lambda t: factor * 2 * (t - 2))
     assert not bool(finding.wrong)
     assert not bool(finding.at_floor)
     assert float(finding.noise) <= 1e-15
@@ -106,7 +110,9 @@ def test_a_slope_that_is_wrong_by_little_is_no_noise(factor: float) -> None:
 
 def test_a_jump_at_the_point_itself_is_no_noise() -> None:
     """exp(-t), and 20,000 more for all t > 1."""
-    finding = examine(lambda t: float(np.exp(-t)) + 2e4 * (t > 1), lambda t: float(-np.exp(-t)))
+    finding = check_derivative(
+        lambda t: float(np.exp(-t)) + 2e4 * (t > 1), lambda t: float(-np.exp(-t))
+    )
     assert not bool(finding.wrong)
     assert not bool(finding.at_floor)
     assert float(finding.noise) <= 1e-15
@@ -125,9 +131,9 @@ def test_the_curvature_is_that_at_the_minimum() -> None:
     def slope(t: float) -> float:
         return 1e12 * (t - 1 - 1e-14) / root(t)
 
-    assert bool(examine(root, slope).at_floor)
+    assert bool(check_derivative(root, slope).at_floor)
     # From a million times as far there is 5e-5 to gain.
-    clear = examine(lambda t: root(t - 1e-8), lambda t: slope(t - 1e-8))
+    clear = check_derivative(lambda t: root(t - 1e-8), lambda t: slope(t - 1e-8))
     assert not bool(clear.at_floor)
 
 
@@ -144,12 +150,12 @@ def test_nothing_to_gain_along_a_steep_direction_says_nothing_about_flat_ones(
     class State(NamedTuple):
         """Of a method that sees no way on."""
 
-        request: Any
+        query: Any
         point: Any
         direction: Any
         at: Iterate
         iterations: Any
-        stuck: Any
+        failed: Any
         search_direction: Any
         predicted_decrease: Any
 
@@ -161,13 +167,13 @@ def test_nothing_to_gain_along_a_steep_direction_says_nothing_about_flat_ones(
                 none, x, zero, Iterate(x, infinite, zero), none, jnp.zeros((), bool), zero, infinite
             )
 
-        def step(self, state: Any, answer: Any, domain: Any) -> Any:
-            at = Iterate(state.point, answer.value, answer.derivative)
+        def step(self, state: Any, evaluation: Any, domain: Any) -> Any:
+            at = Iterate(state.point, evaluation.value, evaluation.derivative)
             return state._replace(
-                at=at, stuck=jnp.ones((), bool), predicted_decrease=jnp.asarray(promise)
+                at=at, failed=jnp.ones((), bool), predicted_decrease=jnp.asarray(promise)
             )
 
-        def revive(self, state: Any, domain: Any) -> Any:
+        def restart(self, state: Any, domain: Any) -> Any:
             return state
 
     def f(x: Any) -> Any:
@@ -181,7 +187,7 @@ def test_noise_that_only_searches_meet() -> None:
     """Problem of J. Devilliers, D. Glasser with data rounded off: f ends at 2e-10 or 1e-12.
 
     Source: SIAM J. Numer. Anal. 18 (1981). f = 1e5 at the start, of terms that cancel: at the end
-    it is rounded off by 1e-8 of itself, which shows over steps shorter than any of an examination.
+    it is rounded off by 1e-8 of itself, which shows over steps shorter than any of a check.
     One of six runs may end elsewhere on another processor.
     """
     t, x = 0.1 * jnp.arange(24), jnp.array([60.137, 1.371, 3.112, 1.761])
