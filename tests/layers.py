@@ -13,7 +13,7 @@ OPTIMIZE = """optimality_criteria problem line_search descent steepest_descent b
 trust_region newton newton_krylov lagrangian separable
 moving_asymptotes diagonal_hessian mma gcmma augmented_lagrangian
 quadratic_program sqp_subproblem sqp optax_method oc_method
-derivative_check stopping run agreement directions progress objective continuation driver
+derivative_check stopping run agreement directions evidence progress objective continuation driver
 statement stages choice minimize""".split()  # noqa: SIM905
 IMPLICIT = """residual regularity newton host_solver root fixed_point minimizer
 symmetric_gradient argmin external_verification external""".split()  # noqa: SIM905

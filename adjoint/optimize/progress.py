@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from adjoint.optimize import derivative_check, directions, lagrangian, stopping
+from adjoint.optimize import derivative_check, directions, evidence, lagrangian, stopping
 from adjoint.optimize.agreement import (
     SEEN,
     is_constrained,
@@ -20,7 +20,7 @@ from adjoint.optimize.agreement import (
 )
 from adjoint.optimize.problem import Domain, Evaluation, Iterate, Method
 from adjoint.optimize.run import Best, Limits, Run, multipliers_of
-from adjoint.optimize.stopping import RUNNING, STOPPING, UNLESS_ZERO, Evidence, first_that_holds
+from adjoint.optimize.stopping import RUNNING, STOPPING, UNLESS_ZERO, first_that_holds
 from adjoint.status import Status
 from adjoint.tracing import loops
 
@@ -73,9 +73,10 @@ def check_derivative(
         restarted = method.restart(run.state, noisy)
         # Constraints balance the slope of f, so that its gain and its curvature say nothing.
         at_floor = (
-            _at_floor(run, noisy)
+            evidence.at_floor(run, noisy)
             if is_constrained(run)
-            else finding.at_floor & _at_floor(run, noisy, directions.in_sizes(run, finding.bend))
+            else finding.at_floor
+            & evidence.at_floor(run, noisy, directions.in_sizes(run, finding.bend))
         )
         within = run.measure.violation <= limits.constraint_tolerance
         at_floor = at_floor & within
@@ -90,7 +91,7 @@ def check_derivative(
         stalled_at_zero = (run.zero_for > 0) & (run.reason == Status.STALLED.code)
         looked_around = looked_for_zero | stalled_at_zero
         zero = looked_around & stopping.vanishes(
-            _evidence(run, domain), directions.in_sizes(run, finding.curvature)
+            evidence.of_run(run, domain), directions.in_sizes(run, finding.curvature)
         )
         code = jnp.where(looked_for_zero, RUNNING, code)
         code = jnp.where(zero, Status.SUCCESS.code, code)
@@ -140,7 +141,7 @@ def proceed(
         moved, lambda run: _arrive(method, run, before, first, domain, limits), lambda run: run, run
     )
     # Second derivatives tell a minimum from a plateau or a saddle, and arrive after the step.
-    complete = _prediction_known(state) & (moved | ~_prediction_known(before))
+    complete = evidence.prediction_known(state) & (moved | ~evidence.prediction_known(before))
     return _limited(
         _stop(arrived, moved, complete, first, evaluation, domain, limits, method.patience), limits
     )
@@ -221,13 +222,13 @@ def _stop(
     """
     state = run.state
     measure = run.measure
-    reference = _reference(run, domain)
-    evidence = _evidence(run, domain)
+    reference = evidence.reference(run, domain)
+    known = evidence.of_run(run, domain)
     within = measure.violation <= limits.constraint_tolerance
-    settled = stopping.is_settled(evidence, _knows_curvature(state)) | (
+    settled = stopping.is_settled(known, evidence.knows_curvature(state)) | (
         measure.stationarity <= limits.atol
     )
-    settled = settled & _prediction_known(state)
+    settled = settled & evidence.prediction_known(state)
     small = (run.scaled.stationarity <= limits.rtol * reference) | (
         measure.stationarity <= limits.atol
     )
@@ -236,11 +237,11 @@ def _stop(
     idle = moved & (run.idle >= patience * STOPPING.idle_steps)
     unrelieved = moved & (run.unrelieved >= patience * STOPPING.idle_steps)
     # Without constraints a check tells the noise floor from steps that are merely short.
-    at_floor = _at_floor(run, domain) if is_constrained(run) else jnp.zeros((), bool)
+    at_floor = evidence.at_floor(run, domain) if is_constrained(run) else jnp.zeros((), bool)
     circles = moved & (run.circling >= patience * STOPPING.circling_steps)
     mismatched = jnp.all(run.mismatch[-2:] > MISMATCHED)
     mismatched_throughout = jnp.all(run.mismatch > ALTOGETHER)
-    infeasible_stationary = _infeasible_stationary(run, domain)
+    infeasible_stationary = evidence.infeasible_stationary(run, domain)
     # Stuck outside of the constraints, where points within them are known, is no reason to doubt
     # that there are any.
     feasible = within | (run.best.violation <= limits.constraint_tolerance)
@@ -264,13 +265,7 @@ def _stop(
         (code == Status.INFEASIBLE.code) & ~infeasible_stationary
     )
     to_check = gives_up | (mismatched & ends_in_doubt) | (mismatched_throughout & (code == RUNNING))
-    # A method that may go uphill has been led there by f', right or wrong.
-    uphill = converged & (run.best.violation <= limits.constraint_tolerance)
-    fallen = jnp.maximum(jnp.abs(state.at.value), jnp.abs(run.first_measure.merit - measure.merit))
-    uphill = uphill & (
-        run.best.value
-        < state.at.value - STOPPING.settled * fallen - domain.rounding(state.at.value)
-    )
+    uphill = converged & _has_gone_uphill(run, domain, limits)
     # A regular minimum would have ended the run by now.
     vanishing = (
         complete
@@ -298,6 +293,14 @@ def _stop(
         reason=jnp.where(to_check, jnp.where(vanishing, UNLESS_ZERO, code), run.reason),
         code=jnp.where(to_check, RUNNING, code),
     )
+
+
+def _has_gone_uphill(run: Run, domain: Domain, limits: Limits) -> Bool[Array, ""]:
+    """Whether a better point is known: f', right or wrong, has led a method away from it."""
+    at = run.state.at
+    fallen = jnp.maximum(jnp.abs(at.value), jnp.abs(run.first_measure.merit - run.measure.merit))
+    most = at.value - STOPPING.settled * fallen - domain.rounding(at.value)
+    return (run.best.violation <= limits.constraint_tolerance) & (run.best.value < most)
 
 
 def _falls_without_end(run: Run, reference: Float[Array, ""]) -> Bool[Array, ""]:
@@ -332,70 +335,3 @@ def _check_along(
     size = run.size if units.unit is None else units.norm(run.reach)
     size = jnp.where(around, units.norm(direction), size)
     return derivative_check.begin(base, direction, size, units)
-
-
-def _reference(run: Run, domain: Domain) -> Float[Array, ""]:
-    """What rtol is a share of: the slope at the start, or the forces of constraints balancing f'.
-
-    Both in the sizes of today. A start may be a minimum of f where it is not yet within the
-    constraints.
-    """
-    first = domain.in_sizes(run.reach).dual_norm(run.first_measure.derivative)
-    return jnp.maximum(first, run.scaled.scale)
-
-
-def _infeasible_stationary(run: Run, domain: Domain) -> Bool[Array, ""]:
-    """Whether no small change of x makes the violation smaller.
-
-    Without that evidence a run outside of the constraints goes on.
-    """
-    if not is_constrained(run):
-        return jnp.zeros((), bool)
-    sizes = domain.in_sizes(run.reach)
-    return lagrangian.infeasible_stationary(
-        run.state.at.x, run.state.constraints, run.state.multipliers, sizes
-    )
-
-
-def _at_floor(run: Run, domain: Domain, curvature: Any = jnp.inf) -> Bool[Array, ""]:
-    """Whether steps that gain nothing tell that nothing can be seen to gain.
-
-    They must be within the constraints, and the slope no more than noise can hide, whatever was
-    gained on the way: methods for constraints may as well turn in circles.
-    """
-    evidence = _evidence(run, domain)
-    evidence = evidence._replace(recent=jnp.minimum(evidence.recent, curvature))
-    return stopping.hides_slope(evidence, _knows_curvature(run.state))
-
-
-def _evidence(run: Run, domain: Domain) -> Evidence:
-    """What is known of the iterate, in units of f."""
-    value = run.state.at.value
-    slopes = jnp.abs(run.scaled.derivative)
-    state = run.state
-    infinite = jnp.full_like(value, jnp.inf)
-    return Evidence(
-        value=value,
-        rounding=domain.rounding(value),
-        total=jnp.abs(run.first_measure.merit - run.measure.merit),
-        recent=jnp.abs(run.value_at_size - value),
-        slope=jnp.max(slopes * run.reach, initial=0.0),
-        slope_here=jnp.max(slopes * jnp.abs(state.at.x), initial=0.0),
-        predicted=getattr(state, "predicted_decrease", infinite),
-        newton_share=getattr(state, "newton_share", infinite),
-        faded=run.faded,
-    )
-
-
-def _knows_curvature(state: Any) -> bool:
-    """Whether a method of second derivatives predicts gains."""
-    return hasattr(state, "predicted_decrease")
-
-
-def _prediction_known(state: Any) -> Bool[Array, ""]:
-    """Whether a method of second derivatives knows what they predict here, and it is finite."""
-    return (
-        jnp.isfinite(state.predicted_decrease)
-        if hasattr(state, "predicted_decrease")
-        else jnp.ones((), bool)
-    )
