@@ -20,9 +20,11 @@ from adjoint import (
     GCMMA,
     LBFGS,
     MMA,
+    SQP,
     AugmentedLagrangian,
     GaussNewton,
     Newton,
+    NewtonKrylov,
     Status,
     minimize,
 )
@@ -123,6 +125,44 @@ def test_the_same_run_in_any_units(name: str) -> None:
         assert scaled[1:] == (evaluations, code)
 
     law()
+
+
+@pytest.mark.parametrize(("dtype", "exponent"), [("float32", 100), ("float64", 900)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        BFGS(),
+        *(pytest.param(m, marks=pytest.mark.slow) for m in (None, LBFGS(), Newton())),
+        *(pytest.param(m, marks=pytest.mark.slow) for m in (NewtonKrylov(), MMA(), SQP())),
+    ],
+    ids=repr,
+)
+def test_f_near_the_ends_of_its_range(method: Any, dtype: str, exponent: int) -> None:
+    """The squares of its derivatives have no room there; every step is the same, bit by bit."""
+
+    def found(scale: Any) -> Any:
+        steps: list[Any] = []
+        f = lambda x: scale * ((x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2 + 1)
+        solution = minimize(
+            f,
+            jnp.array([-0.7, 0.9], dtype),
+            method,
+            bounds=(-2.0, 2.0),
+            rtol=1e-3,
+            callback=steps.append,
+        )
+        return solution, [step.x for step in steps], [step.value for step in steps]
+
+    one = jnp.ones((), dtype)
+    plain, path, values = found(one)
+    assert plain.status.ok
+    for scale in (jnp.ldexp(one, exponent), jnp.ldexp(one, -exponent)):
+        scaled, its_path, its_values = found(scale)
+        assert scaled.status == plain.status
+        np.testing.assert_array_equal(its_path, path)
+        np.testing.assert_array_equal(its_values, np.asarray(values) * float(scale))
+        for name in ("value", "stationarity"):
+            assert scaled.stats[name] == plain.stats[name] * scale
 
 
 @pytest.mark.slow

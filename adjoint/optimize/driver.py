@@ -266,14 +266,14 @@ def _distance(domain: Domain, x: Array, y: Array) -> Array:
 
 
 def _step(run: Run, domain: Domain, seconds: float) -> Step:
-    x, previous, value, measure, counts = jax.device_get(
-        (run.state.at.x, run.previous.x, run.state.at.value, run.measure, run.counts)
+    x, previous, value, measure, counts, unit = jax.device_get(
+        (run.state.at.x, run.previous.x, run.state.at.value, run.measure, run.counts, run.unit)
     )
     return Step(
         x=jax.tree.map(np.asarray, domain.unravel(x)),
         iteration=int(run.state.iterations),
-        value=float(value),
-        stationarity=float(measure.stationarity),
+        value=float(unit * value),
+        stationarity=float(unit * measure.stationarity),
         violation=float(measure.violation),
         length=float(_distance(domain, x, previous)),
         evaluations=int(counts[0]),

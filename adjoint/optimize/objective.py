@@ -182,7 +182,7 @@ class Objective:
     def _lagrangian(self, run: Run) -> Callable[[Array], Array]:
         if not self.constraints:
             return self._flat
-        weights = run.state.weights
+        weights = run.unit_of_f * run.state.weights
         return lambda x: self._flat(x) + weights @ self._c(x)
 
 

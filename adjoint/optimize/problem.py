@@ -19,6 +19,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int32, PyTree
 
 from adjoint.inner_products import Euclidean, InnerProduct
+from adjoint.norm import norm as euclidean_norm
+from adjoint.norm import power_of_two
 
 
 class Query(enum.IntEnum):
@@ -137,20 +139,27 @@ class Domain:
     def gradient(self, derivative: Float[Array, " n"]) -> Float[Array, " n"]:
         """The vector that represents a derivative."""
         if isinstance(self.inner_product, Euclidean):
-            return derivative if self.unit is None else self.unit**2 * derivative
+            return derivative if self.unit is None else self.unit * (self.unit * derivative)
         return ravel_pytree(self.inner_product.gradient(self.unravel(derivative)))[0]
 
     def derivative(self, gradient: Float[Array, " n"]) -> Float[Array, " n"]:
         """The derivative that a vector represents."""
         if isinstance(self.inner_product, Euclidean):
-            return gradient if self.unit is None else gradient / self.unit**2
+            return gradient if self.unit is None else gradient / self.unit / self.unit
         return ravel_pytree(self.inner_product.derivative(self.unravel(gradient)))[0]
 
     def norm(self, v: Float[Array, " n"]) -> Float[Array, ""]:
-        return jnp.sqrt(jnp.maximum(v @ self.derivative(v), 0))
+        if isinstance(self.inner_product, Euclidean):
+            return euclidean_norm(v if self.unit is None else v / self.unit)
+        size = power_of_two(jnp.max(jnp.abs(v), initial=0))
+        return size * jnp.sqrt(jnp.maximum(v / size @ self.derivative(v / size), 0))
 
     def dual_norm(self, derivative: Float[Array, " n"]) -> Float[Array, ""]:
-        return jnp.sqrt(jnp.maximum(derivative @ self.gradient(derivative), 0))
+        if isinstance(self.inner_product, Euclidean):
+            return euclidean_norm(derivative if self.unit is None else self.unit * derivative)
+        size = power_of_two(jnp.max(jnp.abs(derivative), initial=0))
+        scaled = derivative / size
+        return size * jnp.sqrt(jnp.maximum(scaled @ self.gradient(scaled), 0))
 
     def matrix(self, dtype: DTypeLike, n: int) -> Float[Array, "n n"]:
         """M of <u, v> = u' M v."""
@@ -182,10 +191,12 @@ class Domain:
         size = jnp.maximum(self.dual_norm(derivative), jnp.finfo(x.dtype).tiny)
         # The length of a step of 1 in one entry, on average; of a step of its unit, where it has
         # one.
-        unit = 1.0 if self.unit is not None else self.norm(jnp.ones_like(x)) / jnp.sqrt(x.size)
-        squares = jnp.ones_like(x) if self.unit is None else self.unit**2
-        step = squares * derivative / (size * unit)
-        return (x - self.project(x - step)) * (size * unit) / squares
+        if self.unit is not None:
+            step = self.unit * (self.unit * derivative / size)
+            return (x - self.project(x - step)) / self.unit * size / self.unit
+        unit = self.norm(jnp.ones_like(x)) / jnp.sqrt(x.size)
+        step = derivative / (size * unit)
+        return (x - self.project(x - step)) * (size * unit)
 
     def longest(self, x: Float[Array, " n"], direction: Float[Array, " n"]) -> Float[Array, ""]:
         """The largest t for which x + t direction is within the bounds."""

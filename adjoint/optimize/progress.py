@@ -19,7 +19,7 @@ from adjoint.optimize.agreement import (
     unexplained,
 )
 from adjoint.optimize.problem import Domain, Evaluation, Iterate, Method
-from adjoint.optimize.run import Best, Limits, Run, multipliers_of
+from adjoint.optimize.run import Best, Limits, Run, in_unit_of_f, multipliers_of
 from adjoint.optimize.stopping import RUNNING, STOPPING, UNLESS_ZERO, first_that_holds
 from adjoint.status import Status
 from adjoint.tracing import loops
@@ -56,6 +56,7 @@ def check_derivative(
 
     After the last, end, or go on with what it has told about the noise.
     """
+    run, evaluation, domain, limits = in_unit_of_f(run, evaluation, domain, limits)
     run, domain = _counted(run), _as_noisy(domain, run)
     there = Iterate(run.derivative_check.point, evaluation.value, evaluation.derivative)
     there = lagrangian_at(run, there, lagrangian.of_answer(evaluation))
@@ -131,6 +132,7 @@ def proceed(
     method: Method, run: Run, evaluation: Evaluation, domain: Domain, limits: Limits
 ) -> Run:
     """One more step of the method, and whether it is the last."""
+    run, evaluation, domain, limits = in_unit_of_f(run, evaluation, domain, limits)
     run, domain = _counted(run), _as_noisy(domain, run)
     before = run.state
     state = method.step(before, evaluation, domain)

@@ -1,13 +1,15 @@
 """What there is to know of a run of a method: all that is saved, and what a new one begins with."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
+from adjoint.norm import power_of_two
 from adjoint.optimize import derivative_check
 from adjoint.optimize.derivative_check import DerivativeCheck
-from adjoint.optimize.problem import Domain, Iterate, Measure, Method, Query
+from adjoint.optimize.problem import Domain, Evaluation, Iterate, Measure, Method, Query
 from adjoint.optimize.stopping import RUNNING
 
 # Steps whose gain is compared with their slopes.
@@ -42,6 +44,10 @@ class Run(NamedTuple):
 
     Attributes
     ----------
+    unit
+        Of f, a power of two near its size at the start, or zero before that is known. All that
+        follows is in this unit, so that products of derivatives have room: of f = 1e-25, or 1e25,
+        there are no squares in single precision.
     state
         The method's.
     previous
@@ -58,10 +64,10 @@ class Run(NamedTuple):
         as a share.
     unexplained
         Of the last `MANY` steps: the change of f, or of the Lagrangian, that no slopes explain.
-    check, reason
-        Of the derivative, when one is going on, and the status to end with when it finds nothing.
+    derivative_check, reason
+        One that is going on, and the status to end with when it finds nothing.
     counts
-        Requests answered, by kind.
+        Queries answered, by kind.
     idle, circling, unrelieved
         Steps in a row that gained nothing, those that led to no new lowest merit (`lowest_merit` is
         that), and those outside of the constraints that have not made the least violation smaller
@@ -85,6 +91,7 @@ class Run(NamedTuple):
         Of the `Status` it ended with, or `RUNNING`.
     """
 
+    unit: Float[Array, ""]
     state: Any
     previous: Iterate
     measure: Measure
@@ -114,6 +121,10 @@ class Run(NamedTuple):
     code: Int32[Array, ""]
 
     @property
+    def unit_of_f(self) -> Float[Array, ""]:
+        return jnp.where(self.unit > 0, self.unit, 1)
+
+    @property
     def seen_noise(self) -> Float[Array, ""]:
         """Of f, or the Lagrangian with constraints: as checked, or as the last steps met it."""
         return jnp.maximum(self.noise, jnp.max(self.unexplained))
@@ -132,6 +143,7 @@ class Run(NamedTuple):
 class Begun(NamedTuple):
     """What a method that goes on from where another has come to measures its progress by."""
 
+    unit: Float[Array, ""]
     first_measure: Measure
     reach: Float[Array, " n"]
     sizes: Float[Array, " n"]
@@ -152,8 +164,11 @@ def start(
     nowhere = Measure(infinite, infinite, infinite, jnp.zeros_like(state.at.x), zero)
     integer = jnp.zeros((), jnp.int32)
     if begun is None:
-        begun = Begun(nowhere, jnp.zeros_like(state.at.x), jnp.zeros_like(state.at.x), infinite)
+        begun = Begun(
+            zero, nowhere, jnp.zeros_like(state.at.x), jnp.zeros_like(state.at.x), infinite
+        )
     return Run(
+        unit=begun.unit,
         state=state,
         previous=state.at,
         measure=nowhere,
@@ -182,6 +197,23 @@ def start(
         zero_at=infinite,
         code=integer + RUNNING,
     )
+
+
+def in_unit_of_f(
+    run: Run, evaluation: Evaluation, domain: Domain, limits: Limits
+) -> tuple[Run, Evaluation, Domain, Limits]:
+    """All that has the dimension of f in its unit, which the first evaluation decides."""
+    x = jnp.abs(run.point)
+    slopes = jnp.abs(evaluation.derivative) * jnp.where(x > 0, x, 1)
+    size = jnp.maximum(jnp.abs(evaluation.value), jnp.max(slopes, initial=0))
+    run = run._replace(unit=jnp.where(run.unit > 0, run.unit, power_of_two(size)))
+    of_f = {
+        name: None if part is None else part / run.unit
+        for name, part in evaluation._asdict().items()
+        if name not in ("constraints", "jacobian")
+    }
+    domain = replace(domain, noise=domain.noise / run.unit)
+    return run, evaluation._replace(**of_f), domain, limits._replace(atol=limits.atol / run.unit)
 
 
 def multipliers_of(state: Any) -> Float[Array, " m"]:

@@ -152,18 +152,20 @@ def _final(code: Array, to_confirm: bool) -> Array:
 @partial(jax.jit, static_argnames="to_confirm")
 def _stage(run: Run, to_confirm: bool) -> Stage:
     finished = run.code == Status.SUCCESS.code
+    unit = run.unit_of_f
     stats = {
-        "value": jnp.where(finished, run.state.at.value, run.best.value),
-        "stationarity": jnp.where(finished, run.measure.stationarity, run.best.stationarity),
+        "value": unit * jnp.where(finished, run.state.at.value, run.best.value),
+        "stationarity": unit * jnp.where(finished, run.measure.stationarity, run.best.stationarity),
         "violation": jnp.where(finished, run.measure.violation, run.best.violation),
         "iterations": run.state.iterations,
         "evaluations": run.counts[0],
         "hessians": run.counts[1],
         "products": run.counts[2],
-        "noise": run.seen_noise,
+        "noise": unit * run.seen_noise,
     }
     if hasattr(run.state, "multipliers"):
-        stats["multipliers"] = jnp.where(finished, run.state.multipliers, run.best.multipliers)
+        multipliers = jnp.where(finished, run.state.multipliers, run.best.multipliers)
+        stats["multipliers"] = unit * multipliers
     return Stage(
         jnp.where(finished, run.state.at.x, run.best.x),
         stats,
@@ -177,4 +179,4 @@ def _carried(run: Run) -> Begun | None:
     """The next method's measure of progress, unless both merits differ by what constraints add."""
     if hasattr(run.state, "multipliers"):
         return None
-    return Begun(run.first_measure, run.reach, run.sizes, run.value_at_size)
+    return Begun(run.unit, run.first_measure, run.reach, run.sizes, run.value_at_size)
