@@ -156,6 +156,7 @@ def test_f_near_the_ends_of_its_range(method: Any, dtype: str, exponent: int) ->
     one = jnp.ones((), dtype)
     plain, path, values = found(one)
     assert plain.status.ok
+    assert jnp.isfinite(plain.stats["stationarity"])
     for scale in (jnp.ldexp(one, exponent), jnp.ldexp(one, -exponent)):
         scaled, its_path, its_values = found(scale)
         assert scaled.status == plain.status

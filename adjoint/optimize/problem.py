@@ -188,7 +188,10 @@ class Domain:
         """
         if not self.bounded:
             return derivative
-        size = jnp.maximum(self.dual_norm(derivative), jnp.finfo(x.dtype).tiny)
+        size = self.dual_norm(derivative)
+        limits = jnp.finfo(x.dtype)
+        # Of what is next to the smallest number no quotient is right.
+        size = jnp.where(size > float(limits.tiny) / float(limits.eps), size, 1)
         # The length of a step of 1 in one entry, on average; of a step of its unit, where it has
         # one.
         if self.unit is not None:
