@@ -325,3 +325,21 @@ def empty_of_x(x):
 def test_unknowns_without_entries_are_refused():
     with pytest.raises(ValueError, match="x0 without numbers"):
         adjoint.argmin(lambda x, p: jnp.sum(x) + p, jnp.zeros(0), jnp.ones(()))
+
+
+@pytest.mark.parametrize("exponent", [100, -100])
+def test_f_near_the_ends_of_its_range(exponent: int) -> None:
+    """10 (x_1 - p_0 x_0^2)^2 + (p_1 - x_0)^2 + 1: x = (p_1, p_0 p_1^2), squares have no room."""
+    scale = jnp.ldexp(jnp.ones((), "float32"), exponent)
+
+    def x(p: Any) -> Any:
+        def f(x: Any, p: Any) -> Any:
+            return scale * (10 * (x[1] - p[0] * x[0] ** 2) ** 2 + (p[1] - x[0]) ** 2 + 1)
+
+        return adjoint.argmin(f, jnp.array([-0.7, 0.9], "float32"), p)
+
+    p = jnp.array([1.0, 1.2], "float32")
+    # Single precision, and a valley whose f'' has a condition of some hundreds.
+    np.testing.assert_allclose(adjoint.require(x(p)), [1.2, 1.44], rtol=1e-4)
+    slope = jax.grad(lambda p: x(p).value[1])(p)
+    np.testing.assert_allclose(slope, [1.44, 2.4], rtol=1e-4)

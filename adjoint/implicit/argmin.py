@@ -24,7 +24,7 @@ from adjoint.implicit.root import find_root
 from adjoint.implicit.symmetric_gradient import symmetric_gradient
 from adjoint.inputs import describe, refuse, require_function, takes_jax_functions, warn_if_cut
 from adjoint.linear.dense import LU, Cholesky
-from adjoint.norm import norm, row_norms
+from adjoint.norm import norm, power_of_two, row_norms
 from adjoint.solution import Solution, poison
 from adjoint.status import Status
 from adjoint.tracing import loops
@@ -97,7 +97,9 @@ class _Descend:
     def find(self, root: RootProblem, x0: Array, p: PyTree) -> tuple[Array, Array]:
         if isinstance(self.solver, HostSolver):
             return self.solver.find(root, x0, p)
-        x, steps = self.solver.minimize(lambda x: self.f(root.unravel(x), p), x0)
+        # In a unit of its slope at the start, so that squares of derivatives have room.
+        unit = power_of_two(norm(root.F(x0, p)))
+        x, steps = self.solver.minimize(lambda x: self.f(root.unravel(x), p) / unit, x0)
         x, more = Newton().find(root, x, p)
         return x, steps + more
 
