@@ -128,6 +128,7 @@ class AugmentedLagrangian:
     inner: Method = field(default_factory=BFGS)
     queries = (Query.VALUE,)
     patience = 1
+    rates_have_units = False
 
     def __post_init__(self) -> None:
         protocol = ("init", "step", "measure", "restart", "queries", "handles")

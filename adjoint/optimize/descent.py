@@ -97,6 +97,7 @@ class Descent(Model):
 
     queries = (Query.VALUE,)
     patience = 1
+    rates_have_units = False
     handles = ("bounds",)
     # Of the strong Wolfe conditions, as section 3.1 of Nocedal and Wright has it.
     c2 = 0.9

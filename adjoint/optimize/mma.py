@@ -145,6 +145,7 @@ class MMA:
 
     queries = (Query.VALUE,)
     patience = 1
+    rates_have_units = False
     handles = ("bounds", "inequality")
 
     def require(self, domain: Domain) -> None:

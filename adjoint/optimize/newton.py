@@ -90,6 +90,7 @@ class TrustRegionNewton:
 
     queries = (Query.VALUE, Query.HESSIAN)
     patience = 1
+    rates_have_units = False
     handles = ("bounds",)
     measure = Descent.measure
 

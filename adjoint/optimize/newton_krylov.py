@@ -117,6 +117,7 @@ class TrustRegionCG:
 
     queries = (Query.VALUE, Query.PRODUCT)
     patience = 1
+    rates_have_units = False
     handles = ("bounds",)
     measure = Descent.measure
 

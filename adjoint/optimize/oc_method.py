@@ -59,6 +59,7 @@ class OptimalityCriteria:
     queries = (Query.VALUE,)
     handles = ("bounds", "inequality")
     patience = 1
+    rates_have_units = False
 
     def require(self, domain: Domain) -> None:
         """Refuse bounds that x <- x B^eta cannot honor."""

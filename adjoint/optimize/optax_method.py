@@ -60,6 +60,7 @@ class OptaxMethod:
     queries = (Query.VALUE,)
     handles = ("bounds",)
     patience = PATIENCE
+    rates_have_units = True
 
     def __repr__(self) -> str:
         """With the numbers that its functions close over, by which a checkpoint knows it again."""

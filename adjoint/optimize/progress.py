@@ -56,7 +56,7 @@ def check_derivative(
 
     After the last, end, or go on with what it has told about the noise.
     """
-    run, evaluation, domain, limits = in_unit_of_f(run, evaluation, domain, limits)
+    run, evaluation, domain, limits = in_unit_of_f(method, run, evaluation, domain, limits)
     run, domain = _counted(run), _as_noisy(domain, run)
     there = Iterate(run.derivative_check.point, evaluation.value, evaluation.derivative)
     there = lagrangian_at(run, there, lagrangian.of_answer(evaluation))
@@ -132,7 +132,7 @@ def proceed(
     method: Method, run: Run, evaluation: Evaluation, domain: Domain, limits: Limits
 ) -> Run:
     """One more step of the method, and whether it is the last."""
-    run, evaluation, domain, limits = in_unit_of_f(run, evaluation, domain, limits)
+    run, evaluation, domain, limits = in_unit_of_f(method, run, evaluation, domain, limits)
     run, domain = _counted(run), _as_noisy(domain, run)
     before = run.state
     state = method.step(before, evaluation, domain)

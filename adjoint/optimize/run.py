@@ -200,9 +200,14 @@ def start(
 
 
 def in_unit_of_f(
-    run: Run, evaluation: Evaluation, domain: Domain, limits: Limits
+    method: Method, run: Run, evaluation: Evaluation, domain: Domain, limits: Limits
 ) -> tuple[Run, Evaluation, Domain, Limits]:
-    """All that has the dimension of f in its unit, which the first evaluation decides."""
+    """All that has the dimension of f in its unit, which the first evaluation decides.
+
+    The steps of a method whose `rates_have_units` would be others: it gets f as it is.
+    """
+    if method.rates_have_units:
+        return run, evaluation, domain, limits
     x = jnp.abs(run.point)
     slopes = jnp.abs(evaluation.derivative) * jnp.where(x > 0, x, 1)
     size = jnp.maximum(jnp.abs(evaluation.value), jnp.max(slopes, initial=0))

@@ -132,6 +132,7 @@ class SQP:
 
     queries = (Query.VALUE,)
     patience = 1
+    rates_have_units = False
     handles = ("bounds", "equality", "inequality")
 
     def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> SQPState:
