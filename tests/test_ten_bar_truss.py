@@ -138,7 +138,7 @@ def test_a_run_that_ends_at_the_local_minimum_says_so(
                 "--set",
                 "method=GCMMA",
                 "--set",
-                "start=30",
+                "start=5",
                 "--out",
                 str(tmp_path / "run"),
             ]
@@ -146,5 +146,5 @@ def test_a_run_that_ends_at_the_local_minimum_says_so(
         == 3
     )
     said = capsys.readouterr().out
-    assert "the weight is 5076.669" in said
-    assert "a minimum in its neighborhood only" in said
+    assert "5076.669" in said
+    assert "a minimum in its neighborhood only" in " ".join(said.split())
