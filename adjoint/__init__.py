@@ -27,9 +27,11 @@ from adjoint.ode.shadowing import shadowing_sensitivity
 from adjoint.ode.solve import ode_solve
 from adjoint.ode.steady_state import steady_state
 from adjoint.optimize.augmented_lagrangian import AugmentedLagrangian
+from adjoint.optimize.backtracking import Backtracking
 from adjoint.optimize.bfgs import BFGS, LBFGS
 from adjoint.optimize.driver import Step
 from adjoint.optimize.gcmma import GCMMA
+from adjoint.optimize.line_search import StrongWolfe
 from adjoint.optimize.minimize import minimize
 from adjoint.optimize.mma import MMA
 from adjoint.optimize.newton import GaussNewton
@@ -61,6 +63,7 @@ __all__ = [
     "Anderson",
     "AugmentedLagrangian",
     "BacksolveAdjoint",
+    "Backtracking",
     "Checkpoint",
     "Cholesky",
     "DiscreteAdjoint",
@@ -89,6 +92,7 @@ __all__ = [
     "Status",
     "SteepestDescent",
     "Step",
+    "StrongWolfe",
     "TransposedIteration",
     "Verdict",
     "Weighted",

@@ -9,7 +9,8 @@ integrate checkpoints tangent_control error_estimate step_adjoint sensitivity re
 discrete forward quadrature continuous backsolve certificate choice tangent
 arguments solve event_model event_search event_instant event_sequence events
 steady_state recurrence block_tridiagonal time_average shadow shadowing""".split()  # noqa: SIM905
-OPTIMIZE = """optimality_criteria problem line_search descent steepest_descent bfgs
+OPTIMIZE = """optimality_criteria state problem line_search backtracking descent
+steepest_descent bfgs
 trust_region newton newton_krylov lagrangian separable
 moving_asymptotes diagonal_hessian mma gcmma augmented_lagrangian
 quadratic_program sqp_subproblem sqp optax_method oc_method

@@ -15,7 +15,8 @@ from jaxtyping import Array
 from adjoint import BFGS
 from adjoint.inner_products import Euclidean
 from adjoint.optimize.bfgs import FORCING
-from adjoint.optimize.problem import Domain, Iterate
+from adjoint.optimize.problem import Domain
+from adjoint.optimize.state import Iterate
 
 N = 12
 METHOD = BFGS()

@@ -4,7 +4,7 @@ What is left is what there is to gain.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,9 @@ from adjoint.inner_products import Euclidean
 from adjoint.optimize import derivative_check
 from adjoint.optimize.derivative_check import Finding
 from adjoint.optimize.descent import Descent
-from adjoint.optimize.problem import Domain, Evaluation, Iterate
+from adjoint.optimize.problem import Domain
+from adjoint.optimize.state import Evaluation, Iterate, State, begin
+from adjoint.optimize.trust_region import unknown
 
 DOMAIN = Domain(None, None, jnp.zeros(()), Euclidean(), lambda x: x)
 
@@ -147,31 +149,14 @@ def test_nothing_to_gain_along_a_steep_direction_says_nothing_about_flat_ones(
     of x is a hundred times what rounding of 1e-15 hides, 3e-8. Whoever knows f'' may say more.
     """
 
-    class State(NamedTuple):
-        """Of a method that sees no way on."""
-
-        query: Any
-        point: Any
-        direction: Any
-        at: Iterate
-        iterations: Any
-        failed: Any
-        search_direction: Any
-        predicted_decrease: Any
-
     class Stuck(Descent):
-        def init(self, x: Any, domain: Any, constraints: int = 0) -> Any:
-            none, infinite = jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf)
-            zero = jnp.zeros_like(x)
-            return State(
-                none, x, zero, Iterate(x, infinite, zero), none, jnp.zeros((), bool), zero, infinite
-            )
+        def init(self, x: Any, domain: Any, constraints: int = 0) -> State:
+            return begin(x, ())._replace(prediction=unknown(x.dtype))
 
-        def step(self, state: Any, evaluation: Any, domain: Any) -> Any:
+        def step(self, state: State, evaluation: Any, domain: Any) -> State:
             at = Iterate(state.point, evaluation.value, evaluation.derivative)
-            return state._replace(
-                at=at, failed=jnp.ones((), bool), predicted_decrease=jnp.asarray(promise)
-            )
+            prediction = unknown(at.x.dtype)._replace(decrease=jnp.asarray(promise))
+            return state._replace(at=at, failed=jnp.ones((), bool), prediction=prediction)
 
         def restart(self, state: Any, domain: Any) -> Any:
             return state

@@ -1,29 +1,33 @@
 """The line search on functions of one variable whose Wolfe points are known."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from adjoint.optimize.line_search import SUFFICIENT_DECREASE, TRIALS, LineSearch, advance, begin
+import adjoint
+from adjoint.optimize.backtracking import Backtracking
+from adjoint.optimize.line_search import StrongWolfe, WolfeState
 
-C2 = 0.9
+WOLFE = StrongWolfe()
 
 
 def search(
     phi: Callable, t: float = 1.0, longest: float = jnp.inf, noise: float = 0.0
-) -> LineSearch:
+) -> WolfeState:
     """Run a search on phi from t = 0 until it ends."""
     slope = jax.grad(phi)
     zero = jnp.asarray(0.0)
-    state = begin(phi(zero), slope(zero), jnp.zeros(1), jnp.asarray(t), jnp.asarray(longest))
+    state = WOLFE.begin(phi(zero), slope(zero), jnp.zeros(1), jnp.asarray(t), jnp.asarray(longest))
     step = jax.jit(
-        lambda state: advance(
-            state, phi(state.t), slope(state.t), slope(state.t)[None], jnp.asarray(noise), C2
+        lambda state: WOLFE.advance(
+            state, phi(state.t), slope(state.t), slope(state.t)[None], jnp.asarray(noise)
         )
     )
-    for _ in range(TRIALS + 1):
+    for _ in range(WOLFE.trials + 1):
         state = step(state)
         if state.accepted or state.failed:
             return state
@@ -50,10 +54,10 @@ def test_the_strong_wolfe_conditions_hold(name: str, t: float) -> None:
     assert bool(found.accepted)
     assert not bool(found.fell_back)
     start_slope = jax.grad(phi)(0.0)
-    assert float(phi(found.t)) <= float(phi(0.0) + SUFFICIENT_DECREASE * found.t * start_slope)
-    assert abs(float(jax.grad(phi)(found.t))) <= C2 * abs(float(start_slope))
+    assert float(phi(found.t)) <= float(phi(0.0) + WOLFE.c1 * found.t * start_slope)
+    assert abs(float(jax.grad(phi)(found.t))) <= WOLFE.c2 * abs(float(start_slope))
     # From a thousand times too far a tenth is kept at each trial.
-    assert int(found.trials) <= (10 if t == 1.0 else TRIALS)
+    assert int(found.trials) <= (10 if t == 1.0 else WOLFE.trials)
 
 
 def test_a_cubic_is_interpolated_exactly() -> None:
@@ -75,11 +79,11 @@ def test_the_longest_step_is_kept_and_taken() -> None:
 
 def test_uphill_everywhere_fails() -> None:
     # The slope at 0 is claimed to be -1 while values rise.
-    state = begin(
+    state = WOLFE.begin(
         jnp.asarray(0.0), jnp.asarray(-1.0), jnp.zeros(1), jnp.asarray(1.0), jnp.asarray(jnp.inf)
     )
-    for _ in range(TRIALS):
-        state = advance(state, state.t, jnp.asarray(1.0), jnp.ones(1), jnp.asarray(0.0), C2)
+    for _ in range(WOLFE.trials):
+        state = WOLFE.advance(state, state.t, jnp.asarray(1.0), jnp.ones(1), jnp.asarray(0.0))
     assert bool(state.failed)
     assert not bool(state.accepted)
 
@@ -94,7 +98,7 @@ def test_noise_does_not_keep_a_flat_slope_from_being_found() -> None:
     def phi(t):
         return (t - 1.0) ** 2
 
-    state = begin(
+    state = WOLFE.begin(
         phi(jnp.asarray(0.0)),
         jnp.asarray(-2.0),
         jnp.zeros(1),
@@ -103,38 +107,38 @@ def test_noise_does_not_keep_a_flat_slope_from_being_found() -> None:
     )
     # At the minimum a value that is higher than at the start, by less than its noise.
     assert bool(
-        advance(
-            state, jnp.asarray(1.001), jnp.asarray(0.0), jnp.zeros(1), jnp.asarray(0.01), C2
+        WOLFE.advance(
+            state, jnp.asarray(1.001), jnp.asarray(0.0), jnp.zeros(1), jnp.asarray(0.01)
         ).accepted
     )
     assert not bool(
-        advance(
-            state, jnp.asarray(1.001), jnp.asarray(0.0), jnp.zeros(1), jnp.asarray(0.0), C2
+        WOLFE.advance(
+            state, jnp.asarray(1.001), jnp.asarray(0.0), jnp.zeros(1), jnp.asarray(0.0)
         ).accepted
     )
 
 
 def test_noise_ends_the_search_soon() -> None:
     """-1e-3 t + t^2 has 2.5e-7 to gain, noise is four times that: no shorter trial sees more."""
-    state = begin(
+    state = WOLFE.begin(
         jnp.asarray(0.0), jnp.asarray(-1e-3), jnp.zeros(1), jnp.asarray(1.0), jnp.asarray(jnp.inf)
     )
     while not (state.accepted or state.failed):
         t = state.t
         value = -1e-3 * t + t**2 + 1e-6 * (2 + jnp.sin(1e9 * t))
-        state = advance(state, value, -1e-3 + 2 * t, jnp.ones(1), jnp.asarray(0.0), C2)
+        state = WOLFE.advance(state, value, -1e-3 + 2 * t, jnp.ones(1), jnp.asarray(0.0))
     assert bool(state.failed)
     assert int(state.trials) <= 9
 
 
 def test_a_gain_that_is_noise_is_no_step() -> None:
     """Values 1e-6 below a slope of -1e-12, three times: noise is as large as what was gained."""
-    state = begin(
+    state = WOLFE.begin(
         jnp.asarray(0.0), jnp.asarray(-1e-12), jnp.zeros(1), jnp.asarray(1.0), jnp.asarray(jnp.inf)
     )
     for _ in range(3):
-        state = advance(
-            state, jnp.asarray(-1e-6), jnp.asarray(-1e-12), jnp.ones(1), jnp.asarray(0.0), C2
+        state = WOLFE.advance(
+            state, jnp.asarray(-1e-6), jnp.asarray(-1e-12), jnp.ones(1), jnp.asarray(0.0)
         )
     assert bool(state.failed)
     assert not bool(state.fell_back)
@@ -156,14 +160,88 @@ def test_a_gain_that_is_noise_is_no_step() -> None:
 def test_a_step_that_flattens_the_slope_is_taken_where_values_tell_nothing(
     value: float, slope: float, slope_at_start: float, accepted: bool
 ) -> None:
-    state = begin(
+    state = WOLFE.begin(
         jnp.asarray(0.0),
         jnp.asarray(slope_at_start),
         jnp.zeros(1),
         jnp.asarray(1.0),
         jnp.asarray(jnp.inf),
     )
-    after = advance(
-        state, jnp.asarray(value), jnp.asarray(slope), jnp.zeros(1), jnp.asarray(1e-16), C2
+    after = WOLFE.advance(
+        state, jnp.asarray(value), jnp.asarray(slope), jnp.zeros(1), jnp.asarray(1e-16)
     )
     assert bool(after.accepted) == accepted
+
+
+class Exact:
+    """The longest step of a quadratic, from two slopes: a search of a user's own."""
+
+    def begin(self, value: Any, slope: Any, derivative: Any, t: Any, longest: Any) -> Any:
+        return BACKTRACKING.begin(value, slope, derivative, t, longest)
+
+    def advance(self, search: Any, value: Any, slope: Any, derivative: Any, noise: Any) -> Any:
+        start = search.low.slope
+        best = search.t * start / (start - slope)
+        here = jnp.abs(slope) <= 1e-9 * jnp.abs(start)
+        return search._replace(t=jnp.where(here, search.t, best), accepted=here)
+
+
+BACKTRACKING = Backtracking(shrink=0.5)
+
+
+def test_backtracking_takes_the_first_power_that_is_low_enough() -> None:
+    """(t - 0.1)^2 falls by c1 of its slope where t <= 0.2 (1 - c1): 1/8 of 1."""
+    phi = lambda t: (t - 0.1) ** 2
+    state = BACKTRACKING.begin(
+        phi(jnp.asarray(0.0)), jnp.asarray(-0.2), jnp.ones(1), jnp.asarray(1.0), jnp.asarray(9.0)
+    )
+    for k in range(3):
+        assert not bool(state.accepted)
+        assert float(state.t) == 0.5**k
+        t = state.t
+        state = BACKTRACKING.advance(state, phi(t), 2 * (t - 0.1), jnp.ones(1), jnp.asarray(0.0))
+    t = state.t
+    state = BACKTRACKING.advance(state, phi(t), 2 * (t - 0.1), jnp.ones(1), jnp.asarray(0.0))
+    assert bool(state.accepted)
+    assert float(state.t) == 0.125
+    uphill = Backtracking(trials=3)
+    for _ in range(3):
+        state = uphill.advance(state, jnp.asarray(9.0), jnp.asarray(1.0), jnp.ones(1), t)
+    assert bool(state.failed)
+
+
+@pytest.mark.parametrize("method", [adjoint.BFGS, adjoint.LBFGS, adjoint.SteepestDescent])
+def test_searches_are_exchanged(method: Any) -> None:
+    """Of a quadratic in 3 unknowns BFGS with exact searches is at the minimum after 3 steps.
+
+    Source: Nocedal and Wright, Numerical Optimization, 2nd ed., theorem 6.4.
+    """
+    A = jnp.array([[4.0, 1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 0.5, 2.0]])
+    f = lambda x: (x - 1) @ A @ (x - 1) / 2 + 1
+    for search in (Exact(), BACKTRACKING):
+        solution = adjoint.minimize(f, jnp.array([3.0, -1.0, 2.0]), method(search=search))
+        np.testing.assert_allclose(adjoint.require(solution), 1.0, atol=1e-4)
+        if method is adjoint.BFGS and isinstance(search, Exact):
+            assert int(solution.stats["iterations"]) <= 4
+
+
+def test_a_bound_keeps_a_backtracking_step() -> None:
+    method = adjoint.BFGS(search=BACKTRACKING)
+    solution = adjoint.minimize(
+        lambda x: jnp.sum((x - 2) ** 2), jnp.zeros(2), method, bounds=(-1.0, 1.0)
+    )
+    np.testing.assert_allclose(adjoint.require(solution), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: StrongWolfe(c1=0.5, c2=0.2), "0 < c1 < c2 < 1"),
+        (lambda: StrongWolfe(trials=0), "at least one trial"),
+        (lambda: Backtracking(shrink=1.0), "shares between 0 and 1"),
+        (lambda: Backtracking(trials=0), "at least one trial"),
+    ],
+)
+def test_settings_that_are_no_search_are_refused(make: Callable, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

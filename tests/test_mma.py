@@ -13,8 +13,9 @@ from hock_schittkowski import hs76, hs76_limits, rosen_suzuki, rosen_suzuki_limi
 import adjoint
 from adjoint import GCMMA, MMA, SQP, Euclidean, Status, minimize
 from adjoint.optimize.diagonal_hessian import DiagonalHessian, learn
-from adjoint.optimize.lagrangian import Constraints, infeasible_stationary
+from adjoint.optimize.lagrangian import infeasible_stationary
 from adjoint.optimize.problem import Domain
+from adjoint.optimize.state import Constraints, Multipliers
 
 
 class Case(NamedTuple):
@@ -318,11 +319,9 @@ class TestFaults:
 
         def found(x: list[float], multipliers: list[float]) -> bool:
             at = jnp.array(x)
-            return bool(
-                infeasible_stationary(
-                    at, Constraints(h(at), jax.jacrev(h)(at)), jnp.array(multipliers), domain
-                )
-            )
+            values = jnp.array(multipliers)
+            known = Multipliers(Constraints(h(at), jax.jacrev(h)(at)), values, values)
+            return bool(infeasible_stationary(at, known, domain))
 
         # (x - 1)^2 + (2 - x)^2 is stationary at 3/2 alone, |x - 1| + |2 - x| from 1 to 2; within
         # the constraints nothing is.

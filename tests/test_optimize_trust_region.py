@@ -6,11 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import adjoint
 from adjoint import Weighted
 from adjoint.inner_products import Euclidean
-from adjoint.optimize.problem import Domain, Iterate
-from adjoint.optimize.trust_region import Judgement, eigenbasis, judge, minimize_in_ball
+from adjoint.optimize.problem import Domain
+from adjoint.optimize.state import Evaluation, Iterate, begin
+from adjoint.optimize.trust_region import (
+    Judgement,
+    Region,
+    eigenbasis,
+    judge,
+    minimize_in_ball,
+)
 
 
 def unconstrained(metric: Any = None) -> Domain:
@@ -78,20 +84,19 @@ class TestJudging:
     """f = x^2 / 2 at x = 1, and the step to 0: value, model and slopes agree."""
 
     def judged(self, value: float, slope: float, level: float = 0.0) -> Judgement:
-        at = Iterate(jnp.ones(1), jnp.asarray(0.5 + level), jnp.ones(1))
-        evaluation = adjoint.optimize.problem.Evaluation(
-            jnp.asarray(value + level), jnp.full(1, slope)
+        region = Region(
+            radius=jnp.asarray(1.0),
+            size=jnp.asarray(1.0),
+            predicted=jnp.asarray(0.5),
+            restarted=jnp.zeros((), bool),
+            contradictions=jnp.asarray(1, jnp.int32),
         )
-        before = jnp.asarray(1, jnp.int32)
-        return judge(
-            at,
-            evaluation,
-            -jnp.ones(1),
-            jnp.asarray(0.5),
-            jnp.asarray(1.0),
-            before,
-            unconstrained(),
+        state = begin(jnp.zeros(1), ())._replace(
+            at=Iterate(jnp.ones(1), jnp.asarray(0.5 + level), jnp.ones(1)),
+            started=jnp.ones((), bool),
         )
+        evaluation = Evaluation(jnp.asarray(value + level), jnp.full(1, slope))
+        return judge(state, evaluation, region, unconstrained())
 
     @pytest.mark.parametrize(
         ("value", "accepted", "radius"),
@@ -107,7 +112,10 @@ class TestJudging:
     )
     def test_by_values(self, value: float, accepted: bool, radius: float) -> None:
         verdict = self.judged(value, 0.0)
-        assert (bool(verdict.accepted), round(float(verdict.radius), 12)) == (accepted, radius)
+        assert (bool(verdict.accepted), round(float(verdict.region.radius), 12)) == (
+            accepted,
+            radius,
+        )
 
     @pytest.mark.parametrize(("slope", "accepted"), [(0.0, True), (-2.0, False)])
     def test_by_slopes_where_values_are_blurred(self, slope: float, accepted: bool) -> None:
@@ -134,4 +142,4 @@ class TestJudging:
 
         One by 0 may be curvature.
         """
-        assert int(self.judged(value, slope).contradictions) == count
+        assert int(self.judged(value, slope).region.contradictions) == count

@@ -11,8 +11,9 @@ import adjoint
 from adjoint import SQP, Status, minimize
 from adjoint.inner_products import Euclidean
 from adjoint.optimize import progress
-from adjoint.optimize.problem import Domain, Evaluation, Measure
+from adjoint.optimize.problem import Domain, Measure
 from adjoint.optimize.run import Limits, start
+from adjoint.optimize.state import Evaluation
 from adjoint.optimize.stopping import RUNNING
 from tests.hock_schittkowski import CASES, Case, assert_optimal
 

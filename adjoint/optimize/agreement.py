@@ -1,30 +1,30 @@
 """Whether the values along a run agree with its slopes: noise, and wrong derivatives, do not."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from adjoint.optimize import lagrangian
-from adjoint.optimize.problem import Iterate
-from adjoint.optimize.run import Run
+from adjoint.optimize.state import Constraints, Iterate, State
 
 # A gain counts as seen when it is so many times the rounding of f.
 SEEN = 100
 
 
-def is_constrained(run: Run) -> bool:
-    return hasattr(run.state, "multipliers")
-
-
-def lagrangian_at(run: Run, at: Iterate, constraints: lagrangian.Constraints) -> Iterate:
+def lagrangian_at(state: State, at: Iterate, constraints: Constraints) -> Iterate:
     """What is stationary at a solution, and as noisy as f and the constraints together.
 
     It is f itself without constraints.
     """
-    return (
-        lagrangian.at_iterate(at, constraints, run.state.multipliers) if is_constrained(run) else at
-    )
+    if state.multipliers is None:
+        return at
+    return lagrangian.at_iterate(at, constraints, state.multipliers.values)
+
+
+def lagrangian_of(state: State, other: State) -> Iterate:
+    """The same at the iterate of another state of the method."""
+    if other.multipliers is None:
+        return other.at
+    return lagrangian_at(state, other.at, other.multipliers.constraints)
 
 
 def mismatch(
@@ -43,17 +43,16 @@ def mismatch(
     return jnp.where(seen, jnp.append(known[1:], share), known)
 
 
-def unexplained(run: Run, left: Any, rounding: Array, first: Bool[Array, ""]) -> Float[Array, ""]:
+def unexplained(
+    state: State, left: State, rounding: Array, first: Bool[Array, ""]
+) -> Float[Array, ""]:
     """By how much the Lagrangian changed beyond the slopes at both ends of a step.
 
     That is noise, if these are right. The change of a convex function is between the two; what
     misses their mean by more than both is no curvature.
     """
-    at = run.state.at
-    before = left.at
-    if is_constrained(run):
-        at = lagrangian_at(run, at, run.state.constraints)
-        before = lagrangian_at(run, before, left.constraints)
+    at = lagrangian_of(state, state)
+    before = lagrangian_of(state, left)
     s = at.x - before.x
     slopes = jnp.stack([before.derivative @ s, at.derivative @ s])
     off = jnp.abs(at.value - before.value - jnp.mean(slopes))

@@ -1,18 +1,26 @@
 """Augmented Lagrangians: equations and inequalities for any method that knows none."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float
 
 from adjoint.inputs import describe, refuse
 from adjoint.optimize import lagrangian
 from adjoint.optimize.bfgs import BFGS
-from adjoint.optimize.descent import DescentState
-from adjoint.optimize.lagrangian import Constraints, no_constraints, positive
-from adjoint.optimize.problem import Domain, Evaluation, Iterate, Measure, Method, Query
+from adjoint.optimize.descent import DescentMemory
+from adjoint.optimize.lagrangian import positive
+from adjoint.optimize.problem import Domain, Measure, Method
+from adjoint.optimize.state import (
+    Constraints,
+    Evaluation,
+    Iterate,
+    Query,
+    State,
+    begin,
+    choose,
+)
 
 # rho_i |c_i'|^2 = FIRST_PENALTY |f'| at the start; times RAISE when the violation has not fallen to
 # this SHARE.
@@ -33,19 +41,13 @@ LOST = 100.0
 LARGEST_MULTIPLIER = 1e8
 
 
-class AugmentedState(NamedTuple):
-    """Where an augmented Lagrangian stands; see `adjoint.optimize.problem.State`.
+class AugmentedMemory(NamedTuple):
+    """What an augmented Lagrangian knows.
 
     Attributes
     ----------
     inner
         The state of the inner method.
-    constraints
-        Those of `at`.
-    multipliers
-        Of the constraints; those of inequalities are not negative.
-    weights
-        The largest multipliers so far, doubled: the price of violations in the merit.
     penalties
         rho, of each constraint.
     scale, sizes
@@ -60,17 +62,7 @@ class AugmentedState(NamedTuple):
         began, as it has run away to where f falls faster than the penalties grow.
     """
 
-    query: Int32[Array, ""]
-    point: Float[Array, " n"]
-    direction: Float[Array, " n"]
-    at: Iterate
-    iterations: Int32[Array, ""]
-    failed: Bool[Array, ""]
-    started: Bool[Array, ""]
-    inner: Any
-    constraints: Constraints
-    multipliers: Float[Array, " m"]
-    weights: Float[Array, " m"]
+    inner: State
     penalties: Float[Array, " m"]
     scale: Float[Array, ""]
     sizes: Float[Array, " m"]
@@ -78,10 +70,6 @@ class AugmentedState(NamedTuple):
     tolerance: Float[Array, ""]
     settling: Bool[Array, ""]
     diverged: Bool[Array, ""]
-
-    @property
-    def search_direction(self) -> Float[Array, " n"]:
-        return self.direction
 
 
 @dataclass(frozen=True)
@@ -147,71 +135,59 @@ class AugmentedLagrangian:
     def handles(self) -> tuple[str, ...]:
         return (*self.inner.handles, "equality", "inequality")
 
-    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> AugmentedState:
+    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> State:
         """The state that asks about x first."""
         x = domain.project(x)
-        none = jnp.zeros(constraints, x.dtype)
-        one = jnp.ones((), x.dtype)
+        ones = jnp.ones(constraints, x.dtype)
         no = jnp.zeros((), bool)
-        return AugmentedState(
-            query=jnp.zeros((), jnp.int32),
-            point=x,
-            direction=jnp.zeros_like(x),
-            at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), jnp.zeros_like(x)),
-            iterations=jnp.zeros((), jnp.int32),
-            failed=no,
-            started=no,
+        memory = AugmentedMemory(
             inner=self.inner.init(x, domain),
-            constraints=no_constraints(x, constraints),
-            multipliers=none,
-            weights=none,
-            penalties=jnp.ones_like(none),
+            penalties=ones,
             scale=jnp.zeros((), x.dtype),
-            sizes=jnp.ones_like(none),
+            sizes=ones,
             infeasibility=jnp.asarray(jnp.inf, x.dtype),
-            tolerance=one,
+            tolerance=jnp.ones((), x.dtype),
             settling=no,
             diverged=no,
         )
+        return begin(x, memory)._replace(multipliers=lagrangian.no_multipliers(x, constraints))
 
-    def step(self, state: AugmentedState, evaluation: Evaluation, domain: Domain) -> AugmentedState:
+    def step(self, state: State, evaluation: Evaluation, domain: Domain) -> State:
         """The state after the evaluation that it asked for; pure."""
         first = ~state.started
-        concludes = first | state.settling
-        unscaled = first | ((state.scale == 0) & jnp.any(evaluation.derivative != 0))
-        concluded = _where(
+        before = state.memory
+        most_steps = _most_steps(state.point.size)
+        unscaled = first | ((before.scale == 0) & jnp.any(evaluation.derivative != 0))
+        concluded = choose(
             unscaled, _scaled(state, evaluation, domain), _concluded(state, evaluation, domain)
         )
-        same = jnp.all(concluded.penalties == state.penalties) & ~state.inner.failed
-        same = same & (state.inner.iterations < _most_steps(state.point.size))
-        concluded = concluded._replace(inner=_anew(self.inner, state, same, domain))
-        state = _where(concludes, concluded, state)
-        inner = self.inner.step(state.inner, _augmented(state, evaluation, domain), domain)
-        near = self.inner.measure(inner, domain).stationarity <= state.tolerance
-        diverged = (inner.iterations > state.inner.iterations) & _has_diverged(
+        same = jnp.all(concluded.memory.penalties == before.penalties) & ~before.inner.failed
+        same = same & (before.inner.iterations < most_steps)
+        anew = concluded.memory._replace(inner=_anew(self.inner, state, same, domain))
+        state = choose(first | before.settling, concluded._replace(memory=anew), state)
+        memory = state.memory
+        inner = self.inner.step(memory.inner, _augmented(state, evaluation, domain), domain)
+        near = self.inner.measure(inner, domain).stationarity <= memory.tolerance
+        diverged = (inner.iterations > memory.inner.iterations) & _has_diverged(
             state, evaluation, domain
         )
-        over = inner.failed | near | diverged | (inner.iterations >= _most_steps(state.point.size))
+        over = inner.failed | near | diverged | (inner.iterations >= most_steps)
         # What the inner run has found may be any point of its last line search: its constraints are
         # asked for again.
         return state._replace(
-            inner=inner,
             point=jnp.where(diverged, state.at.x, jnp.where(over, inner.at.x, inner.point)),
-            settling=over,
-            diverged=diverged,
             started=jnp.ones((), bool),
             direction=inner.at.x - state.at.x,
+            memory=memory._replace(inner=inner, settling=over, diverged=diverged),
         )
 
-    def restart(self, state: AugmentedState, domain: Domain) -> AugmentedState:
+    def restart(self, state: State, domain: Domain) -> State:
         """Stuck: it knows no other way."""
         return state._replace(failed=jnp.ones((), bool))
 
-    def measure(self, state: AugmentedState, domain: Domain) -> Measure:
+    def measure(self, state: State, domain: Domain) -> Measure:
         """Of the Lagrangian, with the latest multipliers."""
-        return lagrangian.measure(
-            state.at, state.constraints, state.multipliers, state.weights, domain
-        )
+        return lagrangian.constrained_measure(state, domain)
 
 
 def _most_steps(n: int) -> int:
@@ -219,22 +195,18 @@ def _most_steps(n: int) -> int:
     return max(INNER_STEPS, INNER_STEPS_EACH * n)
 
 
-def _where(condition: Bool[Array, ""], a: Any, b: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
-
-
-def _anew(inner: Method, state: AugmentedState, same: Bool[Array, ""], domain: Domain) -> Any:
+def _anew(inner: Method, state: State, same: Bool[Array, ""], domain: Domain) -> State:
     """The inner run begun at the point, with what the one before has learned.
 
     That is kept where second derivatives are about the same.
     """
     begun = inner.init(state.point, domain)
-    before = state.inner
-    if isinstance(begun, DescentState):
-        kept = begun._replace(
-            memory=before.memory, fresh=before.fresh, size=before.size, unit=before.unit
+    if isinstance(begun.memory, DescentMemory):
+        before = state.memory.inner.memory
+        kept = begun.memory._replace(
+            model=before.model, fresh=before.fresh, size=before.size, unit=before.unit
         )
-        return _where(same, kept, begun)
+        return begun._replace(memory=choose(same, kept, begun.memory))
     return begun
 
 
@@ -243,24 +215,28 @@ def _positive(v: Float[Array, " m"], domain: Domain) -> Float[Array, " m"]:
     return jnp.where(jnp.arange(v.size) < domain.equalities, v, jnp.maximum(v, 0))
 
 
-def _augmented(state: AugmentedState, evaluation: Evaluation, domain: Domain) -> Evaluation:
+def _augmented(state: State, evaluation: Evaluation, domain: Domain) -> Evaluation:
     """The augmented Lagrangian and its derivative."""
+    assert state.multipliers is not None
     constraints = lagrangian.of_answer(evaluation)
-    shifted = _positive(constraints.value + state.multipliers / state.penalties, domain)
-    weights = state.penalties * shifted
+    values = state.multipliers.values
+    penalties = state.memory.penalties
+    shifted = _positive(constraints.value + values / penalties, domain)
+    weights = penalties * shifted
     # Less (lambda / rho)^2, so that large multipliers do not drown f.
-    squares = weights @ shifted - state.multipliers @ (state.multipliers / state.penalties)
+    squares = weights @ shifted - values @ (values / penalties)
     return Evaluation(
         evaluation.value + squares / 2, evaluation.derivative + weights @ constraints.jacobian
     )
 
 
-def _scaled(state: AugmentedState, evaluation: Evaluation, domain: Domain) -> AugmentedState:
+def _scaled(state: State, evaluation: Evaluation, domain: Domain) -> State:
     """The start, with penalties and tolerances in its units.
 
     After a start where f' is 0 it is the first iterate that has any. After such a start the way to
     the iterate tells the second derivatives of f, which penalties are to exceed.
     """
+    assert state.multipliers is not None
     constraints = lagrangian.of_answer(evaluation)
     scale = domain.dual_norm(evaluation.derivative)
     sizes = lagrangian.row_norms(constraints.jacobian, domain)
@@ -270,15 +246,17 @@ def _scaled(state: AugmentedState, evaluation: Evaluation, domain: Domain) -> Au
     return state._replace(
         at=Iterate(state.point, evaluation.value, evaluation.derivative),
         iterations=state.iterations + jnp.where(state.started, 1, 0).astype(jnp.int32),
-        constraints=constraints,
-        penalties=FIRST_PENALTY * size / positive(length) / sizes**2,
-        scale=scale,
-        sizes=sizes,
-        tolerance=FIRST_TOLERANCE * size,
+        multipliers=state.multipliers._replace(constraints=constraints),
+        memory=state.memory._replace(
+            penalties=FIRST_PENALTY * size / positive(length) / sizes**2,
+            scale=scale,
+            sizes=sizes,
+            tolerance=FIRST_TOLERANCE * size,
+        ),
     )
 
 
-def _bend(state: AugmentedState, evaluation: Evaluation, domain: Domain) -> Float[Array, ""]:
+def _bend(state: State, evaluation: Evaluation, domain: Domain) -> Float[Array, ""]:
     """How f' changed on the way to the point, per length: penalties far below hold nothing back."""
     length = domain.norm(state.point - state.at.x)
     far = length > jnp.sqrt(jnp.finfo(length.dtype).eps) * domain.norm(state.point)
@@ -286,50 +264,57 @@ def _bend(state: AugmentedState, evaluation: Evaluation, domain: Domain) -> Floa
     return jnp.where(far, change / jnp.where(far, length, 1), 0)
 
 
-def _unmet(state: AugmentedState, constraints: Constraints, domain: Domain) -> Float[Array, ""]:
+def _unmet(state: State, constraints: Constraints, domain: Domain) -> Float[Array, ""]:
     """How far constraints and multipliers are from being satisfied, in lengths of x."""
+    assert state.multipliers is not None
+    memory = state.memory
     is_equation = jnp.arange(constraints.value.size) < domain.equalities
-    unmet = jnp.maximum(constraints.value, -state.multipliers / state.penalties)
-    return jnp.max(
-        jnp.abs(jnp.where(is_equation, constraints.value, unmet)) / state.sizes, initial=0.0
-    )
+    unmet = jnp.maximum(constraints.value, -state.multipliers.values / memory.penalties)
+    missed = jnp.abs(jnp.where(is_equation, constraints.value, unmet))
+    return jnp.max(missed / memory.sizes, initial=0.0)
 
 
-def _has_diverged(state: AugmentedState, evaluation: Evaluation, domain: Domain) -> Bool[Array, ""]:
+def _has_diverged(state: State, evaluation: Evaluation, domain: Domain) -> Bool[Array, ""]:
+    assert state.multipliers is not None
     size = domain.norm(state.at.x)
-    before = jnp.maximum(_unmet(state, state.constraints, domain), jnp.where(size > 0, size, 1))
+    unmet = _unmet(state, state.multipliers.constraints, domain)
+    before = jnp.maximum(unmet, jnp.where(size > 0, size, 1))
     return _unmet(state, lagrangian.of_answer(evaluation), domain) > LOST * before
 
 
-def _concluded(state: AugmentedState, evaluation: Evaluation, domain: Domain) -> AugmentedState:
+def _concluded(state: State, evaluation: Evaluation, domain: Domain) -> State:
     """An inner run's result as an iterate with its multipliers, and the next one's penalties."""
+    assert state.multipliers is not None
+    memory = state.memory
+    penalties = memory.penalties
     constraints = lagrangian.of_answer(evaluation)
     infeasibility = _unmet(state, constraints, domain)
     # What the inexactness of the inner run leaves is not for the penalties to mend.
-    slow = state.diverged | (infeasibility > SHARE * state.infeasibility) & (
-        infeasibility > state.tolerance / positive(state.scale)
+    slow = memory.diverged | (infeasibility > SHARE * memory.infeasibility) & (
+        infeasibility > memory.tolerance / positive(memory.scale)
     )
     raised = jnp.maximum(
-        RAISE * state.penalties, FIRST_PENALTY * _bend(state, evaluation, domain) / state.sizes**2
+        RAISE * penalties, FIRST_PENALTY * _bend(state, evaluation, domain) / memory.sizes**2
     )
-    scale = jnp.maximum(state.scale, domain.dual_norm(evaluation.derivative))
-    most = LARGEST_MULTIPLIER * positive(scale) / state.sizes
-    multipliers = _positive(state.multipliers + state.penalties * constraints.value, domain)
-    multipliers = jnp.where(state.diverged, state.multipliers, multipliers)
+    scale = jnp.maximum(memory.scale, domain.dual_norm(evaluation.derivative))
+    most = LARGEST_MULTIPLIER * positive(scale) / memory.sizes
+    values = _positive(state.multipliers.values + penalties * constraints.value, domain)
+    values = jnp.where(memory.diverged, state.multipliers.values, values)
     # All by one factor, so that those that belong to violations without an end keep their balance.
-    multipliers = multipliers / jnp.max(jnp.abs(multipliers) / most, initial=1.0)
+    values = values / jnp.max(jnp.abs(values) / most, initial=1.0)
     # Below this the noise of rounding in f' ends every inner run.
     finest = jnp.finfo(state.point.dtype).eps ** (2 / 3) * positive(scale)
+    tightened = jnp.maximum(TIGHTEN * memory.tolerance, finest)
     return state._replace(
         at=Iterate(state.point, evaluation.value, evaluation.derivative),
         iterations=state.iterations + 1,
-        constraints=constraints,
-        multipliers=multipliers,
-        weights=jnp.maximum(state.weights, 2 * jnp.abs(multipliers)),
-        penalties=jnp.where(slow, raised, state.penalties),
-        scale=scale,
-        infeasibility=infeasibility,
-        tolerance=jnp.where(
-            state.diverged, state.tolerance, jnp.maximum(TIGHTEN * state.tolerance, finest)
+        multipliers=lagrangian.with_values(
+            state.multipliers._replace(constraints=constraints), values
+        ),
+        memory=memory._replace(
+            penalties=jnp.where(slow, raised, penalties),
+            scale=scale,
+            infeasibility=infeasibility,
+            tolerance=jnp.where(memory.diverged, memory.tolerance, tightened),
         ),
     )

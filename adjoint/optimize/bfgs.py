@@ -8,7 +8,9 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.inputs import refuse
 from adjoint.optimize.descent import Descent, units_of_start
-from adjoint.optimize.problem import Domain, Iterate
+from adjoint.optimize.line_search import Search, StrongWolfe
+from adjoint.optimize.problem import Domain
+from adjoint.optimize.state import Iterate
 from adjoint.tracing import loops
 
 
@@ -19,10 +21,10 @@ class _Inverse(NamedTuple):
     updates: Int32[Array, ""]
 
 
-# c2 of the strong Wolfe conditions. With 0.9 steps along flat directions, of which H knows nothing
-# yet, may end when a tenth of the slope is gone; ill-conditioned least squares (PALMER of CUTEst)
-# take half as many more of them.
-CURVATURE = 0.7
+# With c2 = 0.9 steps along flat directions, of which H knows nothing yet, may end when a tenth of
+# the slope is gone; ill-conditioned least squares (PALMER of CUTEst) take half as many more of
+# them.
+SEARCH = StrongWolfe(c2=0.7)
 # For so many updates per unknown most of H may be what it began with, and is enlarged where it
 # proves too small.
 YOUNG = 3
@@ -46,6 +48,11 @@ class BFGS(Descent):
     larger unit, up to the largest size. Bounds are kept by projection; H is then cut down to the
     entries that are not at a bound.
 
+    Parameters
+    ----------
+    search
+        How far a step goes: `StrongWolfe`, `Backtracking`, or an object with the same two methods.
+
     Notes
     -----
     **Cost** per step: mostly one value and derivative; n^2 operations and numbers: up to a few
@@ -64,7 +71,7 @@ class BFGS(Descent):
     [1.0, 1.0]
     """
 
-    c2 = CURVATURE
+    search: Search = SEARCH
 
     def units(self, x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Float[Array, " n"]:
         return units_of_start(x, derivative)
@@ -140,6 +147,8 @@ class LBFGS(Descent):
     ----------
     memory
         Number of pairs.
+    search
+        As for `BFGS`.
 
     Raises
     ------
@@ -163,7 +172,7 @@ class LBFGS(Descent):
     """
 
     memory: int = 10
-    c2 = CURVATURE
+    search: Search = SEARCH
 
     def __post_init__(self) -> None:
         if self.memory < 1:

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
-from adjoint.optimize.problem import Domain, Evaluation, Iterate
+from adjoint.optimize.problem import Domain
+from adjoint.optimize.state import Evaluation, Iterate
 
 # The t of the evaluations: eight of them from 1 down to 5e-7, of a step of this share of |x| (or of
 # 1, at zero).

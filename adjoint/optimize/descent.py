@@ -1,19 +1,19 @@
 """Descent with a line search: what steepest descent, BFGS and L-BFGS have in common.
 
-A model supplies a direction from the derivative and learns from each step; here the direction is
-kept within the bounds (as in J. L. Morales, J. Nocedal, ACM Trans. Math. Softw. 38, 2011:
-projected, and searched along a straight line), the line is searched, and a model that has led
-astray is forgotten once before the method is failed.
+A model supplies a direction from the derivative and learns from each step, and a search finds how
+far to go along it; either can be exchanged. Here the direction is kept within the bounds (as in
+J. L. Morales, J. Nocedal, ACM Trans. Math. Softw. 38, 2011: projected, and searched along a
+straight line), and a model that has led astray is forgotten once before the method is failed.
 """
 
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
-from adjoint.optimize.line_search import LineSearch, advance, begin
-from adjoint.optimize.problem import Domain, Evaluation, Iterate, Measure, Query
+from adjoint.optimize.line_search import Search, SearchState, StrongWolfe
+from adjoint.optimize.problem import Domain, Measure, unconstrained_measure
+from adjoint.optimize.state import Evaluation, Iterate, Query, State, begin, choose
 from adjoint.tracing import loops
 
 # Length of the very first step, in the norm of the inner product: this share of |x|, or 1 where x
@@ -54,16 +54,13 @@ class Model(Protocol):
         ...
 
 
-class DescentState(NamedTuple):
-    """Where a descent stands; see `adjoint.optimize.problem.State`.
+class DescentMemory(NamedTuple):
+    """What a descent knows.
 
     Attributes
     ----------
-    search, memory
+    search, model
         The line search in progress, and what the model has learned.
-    contradicted_by
-        How far the values of the latest search, if it has failed, were from what their slopes say:
-        noise, if f' is right.
     fresh
         Whether the model has learned nothing.
     size, reach
@@ -72,24 +69,12 @@ class DescentState(NamedTuple):
         Units of the entries.
     """
 
-    query: Int32[Array, ""]
-    point: Float[Array, " n"]
-    direction: Float[Array, " n"]
-    at: Iterate
-    iterations: Int32[Array, ""]
-    failed: Bool[Array, ""]
-    search: LineSearch
-    memory: PyTree
-    contradicted_by: Float[Array, ""]
+    search: SearchState
+    model: PyTree
     fresh: Bool[Array, ""]
-    started: Bool[Array, ""]
     size: Float[Array, ""]
     reach: Float[Array, " n"]
     unit: Float[Array, " n"]
-
-    @property
-    def search_direction(self) -> Float[Array, " n"]:
-        return self.direction
 
 
 class Descent(Model):
@@ -99,104 +84,92 @@ class Descent(Model):
     patience = 1
     rates_have_units = False
     handles = ("bounds",)
-    # Of the strong Wolfe conditions, as section 3.1 of Nocedal and Wright has it.
-    c2 = 0.9
+    search: Search = StrongWolfe()
 
-    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> DescentState:
+    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> State:
         """The state that asks about x first."""
         x = domain.project(x)
         zero = jnp.zeros((), x.dtype)
-        no = jnp.zeros((), bool)
-        at = Iterate(x, jnp.asarray(jnp.inf, x.dtype), jnp.zeros_like(x))
-        return DescentState(
-            query=jnp.zeros((), jnp.int32),
-            point=x,
-            direction=jnp.zeros_like(x),
-            at=at,
-            iterations=jnp.zeros((), jnp.int32),
-            failed=no,
-            search=begin(zero, zero, jnp.zeros_like(x), zero, zero),
-            memory=self.forget(x, domain),
-            contradicted_by=zero,
+        memory = DescentMemory(
+            search=self.search.begin(zero, zero, jnp.zeros_like(x), zero, zero),
+            model=self.forget(x, domain),
             fresh=jnp.ones((), bool),
-            started=no,
             size=zero,
             reach=jnp.zeros_like(x),
             unit=jnp.ones_like(x),
         )
+        return begin(x, memory)
 
-    def step(self, state: DescentState, evaluation: Evaluation, domain: Domain) -> DescentState:
+    def step(self, state: State, evaluation: Evaluation, domain: Domain) -> State:
         """The state after the evaluation that it asked for; pure."""
         first = ~state.started
         state = loops.cond(
-            first & state.fresh,
+            first & state.memory.fresh,
             lambda s: self._in_units_of_start(s, evaluation, domain),
             lambda s: s,
             state,
         )
-        domain = domain.in_units(state.unit)
+        memory = state.memory
+        domain = domain.in_units(memory.unit)
         slope = evaluation.derivative @ state.direction
-        noise = domain.rounding(state.search.start.value)
-        search = advance(
-            state.search, evaluation.value, slope, evaluation.derivative, noise, self.c2
+        noise = domain.rounding(state.at.value)
+        search = self.search.advance(
+            memory.search, evaluation.value, slope, evaluation.derivative, noise
         )
-        state = state._replace(
-            search=_where(first, state.search, search), started=jnp.ones((), bool)
-        )
+        memory = memory._replace(search=choose(first, memory.search, search))
+        state = state._replace(memory=memory, started=jnp.ones((), bool))
         turns = first | search.accepted | search.failed
 
-        def turn(state: DescentState) -> DescentState:
+        def turn(state: State) -> State:
             return self._look(self._learn(state, evaluation, first, domain), domain)
 
-        def go_on(state: DescentState) -> DescentState:
+        def go_on(state: State) -> State:
             return state._replace(point=_along(state.at.x, search.t, state.direction, domain))
 
         return loops.cond(turns, turn, go_on, state)
 
-    def _in_units_of_start(
-        self, state: DescentState, evaluation: Evaluation, domain: Domain
-    ) -> DescentState:
+    def _in_units_of_start(self, state: State, evaluation: Evaluation, domain: Domain) -> State:
         unit = self.units(state.point, evaluation.derivative)
-        memory = self.forget(state.point, domain.in_units(unit))
-        return state._replace(unit=unit, memory=memory)
+        model = self.forget(state.point, domain.in_units(unit))
+        return state._replace(memory=state.memory._replace(unit=unit, model=model))
 
-    def restart(self, state: DescentState, domain: Domain) -> DescentState:
+    def restart(self, state: State, domain: Domain) -> State:
         """The failed state with all forgotten that may have led astray.
 
         It is in units of the sizes that entries have had by now. Stuck as before where nothing had
         been learned, and no units either.
         """
-        known = jnp.any(state.unit != 1)
-        unit = jnp.where(state.reach > 0, state.reach, jnp.where(state.size > 0, state.size, 1))
-        state_in_units = state._replace(
-            unit=unit, fresh=jnp.ones((), bool), failed=jnp.zeros((), bool)
-        )
+        memory = state.memory
+        known = jnp.any(memory.unit != 1)
+        size = jnp.where(memory.size > 0, memory.size, 1)
+        unit = jnp.where(memory.reach > 0, memory.reach, size)
         domain = domain.in_units(unit)
-        forgotten = self.forget(state.at.x, domain)
-        again = self._look(
-            state_in_units._replace(memory=forgotten, size=domain.norm(state.at.x)), domain
+        forgotten = memory._replace(
+            model=self.forget(state.at.x, domain),
+            unit=unit,
+            fresh=jnp.ones((), bool),
+            size=domain.norm(state.at.x),
         )
-        return _where(state.fresh & known, state, again)
+        again = self._look(state._replace(memory=forgotten, failed=jnp.zeros((), bool)), domain)
+        return choose(memory.fresh & known, state, again)
 
-    def measure(self, state: DescentState, domain: Domain) -> Measure:
+    def measure(self, state: State, domain: Domain) -> Measure:
         """Dual norm of the projected derivative; there are no constraints."""
-        at = state.at
-        projected = domain.projected_derivative(at.x, at.derivative)
-        none = jnp.zeros_like(at.value)
-        return Measure(domain.dual_norm(projected), none, at.value, projected, none)
+        return unconstrained_measure(state.at, domain)
 
     def _learn(
-        self, state: DescentState, evaluation: Evaluation, first: Bool[Array, ""], domain: Domain
-    ) -> DescentState:
+        self, state: State, evaluation: Evaluation, first: Bool[Array, ""], domain: Domain
+    ) -> State:
         """Move to the point that the search found and learn from the step; fail without one."""
-        search = state.search
+        memory = state.memory
+        search = memory.search
         failed = ~first & search.failed
         x = jnp.where(
             search.fell_back, _along(state.at.x, search.t, state.direction, domain), state.point
         )
         value = jnp.where(search.fell_back, search.low.value, evaluation.value)
         derivative = jnp.where(search.fell_back, search.low_derivative, evaluation.derivative)
-        at = _where(failed, state.at, Iterate(x, value, derivative))
+        at = choose(failed, state.at, Iterate(x, value, derivative))
         s = at.x - state.at.x
         y = at.derivative - state.at.derivative
         # Where rounding or noise has turned the curvature around there is nothing to learn.
@@ -206,42 +179,44 @@ class Descent(Model):
             & (s @ y > jnp.finfo(x.dtype).eps * jnp.linalg.norm(s) * jnp.linalg.norm(y))
         )
         s, y = (jnp.where(curved, v, jnp.ones_like(v)) for v in (s, y))
-        learned = self.learn(state.memory, s, y, domain)
+        learned = self.learn(memory.model, s, y, domain)
+        memory = memory._replace(
+            model=choose(curved, learned, memory.model),
+            fresh=memory.fresh & ~curved,
+            size=jnp.maximum(memory.size, domain.norm(at.x)),
+            reach=jnp.maximum(memory.reach, jnp.abs(at.x)),
+        )
         return state._replace(
             at=at,
             iterations=state.iterations + jnp.where(first | failed, 0, 1),
-            memory=_where(curved, learned, state.memory),
-            contradicted_by=jnp.where(failed, search.contradicted_by, 0),
-            fresh=state.fresh & ~curved,
-            size=jnp.maximum(state.size, domain.norm(at.x)),
-            reach=jnp.maximum(state.reach, jnp.abs(at.x)),
             failed=failed,
+            contradicted_by=jnp.where(failed, search.contradicted_by, 0),
+            memory=memory,
         )
 
-    def _look(self, state: DescentState, domain: Domain) -> DescentState:
+    def _look(self, state: State, domain: Domain) -> State:
         """Choose a direction at the iterate and the first point along it."""
         at = state.at
+        memory = state.memory
         free = domain.free(at.x, at.derivative)
-        downhill = _downhill(at, free, state.size, domain)
-        proposed = jnp.where(state.fresh, downhill, self._within(state, free, domain))
+        downhill = _downhill(at, free, memory.size, domain)
+        proposed = jnp.where(memory.fresh, downhill, self._within(state, free, domain))
         slope = at.derivative @ proposed
         steep = -SMALLEST_COSINE * domain.dual_norm(at.derivative * free) * domain.norm(proposed)
         # A projected direction may lead uphill; the first step's way never does.
         direction = jnp.where((slope < steep) & jnp.all(jnp.isfinite(proposed)), proposed, downhill)
         slope = at.derivative @ direction
-        search = begin(
+        search = self.search.begin(
             at.value, slope, at.derivative, jnp.ones_like(at.value), domain.longest(at.x, direction)
         )
         return state._replace(
             point=_along(at.x, search.t, direction, domain),
             direction=direction,
-            search=search,
+            memory=memory._replace(search=search),
             failed=state.failed | ~(slope < 0),
         )
 
-    def _within(
-        self, state: DescentState, free: Bool[Array, " n"], domain: Domain
-    ) -> Float[Array, " n"]:
+    def _within(self, state: State, free: Bool[Array, " n"], domain: Domain) -> Float[Array, " n"]:
         """The model's direction, projected.
 
         Entries that would pass a bound move onto it, and the others as if these were held. Else the
@@ -250,13 +225,14 @@ class Descent(Model):
         """
         at = state.at
         towards = self.direction
-        target = at.x + towards(state.memory, at, free, domain)
+        model = state.memory.model
+        target = at.x + towards(model, at, free, domain)
         if not domain.bounded:
             return target - at.x
         met = free & (domain.project(target) != target) & ((target - at.x) * at.derivative < 0)
 
         def as_if_held() -> Array:
-            others = at.x + towards(state.memory, at, free & ~met, domain)
+            others = at.x + towards(model, at, free & ~met, domain)
             return jnp.where(met, target, others)
 
         return domain.project(loops.cond(jnp.any(met), as_if_held, lambda: target)) - at.x
@@ -292,7 +268,3 @@ def _downhill(
 def _along(x: Array, t: Array, direction: Array, domain: Domain) -> Array:
     """x + t d; rounding must not carry it out of the bounds."""
     return domain.project(x + t * direction)
-
-
-def _where(condition: Bool[Array, ""], a: Any, b: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)

@@ -50,7 +50,7 @@ def most_to_gain(run: Run, domain: Domain) -> Float[Array, " n"]:
         return v / jnp.where(length > 0, length, 1)
 
     downhill = normalized(-run.scaled.derivative * unit**2)
-    direction = downhill + jnp.where(state.failed, normalized(state.search_direction), 0)
+    direction = downhill + jnp.where(state.failed, normalized(state.direction), 0)
     # An entry at a bound, which would pass it at once, stays there.
     return jnp.where(domain.free(state.at.x, -direction), direction, 0)
 

@@ -18,9 +18,10 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.optimize.continuation import Continuation, History
 from adjoint.optimize.objective import Objective
-from adjoint.optimize.problem import Domain, Evaluation, Method, Query
+from adjoint.optimize.problem import Domain, Method
 from adjoint.optimize.progress import check_derivative, proceed
 from adjoint.optimize.run import Begun, Limits, Run, start
+from adjoint.optimize.state import Evaluation, Query
 from adjoint.optimize.stopping import RUNNING
 from adjoint.run.checkpoint import Checkpoint
 from adjoint.run.interruption import Interruption

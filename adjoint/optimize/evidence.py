@@ -1,15 +1,14 @@
 """What is known of an iterate of a run, for the conditions of `stopping`."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from adjoint.optimize import lagrangian, stopping
-from adjoint.optimize.agreement import is_constrained
 from adjoint.optimize.problem import Domain
 from adjoint.optimize.run import Run
+from adjoint.optimize.state import State
 from adjoint.optimize.stopping import Evidence
+from adjoint.optimize.trust_region import unknown
 
 
 def reference(run: Run, domain: Domain) -> Float[Array, ""]:
@@ -27,15 +26,15 @@ def infeasible_stationary(run: Run, domain: Domain) -> Bool[Array, ""]:
 
     Without that evidence a run outside of the constraints goes on.
     """
-    if not is_constrained(run):
+    if run.state.multipliers is None:
         return jnp.zeros((), bool)
     sizes = domain.in_sizes(run.reach)
-    return lagrangian.infeasible_stationary(
-        run.state.at.x, run.state.constraints, run.state.multipliers, sizes
-    )
+    return lagrangian.infeasible_stationary(run.state.at.x, run.state.multipliers, sizes)
 
 
-def at_floor(run: Run, domain: Domain, curvature: Any = jnp.inf) -> Bool[Array, ""]:
+def at_floor(
+    run: Run, domain: Domain, curvature: Float[Array, ""] | float = jnp.inf
+) -> Bool[Array, ""]:
     """Whether steps that gain nothing tell that nothing can be seen to gain.
 
     They must be within the constraints, and the slope no more than noise can hide, whatever was
@@ -51,7 +50,7 @@ def of_run(run: Run, domain: Domain) -> Evidence:
     value = run.state.at.value
     slopes = jnp.abs(run.scaled.derivative)
     state = run.state
-    infinite = jnp.full_like(value, jnp.inf)
+    prediction = state.prediction or unknown(value.dtype)
     return Evidence(
         value=value,
         rounding=domain.rounding(value),
@@ -59,21 +58,19 @@ def of_run(run: Run, domain: Domain) -> Evidence:
         recent=jnp.abs(run.value_at_size - value),
         slope=jnp.max(slopes * run.reach, initial=0.0),
         slope_here=jnp.max(slopes * jnp.abs(state.at.x), initial=0.0),
-        predicted=getattr(state, "predicted_decrease", infinite),
-        newton_share=getattr(state, "newton_share", infinite),
+        predicted=prediction.decrease,
+        newton_share=prediction.newton_share,
         faded=run.faded,
     )
 
 
-def knows_curvature(state: Any) -> bool:
+def knows_curvature(state: State) -> bool:
     """Whether a method of second derivatives predicts gains."""
-    return hasattr(state, "predicted_decrease")
+    return state.prediction is not None
 
 
-def prediction_known(state: Any) -> Bool[Array, ""]:
+def prediction_known(state: State) -> Bool[Array, ""]:
     """Whether a method of second derivatives knows what they predict here, and it is finite."""
-    return (
-        jnp.isfinite(state.predicted_decrease)
-        if hasattr(state, "predicted_decrease")
-        else jnp.ones((), bool)
-    )
+    if state.prediction is None:
+        return jnp.ones((), bool)
+    return jnp.isfinite(state.prediction.decrease)

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from adjoint.optimize import lagrangian
-from adjoint.optimize.mma import MMA, MMAState, model_error, required_curvature
+from adjoint.optimize.mma import MMA, constraints_at, model_error, required_curvature
 from adjoint.optimize.moving_asymptotes import slope_sizes
-from adjoint.optimize.problem import Domain, Evaluation, Iterate
+from adjoint.optimize.problem import Domain
+from adjoint.optimize.state import Evaluation, Iterate, State
 
 # The curvature to begin with, as a share of the slopes; and what of it is kept for the next
 # iterate.
@@ -52,21 +53,22 @@ class GCMMA(MMA):
     """
 
     def _judge(
-        self, state: MMAState, evaluation: Evaluation, domain: Domain
+        self, state: State, evaluation: Evaluation, domain: Domain
     ) -> tuple[Bool[Array, ""], Float[Array, "1+m"]]:
         constraints = lagrangian.of_answer(evaluation)
         first = ~state.started
+        memory = state.memory
         missed = model_error(state, evaluation)
         sizes = slope_sizes(
-            Iterate(state.point, evaluation.value, evaluation.derivative), constraints, state.width
+            Iterate(state.point, evaluation.value, evaluation.derivative), constraints, memory.width
         )
         eps = jnp.finfo(missed.dtype).eps
-        before = jnp.concatenate([state.at.value[None], state.constraints.value])
-        found = missed + state.approximations
+        before = jnp.concatenate([state.at.value[None], constraints_at(state).value])
+        found = missed + memory.approximations
         rounding = 8 * eps * (jnp.abs(before) + jnp.abs(found) + sizes * state.point.size)
         rounding = rounding.at[0].max(domain.rounding(state.at.value))
         below = missed > rounding
-        raised = jnp.where(below, required_curvature(state, missed), state.curvature)
+        raised = jnp.where(below, required_curvature(state, missed), memory.curvature)
         accepted = first | ~jnp.any(below)
-        kept = jnp.where(first, FIRST_CURVATURE * sizes, KEPT * state.curvature)
+        kept = jnp.where(first, FIRST_CURVATURE * sizes, KEPT * memory.curvature)
         return accepted, jnp.where(accepted, kept, raised)

@@ -3,23 +3,15 @@
 The iterate has multipliers; all methods for constraints share this.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from adjoint.optimize.problem import Domain, Evaluation, Iterate, Measure
+from adjoint.optimize.problem import Domain, Measure
+from adjoint.optimize.state import Constraints, Evaluation, Iterate, Multipliers, State
 
 # Slopes of violated constraints cancel when what is left is this share of them.
 TRAPPED = 1e-3
-
-
-class Constraints(NamedTuple):
-    """Constraints and their derivatives at an iterate."""
-
-    value: Float[Array, " m"]
-    jacobian: Float[Array, "m n"]
 
 
 def positive(value: Array) -> Array:
@@ -30,6 +22,24 @@ def positive(value: Array) -> Array:
 def no_constraints(x: Float[Array, " n"], count: int) -> Constraints:
     """Room for so many."""
     return Constraints(jnp.zeros(count, x.dtype), jnp.zeros((count, x.size), x.dtype))
+
+
+def no_multipliers(x: Float[Array, " n"], count: int) -> Multipliers:
+    """Zeros, for so many constraints."""
+    none = jnp.zeros(count, x.dtype)
+    return Multipliers(no_constraints(x, count), none, none)
+
+
+def with_values(multipliers: Multipliers, values: Float[Array, " m"]) -> Multipliers:
+    """With other values, and the price of violations raised where it is too low for these."""
+    weights = jnp.maximum(multipliers.weights, 2 * jnp.abs(values))
+    return multipliers._replace(values=values, weights=weights)
+
+
+def constrained_measure(state: State, domain: Domain) -> Measure:
+    """Of the Lagrangian, with the latest multipliers of a method for constraints."""
+    assert state.multipliers is not None
+    return measure(state.at, state.multipliers, domain)
 
 
 def of_answer(evaluation: Evaluation) -> Constraints:
@@ -55,43 +65,38 @@ def row_norms(jacobian: Float[Array, "m n"], domain: Domain) -> Float[Array, " m
     return jax.vmap(domain.dual_norm)(jacobian)
 
 
-def measure(
-    at: Iterate,
-    constraints: Constraints,
-    multipliers: Float[Array, " m"],
-    weights: Float[Array, " m"],
-    domain: Domain,
-) -> Measure:
+def measure(at: Iterate, multipliers: Multipliers, domain: Domain) -> Measure:
     """Stationarity and complementarity in one norm, the worst violation, f + weights . violations.
 
     The multiplier of an inequality counts as much of the stationarity as the constraint is away
     from zero, in lengths of x up to 1: by the same measure `Domain.projected_derivative` takes
     bounds.
     """
-    added = multipliers @ constraints.jacobian
+    constraints = multipliers.constraints
+    added = multipliers.values @ constraints.jacobian
     projected = domain.projected_derivative(at.x, at.derivative + added)
     sizes = row_norms(constraints.jacobian, domain)
     is_equation = jnp.arange(constraints.value.size) < domain.equalities
     away = jnp.where(is_equation, 0, jnp.maximum(-constraints.value, 0))
-    slack = jnp.abs(multipliers) * jnp.minimum(sizes, away)
+    slack = jnp.abs(multipliers.values) * jnp.minimum(sizes, away)
     violated = violations(constraints.value, domain)
     return Measure(
         jnp.sqrt(domain.dual_norm(projected) ** 2 + slack @ slack),
         jnp.max(violated, initial=0.0),
-        at.value + weights @ violated,
+        at.value + multipliers.weights @ violated,
         projected,
         domain.dual_norm(added),
     )
 
 
-def at_iterate(at: Iterate, constraints: Constraints, multipliers: Float[Array, " m"]) -> Iterate:
+def at_iterate(at: Iterate, constraints: Constraints, values: Float[Array, " m"]) -> Iterate:
     """The value of the Lagrangian and its derivative in place of those of f."""
-    value = at.value + multipliers @ constraints.value
-    return Iterate(at.x, value, at.derivative + multipliers @ constraints.jacobian)
+    value = at.value + values @ constraints.value
+    return Iterate(at.x, value, at.derivative + values @ constraints.jacobian)
 
 
 def infeasible_stationary(
-    x: Float[Array, " n"], constraints: Constraints, multipliers: Float[Array, " m"], domain: Domain
+    x: Float[Array, " n"], multipliers: Multipliers, domain: Domain
 ) -> Bool[Array, ""]:
     """Whether the violation is stationary where there is some: no small change of x lowers it.
 
@@ -99,6 +104,8 @@ def infeasible_stationary(
     are violated or met: their slopes cancel each other, but for `TRAPPED` of the sum of their
     sizes. For convex constraints the second is a proof that no x satisfies all of them.
     """
+    constraints = multipliers.constraints
+    values = multipliers.values
     violated = violations(constraints.value, domain)
     sizes = row_norms(constraints.jacobian, domain)
     signed = jnp.where(violated > 0, constraints.value, 0)
@@ -106,8 +113,8 @@ def infeasible_stationary(
     # constraint's up to lambda_i.
     is_equation = jnp.arange(violated.size) < domain.equalities
     met = jnp.abs(constraints.value) <= TRAPPED * sizes
-    holds_back = (signed * multipliers > 0) | (met & (is_equation | (multipliers > 0)))
-    weighted = jnp.where(holds_back, multipliers, 0)
+    holds_back = (signed * values > 0) | (met & (is_equation | (values > 0)))
+    weighted = jnp.where(holds_back, values, 0)
 
     def cancels(weights: Float[Array, " m"]) -> Bool[Array, ""]:
         left = domain.dual_norm(domain.projected_derivative(x, weights @ constraints.jacobian))

@@ -1,4 +1,4 @@
-"""A line search for the strong Wolfe conditions, one evaluation at a time.
+"""Line searches, one evaluation at a time; the one for the strong Wolfe conditions.
 
 Along x + t d, with phi(t) = f(x + t d): find t with phi(t) <= phi(0) + c1 t phi'(0) and |phi'(t)|
 <= c2 |phi'(0)|, by bracketing and cubic interpolation (Nocedal and Wright, Numerical Optimization,
@@ -6,13 +6,15 @@ Along x + t d, with phi(t) = f(x + t d): find t with phi(t) <= phi(0) + c1 t phi
 there the slopes alone do (W. W. Hager, H. Zhang, SIAM J. Optim. 16, 2005, equation 4.1).
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-# c1 (Nocedal and Wright, section 3.1); c2 is the method's.
-SUFFICIENT_DECREASE = 1e-4
+from adjoint.inputs import refuse
+from adjoint.optimize.state import choose
+
 # An extrapolation goes at least and at most so many times as far, an interpolation keeps this share
 # from either end.
 SHORTEST_LEAP = 1.5
@@ -20,8 +22,6 @@ LONGEST_LEAP = 4.0
 MARGIN = 0.1
 # Back from a point where f is not finite.
 RETREAT = 0.2
-# Interpolation contracts a bracket by about three a trial: 15 trials are beyond rounding.
-TRIALS = 15
 # So many trials in a row at which values contradict slopes that have changed by this share at most:
 # noise, or a wrong derivative.
 CONTRADICTIONS = 3
@@ -40,8 +40,8 @@ class Knot(NamedTuple):
     slope: Float[Array, ""]
 
 
-class LineSearch(NamedTuple):
-    """Where a search stands.
+class WolfeState(NamedTuple):
+    """Where a search for the strong Wolfe conditions stands.
 
     Attributes
     ----------
@@ -74,90 +74,190 @@ class LineSearch(NamedTuple):
     failed: Bool[Array, ""]
 
 
-def begin(
-    value: Float[Array, ""],
-    slope: Float[Array, ""],
-    derivative: Float[Array, " n"],
-    t: Float[Array, ""],
-    longest: Float[Array, ""],
-) -> LineSearch:
-    """A search that first tries t, from phi(0) = value and phi'(0) = slope < 0."""
-    zero = jnp.zeros_like(value)
-    no = jnp.zeros((), bool)
-    origin = Knot(zero, value, slope)
-    t = jnp.minimum(t, longest).astype(value.dtype)
-    none = jnp.zeros((), jnp.int32)
-    return LineSearch(
-        t, origin, origin, derivative, origin, no, longest, none, none, zero, no, no, no
-    )
+class SearchState(Protocol):
+    """What every search tells.
 
-
-def advance(
-    search: LineSearch,
-    value: Float[Array, ""],
-    slope: Float[Array, ""],
-    derivative: Float[Array, " n"],
-    noise: Float[Array, ""],
-    c2: float,
-) -> LineSearch:
-    """The search after phi and phi' at its t.
-
-    `noise` is what differences of phi below are not to be believed.
+    Attributes
+    ----------
+    t
+        The next t to evaluate; where it `accepted` one, the t that was found.
+    accepted, failed
+        How it ended, if it did: the t was the last evaluated one, or where it `fell_back` the one
+        of `low`.
+    low, low_derivative
+        phi and phi' at the t that it fell back to, and the derivative of f there.
+    contradicted_by
+        How far phi was from what phi' says, where that made the search fail; else zero.
     """
-    t = search.t
-    low = search.low
-    start = search.start
-    finite = jnp.isfinite(value) & jnp.isfinite(slope) & jnp.all(jnp.isfinite(derivative))
-    enough = value <= start.value + SUFFICIENT_DECREASE * t * start.slope + noise
-    too_far = ~finite | ~enough | (value > low.value + noise)
-    flat = jnp.abs(slope) <= c2 * jnp.abs(start.slope)
-    at_limit = (t >= search.longest) & (slope < 0)
-    # Where no more is to be gained than rounding may hide, values tell nothing, and slopes still
-    # do.
-    blind = (
-        finite
-        & (t * jnp.abs(start.slope) <= HIDDEN * noise)
-        & (jnp.abs(value - start.value) <= HIDDEN * noise)
-    )
-    accepted = (~too_far & (flat | at_limit)) | (
-        blind & (jnp.abs(slope) <= FLATTENED * jnp.abs(start.slope))
-    )
-    turned = ~too_far & (slope * jnp.where(search.bracketed, search.high.t - low.t, 1) >= 0)
 
-    here = Knot(t, jnp.where(finite, value, jnp.inf), jnp.where(finite, slope, 0))
-    new_low = _choose(too_far, low, here)
-    new_high = _choose(too_far, here, _choose(turned, low, search.high))
-    bracketed = search.bracketed | too_far | turned
-    trials = search.trials + 1
-    spent = jnp.abs(new_high.t - new_low.t) <= 4 * jnp.finfo(t.dtype).eps * jnp.maximum(
-        new_high.t, new_low.t
-    )
-    contradicted, off = contradiction(value - start.value, t * start.slope, t * slope, noise)
-    contradictions = jnp.where(finite & contradicted, search.contradictions + 1, 0).astype(
-        jnp.int32
-    )
-    blurred = contradictions >= CONTRADICTIONS
-    ended = ~accepted & ((trials >= TRIALS) | (bracketed & spent) | blurred)
-    # A point that is lower by more than noise is a step forward even where no slope is flat enough.
-    fell_back = ended & (new_low.value < start.value - jnp.where(blurred, 10 * off, noise))
-    following = jnp.where(bracketed, _interpolate(new_low, new_high), _extrapolate(low, here))
-    return LineSearch(
-        t=jnp.where(
-            accepted, t, jnp.where(fell_back, new_low.t, jnp.minimum(following, search.longest))
-        ),
-        start=start,
-        low=new_low,
-        low_derivative=jnp.where(too_far, search.low_derivative, derivative),
-        high=new_high,
-        bracketed=bracketed,
-        longest=search.longest,
-        trials=trials,
-        contradictions=contradictions,
-        contradicted_by=jnp.where(finite & contradicted, off, search.contradicted_by),
-        accepted=accepted | fell_back,
-        fell_back=fell_back,
-        failed=ended & ~fell_back,
-    )
+    @property
+    def t(self) -> Float[Array, ""]: ...
+    @property
+    def accepted(self) -> Bool[Array, ""]: ...
+    @property
+    def failed(self) -> Bool[Array, ""]: ...
+    @property
+    def fell_back(self) -> Bool[Array, ""]: ...
+    @property
+    def low(self) -> Knot: ...
+    @property
+    def low_derivative(self) -> Float[Array, " n"]: ...
+    @property
+    def contradicted_by(self) -> Float[Array, ""]: ...
+
+
+class Search(Protocol):
+    """How far to go along a direction; frozen, and pure."""
+
+    def begin(
+        self,
+        value: Float[Array, ""],
+        slope: Float[Array, ""],
+        derivative: Float[Array, " n"],
+        t: Float[Array, ""],
+        longest: Float[Array, ""],
+    ) -> Any:
+        """A search that first tries t, from phi(0) = value and phi'(0) = slope < 0."""
+        ...
+
+    def advance(
+        self,
+        search: Any,
+        value: Float[Array, ""],
+        slope: Float[Array, ""],
+        derivative: Float[Array, " n"],
+        noise: Float[Array, ""],
+    ) -> Any:
+        """The search after phi and phi' at its t; differences below `noise` are not believed."""
+        ...
+
+
+@dataclass(frozen=True)
+class StrongWolfe:
+    """phi(t) <= phi(0) + c1 t phi'(0) and |phi'(t)| <= c2 |phi'(0)|, by cubic interpolation.
+
+    Parameters
+    ----------
+    c1, c2
+        0 < c1 < c2 < 1 (Nocedal and Wright, section 3.1).
+    trials
+        The most evaluations along one direction. Interpolation contracts a bracket by about three a
+        trial: 15 are beyond rounding.
+
+    Raises
+    ------
+    ValueError
+        For shares that are not in order, or no trial.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, adjoint
+    >>> accurate = adjoint.BFGS(search=adjoint.StrongWolfe(c2=0.1))
+    >>> x = adjoint.require(
+    ...     adjoint.minimize(lambda x: jnp.sum((x - 1) ** 4), jnp.zeros(2), accurate)
+    ... )
+    >>> [round(float(v), 2) for v in x]
+    [1.0, 1.0]
+    """
+
+    c1: float = 1e-4
+    c2: float = 0.9
+    trials: int = 15
+
+    def __post_init__(self) -> None:
+        if not (0 < self.c1 < self.c2 < 1 and self.trials >= 1):
+            refuse(
+                "StrongWolfe",
+                f"c1 = {self.c1}, c2 = {self.c2}, trials = {self.trials}",
+                "0 < c1 < c2 < 1 and at least one trial",
+                "1e-4 and 0.9 are usual.",
+            )
+
+    def begin(
+        self,
+        value: Float[Array, ""],
+        slope: Float[Array, ""],
+        derivative: Float[Array, " n"],
+        t: Float[Array, ""],
+        longest: Float[Array, ""],
+    ) -> WolfeState:
+        """A search that first tries t, from phi(0) = value and phi'(0) = slope < 0."""
+        zero = jnp.zeros_like(value)
+        no = jnp.zeros((), bool)
+        origin = Knot(zero, value, slope)
+        t = jnp.minimum(t, longest).astype(value.dtype)
+        none = jnp.zeros((), jnp.int32)
+        return WolfeState(
+            t, origin, origin, derivative, origin, no, longest, none, none, zero, no, no, no
+        )
+
+    def advance(
+        self,
+        search: WolfeState,
+        value: Float[Array, ""],
+        slope: Float[Array, ""],
+        derivative: Float[Array, " n"],
+        noise: Float[Array, ""],
+    ) -> WolfeState:
+        """The search after phi and phi' at its t.
+
+        `noise` is what differences of phi below are not to be believed.
+        """
+        t = search.t
+        low = search.low
+        start = search.start
+        finite = jnp.isfinite(value) & jnp.isfinite(slope) & jnp.all(jnp.isfinite(derivative))
+        enough = value <= start.value + self.c1 * t * start.slope + noise
+        too_far = ~finite | ~enough | (value > low.value + noise)
+        flat = jnp.abs(slope) <= self.c2 * jnp.abs(start.slope)
+        at_limit = (t >= search.longest) & (slope < 0)
+        # Where no more is to be gained than rounding may hide, values tell nothing, and slopes
+        # still do.
+        blind = (
+            finite
+            & (t * jnp.abs(start.slope) <= HIDDEN * noise)
+            & (jnp.abs(value - start.value) <= HIDDEN * noise)
+        )
+        accepted = (~too_far & (flat | at_limit)) | (
+            blind & (jnp.abs(slope) <= FLATTENED * jnp.abs(start.slope))
+        )
+        turned = ~too_far & (slope * jnp.where(search.bracketed, search.high.t - low.t, 1) >= 0)
+
+        here = Knot(t, jnp.where(finite, value, jnp.inf), jnp.where(finite, slope, 0))
+        new_low = choose(too_far, low, here)
+        new_high = choose(too_far, here, choose(turned, low, search.high))
+        bracketed = search.bracketed | too_far | turned
+        trials = search.trials + 1
+        spent = jnp.abs(new_high.t - new_low.t) <= 4 * jnp.finfo(t.dtype).eps * jnp.maximum(
+            new_high.t, new_low.t
+        )
+        contradicted, off = contradiction(value - start.value, t * start.slope, t * slope, noise)
+        contradictions = jnp.where(finite & contradicted, search.contradictions + 1, 0).astype(
+            jnp.int32
+        )
+        blurred = contradictions >= CONTRADICTIONS
+        ended = ~accepted & ((trials >= self.trials) | (bracketed & spent) | blurred)
+        # A point that is lower by more than noise is a step forward even where no slope is flat
+        # enough.
+        fell_back = ended & (new_low.value < start.value - jnp.where(blurred, 10 * off, noise))
+        following = jnp.where(bracketed, _interpolate(new_low, new_high), _extrapolate(low, here))
+        return WolfeState(
+            t=jnp.where(
+                accepted, t, jnp.where(fell_back, new_low.t, jnp.minimum(following, search.longest))
+            ),
+            start=start,
+            low=new_low,
+            low_derivative=jnp.where(too_far, search.low_derivative, derivative),
+            high=new_high,
+            bracketed=bracketed,
+            longest=search.longest,
+            trials=trials,
+            contradictions=contradictions,
+            contradicted_by=jnp.where(finite & contradicted, off, search.contradicted_by),
+            accepted=accepted | fell_back,
+            fell_back=fell_back,
+            failed=ended & ~fell_back,
+        )
 
 
 def contradiction(
@@ -174,10 +274,6 @@ def contradiction(
     straight = jnp.abs(slope_beyond - slope) <= STRAIGHT * jnp.abs(slope)
     off = jnp.abs(change - (slope_beyond + slope) / 2)
     return straight & (off > jnp.abs(slope) + 10 * noise), off
-
-
-def _choose(first: Bool[Array, ""], a: Knot, b: Knot) -> Knot:
-    return Knot(*(jnp.where(first, x, y) for x, y in zip(a, b, strict=True)))
 
 
 def _cubic_minimum(a: Knot, b: Knot) -> Float[Array, ""]:

@@ -18,9 +18,10 @@ from adjoint.inputs import refuse, takes_jax_functions
 from adjoint.optimize.bfgs import BFGS
 from adjoint.optimize.choice import SMALL, as_method, choose, honoring
 from adjoint.optimize.driver import Step
-from adjoint.optimize.problem import Domain, Method, Query
+from adjoint.optimize.problem import Domain, Method
 from adjoint.optimize.run import Limits
 from adjoint.optimize.stages import Stage, compiled_stages, counts_more, host_stages
+from adjoint.optimize.state import Query
 from adjoint.optimize.statement import Statement, require_scalar, start_outside, state
 from adjoint.run.checkpoint import Checkpoint
 from adjoint.solution import Solution

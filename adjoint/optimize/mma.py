@@ -11,7 +11,6 @@ from jaxtyping import Array, Bool, Float, Int32
 from adjoint.inputs import refuse
 from adjoint.optimize import lagrangian
 from adjoint.optimize.diagonal_hessian import DiagonalHessian, learn
-from adjoint.optimize.lagrangian import Constraints, no_constraints
 from adjoint.optimize.moving_asymptotes import (
     FIRST_WIDTH,
     FLAT,
@@ -21,7 +20,8 @@ from adjoint.optimize.moving_asymptotes import (
     slopes,
     span,
 )
-from adjoint.optimize.problem import Domain, Evaluation, Iterate, Measure, Query
+from adjoint.optimize.problem import Domain, Measure
+from adjoint.optimize.state import Constraints, Evaluation, Iterate, Query, State, begin, choose
 from adjoint.tracing import loops
 
 # A curvature that was too small becomes so many times what the point has asked for. A method stops
@@ -35,17 +35,11 @@ PENALTY = 1e3
 LARGEST_PENALTY = 1e7
 
 
-class MMAState(NamedTuple):
-    """Where MMA stands; see `adjoint.optimize.problem.State`.
+class MMAMemory(NamedTuple):
+    """What the method knows; its multipliers are those of the subproblem at `State.at`.
 
     Attributes
     ----------
-    constraints
-        Those of `at`.
-    multipliers
-        Of the constraints, from the subproblem at `at`.
-    weights
-        The largest multipliers so far, doubled: the price of violations in the merit.
     previous
         The two iterates before `at`.
     width
@@ -63,15 +57,6 @@ class MMAState(NamedTuple):
         Of f - f(at) and of the constraints, at `point`.
     """
 
-    query: Int32[Array, ""]
-    point: Float[Array, " n"]
-    at: Iterate
-    iterations: Int32[Array, ""]
-    failed: Bool[Array, ""]
-    started: Bool[Array, ""]
-    constraints: Constraints
-    multipliers: Float[Array, " m"]
-    weights: Float[Array, " m"]
     previous: Float[Array, "2 n"]
     width: Float[Array, " n"]
     refused: Int32[Array, ""]
@@ -79,14 +64,6 @@ class MMAState(NamedTuple):
     curvature: Float[Array, "1+m"]
     hessian: DiagonalHessian
     approximations: Float[Array, "1+m"]
-
-    @property
-    def direction(self) -> Float[Array, " n"]:
-        return self.point - self.at.x
-
-    @property
-    def search_direction(self) -> Float[Array, " n"]:
-        return self.point - self.at.x
 
 
 @dataclass(frozen=True)
@@ -152,22 +129,12 @@ class MMA:
         """Refuse a domain that the method cannot work on."""
         require_finite_bounds(type(self).__name__, domain)
 
-    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> MMAState:
+    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> State:
         """The state that asks about x first."""
         self.require(domain)
         x = domain.project(x)
-        none = jnp.zeros(constraints, x.dtype)
         straight = jnp.zeros((1 + constraints, x.size), x.dtype)
-        return MMAState(
-            query=jnp.zeros((), jnp.int32),
-            point=x,
-            at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), jnp.zeros_like(x)),
-            iterations=jnp.zeros((), jnp.int32),
-            failed=jnp.zeros((), bool),
-            started=jnp.zeros((), bool),
-            constraints=no_constraints(x, constraints),
-            multipliers=none,
-            weights=none,
+        memory = MMAMemory(
             previous=jnp.stack([x, x]),
             width=FIRST_WIDTH * span(domain),
             refused=jnp.zeros((), jnp.int32),
@@ -176,41 +143,43 @@ class MMA:
             hessian=DiagonalHessian(straight, straight, jnp.zeros((2, 1 + constraints), x.dtype)),
             approximations=jnp.zeros(1 + constraints, x.dtype),
         )
+        return begin(x, memory)._replace(multipliers=lagrangian.no_multipliers(x, constraints))
 
-    def step(self, state: MMAState, evaluation: Evaluation, domain: Domain) -> MMAState:
+    def step(self, state: State, evaluation: Evaluation, domain: Domain) -> State:
         """The state after the evaluation that it asked for; pure."""
         first = ~state.started
         accepted, curvature = self._judge(state, evaluation, domain)
 
-        def go_on(state: MMAState) -> MMAState:
-            at_point = _moved(state, evaluation, domain)
-            next_state = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), at_point, state)
-            refused = jnp.where(accepted, 0, state.refused + 1).astype(jnp.int32)
-            return _look(next_state._replace(curvature=curvature, refused=refused), domain)
+        def go_on(state: State) -> State:
+            following = choose(accepted, _moved(state, evaluation, domain), state)
+            refused = jnp.where(accepted, 0, state.memory.refused + 1).astype(jnp.int32)
+            memory = following.memory._replace(curvature=curvature, refused=refused)
+            return _look(following._replace(memory=memory), domain)
 
-        def back(state: MMAState) -> MMAState:
+        def back(state: State) -> State:
             """Where something is not a number: half of the step; no step at all is no way on."""
             half = (state.at.x + state.point) / 2
             at = Iterate(state.point, evaluation.value, evaluation.derivative)
-            at = jax.tree.map(lambda a, b: jnp.where(first, a, b), at, state.at)
             failed = first | jnp.all(jnp.abs(half - state.at.x) <= smallest(half))
-            return state._replace(point=half, at=at, failed=failed)
+            return state._replace(point=half, at=choose(first, at, state.at), failed=failed)
 
         stepped = loops.cond(lagrangian.finite(evaluation), go_on, back, state)
-        return stepped._replace(started=jnp.ones((), bool))
+        return stepped._replace(started=jnp.ones((), bool), direction=stepped.point - stepped.at.x)
 
-    def restart(self, state: MMAState, domain: Domain) -> MMAState:
+    def restart(self, state: State, domain: Domain) -> State:
         """On with the same iterate where points have been refused; else it knows no other way."""
-        return state._replace(refused=jnp.zeros((), jnp.int32), failed=state.refused == 0)
-
-    def measure(self, state: MMAState, domain: Domain) -> Measure:
-        """Of the Lagrangian, with the multipliers of the latest subproblem."""
-        return lagrangian.measure(
-            state.at, state.constraints, state.multipliers, state.weights, domain
+        memory = state.memory
+        return state._replace(
+            failed=memory.refused == 0,
+            memory=memory._replace(refused=jnp.zeros((), jnp.int32)),
         )
 
+    def measure(self, state: State, domain: Domain) -> Measure:
+        """Of the Lagrangian, with the multipliers of the latest subproblem."""
+        return lagrangian.constrained_measure(state, domain)
+
     def _judge(
-        self, state: MMAState, evaluation: Evaluation, domain: Domain
+        self, state: State, evaluation: Evaluation, domain: Domain
     ) -> tuple[Bool[Array, ""], Float[Array, "1+m"]]:
         """Whether the point becomes an iterate, and the curvature of the next approximations.
 
@@ -219,52 +188,62 @@ class MMA:
         and the next ones may lead ever farther away.
         """
         constraints = lagrangian.of_answer(evaluation)
+        before = constraints_at(state)
         missed = model_error(state, evaluation)
-        known = jnp.abs(state.constraints.jacobian) @ jnp.abs(state.point - state.at.x)
-        rounding = (
-            8
-            * jnp.finfo(known.dtype).eps
-            * (jnp.abs(state.constraints.value) + jnp.abs(constraints.value))
-        )
+        known = jnp.abs(before.jacobian) @ jnp.abs(state.point - state.at.x)
+        values = jnp.abs(before.value) + jnp.abs(constraints.value)
+        rounding = 8 * jnp.finfo(known.dtype).eps * values
         nonconservative = (constraints.value > 0) & (missed[1:] > known + rounding)
         accepted = ~state.started | ~jnp.any(nonconservative)
-        raised = state.curvature.at[1:].set(
-            jnp.where(nonconservative, required_curvature(state, missed)[1:], state.curvature[1:])
+        curvature = state.memory.curvature
+        raised = curvature.at[1:].set(
+            jnp.where(nonconservative, required_curvature(state, missed)[1:], curvature[1:])
         )
         return accepted, jnp.where(accepted, 0, raised)
 
 
-def model_error(state: MMAState, evaluation: Evaluation) -> Float[Array, "1+m"]:
+def constraints_at(state: State) -> Constraints:
+    """Those of the iterate."""
+    assert state.multipliers is not None
+    return state.multipliers.constraints
+
+
+def model_error(state: State, evaluation: Evaluation) -> Float[Array, "1+m"]:
     """How far the approximations are below f and the constraints at the point."""
     change = (evaluation.value - state.at.value)[None]
-    return jnp.concatenate([change, lagrangian.of_answer(evaluation).value]) - state.approximations
+    found = jnp.concatenate([change, lagrangian.of_answer(evaluation).value])
+    return found - state.memory.approximations
 
 
-def required_curvature(state: MMAState, missed: Float[Array, "1+m"]) -> Float[Array, "1+m"]:
+def required_curvature(state: State, missed: Float[Array, "1+m"]) -> Float[Array, "1+m"]:
     """A bit more than the curvature that lifts the approximations to the functions at the point."""
-    square = ((state.point - state.at.x) / state.width) ** 2
+    memory = state.memory
+    square = ((state.point - state.at.x) / memory.width) ** 2
     reach = jnp.sum(square / (1 - square)) / 2
-    return MARGIN * (state.curvature + missed / jnp.where(reach > 0, reach, 1))
+    return MARGIN * (memory.curvature + missed / jnp.where(reach > 0, reach, 1))
 
 
-def _moved(state: MMAState, evaluation: Evaluation, domain: Domain) -> MMAState:
+def _moved(state: State, evaluation: Evaluation, domain: Domain) -> State:
     """With the point as the iterate."""
+    assert state.multipliers is not None
     first = ~state.started
+    memory = state.memory
     x = state.point
-    previous = jnp.where(first, jnp.stack([x, x]), jnp.stack([state.at.x, state.previous[0]]))
+    previous = jnp.where(first, jnp.stack([x, x]), jnp.stack([state.at.x, memory.previous[0]]))
     at = Iterate(x, evaluation.value, evaluation.derivative)
     constraints = lagrangian.of_answer(evaluation)
-    changes = (slopes(at, constraints) - slopes(state.at, state.constraints)) * span(domain)[
-        None, :
-    ]
-    learned = learn(state.hessian, changes, (x - state.at.x) / span(domain))
+    before = slopes(state.at, state.multipliers.constraints)
+    changes = (slopes(at, constraints) - before) * span(domain)[None, :]
+    learned = learn(memory.hessian, changes, (x - state.at.x) / span(domain))
     return state._replace(
         at=at,
         iterations=state.iterations + jnp.where(first, 0, 1).astype(jnp.int32),
-        constraints=constraints,
-        previous=previous,
-        width=next_width(state.width, x, previous, domain),
-        hessian=jax.tree.map(lambda a, b: jnp.where(first, a, b), state.hessian, learned),
+        multipliers=state.multipliers._replace(constraints=constraints),
+        memory=memory._replace(
+            previous=previous,
+            width=next_width(memory.width, x, previous, domain),
+            hessian=choose(first, memory.hessian, learned),
+        ),
     )
 
 
@@ -285,30 +264,33 @@ def smallest(x: Float[Array, " n"]) -> Float[Array, " n"]:
     return 4 * jnp.finfo(x.dtype).eps * jnp.abs(x)
 
 
-def _look(state: MMAState, domain: Domain) -> MMAState:
+def _look(state: State, domain: Domain) -> State:
     """The subproblem at the iterate: where to go and the multipliers here."""
+    assert state.multipliers is not None
+    memory = state.memory
+    constraints = state.multipliers.constraints
     curvature = jnp.maximum(
-        state.curvature, FLAT * slope_sizes(state.at, state.constraints, state.width)
+        memory.curvature, FLAT * slope_sizes(state.at, constraints, memory.width)
     )
     proposal = propose(
         state.at,
-        state.constraints,
-        state.width,
+        constraints,
+        memory.width,
         curvature,
-        state.hessian.better,
-        state.penalty,
+        memory.hessian.better,
+        memory.penalty,
         domain,
     )
     still = jnp.all(jnp.abs(proposal.x - state.at.x) <= smallest(state.at.x))
     violated = proposal.excess > jnp.sqrt(jnp.finfo(state.point.dtype).eps)
+    raised = jnp.minimum(10 * memory.penalty, LARGEST_PENALTY)
     return state._replace(
         point=proposal.x,
-        multipliers=proposal.multipliers,
-        weights=jnp.maximum(state.weights, 2 * proposal.multipliers),
-        penalty=jnp.where(
-            violated, jnp.minimum(10 * state.penalty, LARGEST_PENALTY), state.penalty
+        failed=still | (memory.refused >= MOST_REFUSED),
+        multipliers=lagrangian.with_values(state.multipliers, proposal.multipliers),
+        memory=memory._replace(
+            penalty=jnp.where(violated, raised, memory.penalty),
+            curvature=curvature,
+            approximations=proposal.approximations,
         ),
-        curvature=curvature,
-        approximations=proposal.approximations,
-        failed=still | (state.refused >= MOST_REFUSED),
     )

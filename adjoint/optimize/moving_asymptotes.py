@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from adjoint.optimize import separable
-from adjoint.optimize.lagrangian import Constraints
-from adjoint.optimize.problem import Domain, Iterate
+from adjoint.optimize.problem import Domain
+from adjoint.optimize.state import Constraints, Iterate
 
 # The distance of the asymptotes, as a share of upper - lower: at first, at least, and at most.
 FIRST_WIDTH = 0.5

@@ -5,11 +5,20 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float
 
-from adjoint.optimize.descent import Descent
-from adjoint.optimize.problem import Domain, Evaluation, Iterate, Query
-from adjoint.optimize.trust_region import eigenbasis, judge, minimize_in_ball, radius_collapsed
+from adjoint.optimize.problem import Domain, Measure, unconstrained_measure
+from adjoint.optimize.state import Evaluation, Iterate, Prediction, Query, State, begin, choose
+from adjoint.optimize.trust_region import (
+    Region,
+    eigenbasis,
+    judge,
+    minimize_in_ball,
+    radius_collapsed,
+    unknown,
+    whole_region,
+    widened,
+)
 from adjoint.tracing import loops
 
 # With bounds: entries that a step would carry beyond are held, and the others solved for again, at
@@ -22,52 +31,22 @@ CAUCHY_SHARES = tuple(4.0**-k for k in range(12))
 INDEFINITE = 100
 
 
-class TrustRegionState(NamedTuple):
-    """Where the method stands; see `adjoint.optimize.problem.State`.
+class TrustRegionMemory(NamedTuple):
+    """What the method knows.
 
     Attributes
     ----------
-    radius
-        Of the trust region, in the norm of the inner product or in units.
+    region
+        How far it may go.
     hessian
         At the iterate.
     unit
         Of the entries.
-    predicted
-        The decrease of f that the model promises at `point`.
-    predicted_decrease
-        The decrease that it promises without a trust region; infinite where f'' is indefinite, or
-        not known yet.
-    newton_share
-        The largest share of an entry by which Newton's step changes it; infinite where rounding
-        hides an eigenvalue.
-    size
-        The longest |x| so far, or the first radius.
-    restarted
-        Whether the radius has been reset since the last step.
-    contradictions, contradicted_by
-        Trials in a row at which f contradicts f', and by how much at the latest: noise, if f' is
-        right.
     """
 
-    query: Int32[Array, ""]
-    point: Float[Array, " n"]
-    direction: Float[Array, " n"]
-    at: Iterate
-    iterations: Int32[Array, ""]
-    failed: Bool[Array, ""]
-    search_direction: Float[Array, " n"]
-    radius: Float[Array, ""]
+    region: Region
     hessian: Float[Array, "n n"]
     unit: Float[Array, " n"]
-    predicted: Float[Array, ""]
-    predicted_decrease: Float[Array, ""]
-    newton_share: Float[Array, ""]
-    size: Float[Array, ""]
-    started: Bool[Array, ""]
-    restarted: Bool[Array, ""]
-    contradictions: Int32[Array, ""]
-    contradicted_by: Float[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -92,63 +71,45 @@ class TrustRegionNewton:
     patience = 1
     rates_have_units = False
     handles = ("bounds",)
-    measure = Descent.measure
 
-    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> TrustRegionState:
+    def measure(self, state: State, domain: Domain) -> Measure:
+        """Dual norm of the projected derivative; there are no constraints."""
+        return unconstrained_measure(state.at, domain)
+
+    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> State:
         """The state that asks about x first."""
         x = domain.project(x)
-        zero = jnp.zeros((), x.dtype)
-        no = jnp.zeros((), bool)
-        nothing = jnp.zeros_like(x)
         unit = _units(x)
-        length = domain.in_units(unit).norm(x)
-        radius = jnp.where(length > 0, length, 1).astype(x.dtype)
-        return TrustRegionState(
-            query=jnp.zeros((), jnp.int32),
-            point=x,
-            direction=nothing,
-            at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), nothing),
-            iterations=jnp.zeros((), jnp.int32),
-            failed=no,
-            search_direction=nothing,
-            radius=radius,
-            hessian=jnp.zeros((x.size, x.size), x.dtype),
-            unit=unit,
-            predicted=zero,
-            predicted_decrease=jnp.full((), jnp.inf, x.dtype),
-            newton_share=jnp.full((), jnp.inf, x.dtype),
-            size=radius,
-            started=no,
-            restarted=no,
-            contradictions=jnp.zeros((), jnp.int32),
-            contradicted_by=zero,
-        )
+        region = whole_region(x, domain.in_units(unit))
+        memory = TrustRegionMemory(region, jnp.zeros((x.size, x.size), x.dtype), unit)
+        return begin(x, memory)._replace(prediction=unknown(x.dtype))
 
-    def step(
-        self, state: TrustRegionState, evaluation: Evaluation, domain: Domain
-    ) -> TrustRegionState:
+    def step(self, state: State, evaluation: Evaluation, domain: Domain) -> State:
         """The state after the evaluation that it asked for; pure."""
-        domain = domain.in_units(state.unit)
+        domain = domain.in_units(state.memory.unit)
         valued = state.query == Query.VALUE
         judged = _judge(state, evaluation, domain)
         H = jnp.asarray(evaluation.hessian)
-        predicted_decrease, newton_share = _predicted_decrease(H, state.at, domain)
         informed = state._replace(
-            hessian=H, predicted_decrease=predicted_decrease, newton_share=newton_share
+            prediction=_prediction(H, state.at, domain), memory=state.memory._replace(hessian=H)
         )
-        state = jax.tree.map(lambda a, b: jnp.where(valued, a, b), judged, informed)
+        state = choose(valued, judged, informed)
         accepted = valued & (state.query == Query.HESSIAN)
         return loops.cond(
             accepted | state.failed, lambda s: s, lambda s: _propose(s, domain), state
         )
 
-    def restart(self, state: TrustRegionState, domain: Domain) -> TrustRegionState:
+    def restart(self, state: State, domain: Domain) -> State:
         """The failed state with its first radius, once a step: now the noise of f is known."""
-        no = jnp.zeros((), bool)
-        none = jnp.zeros((), jnp.int32)
-        fresh = state._replace(radius=state.size, failed=no, restarted=~no, contradictions=none)
-        again = _propose(fresh, domain.in_units(state.unit))
-        return jax.tree.map(lambda a, b: jnp.where(state.restarted, a, b), state, again)
+        memory = state.memory
+        again = _propose(
+            state._replace(
+                failed=jnp.zeros((), bool),
+                memory=memory._replace(region=widened(memory.region)),
+            ),
+            domain.in_units(memory.unit),
+        )
+        return choose(memory.region.restarted, state, again)
 
 
 @dataclass(frozen=True)
@@ -188,36 +149,26 @@ def _units(x: Float[Array, " n"]) -> Float[Array, " n"]:
     return jnp.where(size > jnp.finfo(x.dtype).eps * largest, size, largest)
 
 
-def _judge(state: TrustRegionState, evaluation: Evaluation, domain: Domain) -> TrustRegionState:
+def _judge(state: State, evaluation: Evaluation, domain: Domain) -> State:
     """The state that moved and asks for the Hessian, or stayed with a smaller radius."""
-    s = state.point - state.at.x
-    verdict = judge(
-        state.at, evaluation, s, state.predicted, state.radius, state.contradictions, domain
-    )
-    first = ~state.started
-    accepted = first | verdict.accepted
+    assert state.prediction is not None
+    memory = state.memory
+    verdict = judge(state, evaluation, memory.region, domain)
+    accepted = verdict.accepted
     here = Iterate(state.point, evaluation.value, evaluation.derivative)
-    radius = jnp.where(first, state.radius, verdict.radius)
-    size = jnp.maximum(state.size, jnp.where(accepted, domain.norm(state.point), 0))
     return state._replace(
         query=jnp.where(accepted, Query.HESSIAN, Query.VALUE).astype(jnp.int32),
-        at=jax.tree.map(lambda a, b: jnp.where(accepted, a, b), here, state.at),
-        iterations=state.iterations + (verdict.accepted & ~first),
-        failed=~accepted & radius_collapsed(verdict, radius, size),
-        radius=radius,
-        predicted_decrease=jnp.where(accepted, jnp.inf, state.predicted_decrease),
-        newton_share=jnp.where(accepted, jnp.inf, state.newton_share),
-        size=size,
+        at=choose(accepted, here, state.at),
+        iterations=state.iterations + (accepted & state.started),
         started=jnp.ones((), bool),
-        restarted=state.restarted & ~accepted,
-        contradictions=verdict.contradictions,
+        failed=~accepted & radius_collapsed(verdict.region),
         contradicted_by=verdict.contradicted_by,
+        prediction=choose(accepted, unknown(state.point.dtype), state.prediction),
+        memory=memory._replace(region=verdict.region),
     )
 
 
-def _predicted_decrease(
-    H: Array, at: Iterate, domain: Domain
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def _prediction(H: Array, at: Iterate, domain: Domain) -> Prediction:
     """The model's gain without a trust region, and the share of x that its step changes.
 
     The gain is g' H^-1 g / 2 of the free entries. It is infinite where H is indefinite; the share
@@ -232,21 +183,23 @@ def _predicted_decrease(
     step = jnp.abs(vectors @ (b / known)) * free
     share = jnp.max(jnp.where(step > 0, step / jnp.abs(at.x), 0), initial=0.0)
     resolved = w[0] > INDEFINITE * rounding
-    return jnp.where(w[0] < -INDEFINITE * rounding, jnp.inf, gain), jnp.where(
-        resolved, share, jnp.inf
+    return Prediction(
+        jnp.where(w[0] < -INDEFINITE * rounding, jnp.inf, gain),
+        jnp.where(resolved, share, jnp.inf),
     )
 
 
-def _propose(state: TrustRegionState, domain: Domain) -> TrustRegionState:
+def _propose(state: State, domain: Domain) -> State:
     """The state that asks for f at the trial step; failed where the model promises nothing."""
     x = state.at.x
     g = state.at.derivative
-    H = state.hessian
+    memory = state.memory
+    H = memory.hessian
     everything = jnp.ones(x.shape, bool)
     s = (
         _bounded_step(state, domain)
         if domain.bounded
-        else _step(H, g, everything, state.radius, domain)
+        else _step(H, g, everything, memory.region.radius, domain)
     )
     point = domain.project(x + s)
     s = point - x
@@ -255,9 +208,9 @@ def _propose(state: TrustRegionState, domain: Domain) -> TrustRegionState:
     return state._replace(
         query=jnp.full((), Query.VALUE, jnp.int32),
         point=jnp.where(promising, point, x),
-        search_direction=jnp.where(promising, s, -domain.gradient(g)),
-        predicted=predicted,
+        direction=jnp.where(promising, s, -domain.gradient(g)),
         failed=~promising,
+        memory=memory._replace(region=memory.region._replace(predicted=predicted)),
     )
 
 
@@ -270,15 +223,15 @@ def _step(
     return (basis.vectors @ y) * free
 
 
-def _bounded_step(state: TrustRegionState, domain: Domain) -> Float[Array, " n"]:
+def _bounded_step(state: State, domain: Domain) -> Float[Array, " n"]:
     """A step within the bounds: by the free entries, or along the projected gradient.
 
     Entries that would leave are held.
     """
     x = state.at.x
     g = state.at.derivative
-    H = state.hessian
-    radius = state.radius
+    H = state.memory.hessian
+    radius = state.memory.region.radius
     free = domain.free(x, g)
 
     def within(s: Array) -> Array:

@@ -7,13 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from adjoint.optimize.descent import Descent
-from adjoint.optimize.problem import Domain, Evaluation, Iterate, Query
-from adjoint.optimize.trust_region import judge, radius_collapsed
+from adjoint.optimize.problem import Domain, Measure, unconstrained_measure
+from adjoint.optimize.state import Evaluation, Iterate, Query, State, begin, choose
+from adjoint.optimize.trust_region import (
+    Region,
+    judge,
+    radius_collapsed,
+    unknown,
+    whole_region,
+    widened,
+)
 from adjoint.tracing import loops
 
 # Without rounding n products solve a system of n equations; these are added for rounding.
@@ -53,36 +59,11 @@ class Inner(NamedTuple):
     settling: Bool[Array, ""]
 
 
-class TrustRegionCGState(NamedTuple):
-    """Where the method stands.
+class TrustRegionCGMemory(NamedTuple):
+    """How far the method may go, and where the conjugate gradients stand."""
 
-    See `adjoint.optimize.problem.State` and `adjoint.optimize.newton.TrustRegionState`.
-
-    Attributes
-    ----------
-    predicted
-        The decrease of f that the model promises at `point`.
-    predicted_decrease
-        The decrease that it promises for all that the conjugate gradients have found; infinite
-        while they have not ended.
-    """
-
-    query: Int32[Array, ""]
-    point: Float[Array, " n"]
-    direction: Float[Array, " n"]
-    at: Iterate
-    iterations: Int32[Array, ""]
-    failed: Bool[Array, ""]
-    search_direction: Float[Array, " n"]
-    radius: Float[Array, ""]
+    region: Region
     inner: Inner
-    predicted: Float[Array, ""]
-    predicted_decrease: Float[Array, ""]
-    size: Float[Array, ""]
-    started: Bool[Array, ""]
-    restarted: Bool[Array, ""]
-    contradictions: Int32[Array, ""]
-    contradicted_by: Float[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -119,51 +100,20 @@ class TrustRegionCG:
     patience = 1
     rates_have_units = False
     handles = ("bounds",)
-    measure = Descent.measure
 
-    def init(
-        self, x: Float[Array, " n"], domain: Domain, constraints: int = 0
-    ) -> TrustRegionCGState:
+    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> State:
         """The state that asks about x first."""
         x = domain.project(x)
         zero = jnp.zeros((), x.dtype)
         no = jnp.zeros((), bool)
         nothing = jnp.zeros_like(x)
         integer = jnp.zeros((), jnp.int32)
-        length = domain.norm(x)
-        radius = jnp.where(length > 0, length, 1).astype(x.dtype)
-        return TrustRegionCGState(
-            query=integer,
-            point=x,
-            direction=nothing,
-            at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), nothing),
-            iterations=integer,
-            failed=no,
-            search_direction=nothing,
-            radius=radius,
-            inner=Inner(
-                nothing,
-                nothing,
-                nothing,
-                nothing,
-                nothing,
-                zero,
-                jnp.ones(x.shape, bool),
-                integer,
-                no,
-            ),
-            predicted=zero,
-            predicted_decrease=jnp.full((), jnp.inf, x.dtype),
-            size=radius,
-            started=no,
-            restarted=no,
-            contradictions=integer,
-            contradicted_by=zero,
-        )
+        everything = jnp.ones(x.shape, bool)
+        inner = Inner(nothing, nothing, nothing, nothing, nothing, zero, everything, integer, no)
+        memory = TrustRegionCGMemory(whole_region(x, domain), inner)
+        return begin(x, memory)._replace(vector=nothing, prediction=unknown(x.dtype))
 
-    def step(
-        self, state: TrustRegionCGState, evaluation: Evaluation, domain: Domain
-    ) -> TrustRegionCGState:
+    def step(self, state: State, evaluation: Evaluation, domain: Domain) -> State:
         """The state after the evaluation that it asked for; pure."""
         return loops.cond(
             state.query == Query.VALUE,
@@ -172,70 +122,52 @@ class TrustRegionCG:
             state,
         )
 
-    def restart(self, state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:
+    def restart(self, state: State, domain: Domain) -> State:
         """The failed state with its first radius, once a step: now the noise of f is known."""
-        no = jnp.zeros((), bool)
-        none = jnp.zeros((), jnp.int32)
-        fresh = state._replace(radius=state.size, failed=no, restarted=~no, contradictions=none)
-        again = self._begin(fresh, domain)
-        return jax.tree.map(lambda a, b: jnp.where(state.restarted, a, b), state, again)
+        memory = state.memory
+        fresh = state._replace(
+            failed=jnp.zeros((), bool), memory=memory._replace(region=widened(memory.region))
+        )
+        return choose(memory.region.restarted, state, self._begin(fresh, domain))
 
-    def _judge(
-        self, state: TrustRegionCGState, evaluation: Evaluation, domain: Domain
-    ) -> TrustRegionCGState:
+    def measure(self, state: State, domain: Domain) -> Measure:
+        """Dual norm of the projected derivative; there are no constraints."""
+        return unconstrained_measure(state.at, domain)
+
+    def _judge(self, state: State, evaluation: Evaluation, domain: Domain) -> State:
         """The state that has moved and begins to solve, or that tries a shorter step."""
         s = state.point - state.at.x
-        verdict = judge(
-            state.at, evaluation, s, state.predicted, state.radius, state.contradictions, domain
-        )
-        first = ~state.started
-        accepted = first | verdict.accepted
-        radius = jnp.where(first, state.radius, verdict.radius)
-        size = jnp.maximum(state.size, jnp.where(accepted, domain.norm(state.point), 0))
-        here = Iterate(state.point, evaluation.value, evaluation.derivative)
+        memory = state.memory
+        verdict = judge(state, evaluation, memory.region, domain)
         moved = state._replace(
-            at=here,
-            iterations=state.iterations + jnp.where(first, 0, 1),
-            radius=radius,
-            size=size,
+            at=Iterate(state.point, evaluation.value, evaluation.derivative),
+            iterations=state.iterations + jnp.where(state.started, 1, 0),
             started=jnp.ones((), bool),
-            restarted=jnp.zeros((), bool),
-            contradictions=jnp.zeros((), jnp.int32),
-            contradicted_by=jnp.zeros_like(radius),
+            contradicted_by=verdict.contradicted_by,
+            memory=memory._replace(region=verdict.region),
         )
         length = domain.norm(s)
-        inner = state.inner
-        share = radius / jnp.where(length > 0, length, 1)
+        inner = memory.inner
+        share = verdict.region.radius / jnp.where(length > 0, length, 1)
         shorter = inner._replace(s=share * inner.s, H_s=share * inner.H_s)
-        stayed = _try(state._replace(radius=radius, inner=shorter), domain)
-        failed = stayed.failed | radius_collapsed(verdict, radius, size)
+        stayed = _try(state._replace(memory=TrustRegionCGMemory(verdict.region, shorter)), domain)
         stayed = stayed._replace(
-            failed=failed,
-            contradictions=verdict.contradictions,
+            failed=stayed.failed | radius_collapsed(verdict.region),
             contradicted_by=verdict.contradicted_by,
         )
-        return jax.tree.map(
-            lambda a, b: jnp.where(accepted, a, b), self._begin(moved, domain), stayed
-        )
+        return choose(verdict.accepted, self._begin(moved, domain), stayed)
 
-    def _begin(self, state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:
+    def _begin(self, state: State, domain: Domain) -> State:
         """The state that asks for the first product at its iterate."""
         nothing = jnp.zeros_like(state.at.x)
         free = domain.free(state.at.x, state.at.derivative)
         begun = self._restart(state, nothing, nothing, free, jnp.zeros((), jnp.int32), domain)
-        return begun._replace(
-            predicted_decrease=jnp.where(begun.inner.r_z == 0, 0, jnp.inf).astype(state.at.x.dtype)
-        )
+        none = jnp.where(begun.memory.inner.r_z == 0, 0, jnp.inf).astype(state.at.x.dtype)
+        return _predicting(begun, none)
 
     def _restart(
-        self,
-        state: TrustRegionCGState,
-        s: Array,
-        H_s: Array,
-        free: Array,
-        products: Array,
-        domain: Domain,
-    ) -> TrustRegionCGState:
+        self, state: State, s: Array, H_s: Array, free: Array, products: Array, domain: Domain
+    ) -> State:
         r = (state.at.derivative + H_s) * free
         z = self._precondition(r, free, domain)
         r_z = r @ z
@@ -243,10 +175,10 @@ class TrustRegionCG:
         return state._replace(
             query=jnp.full((), Query.PRODUCT, jnp.int32),
             point=state.at.x,
-            direction=-z,
-            inner=inner,
-            search_direction=jnp.where(jnp.any(z != 0), -z, -domain.gradient(state.at.derivative)),
+            vector=-z,
             failed=~(r_z > 0),
+            direction=jnp.where(jnp.any(z != 0), -z, -domain.gradient(state.at.derivative)),
+            memory=state.memory._replace(inner=inner),
         )
 
     def _precondition(
@@ -256,30 +188,28 @@ class TrustRegionCG:
             domain.gradient(r) if self.preconditioner is None else self.preconditioner(r)
         ) * free
 
-    def _go_on(
-        self, state: TrustRegionCGState, product: Float[Array, " n"], domain: Domain
-    ) -> TrustRegionCGState:
+    def _go_on(self, state: State, product: Float[Array, " n"], domain: Domain) -> State:
         if domain.bounded:
             state = loops.cond(
-                state.inner.settling,
+                state.memory.inner.settling,
                 lambda s: self._settle(s, product, domain),
                 lambda s: self._iterate(s, product, domain),
                 state,
             )
         else:
             state = self._iterate(state, product, domain)
+        assert state.prediction is not None
         ended = state.query == Query.VALUE
-        return state._replace(
-            predicted_decrease=jnp.where(ended, state.predicted, state.predicted_decrease)
-        )
+        found = jnp.where(ended, state.memory.region.predicted, state.prediction.decrease)
+        return _predicting(state, found)
 
-    def _iterate(
-        self, state: TrustRegionCGState, H_d: Float[Array, " n"], domain: Domain
-    ) -> TrustRegionCGState:
+    def _iterate(self, state: State, H_d: Float[Array, " n"], domain: Domain) -> State:
         """One step of conjugate gradients; at their end, the state that tries what they found."""
-        inner = state.inner
-        d = state.direction
-        radius = state.radius
+        assert state.vector is not None
+        memory = state.memory
+        inner = memory.inner
+        d = state.vector
+        radius = memory.region.radius
         curvature = d @ H_d
         alpha = inner.r_z / jnp.where(curvature > 0, curvature, 1)
         outside = ~(curvature > 0) | ~(domain.norm(inner.s + alpha * d) < radius)
@@ -295,19 +225,17 @@ class TrustRegionCG:
         ended = outside | ~(r_z > goal) | (products >= s.size + PRODUCTS_BEYOND)
         following = inner._replace(s=s, H_s=H_s, r=r, r_z=r_z, products=products)
         beta = r_z / jnp.where(inner.r_z > 0, inner.r_z, 1)
-        going = state._replace(inner=following, direction=-z + beta * d)
-        return jax.tree.map(
-            lambda a, b: jnp.where(ended, a, b), _finish(state, following, domain), going
-        )
+        going = state._replace(vector=-z + beta * d, memory=memory._replace(inner=following))
+        return choose(ended, _finish(state, following, domain), going)
 
-    def _settle(
-        self, state: TrustRegionCGState, H_s: Float[Array, " n"], domain: Domain
-    ) -> TrustRegionCGState:
+    def _settle(self, state: State, H_s: Float[Array, " n"], domain: Domain) -> State:
         """After a step was cut down to the bounds: go on from it, or from the first bound met.
 
         The better of both is taken.
         """
-        inner = state.inner
+        memory = state.memory
+        inner = memory.inner
+        region = memory.region
         g = state.at.derivative
 
         def model(s: Array, H_s: Array) -> Array:
@@ -319,17 +247,27 @@ class TrustRegionCG:
         # An entry that is held stays where the step has it; those that the shorter step leaves
         # within the bounds are free again.
         there = state.at.x + s
-        rounding = 4 * jnp.finfo(s.dtype).eps * state.size
+        rounding = 4 * jnp.finfo(s.dtype).eps * region.size
         below = there - rounding
         above = there + rounding
         met = ((domain.project(below) != below) | (domain.project(above) != above)) & ~inner.free
         free = jnp.where(projected, inner.free, domain.free(state.at.x, g) & ~met)
-        full = (domain.norm(s) >= NEARLY * state.radius) | (
+        full = (domain.norm(s) >= NEARLY * region.radius) | (
             inner.products >= s.size + PRODUCTS_BEYOND
         )
         again = self._restart(state, s, H_s, free, inner.products, domain)
-        tried = _try(state._replace(inner=inner._replace(s=s, H_s=H_s)), domain)
-        return jax.tree.map(lambda a, b: jnp.where(again.failed | full, a, b), tried, again)
+        whole = memory._replace(inner=inner._replace(s=s, H_s=H_s))
+        tried = _try(state._replace(memory=whole), domain)
+        return choose(again.failed | full, tried, again)
+
+
+def _predicting(state: State, decrease: Float[Array, ""]) -> State:
+    """The state with what the model promises for all that conjugate gradients have found.
+
+    It is infinite while they have not ended.
+    """
+    assert state.prediction is not None
+    return state._replace(prediction=state.prediction._replace(decrease=decrease))
 
 
 def _to_sphere(s: Array, d: Array, radius: Array, domain: Domain) -> Array:
@@ -343,13 +281,14 @@ def _to_sphere(s: Array, d: Array, radius: Array, domain: Domain) -> Array:
     return jnp.where(b > 0, c / jnp.where(b > 0, root + b, 1), (root - b) / jnp.where(a > 0, a, 1))
 
 
-def _finish(state: TrustRegionCGState, inner: Inner, domain: Domain) -> TrustRegionCGState:
+def _finish(state: State, inner: Inner, domain: Domain) -> State:
     """The state that tries the step, or where bounds cut it asks for the product with the rest."""
-    whole = _try(state._replace(inner=inner), domain)
+    memory = state.memory
+    whole = _try(state._replace(memory=memory._replace(inner=inner)), domain)
     if not domain.bounded:
         return whole
     s = domain.project(state.at.x + inner.s) - state.at.x
-    beyond = inner.free & (jnp.abs(s - inner.s) > 4 * jnp.finfo(s.dtype).eps * state.size)
+    beyond = inner.free & (jnp.abs(s - inner.s) > 4 * jnp.finfo(s.dtype).eps * memory.region.size)
     ahead = inner.s - inner.base
     share = jnp.clip(domain.longest(state.at.x + inner.base, ahead), 0, 1)
     cut = inner._replace(
@@ -360,20 +299,21 @@ def _finish(state: TrustRegionCGState, inner: Inner, domain: Domain) -> TrustReg
         products=inner.products + 1,
         settling=jnp.ones((), bool),
     )
-    asking = state._replace(inner=cut, direction=s)
-    return jax.tree.map(lambda a, b: jnp.where(jnp.any(beyond), a, b), asking, whole)
+    asking = state._replace(vector=s, memory=memory._replace(inner=cut))
+    return choose(jnp.any(beyond), asking, whole)
 
 
-def _try(state: TrustRegionCGState, domain: Domain) -> TrustRegionCGState:
+def _try(state: State, domain: Domain) -> State:
     """The state that asks for the value at the step; failed where the model promises nothing."""
-    s = state.inner.s
-    H_s = state.inner.H_s
+    memory = state.memory
+    s = memory.inner.s
+    H_s = memory.inner.H_s
     g = state.at.derivative
     predicted = -(g @ s + s @ H_s / 2)
     return state._replace(
         query=jnp.zeros((), jnp.int32),
         point=domain.project(state.at.x + s),
-        search_direction=jnp.where(predicted > 0, s, state.search_direction),
-        predicted=predicted,
+        direction=jnp.where(predicted > 0, s, state.direction),
         failed=~(predicted > 0),
+        memory=memory._replace(region=memory.region._replace(predicted=predicted)),
     )

@@ -12,8 +12,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from adjoint.inputs import describe, refuse
-from adjoint.optimize.problem import Evaluation, Method, Query
+from adjoint.optimize.problem import Method
 from adjoint.optimize.run import Run
+from adjoint.optimize.state import Evaluation, Query
 from adjoint.tracing import loops
 
 Function = Callable[[PyTree], Any]
@@ -173,16 +174,17 @@ class Objective:
 
     def _product(self, run: Run, least_squares: bool) -> Array:
         x = run.state.point
-        v = run.state.direction
+        v = run.state.vector
+        assert v is not None
         if least_squares:
             J_v = jax.jvp(self._residuals, (x,), (v,))[1]
             return jax.vjp(self._residuals, x)[1](J_v)[0]
         return jax.jvp(jax.grad(self._lagrangian(run)), (x,), (v,))[1]
 
     def _lagrangian(self, run: Run) -> Callable[[Array], Array]:
-        if not self.constraints:
+        if not self.constraints or run.state.multipliers is None:
             return self._flat
-        weights = run.unit_of_f * run.state.weights
+        weights = run.unit_of_f * run.state.multipliers.weights
         return lambda x: self._flat(x) + weights @ self._c(x)
 
 

@@ -1,49 +1,18 @@
 """`OC` as a method of `minimize`: for one linear inequality with positive slopes, like a volume."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.core
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Float
 
 from adjoint.inputs import refuse
 from adjoint.optimize import lagrangian
-from adjoint.optimize.lagrangian import Constraints, no_constraints
 from adjoint.optimize.moving_asymptotes import span
 from adjoint.optimize.optimality_criteria import OC
-from adjoint.optimize.problem import Domain, Evaluation, Iterate, Measure, Query
-
-
-class OptimalityCriteriaState(NamedTuple):
-    """Where the run stands; see `adjoint.optimize.problem.State`.
-
-    Attributes
-    ----------
-    constraints, multipliers
-        The volume less its limit, at `at`, and its multiplier.
-    weights
-        The largest multiplier so far, doubled: the price of a violation in the merit.
-    """
-
-    query: Int32[Array, ""]
-    point: Float[Array, " n"]
-    at: Iterate
-    iterations: Int32[Array, ""]
-    failed: Bool[Array, ""]
-    started: Bool[Array, ""]
-    constraints: Constraints
-    multipliers: Float[Array, " m"]
-    weights: Float[Array, " m"]
-
-    @property
-    def direction(self) -> Float[Array, " n"]:
-        return self.point - self.at.x
-
-    @property
-    def search_direction(self) -> Float[Array, " n"]:
-        return self.point - self.at.x
+from adjoint.optimize.problem import Domain, Measure
+from adjoint.optimize.state import Evaluation, Iterate, Query, State, begin, choose
 
 
 @dataclass(frozen=True)
@@ -73,31 +42,16 @@ class OptimalityCriteria:
         if not bool(jnp.all(jnp.isfinite(upper) & (lower >= 0))):
             _refuse("a bound that is infinite or negative")
 
-    def init(
-        self, x: Float[Array, " n"], domain: Domain, constraints: int = 0
-    ) -> OptimalityCriteriaState:
+    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> State:
         """The state that asks about x first."""
         if constraints != 1 or domain.equalities:
             _refuse(f"{constraints} constraints")
         x = domain.project(x)
-        no = jnp.zeros((), bool)
-        none = jnp.zeros(1, x.dtype)
-        return OptimalityCriteriaState(
-            query=jnp.zeros((), jnp.int32),
-            point=x,
-            at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), jnp.zeros_like(x)),
-            iterations=jnp.zeros((), jnp.int32),
-            failed=no,
-            started=no,
-            constraints=no_constraints(x, 1),
-            multipliers=none,
-            weights=none,
-        )
+        return begin(x, ())._replace(multipliers=lagrangian.no_multipliers(x, 1))
 
-    def step(
-        self, state: OptimalityCriteriaState, evaluation: Evaluation, domain: Domain
-    ) -> OptimalityCriteriaState:
+    def step(self, state: State, evaluation: Evaluation, domain: Domain) -> State:
         """The state after the evaluation; pure. What is not a number is no way on."""
+        assert state.multipliers is not None
         x = state.point
         constraints = lagrangian.of_answer(evaluation)
         slope = constraints.jacobian[0]
@@ -113,23 +67,23 @@ class OptimalityCriteria:
             point=point,
             at=Iterate(x, evaluation.value, evaluation.derivative),
             iterations=state.iterations + jnp.where(state.started, 1, 0).astype(jnp.int32),
-            constraints=constraints,
-            multipliers=multiplier[None],
-            weights=jnp.maximum(state.weights, 2 * multiplier[None]),
+            multipliers=lagrangian.with_values(
+                state.multipliers._replace(constraints=constraints), multiplier[None]
+            ),
         )
         stayed = state._replace(failed=jnp.ones((), bool), point=state.at.x)
-        following = jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, stayed)
-        return following._replace(started=jnp.ones((), bool))
+        following = choose(finite, moved, stayed)
+        return following._replace(
+            started=jnp.ones((), bool), direction=following.point - following.at.x
+        )
 
-    def restart(self, state: OptimalityCriteriaState, domain: Domain) -> OptimalityCriteriaState:
+    def restart(self, state: State, domain: Domain) -> State:
         """Stuck: it knows no other way."""
         return state._replace(failed=jnp.ones((), bool))
 
-    def measure(self, state: OptimalityCriteriaState, domain: Domain) -> Measure:
+    def measure(self, state: State, domain: Domain) -> Measure:
         """Of the Lagrangian, with the multiplier of the latest step."""
-        return lagrangian.measure(
-            state.at, state.constraints, state.multipliers, state.weights, domain
-        )
+        return lagrangian.constrained_measure(state, domain)
 
 
 def _refuse(given: str) -> None:

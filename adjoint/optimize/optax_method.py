@@ -4,45 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import CellType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int32, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from adjoint.optimize.problem import Domain, Evaluation, Iterate, Measure, Query
+from adjoint.optimize.problem import Domain, Measure, unconstrained_measure
+from adjoint.optimize.state import Evaluation, Iterate, Query, State, begin, choose
 
 # Momentum may lead uphill for as many steps as it remembers, 1 / (1 - b) of them: ten for the usual
 # b = 0.9, and a hundred for 0.99. In units of `Stopping.idle_steps`, which are 5.
 PATIENCE = 20
-
-
-class OptaxState(NamedTuple):
-    """Where the run stands; see `adjoint.optimize.problem.State`.
-
-    Attributes
-    ----------
-    memory
-        The state of the optimizer.
-    """
-
-    query: Int32[Array, ""]
-    point: Float[Array, " n"]
-    at: Iterate
-    iterations: Int32[Array, ""]
-    failed: Bool[Array, ""]
-    started: Bool[Array, ""]
-    memory: PyTree
-
-    @property
-    def direction(self) -> Float[Array, " n"]:
-        return self.point - self.at.x
-
-    @property
-    def search_direction(self) -> Float[Array, " n"]:
-        return self.point - self.at.x
 
 
 @dataclass(frozen=True)
@@ -68,21 +43,12 @@ class OptaxMethod:
         numbers = ", ".join(repr(value) for value in _closed_over(update, set()))
         return f"OptaxMethod({getattr(update, '__qualname__', type(update).__name__)}: {numbers})"
 
-    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> OptaxState:
+    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> State:
         """The state that asks about x first."""
         x = domain.project(x)
-        no = jnp.zeros((), bool)
-        return OptaxState(
-            query=jnp.zeros((), jnp.int32),
-            point=x,
-            at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), jnp.zeros_like(x)),
-            iterations=jnp.zeros((), jnp.int32),
-            failed=no,
-            started=no,
-            memory=_strong(self.optimizer.init(domain.unravel(x))),
-        )
+        return begin(x, _strong(self.optimizer.init(domain.unravel(x))))
 
-    def step(self, state: OptaxState, evaluation: Evaluation, domain: Domain) -> OptaxState:
+    def step(self, state: State, evaluation: Evaluation, domain: Domain) -> State:
         """The state after the evaluation; pure. What is not a number is no way on."""
         at = Iterate(state.point, evaluation.value, evaluation.derivative)
         finite = jnp.isfinite(evaluation.value) & jnp.all(jnp.isfinite(evaluation.derivative))
@@ -100,19 +66,18 @@ class OptaxMethod:
         stayed = state._replace(
             failed=jnp.ones((), bool), at=state.at._replace(value=kept), point=state.at.x
         )
-        following = jax.tree.map(lambda a, b: jnp.where(finite, a, b), went_on, stayed)
-        return following._replace(started=jnp.ones((), bool))
+        following = choose(finite, went_on, stayed)
+        return following._replace(
+            started=jnp.ones((), bool), direction=following.point - following.at.x
+        )
 
-    def restart(self, state: OptaxState, domain: Domain) -> OptaxState:
+    def restart(self, state: State, domain: Domain) -> State:
         """Stuck: it knows no other way."""
         return state._replace(failed=jnp.ones((), bool))
 
-    def measure(self, state: OptaxState, domain: Domain) -> Measure:
+    def measure(self, state: State, domain: Domain) -> Measure:
         """Dual norm of the projected derivative; there are no constraints."""
-        at = state.at
-        projected = domain.projected_derivative(at.x, at.derivative)
-        none = jnp.zeros_like(at.value)
-        return Measure(domain.dual_norm(projected), none, at.value, projected, none)
+        return unconstrained_measure(state.at, domain)
 
 
 def _strong(memory: PyTree) -> Any:

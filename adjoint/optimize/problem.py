@@ -1,63 +1,23 @@
 """What a method of optimization meets: points, answers, a box and an inner product.
 
 It may move in the box, and measures by the inner product. Methods are pure: `init` makes a state
-from a point, and `step` makes the next state from an evaluation. A state says what it wants to know
-next, by `query` and `point`; whoever runs the method asks the objective and hands the evaluation to
-`step`. So the objective may be anything, a step costs one evaluation, and a state is all there is
-to save. All vectors are flat.
+from a point, and `step` makes the next state from an evaluation. All vectors are flat.
 """
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int32, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.inner_products import Euclidean, InnerProduct
 from adjoint.norm import norm as euclidean_norm
 from adjoint.norm import power_of_two
-
-
-class Query(enum.IntEnum):
-    """What a state wants to know at its `point`."""
-
-    VALUE = 0  # f and f', and with constraints c and c'
-    HESSIAN = 1  # f'', and with constraints that of the Lagrangian
-    PRODUCT = 2  # f'' times `direction`
-
-
-class Evaluation(NamedTuple):
-    """What the objective and the constraints are at a point; None for what a method never asks.
-
-    Attributes
-    ----------
-    value, derivative
-        f(x) and f'(x).
-    constraints, jacobian
-        c(x), equations first, and c'(x) of shape (m, n).
-    hessian, product
-        f''(x), or with constraints (f + weights . c)''(x), and f''(x) v.
-    """
-
-    value: Float[Array, ""]
-    derivative: Float[Array, " n"]
-    constraints: Float[Array, " m"] | None = None
-    jacobian: Float[Array, "m n"] | None = None
-    hessian: Float[Array, "n n"] | None = None
-    product: Float[Array, " n"] | None = None
-
-
-class Iterate(NamedTuple):
-    """A point with its evaluation, accepted by a method."""
-
-    x: Float[Array, " n"]
-    value: Float[Array, ""]
-    derivative: Float[Array, " n"]
+from adjoint.optimize.state import Evaluation, Iterate, Query, State
 
 
 class Measure(NamedTuple):
@@ -84,6 +44,13 @@ class Measure(NamedTuple):
     merit: Float[Array, ""]
     derivative: Float[Array, " n"]
     scale: Float[Array, ""]
+
+
+def unconstrained_measure(at: Iterate, domain: "Domain") -> Measure:
+    """Dual norm of the projected derivative; there are no constraints."""
+    projected = domain.projected_derivative(at.x, at.derivative)
+    none = jnp.zeros_like(at.value)
+    return Measure(domain.dual_norm(projected), none, at.value, projected, none)
 
 
 @jax.tree_util.register_dataclass
@@ -217,37 +184,6 @@ class Domain:
         return jnp.maximum(self.noise, 4 * jnp.finfo(value.dtype).eps * jnp.abs(value))
 
 
-class State(Protocol):
-    """What every method's state has.
-
-    Attributes
-    ----------
-    query, point, direction
-        What it wants to know next, and where; `direction` for products only.
-    at
-        The latest accepted iterate; `iterations` counts them, from 0 for the start.
-    failed
-        Whether the method knows no way on; `search_direction` is where it tried last. When the
-        derivative turns out to be right, `Method.restart` may find another way, else it leaves the
-        state failed.
-    """
-
-    @property
-    def query(self) -> Int32[Array, ""]: ...
-    @property
-    def point(self) -> Float[Array, " n"]: ...
-    @property
-    def direction(self) -> Float[Array, " n"]: ...
-    @property
-    def at(self) -> Iterate: ...
-    @property
-    def iterations(self) -> Int32[Array, ""]: ...
-    @property
-    def failed(self) -> Bool[Array, ""]: ...
-    @property
-    def search_direction(self) -> Float[Array, " n"]: ...
-
-
 class Method(Protocol):
     """What every method has; frozen, so that it can be a static argument of compiled functions.
 
@@ -273,7 +209,7 @@ class Method(Protocol):
     def patience(self) -> int: ...
     @property
     def rates_have_units(self) -> bool: ...
-    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> Any: ...
-    def step(self, state: Any, evaluation: Evaluation, domain: Domain) -> Any: ...
-    def restart(self, state: Any, domain: Domain) -> Any: ...
-    def measure(self, state: Any, domain: Domain) -> Measure: ...
+    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> State: ...
+    def step(self, state: State, evaluation: Evaluation, domain: Domain) -> State: ...
+    def restart(self, state: State, domain: Domain) -> State: ...
+    def measure(self, state: State, domain: Domain) -> Measure: ...

@@ -4,7 +4,6 @@ Pure, for either loop.
 """
 
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +12,14 @@ from jaxtyping import Array, Bool, Float
 from adjoint.optimize import derivative_check, directions, evidence, lagrangian, stopping
 from adjoint.optimize.agreement import (
     SEEN,
-    is_constrained,
     lagrangian_at,
+    lagrangian_of,
     mismatch,
     unexplained,
 )
-from adjoint.optimize.problem import Domain, Evaluation, Iterate, Method
+from adjoint.optimize.problem import Domain, Method
 from adjoint.optimize.run import Best, Limits, Run, in_unit_of_f, multipliers_of
+from adjoint.optimize.state import Evaluation, Iterate, State
 from adjoint.optimize.stopping import RUNNING, STOPPING, UNLESS_ZERO, first_that_holds
 from adjoint.status import Status
 from adjoint.tracing import loops
@@ -59,7 +59,7 @@ def check_derivative(
     run, evaluation, domain, limits = in_unit_of_f(method, run, evaluation, domain, limits)
     run, domain = _counted(run), _as_noisy(domain, run)
     there = Iterate(run.derivative_check.point, evaluation.value, evaluation.derivative)
-    there = lagrangian_at(run, there, lagrangian.of_answer(evaluation))
+    there = lagrangian_at(run.state, there, lagrangian.of_answer(evaluation))
     checked = derivative_check.record(
         run.derivative_check, Evaluation(there.value, there.derivative)
     )
@@ -75,7 +75,7 @@ def check_derivative(
         # Constraints balance the slope of f, so that its gain and its curvature say nothing.
         at_floor = (
             evidence.at_floor(run, noisy)
-            if is_constrained(run)
+            if run.state.multipliers is not None
             else finding.at_floor
             & evidence.at_floor(run, noisy, directions.in_sizes(run, finding.bend))
         )
@@ -121,8 +121,6 @@ def _blur(run: Run) -> Float[Array, ""]:
     It showed on stretches too short for a check of the derivative. Rounding of terms that were as
     large as f when x took its present size: more than that may as well be a wrong derivative.
     """
-    if not hasattr(run.state, "contradicted_by"):
-        return jnp.zeros((), run.measure.merit.dtype)
     blur = run.state.contradicted_by
     recent = jnp.abs(run.value_at_size - run.state.at.value)
     return jnp.where(blur <= jnp.finfo(blur.dtype).eps * recent, blur, 0)
@@ -150,7 +148,7 @@ def proceed(
 
 
 def _arrive(
-    method: Method, run: Run, left: Any, first: Bool[Array, ""], domain: Domain, limits: Limits
+    method: Method, run: Run, left: State, first: Bool[Array, ""], domain: Domain, limits: Limits
 ) -> Run:
     """Measure a new iterate; compare it with that of the state that was left, and the best."""
     before = left.at
@@ -193,7 +191,7 @@ def _arrive(
         best=jax.tree.map(lambda a, b: jnp.where(better, a, b), here, best),
         lowest=jnp.minimum(run.lowest, scaled.stationarity),
         mismatch=mismatch(run.mismatch, before, at, rounding, first),
-        unexplained=jnp.append(run.unexplained[1:], unexplained(run, left, rounding, first)),
+        unexplained=jnp.append(run.unexplained[1:], unexplained(run.state, left, rounding, first)),
         size=jnp.maximum(run.size, domain.norm(at.x)),
         reach=reach,
         sizes=jnp.where(resized, size, run.sizes),
@@ -239,7 +237,8 @@ def _stop(
     idle = moved & (run.idle >= patience * STOPPING.idle_steps)
     unrelieved = moved & (run.unrelieved >= patience * STOPPING.idle_steps)
     # Without constraints a check tells the noise floor from steps that are merely short.
-    at_floor = evidence.at_floor(run, domain) if is_constrained(run) else jnp.zeros((), bool)
+    constrained = state.multipliers is not None
+    at_floor = evidence.at_floor(run, domain) if constrained else jnp.zeros((), bool)
     circles = moved & (run.circling >= patience * STOPPING.circling_steps)
     mismatched = jnp.all(run.mismatch[-2:] > MISMATCHED)
     mismatched_throughout = jnp.all(run.mismatch > ALTOGETHER)
@@ -331,8 +330,7 @@ def _check_along(
     run: Run, direction: Float[Array, " n"], around: Bool[Array, ""], domain: Domain
 ) -> derivative_check.DerivativeCheck:
     """One along the direction; as far as sizes that x has had, or all around as its length."""
-    at = run.state.at
-    base = lagrangian_at(run, at, run.state.constraints) if is_constrained(run) else at
+    base = lagrangian_of(run.state, run.state)
     units = domain.in_sizes(run.reach)
     size = run.size if units.unit is None else units.norm(run.reach)
     size = jnp.where(around, units.norm(direction), size)

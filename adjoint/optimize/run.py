@@ -9,7 +9,8 @@ from jaxtyping import Array, Bool, Float, Int32
 from adjoint.norm import power_of_two
 from adjoint.optimize import derivative_check
 from adjoint.optimize.derivative_check import DerivativeCheck
-from adjoint.optimize.problem import Domain, Evaluation, Iterate, Measure, Method, Query
+from adjoint.optimize.problem import Domain, Measure, Method
+from adjoint.optimize.state import Evaluation, Iterate, Query, State
 from adjoint.optimize.stopping import RUNNING
 
 # Steps whose gain is compared with their slopes.
@@ -92,7 +93,7 @@ class Run(NamedTuple):
     """
 
     unit: Float[Array, ""]
-    state: Any
+    state: State
     previous: Iterate
     measure: Measure
     scaled: Measure
@@ -221,6 +222,8 @@ def in_unit_of_f(
     return run, evaluation._replace(**of_f), domain, limits._replace(atol=limits.atol / run.unit)
 
 
-def multipliers_of(state: Any) -> Float[Array, " m"]:
+def multipliers_of(state: State) -> Float[Array, " m"]:
     """Those of a method for constraints, else none."""
-    return state.multipliers if hasattr(state, "multipliers") else jnp.zeros(0, state.at.x.dtype)
+    if state.multipliers is None:
+        return jnp.zeros(0, state.at.x.dtype)
+    return state.multipliers.values

@@ -3,14 +3,22 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.optimize import lagrangian
-from adjoint.optimize.lagrangian import Constraints, no_constraints, positive
-from adjoint.optimize.problem import Domain, Evaluation, Iterate, Measure, Query
+from adjoint.optimize.lagrangian import positive
+from adjoint.optimize.problem import Domain, Measure
 from adjoint.optimize.sqp_subproblem import PRICE, WORTH, Proposal, propose
+from adjoint.optimize.state import (
+    Constraints,
+    Evaluation,
+    Iterate,
+    Query,
+    State,
+    begin,
+    choose,
+)
 from adjoint.tracing import loops
 
 # Without constraints the first step is so long, in units of x, as that of
@@ -36,15 +44,11 @@ CONTRADICTIONS = 3
 HIDDEN = 10
 
 
-class SQPState(NamedTuple):
-    """Where the method stands; see `adjoint.optimize.problem.State`.
+class SQPMemory(NamedTuple):
+    """What the method knows; its multipliers are those of the subproblem at `State.at`.
 
     Attributes
     ----------
-    constraints, multipliers
-        Those of `at`; the multipliers of the subproblem there.
-    weights
-        The largest multipliers so far, doubled: the price of violations in the merit of the run.
     penalties
         Prices of violations in the merit of the line search.
     price
@@ -55,44 +59,24 @@ class SQPState(NamedTuple):
         Steps that B has learned from.
     unit
         Units of the entries of x.
-    step
-        The subproblem's solution, of which `point` is `share` or what a correction has made of it.
+    share
+        `State.direction` is the subproblem's solution; `State.point` is this share of it, or what
+        a correction has made of it.
     slope
-        Of the merit along `step`, at `at`.
+        Of the merit along the direction, at `State.at`.
     trials, contradictions
         Points asked for along it; those of them in a row at which values contradict slopes.
-    contradicted_by
-        By how much at the latest of them.
     """
 
-    query: Int32[Array, ""]
-    point: Float[Array, " n"]
-    at: Iterate
-    iterations: Int32[Array, ""]
-    failed: Bool[Array, ""]
-    started: Bool[Array, ""]
-    constraints: Constraints
-    multipliers: Float[Array, " m"]
-    weights: Float[Array, " m"]
     penalties: Float[Array, " m"]
     price: Float[Array, ""]
     hessian: Float[Array, "n n"]
     updates: Int32[Array, ""]
     unit: Float[Array, " n"]
-    step: Float[Array, " n"]
     share: Float[Array, ""]
     slope: Float[Array, ""]
     trials: Int32[Array, ""]
     contradictions: Int32[Array, ""]
-    contradicted_by: Float[Array, ""]
-
-    @property
-    def direction(self) -> Float[Array, " n"]:
-        return self.step
-
-    @property
-    def search_direction(self) -> Float[Array, " n"]:
-        return self.step
 
 
 @dataclass(frozen=True)
@@ -135,47 +119,35 @@ class SQP:
     rates_have_units = False
     handles = ("bounds", "equality", "inequality")
 
-    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> SQPState:
+    def init(self, x: Float[Array, " n"], domain: Domain, constraints: int = 0) -> State:
         """The state that asks about x first."""
-        x, zero, no = domain.project(x), jnp.zeros((), x.dtype), jnp.zeros((), bool)
-        none = jnp.zeros(constraints, x.dtype)
-        nothing = jnp.zeros_like(x)
+        x = domain.project(x)
+        zero = jnp.zeros((), x.dtype)
         integer = jnp.zeros((), jnp.int32)
-        return SQPState(
-            query=integer,
-            point=x,
-            at=Iterate(x, jnp.asarray(jnp.inf, x.dtype), nothing),
-            iterations=integer,
-            failed=no,
-            started=no,
-            constraints=no_constraints(x, constraints),
-            multipliers=none,
-            weights=none,
-            penalties=none,
+        memory = SQPMemory(
+            penalties=jnp.zeros(constraints, x.dtype),
             price=jnp.asarray(PRICE, x.dtype),
             hessian=jnp.eye(x.size, dtype=x.dtype),
             updates=integer,
             unit=jnp.ones_like(x),
-            step=nothing,
             share=zero,
             slope=zero,
             trials=integer,
             contradictions=integer,
-            contradicted_by=zero,
         )
+        return begin(x, memory)._replace(multipliers=lagrangian.no_multipliers(x, constraints))
 
-    def step(self, state: SQPState, evaluation: Evaluation, domain: Domain) -> SQPState:
+    def step(self, state: State, evaluation: Evaluation, domain: Domain) -> State:
         """The state after the evaluation that it asked for; pure."""
         first = ~state.started
         judged = _judge(state, evaluation, domain)
         moves = first | judged.accepted
         begun = _begun(state, evaluation, domain)
-        moved = _moved(state, evaluation, domain)
-        moved = jax.tree.map(lambda a, b: jnp.where(first, a, b), begun, moved)
+        moved = choose(first, begun, _moved(state, evaluation, domain))
         corrects = ~moves & _misses(state, evaluation, domain)
         constraints = lagrangian.of_answer(evaluation)
-        shifted = constraints.value - state.constraints.jacobian @ state.step
-        following = jax.tree.map(lambda a, b: jnp.where(moves, a, b), moved, state)
+        shifted = constraints.value - _constraints_at(state).jacobian @ state.direction
+        following = choose(moves, moved, state)
         values = jnp.where(moves, constraints.value, shifted)
         proposal = loops.cond(
             moves | corrects,
@@ -186,26 +158,31 @@ class SQP:
         turned = turned._replace(failed=turned.failed | (first & ~lagrangian.finite(evaluation)))
         corrected = domain.project(state.at.x + proposal.step)
         stayed = _shorten(state, judged, jnp.where(corrects, corrected, jnp.nan), domain)
-        state = jax.tree.map(lambda a, b: jnp.where(moves, a, b), turned, stayed)
-        return state._replace(started=jnp.ones((), bool))
+        return choose(moves, turned, stayed)._replace(started=jnp.ones((), bool))
 
-    def restart(self, state: SQPState, domain: Domain) -> SQPState:
+    def restart(self, state: State, domain: Domain) -> State:
         """The failed state with what it learned forgotten; as before if it learned nothing."""
-        scale = jnp.max(jnp.abs(state.unit * state.at.derivative)) / FIRST_STEP
-        identity = jnp.eye(state.unit.size, dtype=state.unit.dtype)
-        fresh = state._replace(
-            hessian=positive(scale) * identity, updates=jnp.zeros_like(state.updates)
+        memory = state.memory
+        scale = jnp.max(jnp.abs(memory.unit * state.at.derivative)) / FIRST_STEP
+        identity = jnp.eye(memory.unit.size, dtype=memory.unit.dtype)
+        forgotten = memory._replace(
+            hessian=positive(scale) * identity, updates=jnp.zeros_like(memory.updates)
         )
-        proposal = _propose(fresh, fresh.constraints.value, domain)
+        fresh = state._replace(memory=forgotten)
+        proposal = _propose(fresh, _constraints_at(fresh).value, domain)
         again = _look(fresh._replace(failed=jnp.zeros((), bool)), proposal, domain)
-        known = (state.updates > 0) | (domain.noise > 0)
-        return jax.tree.map(lambda a, b: jnp.where(known, a, b), again, state)
+        known = (memory.updates > 0) | (domain.noise > 0)
+        return choose(known, again, state)
 
-    def measure(self, state: SQPState, domain: Domain) -> Measure:
+    def measure(self, state: State, domain: Domain) -> Measure:
         """Of the Lagrangian, with the multipliers of the latest subproblem."""
-        return lagrangian.measure(
-            state.at, state.constraints, state.multipliers, state.weights, domain
-        )
+        return lagrangian.constrained_measure(state, domain)
+
+
+def _constraints_at(state: State) -> Constraints:
+    """Those of the iterate."""
+    assert state.multipliers is not None
+    return state.multipliers.constraints
 
 
 class _Judgement(NamedTuple):
@@ -227,17 +204,19 @@ class _Judgement(NamedTuple):
     off: Float[Array, ""]
 
 
-def _begun(state: SQPState, evaluation: Evaluation, domain: Domain) -> SQPState:
+def _begun(state: State, evaluation: Evaluation, domain: Domain) -> State:
     """The start, with units of x and a first guess at second derivatives."""
+    assert state.multipliers is not None
     x = state.point
     constraints = lagrangian.of_answer(evaluation)
     unit = _units(x, domain)
     scale = jnp.max(jnp.abs(unit * evaluation.derivative)) / FIRST_STEP
     return state._replace(
         at=Iterate(x, evaluation.value, evaluation.derivative),
-        constraints=constraints,
-        unit=unit,
-        hessian=positive(scale) * jnp.eye(x.size, dtype=x.dtype),
+        multipliers=state.multipliers._replace(constraints=constraints),
+        memory=state.memory._replace(
+            unit=unit, hessian=positive(scale) * jnp.eye(x.size, dtype=x.dtype)
+        ),
     )
 
 
@@ -256,21 +235,22 @@ def _merit(value: Array, constraints: Array, penalties: Array, domain: Domain) -
     return value + penalties @ lagrangian.violations(constraints, domain)
 
 
-def _rounding(state: SQPState, domain: Domain) -> Float[Array, ""]:
+def _rounding(state: State, domain: Domain) -> Float[Array, ""]:
     """Of the merit: of f, and of constraints as sums of terms as large as their slopes times x."""
-    terms = jnp.abs(state.constraints.jacobian) @ jnp.abs(state.at.x)
+    terms = jnp.abs(_constraints_at(state).jacobian) @ jnp.abs(state.at.x)
     return domain.rounding(state.at.value) + 4 * jnp.finfo(terms.dtype).eps * (
-        state.penalties @ terms
+        state.memory.penalties @ terms
     )
 
 
-def _judge(state: SQPState, evaluation: Evaluation, domain: Domain) -> _Judgement:
+def _judge(state: State, evaluation: Evaluation, domain: Domain) -> _Judgement:
+    memory = state.memory
     constraints = lagrangian.of_answer(evaluation)
     rounding = _rounding(state, domain)
     finite = lagrangian.finite(evaluation)
-    before = _merit(state.at.value, state.constraints.value, state.penalties, domain)
-    change = _merit(evaluation.value, constraints.value, state.penalties, domain) - before
-    promised = state.share * state.slope
+    before = _merit(state.at.value, _constraints_at(state).value, memory.penalties, domain)
+    change = _merit(evaluation.value, constraints.value, memory.penalties, domain) - before
+    promised = memory.share * memory.slope
     enough = change <= SUFFICIENT_DECREASE * promised + rounding
     blind = (jnp.abs(promised) <= HIDDEN * rounding) & (jnp.abs(change) <= HIDDEN * rounding)
     bend = change - promised
@@ -278,34 +258,41 @@ def _judge(state: SQPState, evaluation: Evaluation, domain: Domain) -> _Judgemen
     cut = jnp.where(finite, jnp.clip(cut, SHORTEST_CUT, LONGEST_CUT), SHORTEST_CUT)
     # What a step gains or loses beyond its slope is its curvature, which a right model knows but
     # for a factor.
-    scaled = state.share * state.step / state.unit
-    known = jnp.abs(promised) + scaled @ (state.hessian @ scaled) / 2
+    scaled = memory.share * state.direction / memory.unit
+    known = jnp.abs(promised) + scaled @ (memory.hessian @ scaled) / 2
     contradicted = finite & ~enough & (jnp.abs(change) > UNEXPLAINED * known + rounding)
     return _Judgement(finite & (enough | blind), cut, contradicted, jnp.abs(change))
 
 
-def _moved(state: SQPState, evaluation: Evaluation, domain: Domain) -> SQPState:
+def _moved(state: State, evaluation: Evaluation, domain: Domain) -> State:
     """With the point as the iterate, and with what the step tells about second derivatives."""
+    assert state.multipliers is not None
+    memory = state.memory
+    before = state.multipliers
     constraints = lagrangian.of_answer(evaluation)
     s = state.point - state.at.x
     change = evaluation.derivative - state.at.derivative
-    change = change + state.multipliers @ (constraints.jacobian - state.constraints.jacobian)
-    hessian, learned = _learn(state.hessian, s / state.unit, state.unit * change, state.updates)
+    change = change + before.values @ (constraints.jacobian - before.constraints.jacobian)
+    hessian, learned = _learn(memory.hessian, s / memory.unit, memory.unit * change, memory.updates)
+    relieved = _relieves(state, constraints, domain)
     return state._replace(
         at=Iterate(state.point, evaluation.value, evaluation.derivative),
         iterations=state.iterations + 1,
-        constraints=constraints,
-        price=jnp.where(_relieves(state, constraints, domain), state.price / 10, state.price),
-        hessian=hessian,
-        updates=state.updates + learned,
+        multipliers=before._replace(constraints=constraints),
+        memory=memory._replace(
+            price=jnp.where(relieved, memory.price / 10, memory.price),
+            hessian=hessian,
+            updates=memory.updates + learned,
+        ),
     )
 
 
-def _relieves(state: SQPState, constraints: Constraints, domain: Domain) -> Bool[Array, ""]:
+def _relieves(state: State, constraints: Constraints, domain: Domain) -> Bool[Array, ""]:
     """Whether violations shrink by a share to speak of, each in units of its slope."""
-    rows = state.constraints.jacobian * state.unit[None, :]
+    at_iterate = _constraints_at(state)
+    rows = at_iterate.jacobian * state.memory.unit[None, :]
     sizes = positive(jnp.max(jnp.abs(rows), axis=1, initial=0.0))
-    before = jnp.sum(lagrangian.violations(state.constraints.value, domain) / sizes)
+    before = jnp.sum(lagrangian.violations(at_iterate.value, domain) / sizes)
     after = jnp.sum(lagrangian.violations(constraints.value, domain) / sizes)
     return after <= WORTH * before
 
@@ -329,71 +316,74 @@ def _learn(
     return jnp.where(usable, (updated + updated.T) / 2, B), usable & (curved | (updates > 0))
 
 
-def _propose(state: SQPState, values: Float[Array, " m"], domain: Domain) -> Proposal:
+def _propose(state: State, values: Float[Array, " m"], domain: Domain) -> Proposal:
     """The step where constraints have these values and the slopes of the iterate."""
-    constraints = Constraints(values, state.constraints.jacobian)
-    price = jnp.maximum(PRICE, state.price)
-    return propose(state.at, constraints, state.hessian, state.unit, price, domain)
+    memory = state.memory
+    constraints = Constraints(values, _constraints_at(state).jacobian)
+    price = jnp.maximum(PRICE, memory.price)
+    return propose(state.at, constraints, memory.hessian, memory.unit, price, domain)
 
 
-def _no_proposal(state: SQPState) -> Proposal:
-    nothing = jnp.zeros_like(state.step)
-    zero = jnp.zeros_like(state.price)
-    return Proposal(nothing, jnp.zeros_like(state.multipliers), zero, zero)
+def _no_proposal(state: State) -> Proposal:
+    assert state.multipliers is not None
+    nothing = jnp.zeros_like(state.direction)
+    zero = jnp.zeros_like(state.memory.price)
+    return Proposal(nothing, jnp.zeros_like(state.multipliers.values), zero, zero)
 
 
-def _look(state: SQPState, proposal: Proposal, domain: Domain) -> SQPState:
+def _look(state: State, proposal: Proposal, domain: Domain) -> State:
     """Ask for the point that the subproblem at the iterate leads to."""
+    assert state.multipliers is not None
+    memory = state.memory
+    constraints = state.multipliers.constraints
     size = jnp.abs(proposal.multipliers)
-    penalties = jnp.maximum(size, (state.penalties + size) / 2)
-    violated = lagrangian.violations(state.constraints.value, domain)
-    left = lagrangian.violations(
-        state.constraints.value + state.constraints.jacobian @ proposal.step, domain
-    )
+    penalties = jnp.maximum(size, (memory.penalties + size) / 2)
+    violated = lagrangian.violations(constraints.value, domain)
+    left = lagrangian.violations(constraints.value + constraints.jacobian @ proposal.step, domain)
     slope = state.at.derivative @ proposal.step - penalties @ (violated - left)
     point = domain.project(state.at.x + proposal.step)
     eps = jnp.finfo(point.dtype).eps
     still = jnp.all(
-        jnp.abs(proposal.step) <= 4 * eps * jnp.maximum(jnp.abs(state.at.x), eps * state.unit)
+        jnp.abs(proposal.step) <= 4 * eps * jnp.maximum(jnp.abs(state.at.x), eps * memory.unit)
     )
     return state._replace(
         point=point,
-        multipliers=proposal.multipliers,
-        weights=jnp.maximum(state.weights, 2 * size),
-        penalties=penalties,
-        price=proposal.price,
-        step=proposal.step,
-        share=jnp.ones_like(slope),
-        slope=slope,
-        trials=jnp.zeros_like(state.trials),
-        contradictions=jnp.zeros_like(state.trials),
         failed=state.failed | still | ~(slope < 0),
+        direction=proposal.step,
+        multipliers=lagrangian.with_values(state.multipliers, proposal.multipliers),
+        memory=memory._replace(
+            penalties=penalties,
+            price=proposal.price,
+            share=jnp.ones_like(slope),
+            slope=slope,
+            trials=jnp.zeros_like(memory.trials),
+            contradictions=jnp.zeros_like(memory.trials),
+        ),
     )
 
 
-def _misses(state: SQPState, evaluation: Evaluation, domain: Domain) -> Bool[Array, ""]:
+def _misses(state: State, evaluation: Evaluation, domain: Domain) -> Bool[Array, ""]:
     """Whether a whole step has been tried and breaks constraints by more than the iterate does."""
     constraints = lagrangian.of_answer(evaluation)
-    before = jnp.max(lagrangian.violations(state.constraints.value, domain), initial=0.0)
+    before = jnp.max(lagrangian.violations(_constraints_at(state).value, domain), initial=0.0)
     beyond = jnp.max(lagrangian.violations(constraints.value, domain), initial=0.0)
-    return (state.trials == 0) & (beyond > before) & lagrangian.finite(evaluation)
+    return (state.memory.trials == 0) & (beyond > before) & lagrangian.finite(evaluation)
 
 
 def _shorten(
-    state: SQPState, judged: _Judgement, corrected: Float[Array, " n"], domain: Domain
-) -> SQPState:
+    state: State, judged: _Judgement, corrected: Float[Array, " n"], domain: Domain
+) -> State:
     """The state that tries the corrected step, where there is one, or a shorter one."""
-    trials = state.trials + 1
-    contradictions = jnp.where(judged.contradicted, state.contradictions + 1, 0).astype(jnp.int32)
+    memory = state.memory
+    trials = memory.trials + 1
+    contradictions = jnp.where(judged.contradicted, memory.contradictions + 1, 0).astype(jnp.int32)
     ended = (trials >= TRIALS) | (contradictions >= CONTRADICTIONS)
     corrects = jnp.all(jnp.isfinite(corrected))
-    share = jnp.where(corrects, state.share, judged.cut * state.share)
-    shorter = domain.project(state.at.x + share * state.step)
+    share = jnp.where(corrects, memory.share, judged.cut * memory.share)
+    shorter = domain.project(state.at.x + share * state.direction)
     return state._replace(
         point=jnp.where(corrects, corrected, shorter),
-        share=share,
-        trials=trials,
-        contradictions=contradictions,
-        contradicted_by=jnp.where(judged.contradicted, judged.off, 0),
         failed=ended,
+        contradicted_by=jnp.where(judged.contradicted, judged.off, 0),
+        memory=memory._replace(share=share, trials=trials, contradictions=contradictions),
     )

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from adjoint.optimize import lagrangian, quadratic_program
-from adjoint.optimize.lagrangian import Constraints, positive
-from adjoint.optimize.problem import Domain, Iterate
+from adjoint.optimize.lagrangian import positive
+from adjoint.optimize.problem import Domain
 from adjoint.optimize.quadratic_program import QuadraticProgram
+from adjoint.optimize.state import Constraints, Iterate
 from adjoint.tracing import loops
 
 # No step is longer than so many times x, or its unit.

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from adjoint.optimize.driver import Step, compiled, on_host
-from adjoint.optimize.problem import Method, Query
+from adjoint.optimize.problem import Method
 from adjoint.optimize.run import Begun, Limits, Run
+from adjoint.optimize.state import Query
 from adjoint.optimize.statement import Statement
 from adjoint.optimize.stopping import STOPPING
 from adjoint.run.checkpoint import Checkpoint
@@ -163,8 +164,8 @@ def _stage(run: Run, to_confirm: bool) -> Stage:
         "products": run.counts[2],
         "noise": unit * run.seen_noise,
     }
-    if hasattr(run.state, "multipliers"):
-        multipliers = jnp.where(finished, run.state.multipliers, run.best.multipliers)
+    if run.state.multipliers is not None:
+        multipliers = jnp.where(finished, run.state.multipliers.values, run.best.multipliers)
         stats["multipliers"] = unit * multipliers
     return Stage(
         jnp.where(finished, run.state.at.x, run.best.x),
@@ -177,6 +178,6 @@ def _stage(run: Run, to_confirm: bool) -> Stage:
 
 def _carried(run: Run) -> Begun | None:
     """The next method's measure of progress, unless both merits differ by what constraints add."""
-    if hasattr(run.state, "multipliers"):
+    if run.state.multipliers is not None:
         return None
     return Begun(run.unit, run.first_measure, run.reach, run.sizes, run.value_at_size)

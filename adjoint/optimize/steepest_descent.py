@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from adjoint.optimize.descent import Descent
-from adjoint.optimize.problem import Domain, Iterate
+from adjoint.optimize.line_search import Search, StrongWolfe
+from adjoint.optimize.problem import Domain
+from adjoint.optimize.state import Iterate
 
 
 class _Length(NamedTuple):
@@ -19,11 +21,19 @@ class _Length(NamedTuple):
     tau: Float[Array, ""]
 
 
+SEARCH = StrongWolfe()
+
+
 @dataclass(frozen=True)
 class SteepestDescent(Descent):
     """x <- x - t tau M^-1 f'(x), downhill in `minimize`'s inner product; tau = <s, s> / (s . y).
 
     s and y are those of the last step.
+
+    Parameters
+    ----------
+    search
+        How far a step goes: `StrongWolfe`, `Backtracking`, or an object with the same two methods.
 
     Notes
     -----
@@ -43,6 +53,8 @@ class SteepestDescent(Descent):
     ... )
     (True, True)
     """
+
+    search: Search = SEARCH
 
     def units(self, x: Float[Array, " n"], derivative: Float[Array, " n"]) -> Float[Array, " n"]:
         return jnp.ones_like(x)

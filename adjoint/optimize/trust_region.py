@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.inner_products import Euclidean
 from adjoint.optimize.line_search import CONTRADICTIONS, contradiction
-from adjoint.optimize.problem import Domain, Evaluation, Iterate
+from adjoint.optimize.problem import Domain
+from adjoint.optimize.state import Evaluation, Prediction, State
 from adjoint.tracing import loops
 
 # A step must bring this share of the decrease that the model promises.
@@ -103,32 +105,74 @@ def minimize_in_ball(
     return y.at[0].add(jnp.where(hard, jnp.sqrt(rest), 0)), mu + least
 
 
-class Judgement(NamedTuple):
-    """Whether a trial step is accepted, and the radius from now on.
+class Region(NamedTuple):
+    """How far steps may go, and what is known of the latest.
 
-    Also the trials in a row at which f contradicts f', and by how much.
+    Attributes
+    ----------
+    radius
+        In the norm of the inner product or in units.
+    size
+        The longest |x| so far, or the first radius.
+    predicted
+        The decrease of f that the model promises at the point that is tried.
+    restarted
+        Whether the radius has been reset since the last step.
+    contradictions
+        Trials in a row at which f contradicts f'.
+    """
+
+    radius: Float[Array, ""]
+    size: Float[Array, ""]
+    predicted: Float[Array, ""]
+    restarted: Bool[Array, ""]
+    contradictions: Int32[Array, ""]
+
+
+def whole_region(x: Float[Array, " n"], domain: Domain) -> Region:
+    """As far as x is long, from the start."""
+    length = domain.norm(x)
+    radius = jnp.where(length > 0, length, 1).astype(x.dtype)
+    no = jnp.zeros((), bool)
+    return Region(radius, radius, jnp.zeros((), x.dtype), no, jnp.zeros((), jnp.int32))
+
+
+def widened(region: Region) -> Region:
+    """As wide as at first, until the next step."""
+    return region._replace(
+        radius=region.size,
+        restarted=jnp.ones((), bool),
+        contradictions=jnp.zeros((), jnp.int32),
+    )
+
+
+def unknown(dtype: DTypeLike) -> Prediction:
+    """Before second derivatives have come."""
+    infinite = jnp.full((), jnp.inf, dtype)
+    return Prediction(infinite, infinite)
+
+
+class Judgement(NamedTuple):
+    """Whether a trial point becomes the iterate, how far the next may reach, and noise.
+
+    The latter is by how much f contradicts f', if it does.
     """
 
     accepted: Bool[Array, ""]
-    radius: Float[Array, ""]
-    contradictions: Int32[Array, ""]
+    region: Region
     contradicted_by: Float[Array, ""]
 
 
-def judge(
-    at: Iterate,
-    evaluation: Evaluation,
-    s: Float[Array, " n"],
-    predicted: Float[Array, ""],
-    radius: Float[Array, ""],
-    contradictions: Int32[Array, ""],
-    domain: Domain,
-) -> Judgement:
-    """What the evaluation at ``at.x + s`` says of the step and of the model's `predicted` decrease.
+def judge(state: State, evaluation: Evaluation, region: Region, domain: Domain) -> Judgement:
+    """What the evaluation says of the step and of the decrease that the model has predicted.
 
     Where f decreases by less than its rounding, the mean of the slopes at both ends is the
     decrease.
     """
+    at = state.at
+    s = state.point - at.x
+    first = ~state.started
+    predicted = region.predicted
     length = domain.norm(s)
     noise = domain.rounding(at.value)
     slope = at.derivative @ s
@@ -138,27 +182,38 @@ def judge(
     blurred = (predicted <= BLURRED * noise) & (jnp.abs(decrease) <= BLURRED * noise)
     decrease = jnp.where(blurred, -(slope + slope_beyond) / 2, decrease)
     share = jnp.where(finite, decrease / jnp.where(predicted > 0, predicted, 1), -1)
-    accepted = finite & (share >= SUFFICIENT_DECREASE)
+    lowered = finite & (share >= SUFFICIENT_DECREASE)
+    accepted = first | lowered
     # The minimizer along s of the parabola through f, f' s and f beyond.
     bend = -decrease - slope
     cut = jnp.where(finite & (bend > 0), -slope / (2 * jnp.where(bend > 0, bend, 1)), SHORTEST_CUT)
     shrunk = length * jnp.clip(cut, SHORTEST_CUT, LONGEST_CUT)
-    grown = jnp.where((share >= GOOD) & (length > 0.9 * radius), GROWTH * radius, radius)
+    grown = jnp.where(
+        (share >= GOOD) & (length > 0.9 * region.radius), GROWTH * region.radius, region.radius
+    )
+    radius = jnp.where(first, region.radius, jnp.where(share >= POOR, grown, shrunk))
     contradicted, off = contradiction(-decrease, slope, slope_beyond, noise)
-    contradicted = finite & contradicted & ~accepted
-    contradictions = jnp.where(contradicted, contradictions + 1, 0).astype(jnp.int32)
+    contradicted = finite & contradicted & ~lowered
     # A step to where the model is at its minimum is not straight, but the slope at its end is no
     # larger.
-    blur = jnp.where(finite & ~accepted & (jnp.abs(slope_beyond) <= jnp.abs(slope)), off, 0)
-    return Judgement(accepted, jnp.where(share >= POOR, grown, shrunk), contradictions, blur)
+    blur = jnp.where(finite & ~lowered & (jnp.abs(slope_beyond) <= jnp.abs(slope)), off, 0)
+    return Judgement(
+        accepted,
+        region._replace(
+            radius=radius,
+            size=jnp.maximum(region.size, jnp.where(accepted, domain.norm(state.point), 0)),
+            restarted=region.restarted & ~accepted,
+            contradictions=jnp.where(contradicted, region.contradictions + 1, 0).astype(jnp.int32),
+        ),
+        blur,
+    )
 
 
-def radius_collapsed(
-    verdict: Judgement, radius: Float[Array, ""], size: Float[Array, ""]
-) -> Bool[Array, ""]:
+def radius_collapsed(region: Region) -> Bool[Array, ""]:
     """Whether no step within the radius would change such an x, or f does not do what f' says.
 
     The latter shows nearer and nearer.
     """
-    collapsed = ~(radius > COLLAPSED * jnp.finfo(radius.dtype).eps * size)
-    return collapsed | (verdict.contradictions >= CONTRADICTIONS)
+    radius = region.radius
+    collapsed = ~(radius > COLLAPSED * jnp.finfo(radius.dtype).eps * region.size)
+    return collapsed | (region.contradictions >= CONTRADICTIONS)
