@@ -179,6 +179,13 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
         "at_rest",
     ),
     Mutant(
+        "estimate: what is left where terms cancel has digits",
+        "ode/error_estimate.py",
+        "FLOOR * sizes.moved",
+        "0 * sizes.moved",
+        "stationary",
+    ),
+    Mutant(
         "estimate: a coarse grid believed",
         _REPAIR,
         "is_open & finite",

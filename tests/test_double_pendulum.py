@@ -244,4 +244,6 @@ def test_a_design_that_is_not_finished_ends_with_3(
 ) -> None:
     short = ["--set", "max_iterations=2", "--set", "longest=2"]
     assert main(["run", "double_pendulum", *short, "--out", str(tmp_path)]) == 3
-    assert "after 2 iterations" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "The design took 2 iterations" in said
+    assert "tip off the points in m" in said.split("checks fail: ")[1]

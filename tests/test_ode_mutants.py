@@ -32,6 +32,23 @@ def at_rest() -> None:
 
 
 @check
+def stationary() -> None:
+    """The height of what was thrown at its top, by the end of time: zero, for each speed."""
+    flight = lambda t, y, g: jnp.stack([y[1], -g])
+
+    def height(t1: Any, speed: Any) -> Any:
+        start = jnp.stack([0 * speed, speed])
+        discrete = module("discrete").DiscreteAdjoint()
+        return (
+            module("solve").ode_solve(flight, start, 9.81, 0.0, t1, sensitivity=discrete).value[0]
+        )
+
+    speeds = jnp.linspace(1.0, 9.0, 40)
+    slopes = jax.vmap(jax.grad(height))(speeds / 9.81, speeds)
+    np.testing.assert_allclose(slopes, 0.0, atol=1e-12)
+
+
+@check
 def forward_at_rest() -> None:
     rest(module("forward").ForwardSensitivity())
 

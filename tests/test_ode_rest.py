@@ -128,6 +128,30 @@ def test_too_few_steps_are_no_number():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_terms_that_cancel_leave_zero_and_not_nan():
+    """At its top the height of what was thrown does not change with the end of time.
+
+    Steps are exact for parabolas, so that a sum of lam . f is left that is all rounding.
+    """
+
+    def height(t1, speed):
+        flight = lambda t, y, g: jnp.stack([y[1], -g])
+        return adjoint.ode_solve(
+            flight,
+            jnp.stack([0 * speed, speed]),
+            9.81,
+            0.0,
+            t1,
+            sensitivity=SENSITIVITIES["discrete"],
+        ).value[0]
+
+    speeds = jnp.asarray(np.random.default_rng(3).uniform(1.0, 9.0, 40))
+    slopes = jax.jit(jax.vmap(jax.grad(height, argnums=(0, 1))))(speeds / 9.81, speeds)
+    np.testing.assert_allclose(slopes[0], 0.0, atol=1e-12)
+    np.testing.assert_allclose(slopes[1], speeds / 9.81, rtol=1e-12)
+
+
 def test_a_datum_that_rests_between_two():
     """y'' = -49 y + p for t > 1, sampled at 0.9 and 3.
 

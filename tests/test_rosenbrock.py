@@ -56,4 +56,6 @@ def test_a_run_that_is_cut_short_says_so(
     assert (
         main(["run", "rosenbrock", "--set", "max_steps=100", "--out", str(tmp_path / "run")]) == 3
     )
-    assert "Not all methods end at (1, 1)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "checks fail: " in said
+    assert "SteepestDescent: distance from (1, 1)" in said.split("checks fail: ")[1]

@@ -19,7 +19,13 @@ size:
     kappa N(lam) = max(kappa N(lam before the datum) + |datum|, FLOOR max over time)
 
 at each step, and a gradient by p is compared with the sum over steps of kappa |Phi_k' lam|, each
-array of p by itself, in its own units.
+array of p by itself, in its own units. Where the terms of each of these products cancel, as those
+by the end of time do where the output is conserved or stationary, nothing but errors and rounding
+is left of it, which has no digits. So it counts for no less than the share FLOOR of
+
+    sum over steps of kappa |lam[k+1]| . |y[k+1] - y[k]|
+
+which is the sum of the terms by the end of time, and of nothing where y rests.
 
 No gradient need be more right than the solution that it belongs to, and better steps would not
 make it so: their tangents do not fit data that come from the solution as it is. By the same
@@ -55,6 +61,8 @@ class Sizes(NamedTuple):
     # The error of the solution, and what it is compared with.
     missed: Float[Array, ""]
     whole: Float[Array, ""]
+    # The sum of |lam| . |y[k+1] - y[k]|.
+    moved: Float[Array, ""]
     # |slope| / h, the part of N(lam) that is the cotangent of the slope.
     of_slope: Float[Array, ""]
     varying: list[Array]
@@ -62,7 +70,9 @@ class Sizes(NamedTuple):
     @classmethod
     def at_end(cls, y1_bar: Array, varying: list[Array]) -> "Sizes":
         zero = jnp.zeros((), y1_bar.dtype)
-        return cls(jnp.ones_like(zero), _norm(y1_bar), zero, zero, zero, [zero for _ in varying])
+        return cls(
+            jnp.ones_like(zero), _norm(y1_bar), zero, zero, zero, zero, [zero for _ in varying]
+        )
 
     def with_datum(self, lam: Array, datum: Array) -> "Sizes":
         """With the cotangents of data inside a step added to lam at its end."""
@@ -72,11 +82,18 @@ class Sizes(NamedTuple):
         kappa = _share(jnp.maximum(whole, FLOOR * largest), after)
         return self._replace(kappa=jnp.where(after > 0, kappa, 1), largest=largest)
 
-    def with_error(self, lam: Array, error: Array, datum: Array, y: Array) -> "Sizes":
-        """With the error of a step that ends at y; lam is the adjoint there with its data."""
-        lam, error, datum, y = (jnp.abs(jax.lax.stop_gradient(v)) for v in (lam, error, datum, y))
-        missed = self.missed + (lam + datum) @ error
-        return self._replace(missed=missed, whole=self.whole + datum @ y)
+    def with_error(
+        self, lam: Array, error: Array, datum: Array, y: Array, change: Array
+    ) -> "Sizes":
+        """With the error of a step that changes y to this; lam is the adjoint there, with data."""
+        lam, error, datum, y, change = (
+            jnp.abs(jax.lax.stop_gradient(v)) for v in (lam, error, datum, y, change)
+        )
+        return self._replace(
+            missed=self.missed + (lam + datum) @ error,
+            whole=self.whole + datum @ y,
+            moved=self.moved + self.kappa * ((lam + datum) @ change),
+        )
 
     def after_step(
         self, h: Array, slope: Array, contributions: list[Array], varying: list[Array]
@@ -105,7 +122,7 @@ def shares(
     of_p = [
         _share(
             _norm(eps * unit_of(v)).astype(total.dtype),
-            total + _norm(gradient * unit_of(v)).astype(total.dtype),
+            total + (_norm(gradient * unit_of(v)) + FLOOR * sizes.moved).astype(total.dtype),
         )
         for (v, gradient, eps), total in zip(varying, sizes.varying, strict=True)
     ]

@@ -75,7 +75,8 @@ def estimated_sweep(
         of_lam, (eps, eps_varying) = (jax.tree.map(lambda a, i=i: a[i], pulled) for i in range(2))
         data = step.inside.datum + jnp.where(k == record.count - 1, bars.y1, 0)
         sizes = after.sizes.with_datum(lam.state.y, step.inside.datum)
-        sizes = sizes.with_error(step.inside.y1, step.error, data, step.y1)
+        change = step.y1 - state.y
+        sizes = sizes.with_error(step.inside.y1, step.error, data, step.y1, change)
         before = step.pull(lam, *of_lam)
         added = [new - old for new, old in zip(before.varying, lam.varying, strict=True)]
         sizes = sizes.after_step(ends[1] - ends[0], before.state.slope, added, p.varying)
