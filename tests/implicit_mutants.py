@@ -219,7 +219,7 @@ IMPLICIT_MUTANTS: tuple[Mutant, ...] = (
         "no_minimizers",
     ),
     Mutant(
-        "argmin: a saddle passes", _ARGMIN, "negative == m.size", "negative >= 0", "no_minimizers"
+        "argmin: a saddle passes", _ARGMIN, "negative != m.size", "negative < 0", "no_minimizers"
     ),
     # g = f_x, whose derivative is symmetric.
     Mutant(

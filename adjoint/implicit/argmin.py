@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int32, PyTree
+from jaxtyping import Array, Bool, PyTree
 
 from adjoint.implicit.host_solver import HostSolver
 from adjoint.implicit.minimizer import QuasiNewton
@@ -26,7 +26,7 @@ from adjoint.inputs import describe, refuse, require_function, takes_jax_functio
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.norm import norm, power_of_two, row_norms
 from adjoint.solution import Solution, poison
-from adjoint.status import Status
+from adjoint.status import Status, first_failure
 from adjoint.tracing import loops
 from adjoint.tracing.host_batching import HostStructure
 from adjoint.tracing.programs import Static, compiled
@@ -133,7 +133,7 @@ def _multipliers(f_x: Array, c_x: Array, c: Array, may_be_slack: np.ndarray, x: 
 
 
 class _Verdict(NamedTuple):
-    code: Int32[Array, ""]
+    status: Status
     active: Bool[Array, " m"]
 
 
@@ -158,10 +158,12 @@ def _examine(problem: _Problem, at: _KKTPoint, x0: PyTree, p: PyTree) -> _Verdic
     A = c_x * active[:, None]
     K = jnp.block([[H, A.T], [A, -jnp.diag(jnp.where(active, 0.0, 1.0)).astype(x.dtype)]])
     negative = jnp.sum(jnp.linalg.eigvalsh(jnp.where(jnp.isfinite(K), K, 0)) < 0)
-    code = jnp.where(negative == m.size, Status.SUCCESS.code, Status.NOT_POSITIVE_DEFINITE.code)
-    code = jnp.where(jnp.any(weak), Status.DEGENERATE.code, code)
-    code = jnp.where(jnp.any(wrong_sign), Status.NOT_CONVERGED.code, code)
-    return _Verdict(code.astype(jnp.int32), jnp.asarray(active))
+    status = first_failure(
+        (Status.NOT_CONVERGED, jnp.any(wrong_sign)),
+        (Status.DEGENERATE, jnp.any(weak)),
+        (Status.NOT_POSITIVE_DEFINITE, negative != m.size),
+    )
+    return _Verdict(status, jnp.asarray(active))
 
 
 @takes_jax_functions(
@@ -316,7 +318,7 @@ def _constrained(
     descend = _DescendUnder(solver, problem, HostStructure.of(x0))
     found = find_root("argmin", problem.conditions, start, p, descend, linear_solver, None, mode)
     verdict = compiled(_examine, *jax.lax.stop_gradient((problem, found.value, x0, p)))
-    status = Status(jnp.where(found.status.ok, verdict.code, found.status.code))
+    status = first_failure(found.status, verdict.status)
     multipliers = problem.unit * jax.lax.stop_gradient(found.value.multipliers)
     stats = found.stats | _multiplier_stats(multipliers, verdict.active, equations)
     return Solution(poison(found.value.x, status.ok), status, stats, found.origin)

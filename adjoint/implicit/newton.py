@@ -48,7 +48,7 @@ class _State(NamedTuple):
     steps: Int32[Array, ""]
     done: Bool[Array, ""]
     # What the steps hand on from one to the next.
-    kept: Any
+    kept: PyTree
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class _Kept(NamedTuple):
     """
 
     norm: Array
-    M: Any
+    M: PyTree
     pace: Array
     outdated: Bool[Array, ""]
 

@@ -52,7 +52,7 @@ NONLINEARITY = 0.1
 class Examination(NamedTuple):
     """What was found out about a root, and the factors of F_x there."""
 
-    factor: Any
+    factor: PyTree
     status: Status
     residual: Float[Array, ""]
     correction: Float[Array, ""]
@@ -122,7 +122,7 @@ def _rounding(
 
 
 def _solve_both(
-    solver: Equilibrated, factor: Any, J: Any, minus_F: Array, push: Array
+    solver: Equilibrated, factor: PyTree, J: Any, minus_F: Array, push: Array
 ) -> tuple[Float[Array, "2 n"], Outcome]:
     """Newton correction and response to the push, solved together to compile an iteration once."""
     asked = jnp.stack([minus_F, push])
@@ -162,7 +162,6 @@ def _status_of_solve(problem: RootProblem, outcome: Outcome, p: PyTree) -> Statu
 
     A solver of roots that ran away makes NaN of its own: that must not pass for an input.
     """
-    first, second = outcome.code
-    code = jnp.where(first != 0, first, second)
-    made_here = (code == Status.NONFINITE_INPUT.code) & all_finite((problem.F.captured, p))
-    return Status(jnp.where(made_here, Status.NOT_CONVERGED.code, code))
+    status = first_failure(*map(Status, outcome.code))
+    made_here = (status == Status.NONFINITE_INPUT) & all_finite((problem.F.captured, p))
+    return first_failure((Status.NOT_CONVERGED, made_here), status)

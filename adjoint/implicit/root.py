@@ -42,12 +42,12 @@ from adjoint.tracing.traced_function import TracedFunction
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _root(linear_solver: Any, factor: Any, F: TracedFunction, x: Array, p: PyTree) -> Array:
+def _root(linear_solver: Any, factor: PyTree, F: TracedFunction, x: Array, p: PyTree) -> Array:
     return x
 
 
 def _root_fwd(
-    linear_solver: Any, factor: Any, F: TracedFunction, x: Array, p: PyTree
+    linear_solver: Any, factor: PyTree, F: TracedFunction, x: Array, p: PyTree
 ) -> tuple[Array, Any]:
     # Of the rule's own making, so that its derivatives of higher order see how x moves.
     x = root_at(linear_solver, factor, F, x, p)
@@ -217,7 +217,7 @@ def _search(
 
 
 def _differentiate(
-    rule: Static, F: TracedFunction, p: PyTree, x: Array, factor: Any, status: Status
+    rule: Static, F: TracedFunction, p: PyTree, x: Array, factor: PyTree, status: Status
 ) -> PyTree:
     """The root as a function of F and p; NaN, as are its derivatives, where the search failed."""
     linear_solver, unknowns = rule.value

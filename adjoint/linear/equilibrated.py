@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Inexact
+from jaxtyping import Array, Bool, Float, Inexact, PyTree
 
 from adjoint.linear.dense import Cholesky
 from adjoint.linear.iterative import CG, MINRES
@@ -169,7 +169,7 @@ def _over(x: Array, scale: Array) -> Array:
 class EquilibratedFactor(NamedTuple):
     """The factors of the scaled matrix, or the original's preconditioner, and the scales."""
 
-    factor: Any
+    factor: PyTree
     rows: Float[Array, " n"]
     columns: Float[Array, " n"]
 
@@ -189,7 +189,7 @@ class Equilibrated:
             A = Sparse(A.values / rows[A.pattern.rows] * columns[A.pattern.cols], A.pattern)
         return EquilibratedFactor(self.solver.factor(A), rows, columns)
 
-    def with_preconditioner(self, M: Any, scales: Scales) -> EquilibratedFactor:
+    def with_preconditioner(self, M: PyTree, scales: Scales) -> EquilibratedFactor:
         """As `factor`, for an iteration with a preconditioner that is at hand."""
         return EquilibratedFactor(M, *self._powers(scales))
 
@@ -200,7 +200,7 @@ class Equilibrated:
         return _times(factor.columns, y), outcome
 
     def solve_to(
-        self, factor: EquilibratedFactor, A: Operator, b: Array, rtol: Any
+        self, factor: EquilibratedFactor, A: Operator, b: Array, rtol: float | Float[Array, ""]
     ) -> tuple[Array, Outcome]:
         """As `solve` of an iterative solver, to a tolerance that may be traced."""
         y, outcome = self.solver.solve_to(

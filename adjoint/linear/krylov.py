@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Inexact, Int32
+from jaxtyping import Array, Float, Inexact, Int32, PyTree
 
 from adjoint.inputs import all_finite, none_is_nan, refuse
 from adjoint.linear.multigrid import Multigrid
@@ -107,17 +107,19 @@ class Krylov:
             else _bind_preconditioner(self.preconditioner, A.n, A.dtype)
         )
 
-    def solve(self, M: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
+    def solve(self, M: PyTree, A: Operator, b: Array) -> tuple[Array, Outcome]:
         return self.solve_to(M, A, b, self.rtol)
 
-    def solve_to(self, M: Any, A: Operator, b: Array, rtol: Any) -> tuple[Array, Outcome]:
+    def solve_to(
+        self, M: PyTree, A: Operator, b: Array, rtol: float | Float[Array, ""]
+    ) -> tuple[Array, Outcome]:
         """As `solve`, to a tolerance that may be traced."""
         x, outcome = _by_columns(
             lambda b: self._iterate(A.matvec, M or _identity, b, _numbers(A), rtol), b
         )
         return count_event("solves", x, x.shape[1] if x.ndim == 2 else 1), outcome
 
-    def solve_transpose(self, M: Any, A: Operator, c: Array) -> tuple[Array, Outcome]:
+    def solve_transpose(self, M: PyTree, A: Operator, c: Array) -> tuple[Array, Outcome]:
         M_transpose = _transposed(M, c) if M else _identity
 
         def iterate(c: Array) -> Any:
@@ -135,7 +137,12 @@ class Krylov:
         raise NotImplementedError
 
     def _iterate(
-        self, A: LinearMap, M: LinearMap, b: Array, numbers: "_Numbers", rtol: Any
+        self,
+        A: LinearMap,
+        M: LinearMap,
+        b: Array,
+        numbers: "_Numbers",
+        rtol: float | Float[Array, ""],
     ) -> tuple[Array, Outcome]:
         """Cycles until |b - A x| <= max(rtol |b|, atol)."""
         size = jnp.max(jnp.abs(b))
@@ -227,7 +234,7 @@ def _numbers(A: Any) -> _Numbers:
     return _Numbers(none_is_nan(numbers) if functions else finite, finite)
 
 
-def _transposed(M: Any, like: Array) -> LinearMap:
+def _transposed(M: PyTree, like: Array) -> LinearMap:
     # vjp rather than linear_transpose: M may itself be a solve, whose status is not linear. At an
     # example that varies as what it is applied to: the transpose of a cast inside would be a sum
     # over devices.

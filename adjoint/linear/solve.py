@@ -27,8 +27,8 @@ Factor = TypeVar("Factor")
 class Solver(Protocol):
     """What the rule needs of a solver; `adjoint.linear.dense` says what the methods mean."""
 
-    def solve(self, factor: Any, A: Any, b: Array) -> tuple[Array, Outcome]: ...
-    def solve_transpose(self, factor: Any, A: Any, c: Array) -> tuple[Array, Outcome]: ...
+    def solve(self, factor: PyTree, A: Any, b: Array) -> tuple[Array, Outcome]: ...
+    def solve_transpose(self, factor: PyTree, A: Any, c: Array) -> tuple[Array, Outcome]: ...
 
 
 # The rule (Johnson, "Notes on adjoint methods for 18.335", MIT 2006; Bright, Edelman and Johnson,
@@ -45,11 +45,11 @@ class Solver(Protocol):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
+def _solve(solver: Solver, factor: PyTree, A: Operator, b: Array) -> tuple[Array, Outcome]:
     return tangent_solve(solver, factor, A, b)
 
 
-def _solve_fwd(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Any, Any]:
+def _solve_fwd(solver: Solver, factor: PyTree, A: Operator, b: Array) -> tuple[Any, Any]:
     x, outcome = tangent_solve(solver, factor, A, b)
     return (x, outcome), (factor, A, x)
 
@@ -79,7 +79,7 @@ def _solve_tangent(solver: Solver, residuals: PyTree, dots: PyTree) -> tuple[Arr
 solve: Any = with_forward_mode(_solve, _solve_tangent)
 
 
-def tangent_solve(solver: Solver, factor: Any, A: Operator, b: Array) -> tuple[Array, Outcome]:
+def tangent_solve(solver: Solver, factor: PyTree, A: Operator, b: Array) -> tuple[Array, Outcome]:
     """A x = b as a linear map of b, in `lax.custom_linear_solve`: all parts of the rule end here.
 
     JAX differentiates it again in every mode, x_dot = A^-1 (b_dot - A_dot x): from it the rule has
@@ -148,10 +148,10 @@ class TransposedSolver:
 
     solver: Any
 
-    def solve(self, factor: Any, A: Transposed, b: Array) -> tuple[Array, Outcome]:
+    def solve(self, factor: PyTree, A: Transposed, b: Array) -> tuple[Array, Outcome]:
         return self.solver.solve_transpose(factor, A.A, b)
 
-    def solve_transpose(self, factor: Any, A: Transposed, c: Array) -> tuple[Array, Outcome]:
+    def solve_transpose(self, factor: PyTree, A: Transposed, c: Array) -> tuple[Array, Outcome]:
         return self.solver.solve(factor, A.A, c)
 
 
@@ -201,7 +201,7 @@ class Factorization(Generic[Factor]):
         return _solution(x, outcome, self.origin)
 
 
-def _solve_with(known: Static, factor: Any, A: Any, b: Array) -> tuple[Array, Outcome]:
+def _solve_with(known: Static, factor: PyTree, A: Any, b: Array) -> tuple[Array, Outcome]:
     """x, NaN where the solve failed, as a function of A and b."""
     x, outcome = solve(known.value, factor, A, b)
     return poison(x, outcome.code == 0), jax.lax.stop_gradient(outcome)

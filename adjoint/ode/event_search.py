@@ -12,7 +12,7 @@ from adjoint.ode.event_model import HybridSystem, Watch, rounding, without_deriv
 from adjoint.ode.integrate import accept, first_step, step_underflows
 from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.runge_kutta import RungeKutta, Step
-from adjoint.status import Status
+from adjoint.status import Status, first_failure
 from adjoint.tracing import loops
 
 # The conditions are carried as states of their own, dz/dt = c_t + c_y f, so that the error control
@@ -143,7 +143,8 @@ def _run(
 
     end = loops.while_loop(proceed, lambda loop: _advance(search, loop), begin)
     t0, t1 = search.t
-    code = jnp.where(~end.is_done & (end.s < 1), Status.MAX_STEPS.code, end.at.code)
+    ran_out = ~end.is_done & (end.s < 1)
+    code = first_failure((Status.MAX_STEPS, ran_out), Status(end.at.code)).code
     t = t0 + end.at.s * (t1 - t0)
     seen = (end.at.largest, end.at.fastest / jnp.where(t1 == t0, 1, jnp.abs(t1 - t0)))
     y = end.state.y[: search.n]
@@ -178,7 +179,7 @@ def _advance(search: _Search, loop: _Loop) -> _Loop:
     ends_here = is_stuck & loop.at.watch.armed & (c0 > 0) & (c0 <= tolerance) & (slope0 < 0)
     at_edge = jnp.any(ends_here)
     at = jax.tree.map(lambda new, old: jnp.where(keep, new, old), inside, loop.at)
-    code = jnp.where(is_stuck & ~at_edge, Status.STEP_UNDERFLOW.code, at.code).astype(jnp.int32)
+    code = first_failure((Status.STEP_UNDERFLOW, is_stuck & ~at_edge), Status(at.code)).code
     at = at._replace(
         s=jnp.where(is_stuck, loop.s, at.s),
         hits=jnp.where(is_stuck, ends_here, at.hits),
@@ -243,7 +244,7 @@ def _look_inside(
     none = jnp.zeros(falls.shape[1], bool)
     nowhere = (s1, none, jnp.array(False), fastest)
     s, hits, touches, fastest = loops.cond(jnp.any(is_event), locate, lambda: nowhere)
-    code = jnp.where(is_beyond | touches, Status.DEGENERATE.code, 0).astype(jnp.int32)
+    code = first_failure((Status.DEGENERATE, is_beyond | touches)).code
     armed_then = jnp.where(jnp.any(is_event), armed[row], armed[-1])
     watch = Watch(armed_then, watch.stopped & ~armed_then, watch.side)
     return _Inside(s, hits, code, is_sound, watch, largest, fastest), c[0], slope[0]

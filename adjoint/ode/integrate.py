@@ -42,7 +42,7 @@ class _Loop(NamedTuple):
     samples: Array
     sampled: Array
     grid: Any
-    kept: Any
+    kept: PyTree
 
 
 # h |F_y| above which a step of an explicit method is at its stability limit: 3.3 to 3.5 on the

@@ -30,7 +30,7 @@ MOST_REFINEMENTS = 20
 
 
 def solve_by_nearby_factors(
-    A: Float[Array, "n n"], b: Float[Array, " n"], factors: Any
+    A: Float[Array, "n n"], b: Float[Array, " n"], factors: PyTree
 ) -> Float[Array, " n"]:
     """x with A x = b, differentiable by A and b; `factors` are the `lu_factor` of a nearby matrix.
 
@@ -87,7 +87,7 @@ def _(_: int, is_batched: Any, A: Array, lu: Array, pivots: Array, b: Array) -> 
 
 
 def refine(
-    A: Float[Array, "n n"], factors: Any, b: Float[Array, " n"]
+    A: Float[Array, "n n"], factors: PyTree, b: Float[Array, " n"]
 ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
     """x with A'x = b by factors of a matrix near A, and whether its backward error is rounding."""
     size = jnp.abs(A)

@@ -200,7 +200,7 @@ class _StageDerivative:
     field: Field
     mass: MassMatrix | None
 
-    def __call__(self, Y: Array, operands: PyTree, tangents: PyTree, fixed: Any) -> Array:
+    def __call__(self, Y: Array, operands: PyTree, tangents: PyTree, fixed: PyTree) -> Array:
         s, ha, factors = fixed
         _, p = operands
         c_dot, p_dot = tangents
@@ -292,7 +292,7 @@ MOST_ITERATIONS = 10
 def _iterate(
     field: Field,
     tolerances: Tolerances,
-    factors: Any,
+    factors: PyTree,
     s: Array,
     ha: Array,
     start: Array,

@@ -141,7 +141,7 @@ def make_problem(
             jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype), like)
         )
 
-    def F(s: Array, y: Array, differentiated: Any, fixed: Any) -> Array:
+    def F(s: Array, y: Array, differentiated: PyTree, fixed: PyTree) -> Array:
         p, varying = differentiated
         known, resting = fixed
         still = iter(resting)

@@ -87,18 +87,20 @@ def check_derivative(
             & ~restarted.failed
             & (run.measure.merit < run.restarted_at - SEEN * noise)
         )
-        code = jnp.where(failed & at_floor, Status.NOISE_FLOOR.code, run.reason)
-        code = jnp.where(again, RUNNING, code)
         stalled_at_zero = (run.zero_for > 0) & (run.reason == Status.STALLED.code)
         looked_around = looked_for_zero | stalled_at_zero
         zero = looked_around & stopping.vanishes(
             evidence.of_run(run, domain), directions.in_sizes(run, finding.curvature)
         )
-        code = jnp.where(looked_for_zero, RUNNING, code)
-        code = jnp.where(zero, Status.SUCCESS.code, code)
         # Beside its zeros f is all rounding, which may look like anything.
         wrong = finding.wrong & ~looked_around
-        code = jnp.where(wrong, Status.UNTRUSTED_GRADIENT.code, code)
+        told = first_that_holds(
+            (Status.UNTRUSTED_GRADIENT, wrong),
+            (Status.SUCCESS, zero),
+            (Status.NOISE_FLOOR, failed & at_floor),
+        )
+        otherwise = jnp.where(again | looked_for_zero, RUNNING, run.reason)
+        code = jnp.where(told == RUNNING, otherwise, told)
         state = jax.tree.map(lambda a, b: jnp.where(again, a, b), restarted, run.state)
         return run._replace(
             state=state,

@@ -20,7 +20,7 @@ MANY = 8
 class Limits(NamedTuple):
     """When to stop; see `minimize`."""
 
-    rtol: Any
+    rtol: float | Float[Array, ""]
     atol: Any
     constraint_tolerance: Any
     max_steps: Any

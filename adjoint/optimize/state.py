@@ -6,7 +6,7 @@ costs one evaluation, and a state is all there is to save. All vectors are flat.
 """
 
 import enum
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +129,7 @@ class State(NamedTuple):
     failed: Bool[Array, ""]
     direction: Float[Array, " n"]
     contradicted_by: Float[Array, ""]
-    memory: Any
+    memory: PyTree
     vector: Float[Array, " n"] | None = None
     prediction: Prediction | None = None
     multipliers: Multipliers | None = None

@@ -24,15 +24,15 @@ from jaxtyping import Array, PyTree
 Axes = tuple[tuple[bool, ...], ...]
 
 
-def is_inexact(leaf: Any) -> bool:
+def is_inexact(leaf: PyTree) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
-def spread(tree: PyTree, like: PyTree) -> list[Any]:
+def spread(tree: PyTree, like: PyTree) -> list[PyTree]:
     """The leaves of a tree in the order of those of `like`; one None may stand for a subtree."""
-    flat: list[Any] = []
+    flat: list[PyTree] = []
 
-    def add(leaf: Any, part: PyTree) -> None:
+    def add(leaf: PyTree, part: PyTree) -> None:
         count = len(jax.tree.leaves(part))
         flat.extend([None] * count if leaf is None else [leaf])
 
@@ -52,7 +52,7 @@ class _Residuals:
     def kept(self) -> tuple[int, ...]:
         return tuple(sorted({place for place in self.places if place is not None}))
 
-    def build(self, arrays: Sequence[Any]) -> Any:
+    def build(self, arrays: Sequence[PyTree]) -> PyTree:
         """From the computed ones, then the operands that are kept."""
         computed = sum(place is None for place in self.places)
         rest = iter(arrays[:computed])
@@ -68,18 +68,18 @@ class BoundRule:
     `is_new`: a user's function is among the operands, another one in every call.
     """
 
-    value: Callable[..., Any]
-    forward: Callable[..., Any]
-    backward: Callable[..., Any] | None
-    tangent: Callable[..., Any]
+    value: Callable[..., PyTree]
+    forward: Callable[..., PyTree]
+    backward: Callable[..., PyTree] | None
+    tangent: Callable[..., PyTree]
     plan: Any
     structure: Any
     is_new: bool
 
-    def run(self, *leaves: Any) -> Any:
+    def run(self, *leaves: PyTree) -> PyTree:
         return self.value(self.plan, *jax.tree.unflatten(self.structure, leaves))
 
-    def run_forward(self, *leaves: Any) -> tuple[Any, list[Any], _Residuals]:
+    def run_forward(self, *leaves: PyTree) -> tuple[PyTree, list[PyTree], _Residuals]:
         """What the function returns, the computed residuals, and the way to put all together.
 
         Residuals that are operands are not made again: under `vmap` they keep what they share.
@@ -93,7 +93,9 @@ class BoundRule:
         ]
         return value, computed, _Residuals(structure, places)
 
-    def run_with_tangent(self, moving: tuple[bool, ...], *arrays: PyTree) -> tuple[Any, list[Any]]:
+    def run_with_tangent(
+        self, moving: tuple[bool, ...], *arrays: PyTree
+    ) -> tuple[PyTree, list[PyTree]]:
         """What the function returns and its tangent, from operands and the tangents there are."""
         leaves = arrays[: len(moving)]
         dots = arrays[len(moving) :]
@@ -102,7 +104,7 @@ class BoundRule:
         return value, self.push(moving, built, dots, value)
 
     def push(
-        self, moving: tuple[bool, ...], residuals: PyTree, dots: Sequence[Array], like: Any
+        self, moving: tuple[bool, ...], residuals: PyTree, dots: Sequence[Array], like: PyTree
     ) -> list[Array]:
         """The tangents of the inexact leaves of `like`, which the function returns."""
         rest = iter(dots)
@@ -118,7 +120,7 @@ class BoundRule:
         ]
 
     def pull(
-        self, moving: tuple[bool, ...], residuals: PyTree, bars: Sequence[Array], like: Any
+        self, moving: tuple[bool, ...], residuals: PyTree, bars: Sequence[Array], like: PyTree
     ) -> list[Array]:
         """The cotangents of the operands that move."""
         assert self.backward is not None
@@ -156,17 +158,17 @@ class _Map:
         return apply(self.moving, residuals, arrays[self.count :], jax.tree.unflatten(*self.value))
 
 
-def _mapped(function: Callable[..., Any], axes: Axes) -> Callable[..., Any]:
+def _mapped(function: Callable[..., PyTree], axes: Axes) -> Callable[..., PyTree]:
     for has_axis in axes:
         function = jax.vmap(function, in_axes=tuple(0 if has else None for has in has_axis))
     return function
 
 
-def _program(function: Callable[..., Any]) -> Callable[..., Any]:
+def _program(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
     """One program, traced once; outside of `jit` what is new in every call would pile up."""
     compiled = jax.jit(function, static_argnames=("of", "axes"))
 
-    def choose(*arrays: PyTree, of: Any, axes: Axes) -> Any:
+    def choose(*arrays: PyTree, of: Any, axes: Axes) -> PyTree:
         is_traced = any(isinstance(array, jax.core.Tracer) for array in arrays)
         return (compiled if is_traced or not of.is_new else function)(*arrays, of=of, axes=axes)
 
@@ -174,12 +176,12 @@ def _program(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_program
-def run(*arrays: PyTree, of: Any, axes: Axes) -> Any:
+def run(*arrays: PyTree, of: Any, axes: Axes) -> PyTree:
     return _mapped(of.run, axes)(*arrays)
 
 
 @_program
-def _forward(*leaves: Any, of: BoundRule, axes: Axes) -> Any:
+def _forward(*leaves: PyTree, of: BoundRule, axes: Axes) -> PyTree:
     return _mapped(of.run_forward, axes)(*leaves)
 
 
@@ -190,17 +192,17 @@ for _primitive in (call_rule, _linear_map):
 
 
 @call_rule.def_impl
-def _call_impl(*leaves: Any, rule: BoundRule, axes: Axes) -> list[Array]:
+def _call_impl(*leaves: PyTree, rule: BoundRule, axes: Axes) -> list[Array]:
     return jax.tree.leaves(run(*leaves, of=rule, axes=axes))
 
 
 @_linear_map.def_impl
-def _map_impl(*arrays: PyTree, map: _Map, axes: Axes, like: Any) -> list[Array]:
+def _map_impl(*arrays: PyTree, map: _Map, axes: Axes, like: PyTree) -> list[Array]:
     return run(*arrays, of=map, axes=axes)
 
 
 @call_rule.def_abstract_eval
-def _call_types(*avals: Any, **static: Any) -> list[Any]:
+def _call_types(*avals: PyTree, **static: Any) -> list[PyTree]:
     return jax.make_jaxpr(partial(_call_impl, **static))(*avals).out_avals
 
 
@@ -211,8 +213,8 @@ mlir.register_lowering(_linear_map, mlir.lower_fun(_map_impl, multiple_results=T
 
 
 def _call_jvp(
-    primals: Sequence[Any], tangents: Sequence[Any], *, rule: BoundRule, axes: Axes
-) -> Any:
+    primals: Sequence[PyTree], tangents: Sequence[PyTree], *, rule: BoundRule, axes: Axes
+) -> PyTree:
     moving = tuple(type(tangent) is not ad.Zero for tangent in tangents)
     dots = [tangent for tangent, moves in zip(tangents, moving, strict=True) if moves]
     has_axis = [[has for has, moves in zip(level, moving, strict=True) if moves] for level in axes]
@@ -241,18 +243,18 @@ def _call_jvp(
 
 
 def _map_jvp(
-    primals: Sequence[Any], tangents: Sequence[Any], *, map: _Map, axes: Axes, like: Any
-) -> Any:
+    primals: Sequence[PyTree], tangents: Sequence[PyTree], *, map: _Map, axes: Axes, like: PyTree
+) -> PyTree:
     count = map.count
     bind = partial(_linear_map.bind, map=map, axes=axes, like=like)
-    parts: list[Any] = []
+    parts: list[PyTree] = []
     if any(type(tangent) is not ad.Zero for tangent in tangents[count:]):
         dots = [ad.instantiate_zeros(tangent) for tangent in tangents[count:]]
         parts.append(bind(*primals[:count], *dots))
     moving = [k for k in range(count) if type(tangents[k]) is not ad.Zero]
     if moving:
 
-        def of_residuals(*moved: Any) -> list[Array]:
+        def of_residuals(*moved: PyTree) -> list[Array]:
             arrays = list(primals)
             for k, residual in zip(moving, moved, strict=True):
                 arrays[k] = residual
@@ -264,8 +266,8 @@ def _map_jvp(
 
 
 def _map_transpose(
-    cotangents: Sequence[Any], *arrays: PyTree, map: _Map, axes: Axes, like: Any
-) -> list[Any]:
+    cotangents: Sequence[PyTree], *arrays: PyTree, map: _Map, axes: Axes, like: PyTree
+) -> list[PyTree]:
     count = map.count
     bars = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
     transposed = replace(map, is_adjoint=not map.is_adjoint)
@@ -291,7 +293,7 @@ def _map_transpose(
     ]
 
 
-def _with_axes(aval: Any, sizes: dict[int, int]) -> Any:
+def _with_axes(aval: Any, sizes: dict[int, int]) -> PyTree:
     """The type of an array with further axes, the first of them first."""
     for place, size in sizes.items():
         shape = (*aval.shape[:place], size, *aval.shape[place:])
@@ -301,13 +303,13 @@ def _with_axes(aval: Any, sizes: dict[int, int]) -> Any:
     return aval
 
 
-def _batch_call(arrays: PyTree, dims: Any, *, rule: BoundRule, axes: Axes) -> Any:
+def _batch_call(arrays: PyTree, dims: Any, *, rule: BoundRule, axes: Axes) -> PyTree:
     arrays, has_axis = _axis_in_front(arrays, dims)
     out = call_rule.bind(*arrays, rule=rule, axes=(*axes, has_axis))
     return out, [0] * len(out)
 
 
-def _batch_map(arrays: PyTree, dims: Any, *, map: _Map, axes: Axes, like: Any) -> Any:
+def _batch_map(arrays: PyTree, dims: Any, *, map: _Map, axes: Axes, like: PyTree) -> PyTree:
     arrays, has_axis = _axis_in_front(arrays, dims)
     (size,) = {jnp.shape(a)[0] for a, has in zip(arrays, has_axis, strict=True) if has}
     like = tuple(_with_axes(aval, {0: size}) for aval in like)
@@ -315,7 +317,7 @@ def _batch_map(arrays: PyTree, dims: Any, *, map: _Map, axes: Axes, like: Any) -
     return out, [0] * len(out)
 
 
-def _axis_in_front(arrays: PyTree, dims: Any) -> tuple[list[Any], tuple[bool, ...]]:
+def _axis_in_front(arrays: PyTree, dims: Any) -> tuple[list[PyTree], tuple[bool, ...]]:
     moved = [a if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(arrays, dims, strict=True)]
     return moved, tuple(d is not None for d in dims)
 

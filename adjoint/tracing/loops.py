@@ -12,13 +12,17 @@ only constants are cast.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
+# A state, and what a branch or a step returns beside it.
+T = TypeVar("T")
+R = TypeVar("R")
+Index = int | Int[Array, ""]
 Axes = frozenset[str]
 # A state of n leaves is cast in at most n rounds, as each makes one more leaf vary; real ones take
 # two.
@@ -37,7 +41,7 @@ class VariesByItself:
         raise NotImplementedError
 
 
-def _is_by_itself(node: Any) -> bool:
+def _is_by_itself(node: object) -> bool:
     return isinstance(node, VariesByItself)
 
 
@@ -55,10 +59,10 @@ def _axes(leaf: Any) -> Axes:
     return frozenset() if kind is None else kind.varying
 
 
-def vary_over(tree: PyTree, axes: Axes) -> PyTree:
+def vary_over(tree: T, axes: Axes) -> T:
     """The arrays as ones that vary over these axes, too."""
 
-    def cast(leaf: Any) -> Any:
+    def cast(leaf: Array) -> Array:
         missing = () if _is_by_itself(leaf) else tuple(sorted(axes - axes_of(leaf)))
         return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
 
@@ -78,17 +82,17 @@ def example(n: int, dtype: DTypeLike, axes: Axes) -> Any:
     )
 
 
-def vary_alike(tree: PyTree, *others: PyTree) -> PyTree:
+def vary_alike(tree: T, *others: PyTree) -> T:
     """The tree's arrays, each varying over all axes over which any of them or others varies."""
     return vary_over(tree, axes_of(tree, others))
 
 
-def vary_as(tree: PyTree, model: PyTree) -> PyTree:
+def vary_as(tree: T, model: PyTree) -> T:
     """The arrays of the tree, each varying at least as the one in its place in the model."""
     return jax.tree.map(lambda leaf, like: vary_over(leaf, axes_of(like)), tree, model)
 
 
-def _fixed_point(step: Callable[[PyTree], PyTree], start: PyTree) -> PyTree:
+def _fixed_point(step: Callable[[T], T], start: T) -> T:
     """The start, cast until it varies as what one step makes of it."""
     for _ in range(ROUNDS):
         types = jax.eval_shape(step, start)
@@ -101,7 +105,7 @@ def _fixed_point(step: Callable[[PyTree], PyTree], start: PyTree) -> PyTree:
     return vary_alike(start, types)
 
 
-def while_loop(proceed: Callable[[Any], Array], body: Callable[[Any], Any], start: PyTree) -> Any:
+def while_loop(proceed: Callable[[T], Array], body: Callable[[T], T], start: T) -> T:
     """`jax.lax.while_loop`."""
     if not in_shard_map():
         return jax.lax.while_loop(proceed, body, start)
@@ -109,7 +113,7 @@ def while_loop(proceed: Callable[[Any], Array], body: Callable[[Any], Any], star
     return jax.lax.while_loop(proceed, lambda state: vary_as(body(state), start), start)
 
 
-def fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], start: PyTree) -> Any:
+def fori_loop(lower: Index, upper: Index, body: Callable[[Array, T], T], start: T) -> T:
     """`jax.lax.fori_loop`."""
     if not in_shard_map():
         return jax.lax.fori_loop(lower, upper, body, start)
@@ -123,41 +127,49 @@ def fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], start: Py
     return jax.lax.fori_loop(*fixed_ends, lambda k, state: vary_as(body(k, state), start), start)
 
 
-def scan(body: Callable[[Any, Any], Any], start: PyTree, xs: Any = None, **options: Any) -> Any:
+def scan(
+    body: Callable[[T, Any], tuple[T, R]],
+    start: T,
+    xs: PyTree = None,
+    length: int | None = None,
+    reverse: bool = False,
+) -> tuple[T, R]:
     """`jax.lax.scan`."""
     if not in_shard_map():
-        return jax.lax.scan(body, start, xs, **options)
+        return jax.lax.scan(body, start, xs, length, reverse)
     first = jax.tree.map(lambda x: x[0], xs)
     start = _fixed_point(lambda state: body(state, first)[0], jax.tree.map(jnp.asarray, start))
 
-    def cast(state: Any, x: Any) -> Any:
+    def cast(state: T, x: PyTree) -> tuple[T, R]:
         state, y = body(state, x)
         return vary_as(state, start), y
 
-    return jax.lax.scan(cast, start, xs, **options)
+    return jax.lax.scan(cast, start, xs, length, reverse)
 
 
-def cond(chosen: Any, one: Callable[..., Any], other: Callable[..., Any], *operands: PyTree) -> Any:
+def cond(
+    chosen: Bool[Array, ""], one: Callable[..., R], other: Callable[..., R], *operands: PyTree
+) -> R:
     """`jax.lax.cond`."""
     if not in_shard_map():
         return jax.lax.cond(chosen, one, other, *operands)
     return jax.lax.cond(chosen, *_alike((one, other), operands), *operands)
 
 
-def switch(index: Any, branches: list[Callable[..., Any]], *operands: PyTree) -> Any:
+def switch(index: Int[Array, ""], branches: list[Callable[..., R]], *operands: PyTree) -> R:
     """`jax.lax.switch`."""
     if not in_shard_map():
         return jax.lax.switch(index, branches, *operands)
     return jax.lax.switch(index, _alike(tuple(branches), operands), *operands)
 
 
-def _alike(branches: tuple[Callable[..., Any], ...], operands: PyTree) -> list[Callable[..., Any]]:
+def _alike(branches: tuple[Callable[..., R], ...], operands: PyTree) -> list[Callable[..., R]]:
     """The branches, each leaf of whose results varies as it does in any of them."""
     types = [jax.eval_shape(branch, *operands) for branch in branches]
     axes = [axes_of(*leaves) for leaves in zip(*map(jax.tree.leaves, types), strict=True)]
 
-    def cast(branch: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*operands: PyTree) -> Any:
+    def cast(branch: Callable[..., R]) -> Callable[..., R]:
+        def run(*operands: PyTree) -> R:
             leaves, structure = jax.tree.flatten(branch(*operands))
             return jax.tree.unflatten(structure, map(vary_over, leaves, axes))
 

@@ -39,7 +39,7 @@ class Transient:
     value: Any
 
 
-def as_static(value: Any) -> Static | Transient:
+def as_static(value: object) -> Static | Transient:
     """Objects with values, frozen dataclasses of what can be compared, are static; others not."""
     try:
         hash(value)
@@ -61,7 +61,7 @@ class ProgramCache:
 
     def __init__(self, largest_number: int = 64):
         self.largest_number = largest_number
-        self._programs: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
+        self._programs: OrderedDict[Any, Callable[..., PyTree]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -72,7 +72,9 @@ class ProgramCache:
         with self._lock:
             self._programs.clear()
 
-    def find_or_make(self, key: Any, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+    def find_or_make(
+        self, key: Any, make: Callable[[], Callable[..., PyTree]]
+    ) -> Callable[..., PyTree]:
         """The program under this key, made by `make` if it is not held."""
         with self._lock:
             if key not in self._programs:
@@ -86,7 +88,7 @@ class ProgramCache:
 programs = ProgramCache()
 
 
-def compiled(body: Callable[..., Any], *operands: PyTree) -> Any:
+def compiled(body: Callable[..., PyTree], *operands: PyTree) -> PyTree:
     """body(*operands) by one compiled program, found again when only the arrays differ.
 
     `body` is a function of a module; operands are pytrees of arrays and of `TracedFunction`, with
@@ -97,11 +99,11 @@ def compiled(body: Callable[..., Any], *operands: PyTree) -> Any:
     leaves, structure = jax.tree.flatten(operands)
     key = (body, structure, tuple(map(jax.typeof, leaves)))
 
-    def make() -> Callable[..., Any]:
+    def make() -> Callable[..., PyTree]:
         return jax.jit(lambda *leaves: body(*jax.tree.unflatten(structure, leaves)))
 
     return programs.find_or_make(key, make)(*leaves)
 
 
-def _is_transient(node: Any) -> bool:
+def _is_transient(node: object) -> bool:
     return isinstance(node, Transient)

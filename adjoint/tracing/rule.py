@@ -29,7 +29,9 @@ from adjoint.tracing.traced_function import TracedFunction
 Tangent = Callable[[Array, PyTree, PyTree, PyTree], Array]
 
 
-def with_forward_mode(rule: Any, tangent: Callable[[Any, Any, Any], Any]) -> Callable[..., Any]:
+def with_forward_mode(
+    rule: Any, tangent: Callable[[Any, PyTree, PyTree], PyTree]
+) -> Callable[..., PyTree]:
     """The function of `rule` with derivatives in every mode and order, under every transformation.
 
     `rule` is a `jax.custom_vjp` whose first argument, a hashable plan, is in nondiff_argnums.
@@ -39,7 +41,7 @@ def with_forward_mode(rule: Any, tangent: Callable[[Any, Any, Any], Any]) -> Cal
     value anew or by the returned function, never by `rule`, whose forward mode JAX refuses.
     """
 
-    def call(plan: Any, *operands: PyTree) -> Any:
+    def call(plan: Any, *operands: PyTree) -> PyTree:
         leaves, structure = jax.tree.flatten(operands)
         nodes = jax.tree.leaves(operands, is_leaf=lambda node: isinstance(node, TracedFunction))
         is_new = any(isinstance(node, TracedFunction) for node in nodes)
@@ -79,7 +81,7 @@ def _attached(rule: Tangent, value: Array, operands: PyTree, fixed: PyTree) -> A
 
 def _attached_fwd(
     rule: Tangent, value: Array, operands: PyTree, fixed: PyTree
-) -> tuple[Array, Any]:
+) -> tuple[Array, PyTree]:
     value = _attach(rule, value, operands, fixed)
     return value, (value, operands, fixed)
 
@@ -92,7 +94,7 @@ def _attached_tangent(rule: Tangent, residuals: PyTree, dots: PyTree) -> Array:
 def instantiate(operands: PyTree, dots: PyTree) -> PyTree:
     """Tangents as `jax.jvp` takes them: zeros for None, float0 for integers."""
 
-    def tangent(dot: Any, leaf: Any) -> Any:
+    def tangent(dot: PyTree, leaf: PyTree) -> PyTree:
         if not is_inexact(leaf):
             return np.zeros(jnp.shape(leaf), jax.dtypes.float0)
         return jnp.zeros_like(leaf) if dot is None else dot
@@ -101,7 +103,7 @@ def instantiate(operands: PyTree, dots: PyTree) -> PyTree:
 
 
 def push_forward(
-    function: Callable[..., Any], operands: Sequence[PyTree], dots: Sequence[PyTree]
+    function: Callable[..., PyTree], operands: Sequence[PyTree], dots: Sequence[PyTree]
 ) -> Any:
     """The tangent of function(*operands) along dots (None: no motion); None if nothing moves."""
     leaves, structure = jax.tree.flatten(tuple(operands))
@@ -110,7 +112,7 @@ def push_forward(
     if not moving:
         return None
 
-    def of_moving(*moved: Array) -> Any:
+    def of_moving(*moved: Array) -> PyTree:
         all_leaves = list(leaves)
         for k, leaf in zip(moving, moved, strict=True):
             all_leaves[k] = leaf

@@ -14,6 +14,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, Literal
+from jaxtyping import PyTree
 
 # Parameters of `custom_jvp` and `custom_vjp` that every trace makes anew; what they do is read off
 # the derivatives themselves.
@@ -33,7 +34,7 @@ class IncomparableError(Exception):
 class Identity:
     """An object without a value of its own: equal to itself alone."""
 
-    def __init__(self, held: Any):
+    def __init__(self, held: object):
         self.held = held
 
     def __hash__(self) -> int:
@@ -43,7 +44,7 @@ class Identity:
         return isinstance(other, Identity) and self.held is other.held
 
 
-def structure_of(jaxpr: Jaxpr, _inside: tuple[Any, ...] = ()) -> Hashable:
+def structure_of(jaxpr: Jaxpr, _inside: tuple[Hashable, ...] = ()) -> Hashable:
     """All that a jaxpr computes from its constants and arguments.
 
     `IncomparableError` if a part of it is being traced.
@@ -78,7 +79,7 @@ def structure_of(jaxpr: Jaxpr, _inside: tuple[Any, ...] = ()) -> Hashable:
     )
 
 
-def value_of(value: Any, _inside: tuple[Any, ...] = ()) -> Hashable:
+def value_of(value: Any, _inside: tuple[Hashable, ...] = ()) -> Hashable:
     """A value known when tracing: equal ones have one type, and are equal in all their parts."""
     if isinstance(value, jax.core.Tracer):
         raise IncomparableError
@@ -116,7 +117,7 @@ def _bytes(value: Any) -> Hashable:
     )
 
 
-def _derivative(jaxpr: Jaxpr, eqn: Any, inside: tuple[Any, ...]) -> Hashable:
+def _derivative(jaxpr: Jaxpr, eqn: Any, inside: tuple[Hashable, ...]) -> Hashable:
     """What the rule of a `custom_jvp` or `custom_vjp` computes, read off its trace.
 
     A rule mostly calls its own function again: a call within itself is known by what it computes.
@@ -131,13 +132,13 @@ def _derivative(jaxpr: Jaxpr, eqn: Any, inside: tuple[Any, ...]) -> Hashable:
         constvars=[], invars=arguments, outvars=results, eqns=[eqn], debug_info=names
     )
 
-    def function(*values: Any) -> list[Any]:
+    def function(*values: PyTree) -> list[PyTree]:
         return jax.core.eval_jaxpr(alone, (), *values)
 
-    def push(values: list[Any], dots: list[Any]) -> Any:
+    def push(values: list[PyTree], dots: list[PyTree]) -> PyTree:
         return jax.jvp(function, values, dots)
 
-    def pull(values: list[Any], bars: list[Any]) -> Any:
+    def pull(values: list[PyTree], bars: list[PyTree]) -> PyTree:
         return jax.vjp(function, *values)[1](bars)
 
     is_tangent = eqn.primitive.name == "custom_jvp_call"
@@ -148,7 +149,7 @@ def _derivative(jaxpr: Jaxpr, eqn: Any, inside: tuple[Any, ...]) -> Hashable:
         for v, moves in zip(directions, moving, strict=True)
     ]
 
-    def differentiated(values: list[Any], moved: list[Any]) -> Any:
+    def differentiated(values: list[PyTree], moved: list[PyTree]) -> PyTree:
         given = iter(moved)
         along = [next(given) if fixed is None else fixed for fixed in still]
         return (push if is_tangent else pull)(values, along)

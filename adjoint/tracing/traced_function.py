@@ -9,7 +9,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, Literal
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from adjoint.inputs import refuse
 from adjoint.tracing import loops
@@ -59,12 +59,12 @@ class TracedFunction(loops.VariesByItself):
     structure as pytrees: a compiled program is found again by it.
     """
 
-    closed_over: list[Any]
-    known: list[Any]
+    closed_over: list[PyTree]
+    known: list[PyTree]
     program: Program = field(metadata={"static": True})
 
     @classmethod
-    def of(cls, function: Callable[..., Any], *arguments: Any) -> "TracedFunction":
+    def of(cls, function: Callable[..., PyTree], *arguments: PyTree) -> "TracedFunction":
         make = partial(jax.make_jaxpr, return_shape=True)
         # A new function each time: JAX would hand out the last trace of the same one, whatever it
         # reads has become since.
@@ -78,7 +78,7 @@ class TracedFunction(loops.VariesByItself):
             )
             jaxpr, constants = _without_casts(jax.make_jaxpr(lambda *a: function(*a))(*types), axes)
         is_known = tuple(not isinstance(constant, jax.core.Tracer) for constant in constants)
-        by_kind: dict[bool, list[Any]] = {True: [], False: []}
+        by_kind: dict[bool, list[PyTree]] = {True: [], False: []}
         for constant, known in zip(constants, is_known, strict=True):
             by_kind[known].append(constant)
         return cls(
@@ -91,15 +91,15 @@ class TracedFunction(loops.VariesByItself):
         return loops.axes_of(self.captured, [v.aval for v in self.program.jaxpr.outvars])
 
     @property
-    def captured(self) -> list[Any]:
+    def captured(self) -> list[PyTree]:
         """All that was closed over, traced or known."""
         return [*self.closed_over, *self.known]
 
-    def with_known(self, known: list[Any]) -> "TracedFunction":
+    def with_known(self, known: list[PyTree]) -> "TracedFunction":
         """The same with other arrays in the place of those that were known when it was traced."""
         return replace(self, known=known)
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: PyTree) -> PyTree:
         traced = iter(self.closed_over)
         known = iter(jax.lax.stop_gradient(self.known))
         constants = [next(known if is_known else traced) for is_known in self.program.is_known]
@@ -111,11 +111,11 @@ class TracedFunction(loops.VariesByItself):
         )
 
 
-def _example(argument: Any) -> Array:
+def _example(argument: PyTree) -> Array:
     return jnp.zeros(jnp.shape(argument), jnp.result_type(argument))
 
 
-def _without_casts(closed: ClosedJaxpr, axes: loops.Axes) -> tuple[Jaxpr, list[Any]]:
+def _without_casts(closed: ClosedJaxpr, axes: loops.Axes) -> tuple[Jaxpr, list[PyTree]]:
     """The rest of a program when all that constants alone decide is computed here.
 
     The constants of that rest come with it. Inside `shard_map` a constant is cast where it meets
@@ -151,11 +151,11 @@ def _without_casts(closed: ClosedJaxpr, axes: loops.Axes) -> tuple[Jaxpr, list[A
     return flat.jaxpr.replace(constvars=constants, eqns=remaining), [values[v] for v in constants]
 
 
-def _variables(atoms: Sequence[Any]) -> list[Any]:
+def _variables(atoms: Sequence[PyTree]) -> list[PyTree]:
     return [v for v in atoms if not isinstance(v, Literal)]
 
 
-def _apply(jaxpr: Jaxpr, eqn: Any, values: dict[Any, Any]) -> list[Any]:
+def _apply(jaxpr: Jaxpr, eqn: Any, values: dict[Any, Any]) -> list[PyTree]:
     """The results of one equation of the jaxpr, as many as it has."""
     names = jaxpr.debug_info.with_unknown_names()
     inputs = list(dict.fromkeys(_variables(eqn.invars)))
@@ -165,13 +165,13 @@ def _apply(jaxpr: Jaxpr, eqn: Any, values: dict[Any, Any]) -> list[Any]:
     return [None if isinstance(v, DropVar) else next(found) for v in eqn.outvars]
 
 
-def _evaluate(jaxpr: Jaxpr, constants: Sequence[Any], *arguments: Any) -> list[Any]:
+def _evaluate(jaxpr: Jaxpr, constants: Sequence[PyTree], *arguments: PyTree) -> list[PyTree]:
     """What a jaxpr computes, with the functions inside that were jitted written out."""
     values: dict[Any, Any] = dict(
         zip((*jaxpr.constvars, *jaxpr.invars), (*constants, *arguments), strict=True)
     )
 
-    def read(v: Any) -> Any:
+    def read(v: Any) -> PyTree:
         return v.val if isinstance(v, Literal) else values[v]
 
     for eqn in jaxpr.eqns:
@@ -185,15 +185,17 @@ def _evaluate(jaxpr: Jaxpr, constants: Sequence[Any], *arguments: Any) -> list[A
 
 
 def trace_at_door(
-    functions: Sequence[Callable[..., Any] | None], arguments: tuple[Any, ...], *others: Any
-) -> tuple[list[Any], tuple[Any, ...], Any]:
+    functions: Sequence[Callable[..., PyTree] | None],
+    arguments: tuple[PyTree, ...],
+    *others: PyTree,
+) -> tuple[list[PyTree], tuple[PyTree, ...], Any]:
     """The functions of the user, traced at these arguments; the arguments; the others.
 
     None stays None. Inside `shard_map` all of them vary alike, over the axes over which any of them
     or of what the functions return varies.
     """
 
-    def trace() -> list[Any]:
+    def trace() -> list[PyTree]:
         return [
             None if function is None else TracedFunction.of(function, *arguments)
             for function in functions
