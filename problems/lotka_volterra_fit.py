@@ -106,7 +106,8 @@ def first_guess(settings: Settings, counts: Float[np.ndarray, "21 2"]) -> Float[
 
     The initial state is the first counts.
     """
-    rate, (hares, lynxes) = 2 * np.pi / settings.period, counts.mean(axis=0)
+    rate = 2 * np.pi / settings.period
+    hares, lynxes = counts.mean(axis=0)
     return jnp.log(jnp.array([rate, rate / lynxes, rate, rate / hares, *counts[0]]))
 
 

@@ -36,8 +36,12 @@ SUMMARY = (
 )
 JUDGED = constrained.JUDGED
 VOLUME = 1296000.0  # in^3
-SHELL, HEAD = 0.0193, 0.00954  # least thickness as a share of the radius
-THINNEST, SHORTEST, LONGEST = 0.0625, 10.0, 200.0  # in
+# Least thickness as a share of the radius.
+SHELL = 0.0193
+HEAD = 0.00954
+THINNEST = 0.0625  # in
+SHORTEST = 10.0  # in
+LONGEST = 200.0  # in
 PUBLISHED = Reference(5885.33, 5e-3, "half of its last digit", "published")
 
 

@@ -45,10 +45,13 @@ BARS = (
 )
 FREE = 4
 LENGTHS = np.hypot(*(NODES[BARS[:, 1]] - NODES[BARS[:, 0]]).T)
-ELASTICITY, DENSITY = 1e4, 0.1  # ksi, lb/in^3
+ELASTICITY = 1e4  # ksi
+DENSITY = 0.1  # lb/in^3
 LOAD = 100.0  # kip
-STRESS, DISPLACEMENT = 25.0, 2.0  # ksi, in
-THINNEST, THICKEST = 0.1, 40.0  # in^2
+STRESS = 25.0  # ksi
+DISPLACEMENT = 2.0  # in
+THINNEST = 0.1  # in^2
+THICKEST = 40.0  # in^2
 BOTH = "stress and displacement"
 STRESS_ONLY = "stress"
 PUBLISHED = {
@@ -75,7 +78,8 @@ def _directions() -> Float[np.ndarray, "bars unknowns"]:
     unit = (NODES[BARS[:, 1]] - NODES[BARS[:, 0]]) / LENGTHS[:, None]
     rows = np.zeros((len(BARS), 2 * len(NODES)))
     for k, (a, b) in enumerate(BARS):
-        rows[k, 2 * a : 2 * a + 2], rows[k, 2 * b : 2 * b + 2] = -unit[k], unit[k]
+        rows[k, 2 * a : 2 * a + 2] = -unit[k]
+        rows[k, 2 * b : 2 * b + 2] = unit[k]
     return rows[:, : 2 * FREE]
 
 

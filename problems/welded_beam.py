@@ -42,9 +42,13 @@ SUMMARY = (
     "Phillips; Coello)."
 )
 JUDGED = constrained.JUDGED
-LOAD, REACH = 6000.0, 14.0  # lb, in
-ELASTICITY, RIGIDITY = 30e6, 12e6  # psi
-SHEAR, BENDING, DEFLECTION = 13600.0, 30000.0, 0.25  # psi, psi, in
+LOAD = 6000.0  # lb
+REACH = 14.0  # in
+ELASTICITY = 30e6  # psi
+RIGIDITY = 12e6  # psi
+SHEAR = 13600.0  # psi
+BENDING = 30000.0  # psi
+DEFLECTION = 0.25  # in
 PUBLISHED = Reference(1.724852, 5e-7, "half of its last digit", "published")
 
 

@@ -1,6 +1,6 @@
 """The files of the library, each below those that may import it."""
 
-TRACING = """loops structure traced_function programs linear_map rule host_call
+TRACING = """loops structure traced_function quick_compile programs linear_map rule host_call
 host_batching""".split()  # noqa: SIM905
 LINEAR = """factor_cache sparse_pattern operators conversion outcome dense superlu pardiso sparse
 grid_stencil multigrid krylov iterative equilibrated choice solver_parts solve""".split()  # noqa: SIM905

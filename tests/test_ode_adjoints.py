@@ -192,7 +192,8 @@ class TestTrust:
         long, short = end(y0, 20.0), end(y0, 1.0)
         assert long.status.name == "UNTRUSTED"
         assert np.all(np.isnan(long.value))
-        assert long.stats["gradient_digits"] < 1
+        # NaN where tangents have found no steps to suit them.
+        assert not long.stats["gradient_digits"] >= 1
         assert long.stats["growth"] > 1e6
         assert short.status.name == "SUCCESS"
         assert short.stats["gradient_digits"] > 3

@@ -206,7 +206,7 @@ def shadow() -> None:
 
     try:
         jax.eval_shape(jax.grad(average), 1.0)
-    except (TypeError, ValueError) as refusal:
+    except (TypeError, ValueError, NotImplementedError) as refusal:
         assert "The gradient is part of the result" in str(refusal)  # noqa: PT017
     else:
         raise AssertionError("a derivative of the result was let through")

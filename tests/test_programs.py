@@ -13,6 +13,8 @@ from jax import monitoring
 
 import adjoint
 from adjoint.tracing.programs import ProgramCache, compiled, programs
+from adjoint.tracing.quick_compile import is_small
+from adjoint.tracing.traced_function import TracedFunction
 
 ONE = jnp.ones(1)
 # Each solves for something of (a, p), where the user's function closes over a.
@@ -202,3 +204,39 @@ def test_a_thousand_calls_leave_nothing_behind() -> None:
     for k in range(1000):
         call(float(k))
     assert (megabytes() - before) / 1000 < 0.05
+
+
+LARGE = jnp.ones((40, 40))
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "small"),
+    [
+        (lambda x: jnp.sin(x) ** 3, jnp.ones(32), True),
+        (lambda x: jnp.sin(x) ** 3, jnp.ones(33), False),
+        (lambda x: jnp.sum(LARGE) * x, jnp.ones(2), False),
+        (lambda x: x * jnp.sum(jnp.ones((40, 40)) * x[0]), jnp.ones(2), False),
+        (
+            lambda x: jax.lax.fori_loop(
+                0, 3, lambda k, x: x + jnp.sum(jnp.outer(jnp.arange(40.0), jnp.arange(40.0))), x
+            ),
+            jnp.ones(2),
+            False,
+        ),
+        (lambda x: jax.jit(lambda x: x + 1)(x), jnp.ones(2), True),
+    ],
+)
+def test_small_is_what_makes_no_large_array(
+    function: Callable[[Any], Any], x: Any, small: bool
+) -> None:
+    assert is_small((TracedFunction.of(function, x), jnp.ones(3))) == small
+    assert not is_small((TracedFunction.of(function, x), jnp.ones(1025)))
+
+
+def test_a_program_inside_of_another_has_no_options_of_its_own() -> None:
+    """The same solve alone, inside of jit, and differentiated."""
+    solve = lambda p: adjoint.root(lambda x, p: x**3 + x - p, ONE, p).value[0]
+    p = jnp.array([2.0])
+    np.testing.assert_allclose(
+        [solve(p), jax.jit(solve)(p), *jax.vmap(solve)(p[None]), jax.grad(solve)(p)[0] * 4], 1.0
+    )

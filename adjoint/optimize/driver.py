@@ -27,6 +27,7 @@ from adjoint.run.checkpoint import Checkpoint
 from adjoint.run.interruption import Interruption
 from adjoint.status import Status
 from adjoint.tracing import loops
+from adjoint.tracing.quick_compile import SMALL, quick_to_compile
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,6 @@ class Step:
         return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "x"}
 
 
-# Up to so many unknowns a step is as quick without XLA's fusion emitters, which take three quarters
-# of the time to compile it; with 100 they make n x n products seven times as quick.
-FEW = 32
-
-
 # Two programs, so that what a method does is compiled once for all objectives of a size. On the
 # host it is known what is asked, and what comes next: most runs never need, and never compile,
 # `check_derivative`.
@@ -103,7 +99,7 @@ def advance(
     limits: Limits,
 ) -> Run:
     """The run after the evaluation, by `proceed` or `check_derivative`, whose turn it is."""
-    return _programs(run.state.point.size <= FEW)(
+    return _programs(run.state.point.size**2 <= SMALL)(
         transition, method, run, evaluation, domain, limits
     )
 
@@ -114,23 +110,8 @@ def _programs(few: bool) -> Callable[..., Run]:
     return jax.jit(
         lambda transition, *rest: transition(*rest),
         static_argnums=(0, 1),
-        compiler_options=_quick_to_compile() if few else None,
+        compiler_options=quick_to_compile() if few else None,
     )
-
-
-def _quick_to_compile() -> dict[str, bool] | None:
-    """For programs of scalars and short vectors: without the CPU's fusion emitters.
-
-    They are left out where this version of XLA has the choice.
-    """
-    options = {"xla_cpu_use_fusion_emitters": False}
-    if jax.default_backend() != "cpu":
-        return None
-    try:
-        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:
-        return None
-    return options
 
 
 @partial(jax.jit, static_argnames=("method", "constraints"))

@@ -14,7 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.core
+import jax.numpy as jnp
 from jaxtyping import PyTree
+
+from adjoint.tracing.quick_compile import is_small, quick_to_compile
 
 
 @jax.tree_util.register_static
@@ -97,10 +101,15 @@ def compiled(body: Callable[..., PyTree], *operands: PyTree) -> PyTree:
     if any(map(_is_transient, jax.tree.leaves(operands, is_leaf=_is_transient))):
         return body(*operands)
     leaves, structure = jax.tree.flatten(operands)
-    key = (body, structure, tuple(map(jax.typeof, leaves)))
+    # Options of the compiler are for programs that are no part of another one.
+    is_alone = not any(isinstance(leaf, jax.core.Tracer) for leaf in (*leaves, jnp.zeros(())))
+    key = (body, structure, tuple(map(jax.typeof, leaves)), is_alone)
 
     def make() -> Callable[..., PyTree]:
-        return jax.jit(lambda *leaves: body(*jax.tree.unflatten(structure, leaves)))
+        options = quick_to_compile() if is_alone and is_small(operands) else None
+        return jax.jit(
+            lambda *leaves: body(*jax.tree.unflatten(structure, leaves)), compiler_options=options
+        )
 
     return programs.find_or_make(key, make)(*leaves)
 
