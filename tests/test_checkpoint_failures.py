@@ -259,7 +259,7 @@ class TestAnotherRun:
         [
             (
                 {"method": adjoint.LBFGS(memory=4)},
-                r"method LBFGS\(memory=3\), expected method LBFGS\(memory=4\)",
+                r"method LBFGS\(memory=3, .*\), expected method LBFGS\(memory=4, ",
             ),
             ({"rtol": 1e-4}, "tolerances 1e-08.*expected tolerances 0.0001"),
             ({"bounds": (-5.0, 5.0)}, "bounds"),

@@ -83,8 +83,8 @@ EVENT_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a stopped state may fall on",
         _SEARCH,
-        "jnp.where(is_beyond | touches,",
-        "jnp.where(touches,",
+        "(Status.DEGENERATE, is_beyond | touches)",
+        "(Status.DEGENERATE, touches)",
         "no_rebound",
     ),
 )
