@@ -181,9 +181,16 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "estimate: what is left where terms cancel has digits",
         "ode/error_estimate.py",
-        "FLOOR * sizes.moved",
-        "0 * sizes.moved",
+        "FLOOR * sizes.moved if",
+        "0 * sizes.moved if",
         "stationary",
+    ),
+    Mutant(
+        "estimate: what counts for little has no digits",
+        "ode/error_estimate.py",
+        "FLOOR * sizes.moved if k >= len(varying) - ends else 0",
+        "FLOOR * sizes.moved",
+        "small_share",
     ),
     Mutant(
         "estimate: a coarse grid believed",

@@ -128,7 +128,6 @@ def test_too_few_steps_are_no_number():
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_terms_that_cancel_leave_zero_and_not_nan():
     """At its top the height of what was thrown does not change with the end of time.
 
@@ -150,6 +149,24 @@ def test_terms_that_cancel_leave_zero_and_not_nan():
     slopes = jax.jit(jax.vmap(jax.grad(height, argnums=(0, 1))))(speeds / 9.81, speeds)
     np.testing.assert_allclose(slopes[0], 0.0, atol=1e-12)
     np.testing.assert_allclose(slopes[1], speeds / 9.81, rtol=1e-12)
+
+
+@pytest.mark.parametrize("share", [1.0, pytest.param(1e-5, marks=pytest.mark.slow), 1e-8])
+def test_what_counts_for_little_is_as_right(share):
+    """What rests beside what swings, as a small share of the output: as right as by itself."""
+
+    def output(force):
+        y = adjoint.ode_solve(
+            oscillators,
+            jnp.array([1.0, 0, 0, 0]),
+            force,
+            0.0,
+            3.0,
+            sensitivity=SENSITIVITIES["discrete"],
+        ).value
+        return y[0] + share * y[2]
+
+    np.testing.assert_allclose(jax.grad(output)(0.0) / share, OF_REST[4], rtol=ENOUGH)
 
 
 def test_a_datum_that_rests_between_two():

@@ -19,13 +19,12 @@ size:
     kappa N(lam) = max(kappa N(lam before the datum) + |datum|, FLOOR max over time)
 
 at each step, and a gradient by p is compared with the sum over steps of kappa |Phi_k' lam|, each
-array of p by itself, in its own units. Where the terms of each of these products cancel, as those
-by the end of time do where the output is conserved or stationary, nothing but errors and rounding
-is left of it, which has no digits. So it counts for no less than the share FLOOR of
+array of p by itself, in its own units. The terms of these products cancel where the output is
+conserved or stationary and p is an end of time: nothing but errors and rounding is left of the
+derivative, which has no digits. So those by t0 and t1 count for no less than the share FLOOR of
+what their terms are in sum,
 
     sum over steps of kappa |lam[k+1]| . |y[k+1] - y[k]|
-
-which is the sum of the terms by the end of time, and of nothing where y rests.
 
 No gradient need be more right than the solution that it belongs to, and better steps would not
 make it so: their tangents do not fit data that come from the solution as it is. By the same
@@ -115,17 +114,20 @@ def shares(
     sizes: Sizes,
     y0: tuple[Array, Array, Array],
     varying: list[tuple[Array, Array, Array]],
+    ends: int,
 ) -> tuple[Float[Array, ""], list[Array]]:
-    """eps as a share of the gradient by y0 and by each array of p, from (number, gradient, eps)."""
+    """eps as a share of the gradient by y0 and by each array of p, from (number, gradient, eps).
+
+    The last `ends` of the arrays are t0 and t1.
+    """
     number, gradient, eps = y0
     of_y0 = _share(_norm(eps * unit_of(number)), sizes.kappa * _norm(gradient * unit_of(number)))
-    of_p = [
-        _share(
-            _norm(eps * unit_of(v)).astype(total.dtype),
-            total + (_norm(gradient * unit_of(v)) + FLOOR * sizes.moved).astype(total.dtype),
-        )
-        for (v, gradient, eps), total in zip(varying, sizes.varying, strict=True)
-    ]
+    of_p = []
+    for k, ((v, gradient, eps), total) in enumerate(zip(varying, sizes.varying, strict=True)):
+        unit = unit_of(v)
+        least = FLOOR * sizes.moved if k >= len(varying) - ends else 0
+        whole = total + (_norm(gradient * unit) + least).astype(total.dtype)
+        of_p.append(_share(_norm(eps * unit).astype(total.dtype), whole))
     return of_y0, of_p
 
 

@@ -91,7 +91,7 @@ def estimated_sweep(
     no_bars = jax.tree.map(jnp.zeros_like, bars)
     eps = finish_at_start(integrator, y0, p, s, no_bars, eps)
     of_p = list(zip(p.varying, gradient.varying, eps.varying, strict=True))
-    of_gradient = shares(end.sizes, (y0, gradient.y0, eps.y0), of_p)
+    of_gradient = shares(end.sizes, (y0, gradient.y0, eps.y0), of_p, integrator.field.ends)
     return gradient, *of_gradient, of_solution(end.sizes)
 
 
