@@ -181,15 +181,15 @@ ODE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "estimate: what is left where terms cancel has digits",
         "ode/error_estimate.py",
-        "FLOOR * sizes.moved if",
-        "0 * sizes.moved if",
+        "FLOOR * _norm(other * unit)",
+        "0 * _norm(other * unit)",
         "stationary",
     ),
     Mutant(
         "estimate: what counts for little has no digits",
-        "ode/error_estimate.py",
-        "FLOOR * sizes.moved if k >= len(varying) - ends else 0",
-        "FLOOR * sizes.moved",
+        _REPAIR,
+        "jnp.broadcast_to(weights, bar.shape) * bar",
+        "jnp.broadcast_to(weights, bar.shape) * jnp.max(jnp.abs(bar))",
         "small_share",
     ),
     Mutant(

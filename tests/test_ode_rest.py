@@ -151,6 +151,20 @@ def test_terms_that_cancel_leave_zero_and_not_nan():
     np.testing.assert_allclose(slopes[1], speeds / 9.81, rtol=1e-12)
 
 
+@pytest.mark.slow
+def test_a_factor_of_time_at_a_turning_point():
+    """x = cos(p t) at t = pi and p = 1, by p and by an array of two that p is the mean of: 0."""
+
+    def turned(p):
+        swing = lambda t, y, p: jnp.mean(p) * jnp.stack([y[1], -y[0]])
+        return adjoint.ode_solve(
+            swing, jnp.array([1.0, 0.0]), p, 0.0, np.pi, sensitivity=SENSITIVITIES["discrete"]
+        ).value[0]
+
+    for p in (1.0, jnp.array([0.5, 1.5])):
+        np.testing.assert_allclose(jax.jit(jax.grad(turned))(p), 0.0, atol=ENOUGH)
+
+
 @pytest.mark.parametrize("share", [1.0, pytest.param(1e-5, marks=pytest.mark.slow), 1e-8])
 def test_what_counts_for_little_is_as_right(share):
     """What rests beside what swings, as a small share of the output: as right as by itself."""

@@ -19,12 +19,15 @@ size:
     kappa N(lam) = max(kappa N(lam before the datum) + |datum|, FLOOR max over time)
 
 at each step, and a gradient by p is compared with the sum over steps of kappa |Phi_k' lam|, each
-array of p by itself, in its own units. The terms of these products cancel where the output is
-conserved or stationary and p is an end of time: nothing but errors and rounding is left of the
-derivative, which has no digits. So those by t0 and t1 count for no less than the share FLOOR of
-what their terms are in sum,
+array of p by itself, in its own units. Where an end of time or a factor of f varies and the output
+is conserved or stationary, lam is orthogonal to f: the products cancel at each step, and nothing
+but errors and rounding is left of them, which has no digits. So a step counts for no less than
 
-    sum over steps of kappa |lam[k+1]| . |y[k+1] - y[k]|
+    FLOOR kappa |Phi_k' (w lam)|
+
+with fixed weights w of mixed signs, one for each component of lam, for which nothing cancels. (By
+the sizes of lam as a whole it could not be told what has cancelled from what counts for little: a
+force on a component that is a small share of the output.)
 
 No gradient need be more right than the solution that it belongs to, and better steps would not
 make it so: their tangents do not fit data that come from the solution as it is. By the same
@@ -40,6 +43,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from adjoint.ode.tangent_control import FLOOR, unit_of
@@ -60,8 +64,6 @@ class Sizes(NamedTuple):
     # The error of the solution, and what it is compared with.
     missed: Float[Array, ""]
     whole: Float[Array, ""]
-    # The sum of |lam| . |y[k+1] - y[k]|.
-    moved: Float[Array, ""]
     # |slope| / h, the part of N(lam) that is the cotangent of the slope.
     of_slope: Float[Array, ""]
     varying: list[Array]
@@ -69,9 +71,7 @@ class Sizes(NamedTuple):
     @classmethod
     def at_end(cls, y1_bar: Array, varying: list[Array]) -> "Sizes":
         zero = jnp.zeros((), y1_bar.dtype)
-        return cls(
-            jnp.ones_like(zero), _norm(y1_bar), zero, zero, zero, zero, [zero for _ in varying]
-        )
+        return cls(jnp.ones_like(zero), _norm(y1_bar), zero, zero, zero, [zero for _ in varying])
 
     def with_datum(self, lam: Array, datum: Array) -> "Sizes":
         """With the cotangents of data inside a step added to lam at its end."""
@@ -81,27 +81,30 @@ class Sizes(NamedTuple):
         kappa = _share(jnp.maximum(whole, FLOOR * largest), after)
         return self._replace(kappa=jnp.where(after > 0, kappa, 1), largest=largest)
 
-    def with_error(
-        self, lam: Array, error: Array, datum: Array, y: Array, change: Array
-    ) -> "Sizes":
-        """With the error of a step that changes y to this; lam is the adjoint there, with data."""
-        lam, error, datum, y, change = (
-            jnp.abs(jax.lax.stop_gradient(v)) for v in (lam, error, datum, y, change)
-        )
+    def with_error(self, lam: Array, error: Array, datum: Array, y: Array) -> "Sizes":
+        """With the error of a step that ends at y, where lam is the adjoint, with data."""
+        lam, error, datum, y = (jnp.abs(jax.lax.stop_gradient(v)) for v in (lam, error, datum, y))
         return self._replace(
             missed=self.missed + (lam + datum) @ error,
             whole=self.whole + datum @ y,
-            moved=self.moved + self.kappa * ((lam + datum) @ change),
         )
 
     def after_step(
-        self, h: Array, slope: Array, contributions: list[Array], varying: list[Array]
+        self,
+        h: Array,
+        slope: Array,
+        contributions: list[Array],
+        weighted: list[Array],
+        varying: list[Array],
     ) -> "Sizes":
-        """With what the step adds to the gradient by p."""
-        totals = [
-            total + self.kappa * _norm(new * unit_of(v)).astype(total.dtype)
-            for total, new, v in zip(self.varying, contributions, varying, strict=True)
-        ]
+        """With what the step adds to the gradient by p, and what it would add to that of w lam."""
+        totals = []
+        for total, new, other, v in zip(
+            self.varying, contributions, weighted, varying, strict=True
+        ):
+            unit = unit_of(v)
+            size = jnp.maximum(_norm(new * unit), FLOOR * _norm(other * unit))
+            totals.append(total + self.kappa * size.astype(total.dtype))
         return self._replace(of_slope=_norm(slope) / h, varying=totals)
 
 
@@ -114,21 +117,27 @@ def shares(
     sizes: Sizes,
     y0: tuple[Array, Array, Array],
     varying: list[tuple[Array, Array, Array]],
-    ends: int,
 ) -> tuple[Float[Array, ""], list[Array]]:
-    """eps as a share of the gradient by y0 and by each array of p, from (number, gradient, eps).
-
-    The last `ends` of the arrays are t0 and t1.
-    """
+    """eps as a share of the gradient by y0 and by each array of p, from (number, gradient, eps)."""
     number, gradient, eps = y0
     of_y0 = _share(_norm(eps * unit_of(number)), sizes.kappa * _norm(gradient * unit_of(number)))
-    of_p = []
-    for k, ((v, gradient, eps), total) in enumerate(zip(varying, sizes.varying, strict=True)):
-        unit = unit_of(v)
-        least = FLOOR * sizes.moved if k >= len(varying) - ends else 0
-        whole = total + (_norm(gradient * unit) + least).astype(total.dtype)
-        of_p.append(_share(_norm(eps * unit).astype(total.dtype), whole))
+    of_p = [
+        _share(
+            _norm(eps * unit_of(v)).astype(total.dtype),
+            total + _norm(gradient * unit_of(v)).astype(total.dtype),
+        )
+        for (v, gradient, eps), total in zip(varying, sizes.varying, strict=True)
+    ]
     return of_y0, of_p
+
+
+def weights_of(y: Array) -> Float[Array, " n"]:
+    """Numbers between 1/2 and 1 with mixed signs, without a pattern that a system could have.
+
+    Their signs alternate, so that there are both; the rest is a golden-ratio sequence.
+    """
+    i = np.arange(y.size)
+    return jnp.asarray((-1.0) ** i * (1 + i * (5**0.5 - 1) / 2 % 1) / 2, y.dtype)
 
 
 def _norm(v: Array) -> Float[Array, ""]:

@@ -18,6 +18,7 @@ from adjoint.ode.error_estimate import (
     Sizes,
     of_solution,
     shares,
+    weights_of,
 )
 from adjoint.ode.integrate import Record
 from adjoint.ode.integrator import Integrator, State
@@ -59,6 +60,8 @@ def estimated_sweep(
     the solution.
     """
 
+    weights = weights_of(y0)
+
     def advance(k: Array, state: State) -> State:
         step = integrator.step((record.grid[k], record.grid[k + 1]), state, p)
         return State(step.y, step.slope)
@@ -69,17 +72,20 @@ def estimated_sweep(
         step = LinearizedStep.of(integrator, ends, state, p, s, bars, lam)
         none = jnp.zeros_like(step.stages)
         of_eps = (after.eps, none, step.inside.y1 + step.inside.datum)
-        # Two cotangents of one linearized step: f is evaluated once.
-        both = jax.tree.map(lambda *pair: jnp.stack(pair), step.bars_of(lam), of_eps)
-        pulled = jax.vmap(step.transposed)(both)
-        of_lam, (eps, eps_varying) = (jax.tree.map(lambda a, i=i: a[i], pulled) for i in range(2))
+        of_lam = step.bars_of(lam)
+        of_weighted = jax.tree.map(lambda bar: jnp.broadcast_to(weights, bar.shape) * bar, of_lam)
+        # Three cotangents of one linearized step: f is evaluated once.
+        bars_of_step = jax.tree.map(lambda *bar: jnp.stack(bar), of_lam, of_eps, of_weighted)
+        pulled = jax.vmap(step.transposed)(bars_of_step)
+        of_lam, (eps, eps_varying), (_, weighted) = (
+            jax.tree.map(lambda a, i=i: a[i], pulled) for i in range(3)
+        )
         data = step.inside.datum + jnp.where(k == record.count - 1, bars.y1, 0)
         sizes = after.sizes.with_datum(lam.state.y, step.inside.datum)
-        change = step.y1 - state.y
-        sizes = sizes.with_error(step.inside.y1, step.error, data, step.y1, change)
+        sizes = sizes.with_error(step.inside.y1, step.error, data, step.y1)
         before = step.pull(lam, *of_lam)
         added = [new - old for new, old in zip(before.varying, lam.varying, strict=True)]
-        sizes = sizes.after_step(ends[1] - ends[0], before.state.slope, added, p.varying)
+        sizes = sizes.after_step(ends[1] - ends[0], before.state.slope, added, weighted, p.varying)
         return Estimated(before, eps, add(after.eps_varying, eps_varying), sizes)
 
     lam = start_of_sweep(y0, p, s, bars.y1)
@@ -91,7 +97,7 @@ def estimated_sweep(
     no_bars = jax.tree.map(jnp.zeros_like, bars)
     eps = finish_at_start(integrator, y0, p, s, no_bars, eps)
     of_p = list(zip(p.varying, gradient.varying, eps.varying, strict=True))
-    of_gradient = shares(end.sizes, (y0, gradient.y0, eps.y0), of_p, integrator.field.ends)
+    of_gradient = shares(end.sizes, (y0, gradient.y0, eps.y0), of_p)
     return gradient, *of_gradient, of_solution(end.sizes)
 
 

@@ -31,24 +31,16 @@ class VectorField:
     """F(s, y, p) as a traced program.
 
     Its leaves in order: what it closed over, p, what it closed over that is known, what is fixed;
-    `counts` of the first three, and `varies` tells which leaves are varying parameters. The last
-    `ends` of these are t0 and t1.
+    `counts` of the first three, and `varies` tells which leaves are varying parameters.
     """
 
     program: Any
     counts: tuple[int, int, int]
     varies: tuple[bool, ...]
-    ends: int = 0
 
     @classmethod
     def of(
-        cls,
-        function: Callable[..., Array],
-        s: Array,
-        y: Array,
-        p: PyTree,
-        fixed: PyTree = (),
-        ends: int = 0,
+        cls, function: Callable[..., Array], s: Array, y: Array, p: PyTree, fixed: PyTree = ()
     ) -> tuple["VectorField", Parameters]:
         """The field of function(s, y, p, fixed), and its parameters.
 
@@ -69,7 +61,7 @@ class VectorField:
             [leaf for leaf, is_varying in zip(leaves, varies, strict=True) if not is_varying],
         )
         return cls(
-            traced.program, (len(groups[0]), len(groups[1]), len(groups[2])), varies, ends
+            traced.program, (len(groups[0]), len(groups[1]), len(groups[2])), varies
         ), parameters
 
     def __call__(
@@ -134,7 +126,7 @@ def make_problem(
         longest = jnp.asarray(jnp.inf if max_step is None else max_step, dtype) / jnp.abs(
             ends[1] - ends[0]
         )
-        varying = (*[knots.times] * jumps_vary, *varying)
+        varying = (*varying, *[knots.times] * jumps_vary)
         fixed = (*fixed, *[knots.times] * (not jumps_vary))
         # Without derivatives, and last, where `Limits` finds them.
         fixed = (*fixed, *jax.lax.stop_gradient((knots.margin, longest, knots.shares)))
@@ -154,13 +146,12 @@ def make_problem(
         known, resting = fixed
         still = iter(resting)
         moving = iter(varying)
-        moved_jumps = next(moving) if jumps_vary else None
         t0, t1 = (next(moving) if varies else next(still) for varies in ends_vary)
         t = t0 + s * (t1 - t0)
         y_of_t = unravel(y[: state.size])
         rate = t1 - t0
         if limits is not None and limits.jumps:
-            times = next(still) if moved_jumps is None else moved_jumps
+            times = next(moving) if jumps_vary else next(still)
             t, rate = time_and_rate(s, Knots(times, resting[-1], resting[-3]), t0, t1)
         slopes = [ravel_pytree(f.with_known(known[0])(t, y_of_t, p))[0]]
         if running_cost is not None:
@@ -171,8 +162,6 @@ def make_problem(
         return unravel(y[: state.size]), unravel_costs(y[state.size :])
 
     flat = jnp.concatenate([state, costs])
-    field, parameters = VectorField.of(
-        F, jnp.zeros((), dtype), flat, (p, varying), (known, fixed), sum(ends_vary)
-    )
+    field, parameters = VectorField.of(F, jnp.zeros((), dtype), flat, (p, varying), (known, fixed))
     flat, parameters, s = loops.vary_alike((flat, parameters, s))
     return Problem(field, flat, parameters, s, split, limits)
