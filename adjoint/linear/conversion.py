@@ -44,6 +44,7 @@ def as_operator(A: Any, dtype: Any, axes: Axes = frozenset()) -> Operator:
 
 
 _bcoo_patterns: list[tuple[np.ndarray, SparsePattern]] = []
+# A model has one or two patterns of matrices; each costs its indices, 8 bytes a nonzero.
 _BCOO_PATTERNS_KEPT = 8
 
 

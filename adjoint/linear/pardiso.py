@@ -13,6 +13,7 @@ import numpy as np
 
 from adjoint.linear.superlu import SuperLUFactors
 
+# Matrix types and phases, by the numbers of the manual of Intel oneMKL PARDISO, mtype and phase.
 STRUCTURALLY_SYMMETRIC = 1
 SYMMETRIC_POSITIVE_DEFINITE = 2
 NONSYMMETRIC = 11

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from adjoint.status import Status
 
+# Codes of runs that go on, beside those of `Status`, which are not negative.
 RUNNING = -1
 # Goes on unless a check of the derivative finds that f has come to zero.
 UNLESS_ZERO = -2

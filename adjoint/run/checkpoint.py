@@ -20,6 +20,7 @@ import numpy as np
 from adjoint.inputs import refuse
 from adjoint.run.run_folder import RunFolder
 
+# Of the file, to be raised when older code could not read it.
 FORMAT = 1
 _DIGEST = hashlib.sha256().digest_size
 

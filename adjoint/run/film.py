@@ -13,6 +13,7 @@ from adjoint.run.figures import gray_levels, level_image
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# At most 16 frames a second: a film that is watched as motion, of a file of a few megabytes.
 MOST_FRAMES = 128
 FRAME_SIZE = 600  # pixels, of the longer side
 CAPTION_HEIGHT = 26  # pixels

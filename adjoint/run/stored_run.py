@@ -12,6 +12,7 @@ from adjoint.run.run_folder import RunFolder
 from adjoint.run.settings import UsageError, assignments, read_settings
 
 NAME = "run.json"
+# Of the file, to be raised when older code could not read it.
 FORMAT = 1
 # A system or a machine of another name mostly gives the same digits.
 DECISIVE = ("adjoint", "jax", "jaxlib", "numpy", "scipy", "processor", "jax device")

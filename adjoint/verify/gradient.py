@@ -43,6 +43,7 @@ from adjoint.verify.verdict import (
 )
 
 WHERE = "adjoint.verify_gradient"
+# Each costs a few evaluations of f; more parameters are seen along random directions.
 MOST_COORDINATES = 30
 
 

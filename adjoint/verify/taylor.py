@@ -32,6 +32,8 @@ from adjoint.verify.line import (
 )
 from adjoint.verify.remainder import leading_coefficient, observed_rate, odd_and_even_parts
 
+# Steps over four decades (2^13): wide enough for a slope between truncation, which falls with the
+# step, and rounding, which grows.
 HALVINGS = 14
 
 

@@ -18,6 +18,8 @@ from jaxtyping import PyTree
 from adjoint.inputs import refuse
 from adjoint.verify.pairing import combine, conjugate, drawer, epsilon, pair, product, spread
 
+# A wrong product is seen with probability one along a normal random vector; three guard against a
+# difference that happens to be below the tolerance.
 SAMPLES = 3
 
 
