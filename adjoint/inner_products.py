@@ -13,6 +13,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from adjoint.inputs import refuse
@@ -233,7 +234,7 @@ _TRANSFORMS = {
 }
 
 
-def _is_matrix(w: Any, v: Array) -> bool:
+def _is_matrix(w: ArrayLike, v: Array) -> bool:
     return np.ndim(w) == 2 and v.ndim == 1
 
 

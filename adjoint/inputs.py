@@ -92,7 +92,7 @@ def as_inexact_array(where: str, name: str, x: Any) -> Array:
     return array
 
 
-def require_mode(where: str, mode: Any) -> None:
+def require_mode(where: str, mode: object) -> None:
     """Refuse what is no mode. The two that were have no effect any more: all rules serve both."""
     if mode not in ("reverse", "both"):
         remedy = "Leave it out: derivatives are there in both modes."
@@ -145,14 +145,14 @@ def warn_if_cut(where: str, **given: PyTree) -> None:
 _lines_warned: set[tuple[str, str, int]] = set()
 
 
-def _is_double(leaf: Any) -> bool:
+def _is_double(leaf: object) -> bool:
     return isinstance(leaf, np.ndarray) and leaf.dtype in (
         np.dtype(np.float64),
         np.dtype(np.complex128),
     )
 
 
-def is_inexact(leaf: Any) -> bool:
+def is_inexact(leaf: object) -> bool:
     """Whether a leaf is a real or complex floating-point number, or an array of them."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
@@ -206,7 +206,7 @@ _FUNCTIONS = {
 }
 
 
-def require_function(where: str, name: str, function: Any) -> None:
+def require_function(where: str, name: str, function: object) -> None:
     """Refuse what is no function, such as SciPy's dictionaries of constraints or jac=True."""
     if not callable(function):
         remedy = _FUNCTIONS.get(name, f"Pass {name} as a function.")

@@ -4,7 +4,6 @@ No Hessian is ever formed.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jaxtyping import Array, Float, PyTree
@@ -41,7 +40,7 @@ def hvp(f: Callable[[PyTree], Float[Array, ""]], p: PyTree, v: PyTree) -> PyTree
     return jax.jvp(jax.grad(f), (p,), (v,))[1]
 
 
-def gauss_newton_product(r: Callable[[PyTree], Any], p: PyTree, v: PyTree) -> PyTree:
+def gauss_newton_product(r: Callable[[PyTree], PyTree], p: PyTree, v: PyTree) -> PyTree:
     """r'(p)' r'(p) v, the Hessian of |r|^2 / 2 at p without the second derivatives of r, times v.
 
     Parameters

@@ -14,7 +14,7 @@ class StaticText(str):
         return (), str(self)
 
     @classmethod
-    def tree_unflatten(cls, text: str, _: Iterable[Any]) -> Self:
+    def tree_unflatten(cls, text: str, _: Iterable[object]) -> Self:
         return cls(text)
 
 
@@ -26,7 +26,7 @@ class HistoryTable(dict[str, Any]):
         return tuple(self.values()), tuple(self)
 
     @classmethod
-    def tree_unflatten(cls, names: tuple[str, ...], columns: Iterable[Any]) -> Self:
+    def tree_unflatten(cls, names: tuple[str, ...], columns: Iterable[object]) -> Self:
         return cls(zip(names, columns, strict=True))
 
     def __repr__(self) -> str:

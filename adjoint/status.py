@@ -196,7 +196,7 @@ class Status:
         return (self.code,), None
 
     @classmethod
-    def tree_unflatten(cls, _: None, children: Iterable[Any]) -> Self:
+    def tree_unflatten(cls, _: None, children: Iterable[Array]) -> Self:
         (code,) = children
         return cls(code)
 

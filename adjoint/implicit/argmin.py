@@ -23,6 +23,7 @@ from adjoint.implicit.residual import RootProblem, ravel, ravel_size
 from adjoint.implicit.root import find_root
 from adjoint.implicit.symmetric_gradient import symmetric_gradient
 from adjoint.inputs import describe, refuse, require_function, takes_jax_functions, warn_if_cut
+from adjoint.linear.choice import LinearSolver
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.norm import norm, power_of_two, row_norms
 from adjoint.solution import Solution, poison
@@ -67,7 +68,7 @@ class _Problem(NamedTuple):
     def conditions(self, at: _KKTPoint, p: PyTree) -> _KKTPoint:
         """f_x + c_x' m = 0; and c = 0, or for an inequality c = 0 if m + c > 0, else m = 0."""
 
-        def lagrangian(x: PyTree, given: Any) -> Array:
+        def lagrangian(x: PyTree, given: PyTree) -> Array:
             m, p = given
             return self.objective(x, p) + m @ self.c(x, p)
 
@@ -180,7 +181,7 @@ def argmin(
     *,
     equality: Callable[[PyTree, PyTree], PyTree] | None = None,
     inequality: Callable[[PyTree, PyTree], PyTree] | None = None,
-    linear_solver: Any = None,
+    linear_solver: LinearSolver | None = None,
     mode: Literal["reverse", "both"] = "reverse",
 ) -> Solution[PyTree]:
     """Minimize f(x, p) over x under g(x, p) = 0 and h(x, p) <= 0, with derivatives by p.
@@ -310,7 +311,7 @@ def _constrained(
     x0: PyTree,
     p: PyTree,
     solver: Any,
-    linear_solver: Any,
+    linear_solver: LinearSolver | None,
     mode: Literal["reverse", "both"],
 ) -> Solution[PyTree]:
     equations, all_of_them = problem.counts.value
@@ -333,7 +334,9 @@ def _multiplier_stats(multipliers: Array, active: Array, k: int) -> dict[str, Ar
     }
 
 
-def _real_scalar(objective: Any, x0: PyTree, p: PyTree) -> Callable[[PyTree, PyTree], Array]:
+def _real_scalar(
+    objective: Callable[..., PyTree], x0: PyTree, p: PyTree
+) -> Callable[[PyTree, PyTree], Array]:
     shape: Any = jax.eval_shape(objective, x0, p)
     if not (
         hasattr(shape, "shape") and shape.shape == () and jnp.issubdtype(shape.dtype, jnp.floating)

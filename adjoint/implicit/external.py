@@ -1,9 +1,9 @@
 """external: y = f(x) by a black box, with the derivatives that its user supplies."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 import jax.flatten_util
@@ -50,7 +50,7 @@ class _Tangent:
         is_lost = jnp.isnan(y)
         zero = attach_derivative(_refuse_second_derivative, jnp.zeros((), b.dtype), x, None)
 
-        def push(_: Any, b: Array) -> Array:
+        def push(_: object, b: Array) -> Array:
             if calls.box.jvp is None:
                 v = _refused_forward_mode.bind(b[u.size :])
             else:
@@ -59,7 +59,7 @@ class _Tangent:
                 [jnp.zeros_like(b[: u.size]), jnp.where(is_lost, jnp.nan, v).astype(b.dtype)]
             )
 
-        def pull(_: Any, c: Array) -> Array:
+        def pull(_: object, c: Array) -> Array:
             y_bar = c[u.size :].astype(y.dtype)
             # An output that is NaN has no derivative: it spoils what depends on it; where all are,
             # nothing is known at all.
@@ -74,7 +74,7 @@ class _Tangent:
         )
 
 
-def _refuse_second_derivative(*_: Any) -> NoReturn:
+def _refuse_second_derivative(*_: object) -> NoReturn:
     refuse(
         "external",
         "a second derivative to compute",
@@ -85,7 +85,7 @@ def _refuse_second_derivative(*_: Any) -> NoReturn:
     )
 
 
-def _refuse_forward_mode(*_: Any, **__: Any) -> NoReturn:
+def _refuse_forward_mode(*_: object, **__: object) -> NoReturn:
     refuse(
         "external",
         "forward mode (jvp, jacfwd, linearize) without jvp",
@@ -112,13 +112,13 @@ batching.primitive_batchers[_refused_forward_mode] = lambda v, dims: (
 class _BlackBox:
     """A callable y = f(x); JAX knows it by its identity."""
 
-    function: Callable[[Any], Any]
-    vjp: Callable[[Any, Any], Any]
-    jvp: Callable[[Any, Any], Any] | None
+    function: Callable[[PyTree], PyTree]
+    vjp: Callable[[PyTree, PyTree], PyTree]
+    jvp: Callable[[PyTree, PyTree], PyTree] | None
     like: PyTree
     is_verified: bool
     lock: threading.Lock = field(default_factory=threading.Lock)
-    calls: dict[Any, "_Calls"] = field(default_factory=dict)
+    calls: dict[Hashable, "_Calls"] = field(default_factory=dict)
 
     def __call__(self, x: PyTree) -> PyTree:
         x = jax.tree.map(_as_input, x)
@@ -213,10 +213,10 @@ class _Calls:
 
 
 def external(
-    function: Callable[[Any], Any],
+    function: Callable[[PyTree], PyTree],
     *,
-    vjp: Callable[[Any, Any], Any],
-    jvp: Callable[[Any, Any], Any] | None = None,
+    vjp: Callable[[PyTree, PyTree], PyTree],
+    jvp: Callable[[PyTree, PyTree], PyTree] | None = None,
     like: PyTree,
     verify: bool = False,
 ) -> Callable[[PyTree[Float[Array, "..."]]], PyTree[Float[Array, "..."]]]:
@@ -314,7 +314,7 @@ def external(
     return _BlackBox(function, vjp, jvp, shapes, is_verified=not verify)
 
 
-def _as_input(leaf: Any) -> Array:
+def _as_input(leaf: object) -> Array:
     is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int)
     kind = (
         str(leaf.dtype)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Inexact, Int32, PyTree
 from adjoint.implicit.residual import RootProblem
 from adjoint.implicit.root import find_root
 from adjoint.inputs import refuse, require_tolerance_and_limit, takes_jax_functions
+from adjoint.linear.choice import LinearSolver
 from adjoint.linear.iterative import GMRES
 from adjoint.linear.krylov import Krylov
 from adjoint.norm import norm, row_norms
@@ -54,7 +55,12 @@ class Picard:
         return self._iterate(problem, x0, p, lambda history, x, r: (history, x + r), ())
 
     def _iterate(
-        self, problem: RootProblem, x0: Array, p: PyTree, advance: Callable[..., Any], history: Any
+        self,
+        problem: RootProblem,
+        x0: Array,
+        p: PyTree,
+        advance: Callable[..., Any],
+        history: PyTree,
     ) -> tuple[Array, Array]:
         """x <- advance(history, x, r), r = step(x) - x, until r is small, with the last step."""
 
@@ -225,7 +231,7 @@ def fixed_point(
     p: PyTree,
     solver: Any = None,
     *,
-    linear_solver: Any = None,
+    linear_solver: LinearSolver | None = None,
     mode: Literal["reverse", "both"] = "reverse",
 ) -> Solution[PyTree]:
     """Solve x = step(x, p) for x, with derivatives by p at the price of one linear solve.

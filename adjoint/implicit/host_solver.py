@@ -3,7 +3,7 @@
 The functions may be SciPy's, or call an executable.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,8 +45,8 @@ class HostSolver:
     0.076923
     """
 
-    solve: Callable[[Any, Any], Any]
-    _calls: dict[Any, Callable[..., tuple[Array, ...]]] = field(
+    solve: Callable[[PyTree, PyTree], PyTree]
+    _calls: dict[Hashable, Callable[..., tuple[Array, ...]]] = field(
         default_factory=dict, init=False, repr=False
     )
 

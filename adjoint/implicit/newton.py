@@ -121,7 +121,7 @@ class Newton:
         # In float32 a step of 1e-10 of x does not exist.
         return max(self.rtol, 32 * float(jnp.finfo(dtype).eps))
 
-    def _prepare(self, problem: RootProblem, x0: Array, p: PyTree) -> Any:
+    def _prepare(self, problem: RootProblem, x0: Array, p: PyTree) -> PyTree:
         """What the first step is handed."""
         return ()
 
@@ -188,7 +188,7 @@ class NewtonKrylov(Newton):
     restart: int = 30
     preconditioner: Callable[[Array], Array] | Multigrid | None = None
 
-    def _prepare(self, problem: RootProblem, x0: Array, p: PyTree) -> Any:
+    def _prepare(self, problem: RootProblem, x0: Array, p: PyTree) -> PyTree:
         shapes = jax.eval_shape(lambda x: self._built(problem, JacobianAction(problem.F, x, p)), x0)
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         zero = jnp.zeros((), x0.real.dtype)
@@ -283,7 +283,7 @@ def _line_search(
     def enough(t: Array, F_t: Array) -> Array:
         return norm(F_t / rows) <= (1 - SUFFICIENT_DECREASE * t) * F_norm
 
-    def halve(state: Any) -> Any:
+    def halve(state: PyTree) -> PyTree:
         t, _, k = state
         return 0.5 * t, F(x + 0.5 * t * step), k + 1
 

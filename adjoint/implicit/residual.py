@@ -5,7 +5,6 @@ Unknowns of any structure are handled as one flat vector x; parameters p keep th
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.core
@@ -18,6 +17,7 @@ from jaxtyping import Array, Inexact, PyTree
 from adjoint.inputs import describe, refuse
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.linear.operators import Dense, Operator
+from adjoint.linear.solve import Solver
 from adjoint.linear.sparse import SparseDirect
 from adjoint.linear.sparse_pattern import Sparse, SparsePattern
 from adjoint.tracing import loops
@@ -26,7 +26,7 @@ from adjoint.tracing.traced_function import TracedFunction, trace_at_door
 
 
 def trace_residual(
-    where: str, residual: Any, x0: PyTree, p: PyTree
+    where: str, residual: Callable[..., PyTree], x0: PyTree, p: PyTree
 ) -> tuple[TracedFunction, Array, PyTree, HostStructure]:
     """The residual, flat start, p and structure of x; refuses what cannot be a root problem."""
     _require_arrays(where, "x0", x0)
@@ -55,7 +55,7 @@ def ravel_size(tree: PyTree) -> int:
     return sum(int(np.prod(jnp.shape(leaf))) for leaf in jax.tree.leaves(tree))
 
 
-def _is_inexact(leaf: Any) -> bool:
+def _is_inexact(leaf: object) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
@@ -132,7 +132,7 @@ class RootProblem:
 
     F: TracedFunction
     unravel: Callable[[Array], PyTree]
-    linear_solver: Any
+    linear_solver: Solver
     pattern: SparsePattern | None
 
     def jacobian(self, x: Array, p: PyTree) -> Operator:
@@ -154,7 +154,7 @@ class JacobianAction:
         return self.x.size
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> np.dtype:
         return self.x.dtype
 
     def astype(self, dtype: DTypeLike) -> "JacobianAction":
@@ -202,7 +202,7 @@ class JacobianColumns:
 
 
 def jacobian(
-    F: TracedFunction, x: Array, p: PyTree, linear_solver: Any, pattern: SparsePattern | None
+    F: TracedFunction, x: Array, p: PyTree, linear_solver: Solver, pattern: SparsePattern | None
 ) -> Operator:
     """F_x at (x, p), in the form that the linear solver takes."""
     if isinstance(linear_solver, SparseDirect):

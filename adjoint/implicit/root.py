@@ -15,11 +15,12 @@ from adjoint.implicit.newton import Newton, NewtonKrylov
 from adjoint.implicit.regularity import Examination, examine
 from adjoint.implicit.residual import JacobianAction, RootProblem, trace_residual
 from adjoint.inputs import none_is_nan, refuse, require_mode, takes_jax_functions, warn_if_cut
+from adjoint.linear.choice import LinearSolver
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.linear.equilibrated import Equilibrated
 from adjoint.linear.iterative import GMRES
 from adjoint.linear.krylov import Krylov
-from adjoint.linear.solve import Transposed, TransposedSolver, tangent_solve
+from adjoint.linear.solve import Solver, Transposed, TransposedSolver, tangent_solve
 from adjoint.linear.solver_parts import SolverParts
 from adjoint.linear.sparse import SparseDirect
 from adjoint.linear.sparse_pattern import SparsePattern
@@ -42,20 +43,20 @@ from adjoint.tracing.traced_function import TracedFunction
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _root(linear_solver: Any, factor: PyTree, F: TracedFunction, x: Array, p: PyTree) -> Array:
+def _root(linear_solver: Solver, factor: PyTree, F: TracedFunction, x: Array, p: PyTree) -> Array:
     return x
 
 
 def _root_fwd(
-    linear_solver: Any, factor: PyTree, F: TracedFunction, x: Array, p: PyTree
-) -> tuple[Array, Any]:
+    linear_solver: Solver, factor: PyTree, F: TracedFunction, x: Array, p: PyTree
+) -> tuple[Array, PyTree]:
     # Of the rule's own making, so that its derivatives of higher order see how x moves.
     x = root_at(linear_solver, factor, F, x, p)
     return x, (factor, F, x, p)
 
 
 def _root_bwd(
-    linear_solver: Any, residuals: PyTree, x_bar: Array
+    linear_solver: Solver, residuals: PyTree, x_bar: Array
 ) -> tuple[None, TracedFunction, None, PyTree]:
     factor, F, x, p = residuals
     F_x = Transposed(JacobianAction(F, x, p))
@@ -68,7 +69,7 @@ def _root_bwd(
 _root.defvjp(_root_fwd, _root_bwd)
 
 
-def _root_tangent(linear_solver: Any, residuals: PyTree, dots: PyTree) -> Array | None:
+def _root_tangent(linear_solver: Solver, residuals: PyTree, dots: PyTree) -> Array | None:
     factor, F, x, p = residuals
     _, F_dot, _, p_dot = dots
     moved = push_forward(lambda F, p: F(x, p), (F, p), (F_dot, p_dot))
@@ -89,7 +90,7 @@ def root(
     p: PyTree,
     solver: Any = None,
     *,
-    linear_solver: Any = None,
+    linear_solver: LinearSolver | None = None,
     jacobian_pattern: SparsePattern | None = None,
     mode: Literal["reverse", "both"] = "reverse",
 ) -> Solution[PyTree]:
@@ -164,7 +165,7 @@ def find_root(
     x0: PyTree,
     p: PyTree,
     solver: Any,
-    linear_solver: Any,
+    linear_solver: LinearSolver | None,
     pattern: SparsePattern | None,
     mode: Literal["reverse", "both"],
 ) -> Solution[PyTree]:
@@ -251,8 +252,12 @@ def _solver(where: str, solver: Any) -> Any:
 
 
 def _linear_solver(
-    where: str, linear_solver: Any, solver: Any, pattern: SparsePattern | None, n: int
-) -> Any:
+    where: str,
+    linear_solver: LinearSolver | None,
+    solver: Any,
+    pattern: SparsePattern | None,
+    n: int,
+) -> LinearSolver:
     """The linear solver asked for, or the one that fits; refuses what does not fit together."""
     if pattern is not None and pattern.n != n:
         refuse(

@@ -24,12 +24,12 @@ def _gradient(_: None, f: TracedFunction, x: PyTree, p: PyTree) -> PyTree:
     return jax.grad(lambda x: f(x, p))(x)
 
 
-def _gradient_fwd(_: None, f: TracedFunction, x: PyTree, p: PyTree) -> tuple[PyTree, Any]:
+def _gradient_fwd(_: None, f: TracedFunction, x: PyTree, p: PyTree) -> tuple[PyTree, PyTree]:
     # By the rule itself: its derivatives of higher order are symmetric, too.
     return gradient_of_traced(None, f, x, p), (f, x, p)
 
 
-def _gradient_bwd(_: None, residuals: PyTree, g_bar: PyTree) -> Any:
+def _gradient_bwd(_: None, residuals: PyTree, g_bar: PyTree) -> PyTree:
     f, x, p = residuals
     leaves, structure = jax.tree.flatten((f, p))
     moving = [k for k, leaf in enumerate(leaves) if is_inexact(leaf)]
@@ -41,7 +41,7 @@ def _gradient_bwd(_: None, residuals: PyTree, g_bar: PyTree) -> Any:
         f, p = jax.tree.unflatten(structure, given)
         return f(x, p)
 
-    def gradients(x: PyTree) -> Any:
+    def gradients(x: PyTree) -> PyTree:
         return jax.grad(value, argnums=(0, 1))(x, [leaves[k] for k in moving])
 
     _, (x_bar, bars) = jax.jvp(gradients, (x,), (g_bar,))

@@ -1,15 +1,16 @@
 """Which solver serves which matrix: the default, and the refusal of one that does not fit."""
 
-from typing import Any
-
 from jaxtyping import Array
 
 from adjoint.inputs import as_inexact_array, refuse, require_same_precision, require_shape
+from adjoint.linear.conversion import BoundOperator
 from adjoint.linear.dense import LU, Cholesky
 from adjoint.linear.iterative import CG, GMRES, MINRES
 from adjoint.linear.operators import BoundFunction, Dense, MatrixFree
 from adjoint.linear.sparse import SparseDirect
 from adjoint.linear.sparse_pattern import Sparse
+
+LinearSolver = LU | Cholesky | SparseDirect | CG | MINRES | GMRES
 
 # The default comes first.
 _SERVED_BY: dict[type, tuple[type, ...]] = {
@@ -19,7 +20,9 @@ _SERVED_BY: dict[type, tuple[type, ...]] = {
 }
 
 
-def bind(operator: Any, A: Any, b: Array | None, solver: Any, where: str) -> tuple[Any, Any, str]:
+def bind(
+    operator: BoundOperator, A: object, b: Array | None, solver: LinearSolver | None, where: str
+) -> tuple[BoundOperator, LinearSolver, str]:
     """The operator in the precision of A and b, a solver that serves it, and both in words."""
     if b is not None:
         operator = operator.astype(
@@ -51,13 +54,13 @@ def bind(operator: Any, A: Any, b: Array | None, solver: Any, where: str) -> tup
     return operator, solver, origin
 
 
-def _default_solver(A: Any, served_by: tuple[type, ...]) -> Any:
+def _default_solver(A: object, served_by: tuple[type, ...]) -> LinearSolver:
     if isinstance(A, MatrixFree):
         return CG() if A.positive_definite else MINRES() if A.symmetric else GMRES()
     return served_by[0]()
 
 
-def right_hand_side(b: Any, A: Any) -> Array:
+def right_hand_side(b: object, A: BoundOperator) -> Array:
     """b in the precision of A; refuses one that does not fit."""
     b = as_inexact_array("linear_solve", "b", b)
     n = A.n

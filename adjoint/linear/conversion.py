@@ -10,12 +10,14 @@ import jax.core
 import numpy as np
 
 from adjoint.inputs import as_inexact_array, refuse, require_shape
-from adjoint.linear.operators import Dense, MatrixFree, Operator
+from adjoint.linear.operators import BoundFunction, Dense, MatrixFree
 from adjoint.linear.sparse_pattern import Sparse, SparsePattern
 from adjoint.tracing.loops import Axes
 
+BoundOperator = Dense | Sparse | BoundFunction
 
-def as_operator(A: Any, dtype: Any, axes: Axes = frozenset()) -> Operator:
+
+def as_operator(A: Any, dtype: Any, axes: Axes = frozenset()) -> BoundOperator:
     """What a user passes as A, acting on vectors of `dtype` that vary over these mesh axes."""
     if isinstance(A, MatrixFree):
         return A.bind(dtype, axes)

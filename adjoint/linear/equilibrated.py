@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact, PyTree
 
@@ -145,7 +146,7 @@ class Scaled:
         return self.A.n
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> np.dtype:
         return self.A.dtype
 
     def astype(self, dtype: DTypeLike) -> "Scaled":

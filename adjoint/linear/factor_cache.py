@@ -7,14 +7,14 @@ passed from forward to backward would dangle once its factors were evicted.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 
 class _Entry(NamedTuple):
-    key: Any
+    key: Hashable
     signature: bytes
     values: np.ndarray
     factors: Any
@@ -64,7 +64,7 @@ class FactorCache:
         with self._lock:
             return sum(_size(entry) for entry in self._entries)
 
-    def find_or_make(self, key: Any, values: np.ndarray, make: Callable[[], Any]) -> Any:
+    def find_or_make(self, key: Hashable, values: np.ndarray, make: Callable[[], Any]) -> Any:
         """The factors of `values` under `key` (pattern and backend), by `make` if none are held."""
         signature = values[:: max(1, values.size // 8)].tobytes()
         with self._lock:

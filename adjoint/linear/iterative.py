@@ -8,11 +8,11 @@ transposed (GMRES), are real-only (CG), and have no MINRES.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from adjoint.inputs import refuse
 from adjoint.linear.krylov import Krylov, LinearMap
@@ -54,11 +54,11 @@ class CG(Krylov):
     def _cycle(
         self, A: LinearMap, M: LinearMap, r: Array, target: Array, steps_left: Array
     ) -> tuple[Array, Array]:
-        def proceed(state: Any) -> Array:
+        def proceed(state: PyTree) -> Array:
             _, r, _, rho, step = state
             return (norm(r) > target) & (step < steps_left) & (rho > 0)
 
-        def advance(state: Any) -> Any:
+        def advance(state: PyTree) -> PyTree:
             x, r, p, rho, step = state
             z = M(r)
             rho_new = dot(r, z)
@@ -218,11 +218,11 @@ class GMRES(Krylov):
         rotations = jnp.zeros((2, m), r.dtype)
         g = jnp.zeros(m + 1, r.dtype).at[0].set(beta)
 
-        def proceed(state: Any) -> Array:
+        def proceed(state: PyTree) -> Array:
             _, _, _, g, k, broke_down = state
             return (jnp.abs(g[k]) > target) & (k < m) & (k < steps_left) & ~broke_down
 
-        def advance(state: Any) -> Any:
+        def advance(state: PyTree) -> PyTree:
             V, R, rotations, g, k, _ = state
             w = A(M(V[k]))
             size = norm(w)
@@ -256,7 +256,7 @@ class GMRES(Krylov):
         return M(jnp.append(y, 0) @ V), steps
 
 
-def _rotate(h: Array, i: Any, c: Array, s: Array) -> Array:
+def _rotate(h: Array, i: Array | int, c: Array, s: Array) -> Array:
     """The unitary plane rotation [[c, s], [-s*, c*]] of the entries i and i + 1."""
     return (
         h.at[i].set(c * h[i] + s * h[i + 1]).at[i + 1].set(-s.conj() * h[i] + c.conj() * h[i + 1])

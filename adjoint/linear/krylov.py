@@ -97,7 +97,7 @@ class Krylov:
                 TypeError,
             )
 
-    def factor(self, A: Operator) -> Any:
+    def factor(self, A: Operator) -> PyTree:
         """The preconditioner M as a pytree, or None; there is nothing to factorize."""
         if isinstance(self.preconditioner, Multigrid):
             return self.preconditioner.of(A)
@@ -122,7 +122,7 @@ class Krylov:
     def solve_transpose(self, M: PyTree, A: Operator, c: Array) -> tuple[Array, Outcome]:
         M_transpose = _transposed(M, c) if M else _identity
 
-        def iterate(c: Array) -> Any:
+        def iterate(c: Array) -> PyTree:
             return self._iterate(A.transpose_matvec, M_transpose, c, _numbers(A), self.rtol)
 
         lam, outcome = _by_columns(iterate, c)

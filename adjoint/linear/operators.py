@@ -7,7 +7,7 @@ to. It offers `matvec` (A x) and `transpose_matvec` (A' x, never conjugated), fo
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import jax
 import jax.core
@@ -27,7 +27,7 @@ class Operator(Protocol):
     @property
     def n(self) -> int: ...
     @property
-    def dtype(self) -> Any: ...
+    def dtype(self) -> np.dtype: ...
     def astype(self, dtype: DTypeLike) -> Self: ...
     def matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]: ...
     def transpose_matvec(self, x: Inexact[Array, " n *k"]) -> Inexact[Array, " n *k"]: ...
@@ -45,7 +45,7 @@ class Dense:
         return self.matrix.shape[-1]
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> np.dtype:
         return self.matrix.dtype
 
     def astype(self, dtype: DTypeLike) -> "Dense":
@@ -146,7 +146,7 @@ class BoundFunction:
 
     function: TracedFunction
     n: int = field(metadata={"static": True})
-    dtype: DTypeLike = field(metadata={"static": True})
+    dtype: np.dtype = field(metadata={"static": True})
 
     def astype(self, dtype: DTypeLike) -> "BoundFunction":
         if dtype != self.dtype:

@@ -6,6 +6,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Inexact, PyTree
 
@@ -49,7 +50,7 @@ def _solve(solver: Solver, factor: PyTree, A: Operator, b: Array) -> tuple[Array
     return tangent_solve(solver, factor, A, b)
 
 
-def _solve_fwd(solver: Solver, factor: PyTree, A: Operator, b: Array) -> tuple[Any, Any]:
+def _solve_fwd(solver: Solver, factor: PyTree, A: Operator, b: Array) -> tuple[PyTree, PyTree]:
     x, outcome = tangent_solve(solver, factor, A, b)
     return (x, outcome), (factor, A, x)
 
@@ -92,12 +93,12 @@ def tangent_solve(solver: Solver, factor: PyTree, A: Operator, b: Array) -> tupl
     def apart(v: Array) -> tuple[Array, Array]:
         return v[:-m].reshape(b.shape), v[-m:]
 
-    def together(x: Array, numbers: Any) -> Array:
+    def together(x: Array, numbers: PyTree) -> Array:
         return jnp.concatenate(
             [x.ravel(), jnp.stack([jnp.asarray(number, b.dtype) for number in numbers])]
         )
 
-    def with_outcome(solve: Any) -> Any:
+    def with_outcome(solve: Any) -> PyTree:
         return lambda _, v: together(*solve(factor, fixed, apart(v)[0]))
 
     def matvec(v: Array) -> Array:
@@ -129,7 +130,7 @@ class Transposed:
         return self.A.n
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> np.dtype:
         return self.A.dtype
 
     def astype(self, dtype: DTypeLike) -> "Transposed":
@@ -211,7 +212,7 @@ def _factor_and_solve(parts: SolverParts, A: Any, b: Array) -> tuple[Array, Outc
     return _solve_with(Static(_without_preconditioner(parts.whole())), _factor(parts, A), A, b)
 
 
-def _factor(parts: SolverParts, A: Any) -> Any:
+def _factor(parts: SolverParts, A: Any) -> PyTree:
     return parts.whole().factor(jax.lax.stop_gradient(A))
 
 

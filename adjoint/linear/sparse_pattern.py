@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact
+from numpy.typing import ArrayLike
 
 from adjoint.inputs import as_inexact_array, describe, refuse, require_shape, warn_if_cut
 
@@ -54,7 +55,7 @@ class SparsePattern:
     [[2.0, 1.0], [0.0, 4.0]]
     """
 
-    def __init__(self, rows: Any, cols: Any, shape: tuple[int, int]):
+    def __init__(self, rows: ArrayLike, cols: ArrayLike, shape: tuple[int, int]):
         where = "SparsePattern"
         rows, cols = (
             _static_indices(where, name, v) for name, v in (("rows", rows), ("cols", cols))
@@ -137,7 +138,7 @@ class SparsePattern:
         """Positions of the entries on the diagonal."""
         return np.flatnonzero(self.rows == self.cols)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """The pattern without what was derived from it, which cannot leave the process.
 
         Calls to the host are of that kind.
@@ -145,7 +146,7 @@ class SparsePattern:
         derived = ("analyses", "column_order", "has_empty_line", "mirror", "diagonal")
         return {name: value for name, value in self.__dict__.items() if name not in derived}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self.analyses = {}
 
@@ -153,14 +154,14 @@ class SparsePattern:
         """Itself: a pattern never changes, and matrices fit together when they share one."""
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self
 
     def __repr__(self) -> str:
         return f"SparsePattern({self.n}x{self.n}, {self.nnz} nonzeros)"
 
 
-def _static_indices(where: str, name: str, indices: Any) -> np.ndarray:
+def _static_indices(where: str, name: str, indices: ArrayLike) -> np.ndarray:
     if isinstance(indices, jax.core.Tracer):
         refuse(
             where,
@@ -217,7 +218,7 @@ class Sparse:
         return self.pattern.n
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> np.dtype:
         return self.values.dtype
 
     def astype(self, dtype: DTypeLike) -> "Sparse":

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
 from adjoint.inputs import double_precision_remedy, refuse, require_mode
@@ -15,7 +16,7 @@ from adjoint.ode.forward import ForwardSensitivity
 from adjoint.ode.runge_kutta import RungeKutta
 
 
-def require_fit(method: RungeKutta, sensitivity: Any, certificate: bool) -> None:
+def require_fit(method: RungeKutta, sensitivity: object, certificate: bool) -> None:
     """Refuse what cannot solve with a mass matrix."""
     if not method.is_implicit:
         given = f"mass_matrix with solver {method.solver.__name__}"
@@ -36,8 +37,8 @@ def require_problem(
     f: Callable[..., PyTree],
     y0: PyTree,
     p: PyTree,
-    t0: Any,
-    t1: Any,
+    t0: ArrayLike,
+    t1: ArrayLike,
     rtol: float,
     atol: float,
     max_steps: int,
@@ -96,7 +97,7 @@ def require_problem(
     return dtype
 
 
-def require_sensitivity(where: str, sensitivity: Any) -> None:
+def require_sensitivity(where: str, sensitivity: object) -> None:
     """Refuse what is no sensitivity, a class of them in place of an object among it."""
     kinds = (
         DiscreteAdjoint

@@ -5,7 +5,6 @@ in row k + 1, column k.
 """
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +25,7 @@ def solve(
     n = b.shape[1]
     triangular_solve = partial(jax.scipy.linalg.solve_triangular, lower=True)
 
-    def eliminate(carry: PyTree, row: Any) -> tuple[Any, Any]:
+    def eliminate(carry: PyTree, row: PyTree) -> tuple[PyTree, PyTree]:
         L, z = carry
         S, below, b = row
         M = triangular_solve(L, below.T).T
@@ -34,7 +33,7 @@ def solve(
         z = triangular_solve(L, b - M @ z)
         return (L, z), (L, M, z)
 
-    def substitute(carry: PyTree, row: Any) -> tuple[Any, Array]:
+    def substitute(carry: PyTree, row: PyTree) -> tuple[PyTree, Array]:
         M_next, x_next = carry
         L, M, z = row
         x = triangular_solve(L, z - M_next.T @ x_next, trans=1)

@@ -16,7 +16,7 @@ them, three things are measured, as shares:
   end than where it began. The error control leaves disturbances of relative size rtol.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -115,7 +115,9 @@ class _Fine(NamedTuple):
     growth: Float[Array, ""]
 
 
-def _along(integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: Any) -> _Fine:
+def _along(
+    integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: tuple[Array, list[Array]]
+) -> _Fine:
     """Along the pieces of the steps of the grid."""
     n, (y0_dot, varying_dot) = y0.size, w
     joint = TangentIntegrator.of(integrator, n)
@@ -128,7 +130,7 @@ def _along(integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: Any)
         rows = flat.reshape(-1, n)
         return jax.vmap(lambda v: integrator.tolerances.scaled(v, rows[0]))(rows[1 : 1 + PAIRS])
 
-    def advance(i: Array, carry: PyTree) -> Any:
+    def advance(i: Array, carry: PyTree) -> PyTree:
         state, least = carry
         k = i // pieces
         j = i % pieces
@@ -151,7 +153,7 @@ def _disagreement(
     y0: Array,
     y1: Array,
     p: Parameters,
-    w: Any,
+    w: tuple[Array, list[Array]],
     fine: _Fine,
 ) -> Float[Array, ""]:
     """Of the gradient of random functionals with the tangents."""
@@ -163,7 +165,7 @@ def _disagreement(
         / (floor + jnp.abs(fine.y))[None]
     )
 
-    def of_pair(pair: Any) -> Array:
+    def of_pair(pair: PyTree) -> Array:
         c, (y0_dot, varying_dot), v = pair
         # Of a size that does not matter to a sensitivity with tolerances of its own.
         scale = jnp.max(jnp.abs(c))
@@ -179,7 +181,7 @@ def _disagreement(
 
 
 def _is_smooth(
-    integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: Any
+    integrator: Integrator, grid: Grid, y0: Array, p: Parameters, w: tuple[Array, list[Array]]
 ) -> Bool[Array, ""]:
     """Whether differences along w tend to the tangent as those of a smooth function do."""
 

@@ -8,7 +8,7 @@ All three call the same `pull` with the same states, in the same order.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +87,7 @@ def sweep_back(
 
 
 def _back_through(
-    pull: Pull[Adjoint], states: PyTree, first: Array | int, length: Any, adjoint: Adjoint
+    pull: Pull[Adjoint], states: PyTree, first: Array | int, length: Array | int, adjoint: Adjoint
 ) -> Adjoint:
     """Backwards through states[0:length], of which states[0] starts step `first`."""
 
@@ -99,12 +99,12 @@ def _back_through(
 
 
 def _all_states(
-    advance: Advance, start: PyTree, first: Array | int, length: Any, room: int
+    advance: Advance, start: PyTree, first: Array | int, length: Array | int, room: int
 ) -> PyTree:
     """The states at steps first to first + length, in buffers with room for more."""
     buffers = jax.tree.map(lambda a: jnp.zeros((room, *a.shape), a.dtype), start)
 
-    def forward(i: Array, carry: PyTree) -> Any:
+    def forward(i: Array, carry: PyTree) -> PyTree:
         state, states = carry
         states = jax.tree.map(lambda all, new: all.at[i].set(new), states, state)
         # The state after the last step is not needed; computing it keeps the loop free of a branch.
@@ -142,7 +142,7 @@ def _binomial(
     advance: Advance,
     pull: Pull[Adjoint],
     start: PyTree,
-    length: Any,
+    length: Array | int,
     adjoint: Adjoint,
 ) -> Adjoint:
     """One step forward or backward; the states at `at` are the stack, slot 0 the start."""
@@ -165,7 +165,7 @@ def _binomial(
     def proceed(carry: PyTree) -> Array:
         return carry[0] > 0
 
-    def act(carry: PyTree) -> Any:
+    def act(carry: PyTree) -> PyTree:
         end, top, at, states, k, state, target, adjoint = carry
         is_last = k == end - 1
         state, adjoint = loops.cond(

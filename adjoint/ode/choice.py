@@ -4,7 +4,6 @@ It goes by sizes when tracing, and by the stability of the steps when running.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
@@ -41,7 +40,7 @@ class AutomaticSensitivity:
 
     def forward(
         self, integrator: Integrator, y0: Array, p: Parameters, s: Array
-    ) -> tuple[tuple[Array, Array, Outcome], Any]:
+    ) -> tuple[tuple[Array, Array, Outcome], PyTree]:
         """The solve, and what its gradient needs of it."""
         value, memory = self.sensitivity.forward(integrator, y0, p, s)
         _, samples, outcome = value

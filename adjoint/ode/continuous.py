@@ -348,7 +348,7 @@ def _jump(
         j = carry[-1]
         return (j >= 0) & (samples[jnp.maximum(j, 0)] >= s)
 
-    def add(carry: PyTree) -> Any:
+    def add(carry: PyTree) -> PyTree:
         lam, varying, j = carry
         lam, new = backward.field.jump(s, samples[j] - s, lam, bars.samples[j], along)
         return lam, [total + part for total, part in zip(varying, new, strict=True)], j - 1

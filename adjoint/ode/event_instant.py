@@ -1,7 +1,7 @@
 """What happens at the time of an event: the passage through it, jumps, and what is armed after."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -221,11 +221,11 @@ def order_matters(
     return jnp.any(jax.vmap(differs)(others) & instant.waiting & (others != k))
 
 
-def _directions(primals: Any) -> Any:
+def _directions(primals: PyTree) -> PyTree:
     """One random direction, each number in its own size, no part of which is there by chance."""
     rng = np.random.default_rng(0)
 
-    def one(x: Any) -> Any:
+    def one(x: PyTree) -> PyTree:
         if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
             return np.zeros(jnp.shape(x), jax.dtypes.float0)
         drawn = jnp.asarray(rng.normal(size=jnp.shape(x)), jnp.result_type(x))

@@ -287,7 +287,7 @@ def _minima(look: Any, side: Array, points: Array, turns: Array) -> tuple[Array,
     def proceed(carry: PyTree) -> Array:
         return jnp.any(turns) & (carry[-1] < jnp.finfo(points.dtype).nmant // 2 + 4)
 
-    def halve(carry: PyTree) -> Any:
+    def halve(carry: PyTree) -> PyTree:
         left, right, count = carry
         middle = (left + right) / 2
         is_rising = values(middle)[1] >= 0
@@ -316,7 +316,7 @@ def _locate(
     """
     of_each = jax.vmap(look)
 
-    def halve(_: Any, bracket: Any) -> Any:
+    def halve(_: object, bracket: PyTree) -> PyTree:
         left, right = bracket
         middle = (left + right) / 2
         fell = side * jnp.diagonal(of_each(middle)[0]) <= 0

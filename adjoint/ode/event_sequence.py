@@ -211,11 +211,11 @@ def _advance(
     return state, _Row(passage.t, after, which, found.steps)
 
 
-def _where(condition: Array, new: Any, old: Any) -> Any:
+def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(lambda new, old: jnp.where(condition, new, old), new, old)
 
 
-def _meet(now: _Now, found: Any, is_needed: Array) -> tuple[Instant, Watch, Array]:
+def _meet(now: _Now, found: PyTree, is_needed: Array) -> tuple[Instant, Watch, Array]:
     """The instant that the search has found, or the one that is still on."""
     fresh = Instant.empty(now.size.size, now.size.dtype)._replace(
         waiting=found.hits, fastest=found.fastest

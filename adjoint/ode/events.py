@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from adjoint.inputs import refuse, takes_jax_functions, warn_if_cut
@@ -66,11 +67,11 @@ def hybrid_solve(
     f: Callable[..., PyTree],
     y0: PyTree,
     p: PyTree,
-    t0: Any,
-    t1: Any,
+    t0: ArrayLike,
+    t1: ArrayLike,
     events: Event | Sequence[Event],
     *,
-    ts: Any = None,
+    ts: ArrayLike | Sequence[float] | None = None,
     max_events: int = 16,
     solver: Any = None,
     rtol: float = 1e-6,

@@ -4,12 +4,11 @@ It gives all derivatives with respect to few parameters at once.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from adjoint.ode.discrete import Cotangents, Gradient
 from adjoint.ode.integrate import Outcome, integrate
@@ -87,7 +86,7 @@ def _along(
     """S as the tangents of the steps that the solve takes."""
     flat, unravel = ravel_pytree((y0, p.varying))
 
-    def tangents(direction: Array) -> tuple[Any, Array]:
+    def tangents(direction: Array) -> tuple[PyTree, Array]:
         y0_dot, varying_dot = unravel(direction[:-1])
 
         def solve(y0: Array, varying: list[Array], s: Array) -> tuple[Array, Array, Outcome]:

@@ -158,7 +158,7 @@ def _advance(
     )
 
 
-def _every(spacing: int, loop: _Loop) -> Any:
+def _every(spacing: int, loop: _Loop) -> PyTree:
     """The state to write into its slot: what is there already, but for every so-manieth step."""
     if spacing == 1:
         return loop.state
@@ -185,7 +185,7 @@ def _sample(
         _, j, _ = carry
         return keep & (j < last) & (s_of_samples[jnp.minimum(j, last - 1)] <= s[1])
 
-    def fill(carry: PyTree) -> Any:
+    def fill(carry: PyTree) -> PyTree:
         samples, j, found = carry
         y, is_good = integrator.sample(s, loop.state, step.y, step.stages, s_of_samples[j], p)
         return samples.at[j].set(y), j + 1, found & is_good
@@ -193,7 +193,9 @@ def _sample(
     return while_if_any(is_inside, fill, (loop.samples, loop.sampled, jnp.array(True)))
 
 
-def while_if_any(proceed: Callable[[Any], Array], body: Callable[[Any], Any], start: PyTree) -> Any:
+def while_if_any(
+    proceed: Callable[[Any], Array], body: Callable[[Any], Any], start: PyTree
+) -> PyTree:
     """`jax.lax.while_loop` for what mostly takes no turn.
 
     Of a body that is the same in every turn, as that of a single sample, XLA computes all it can

@@ -4,6 +4,7 @@ With N a basis of the left null space of M the equations are M y' = f and N' f =
 that M + N N' f_y is regular.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,11 +14,11 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from adjoint.implicit.root import root
 from adjoint.inputs import refuse
-from adjoint.ode.vector_field import Parameters
+from adjoint.ode.vector_field import Parameters, VectorField
 from adjoint.status import Status
 
 
@@ -73,7 +74,7 @@ class MassMatrix:
         return bool(np.any(self.constraints))
 
     def rate(
-        self, field: Any, s: Array, y: Array, slope: Array, p: Parameters
+        self, field: Callable[..., Array], s: Array, y: Array, slope: Array, p: Parameters
     ) -> Float[Array, " n"]:
         """y' where M y' = slope, and where N' F(s, y) stays zero."""
         F_s, F_y = jax.jacfwd(lambda s, y: field(s, y, p), argnums=(0, 1))(s, y)
@@ -86,14 +87,14 @@ class MassMatrix:
         whole[: self.size, : self.size] = self.array
         return MassMatrix(whole.tobytes(), size, self.dtype)
 
-    def consistent_start(self, field: Any, y0: Array, p: Parameters) -> tuple[Array, Array]:
+    def consistent_start(self, field: VectorField, y0: Array, p: Parameters) -> tuple[Array, Array]:
         """y with N' F(0, y) = 0 and M y = M y0, and the code of the root."""
         if not self.is_singular:
             return y0, jnp.asarray(Status.SUCCESS.code)
         M = jnp.asarray(self.array)
         P = jnp.asarray(self.constraints, y0.dtype)
 
-        def residual(y: Array, given: Any) -> Array:
+        def residual(y: Array, given: PyTree) -> Array:
             y0, varying = given
             F = field(jnp.zeros((), y0.dtype), y, Parameters(varying, p.constant))
             return M @ (y - y0) + P @ F

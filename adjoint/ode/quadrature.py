@@ -89,7 +89,7 @@ def _explicit(
     u = backward.field.solution(at, along)
     keeps = _are_few(backward, s[0], lam, u[0], along)
 
-    def stage(carry: PyTree, row: Any) -> tuple[Any, list[Array]]:
+    def stage(carry: PyTree, row: PyTree) -> tuple[PyTree, list[Array]]:
         k, sums = carry
         a_i, b_i, s_i, u_i, i = row
         slope, rates = backward.field.with_parameters(s_i, lam + weighted(a_i, k), u_i, along)
@@ -181,7 +181,7 @@ def _sums_at(
     if _are_few(backward, s[0], lam[0], u[0], along):
         return _sums(weights, jax.vmap(rates_at)(s, lam, u))
 
-    def add(sums: list[list[Array]], node: Any) -> tuple[list[list[Array]], None]:
+    def add(sums: list[list[Array]], node: PyTree) -> tuple[list[list[Array]], None]:
         w, *at = node
         return _added(sums, w, rates_at(*at)), None
 

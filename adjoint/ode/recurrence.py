@@ -42,7 +42,7 @@ class _Plan:
     steps: int
     schedule: Schedule
 
-    def advance(self, k: Any, x: Array, p: Parameters) -> Array:
+    def advance(self, k: Array | int, x: Array, p: Parameters) -> Array:
         """x[k + 1]; the loops of JAX count in the widest integers, and f was traced with these."""
         return self.field(jnp.asarray(k, jnp.int32), x, p)
 
@@ -60,11 +60,11 @@ def _recur(plan: _Plan, x0: Array, varying: list[Array], constant: list[Array]) 
 
 def _recur_fwd(
     plan: _Plan, x0: Array, varying: list[Array], constant: list[Array]
-) -> tuple[Array, Any]:
+) -> tuple[Array, PyTree]:
     p = Parameters(varying, constant)
     spacing = plan.schedule.spacing
 
-    def advance(k: Array, carry: PyTree) -> Any:
+    def advance(k: Array, carry: PyTree) -> PyTree:
         x, kept = carry
         slot = k // spacing
         is_kept = k % spacing == 0
@@ -105,7 +105,7 @@ def _recur_tangent(plan: _Plan, residuals: PyTree, dots: PyTree) -> Array:
     _, x0, p = residuals
     x_dot, varying_dot = instantiate((x0, p.varying), (dots[0], dots[1]))
 
-    def push(k: Array, carry: PyTree) -> Any:
+    def push(k: Array, carry: PyTree) -> PyTree:
         def advance(x: Array, varying: list[Array]) -> Array:
             return plan.advance(k, x, Parameters(varying, p.constant))
 
@@ -217,7 +217,7 @@ def _repeat(
             jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, flat.dtype), like)
         )
 
-    def advance(k: Array, z: Array, p: PyTree, known: list[list[Any]]) -> Array:
+    def advance(k: Array, z: Array, p: PyTree, known: list[list[Array]]) -> Array:
         x = unravel(z[: flat.size])
         parts = [ravel_pytree(f.with_known(known[0])(k, x, p))[0]]
         if running_cost is not None:
@@ -264,7 +264,7 @@ def _check(steps: int, checkpoints: int | None, mode: str) -> None:
 def _require_same(name: str, given: PyTree, expected: PyTree) -> None:
     """f must return the structure, shapes and dtype of x."""
 
-    def shapes(tree: PyTree) -> Any:
+    def shapes(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: (jnp.shape(leaf), str(jnp.result_type(leaf))), tree)
 
     if shapes(given) != shapes(expected):

@@ -39,10 +39,10 @@ def solve_by_nearby_factors(
     under which the two ways would both be gone.
     """
 
-    def forward(_: Any, b: Array) -> Array:
+    def forward(_: object, b: Array) -> Array:
         return jnp.linalg.solve(A, b)
 
-    def backward(_: Any, b: Array) -> Array:
+    def backward(_: object, b: Array) -> Array:
         return _solve_transposed(A, *factors, b)
 
     return loops.custom_linear_solve(lambda v: A @ v, b, forward, backward)
@@ -98,7 +98,7 @@ def refine(
         scale = jnp.abs(x) @ size + jnp.abs(b)
         return residual, jnp.max(jnp.where(residual == 0, 0, jnp.abs(residual) / scale))
 
-    def improve(carry: PyTree) -> Any:
+    def improve(carry: PyTree) -> PyTree:
         x, residual, last, _, count = carry
         x = x + jax.scipy.linalg.lu_solve(factors, residual, trans=1)
         residual, error = measured(x)

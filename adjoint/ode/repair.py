@@ -206,7 +206,7 @@ def _better_steps(
             found.is_whole,
         )
 
-    def once(wanted: Array, body: Any, start: PyTree) -> Any:
+    def once(wanted: Array, body: Any, start: PyTree) -> PyTree:
         turn = loops.while_loop(
             lambda c: c[0], lambda c: (c[0] & False, body(c[1])), (wanted, start)
         )
@@ -242,7 +242,7 @@ def integrate_along(
     rooms = -(-integrator.most_steps // spacing)
     kept = jax.tree.map(lambda a: jnp.zeros((rooms, *a.shape), a.dtype), start)
 
-    def advance(k: Array, carry: PyTree) -> Any:
+    def advance(k: Array, carry: PyTree) -> PyTree:
         state, kept = carry
         slot = k // spacing
         is_kept = k % spacing == 0

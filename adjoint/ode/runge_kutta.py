@@ -249,7 +249,7 @@ def _implicit_step(
     def apply_mass(v: Array) -> Array:
         return v if mass is None else jnp.asarray(mass.array) @ v
 
-    def stage(carry: PyTree, row: Any) -> tuple[Any, Array]:
+    def stage(carry: PyTree, row: PyTree) -> tuple[PyTree, Array]:
         k, converged, i = carry
         weights, guess, c_i = row
         at = jnp.where(c_i == 1, s[1], s[0] + c_i * h)
@@ -310,7 +310,7 @@ def _iterate(
         _, _, converged, diverged, count = carry
         return ~converged & ~diverged & (count < MOST_ITERATIONS)
 
-    def improve(carry: PyTree) -> Any:
+    def improve(carry: PyTree) -> PyTree:
         Y, previous, _, _, count = carry
         residual = (Y if mass is None else jnp.asarray(mass.array) @ Y) - c - ha * field(s, Y, p)
         change = jax.scipy.linalg.lu_solve(factors, residual)

@@ -1,6 +1,6 @@
 """What every sensitivity of `ode_solve` has: a solve that remembers, and the way back from it."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from jaxtyping import Array, Float, PyTree
 
@@ -28,7 +28,7 @@ class Sensitivity(Protocol):
         p: Parameters,
         s: Float[Array, " samples"],
         /,
-    ) -> tuple[Solved, Any]:
+    ) -> tuple[Solved, PyTree]:
         """The solution, and what its gradient needs of it."""
         ...
 

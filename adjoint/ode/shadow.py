@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.core
@@ -108,7 +108,7 @@ def trajectory_of(
     length = (t1 - begin) / request.segments
     start, outcome = request.advance(unravel(y), p, t0, begin)
 
-    def advance(carry: PyTree, t: Array) -> tuple[Any, Any]:
+    def advance(carry: PyTree, t: Array) -> tuple[PyTree, PyTree]:
         y_k, code = carry
         y_k = jnp.where(code == 0, y_k, y)
         h = jnp.where(code == 0, length, 0)
@@ -189,7 +189,7 @@ def gradients(
 ) -> PyTree:
     """The share of each block of time in d<g>/dp, stacked."""
 
-    def of_block(*lanes: Any) -> PyTree:
+    def of_block(*lanes: PyTree) -> PyTree:
         def pairing(p: PyTree) -> Array:
             def of_segment(t: Array, y: Array, w: Array, lam: Array) -> Array:
                 z = request.advance_in_reverse(trajectory.unravel(y), p, t, t + h)

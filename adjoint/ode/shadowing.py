@@ -1,7 +1,7 @@
 """shadowing_sensitivity: averages of chaotic flows and their derivatives by the shadow."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.core
@@ -215,7 +215,7 @@ def _undifferentiated(x: PyTree) -> PyTree:
     return x
 
 
-def _refuse_derivative(_: PyTree) -> Any:
+def _refuse_derivative(_: PyTree) -> NoReturn:
     refuse(
         "shadowing_sensitivity",
         "a derivative of its result",
@@ -287,7 +287,7 @@ def _uses_time(f: Callable[..., PyTree], g: Callable[..., Array], y: PyTree, p: 
     return f_uses
 
 
-def _uses_first(function: Callable[..., PyTree], *arguments: Any) -> bool:
+def _uses_first(function: Callable[..., PyTree], *arguments: PyTree) -> bool:
     jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     return used[0]

@@ -1,6 +1,6 @@
 """ode_solve: y' = f(t, y, p), samples of y and integrals along it, with their derivatives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
 from adjoint.inputs import all_finite, none_is_nan, refuse, takes_jax_functions, warn_if_cut
@@ -54,13 +55,13 @@ def _solve(
 
 def _solve_fwd(
     plan: Plan, y0: Array, varying: list[Array], s: Array, constant: list[Array]
-) -> tuple[tuple[Array, Array, Outcome], Any]:
+) -> tuple[tuple[Array, Array, Outcome], PyTree]:
     p = Parameters(varying, constant)
     value, memory = forward_only(plan.sensitivity.forward(plan.integrator, y0, p, s), "ode_solve")
     return value, (memory, y0, p, s)
 
 
-def _solve_bwd(plan: Plan, residuals: PyTree, bars: Any) -> Any:
+def _solve_bwd(plan: Plan, residuals: PyTree, bars: PyTree) -> PyTree:
     memory, y0, p, s = residuals
     y1_bar, samples_bar, _ = bars
     gradient: Gradient = plan.sensitivity.backward(
@@ -113,10 +114,10 @@ def ode_solve(
     f: Callable[..., PyTree],
     y0: PyTree,
     p: PyTree,
-    t0: Any,
-    t1: Any,
+    t0: ArrayLike,
+    t1: ArrayLike,
     *,
-    ts: Any = None,
+    ts: ArrayLike | Sequence[float] | None = None,
     running_cost: Callable[..., PyTree] | None = None,
     solver: Any = None,
     rtol: float = 1e-6,
@@ -281,7 +282,12 @@ def ode_solve(
 
 
 def _solve_request(
-    request: _Request, y0: PyTree, p: PyTree, ends: Any, ts: Array | None, jumps: Array | None
+    request: _Request,
+    y0: PyTree,
+    p: PyTree,
+    ends: tuple[Array, Array],
+    ts: Array | None,
+    jumps: Array | None,
 ) -> Solution[Any]:
     breaks = (jumps, request.jumps_vary, request.max_step)
     problem = make_problem(

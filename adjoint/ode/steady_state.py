@@ -12,6 +12,7 @@ from adjoint.implicit.newton import Newton
 from adjoint.implicit.residual import RootProblem
 from adjoint.implicit.root import find_root
 from adjoint.inputs import refuse, takes_jax_functions
+from adjoint.linear.choice import LinearSolver
 from adjoint.ode.arguments import require_problem, runge_kutta
 from adjoint.ode.integrate import integrate
 from adjoint.ode.integrator import Integrator
@@ -64,7 +65,7 @@ def steady_state(
     rtol: float = 1e-6,
     atol: float = 1e-9,
     max_steps: int = 4096,
-    linear_solver: Any = None,
+    linear_solver: LinearSolver | None = None,
     mode: Literal["reverse", "both"] = "reverse",
 ) -> Solution[PyTree]:
     """Find where the solution of y' = f(t, y, p) from y0 comes to rest, with f(t, y, p) = 0.

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from adjoint.ode.integrate import while_if_any
 from adjoint.ode.integrator import Integrator, State
@@ -108,7 +108,7 @@ class LinearizedStep(NamedTuple):
         )
 
 
-def add(*trees: Any) -> Any:
+def add(*trees: Any) -> PyTree:
     """The sum of trees of one structure."""
     return jax.tree.map(lambda *parts: sum(parts[1:], start=parts[0]), *trees)
 

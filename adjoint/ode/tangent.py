@@ -10,7 +10,7 @@ I.14).
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -193,7 +193,7 @@ def _replayed(
     def advance(k: Array, now: _Replay) -> _Replay:
         ends = (grid[k], grid[k + 1])
 
-        def step(state: State, varying: list[Array]) -> Any:
+        def step(state: State, varying: list[Array]) -> PyTree:
             taken = integrator.step(ends, state, Parameters(varying, p.constant))
             error = integrator.method.error_share * taken.error
             return State(taken.y, taken.slope), taken.stages, error
@@ -204,13 +204,15 @@ def _replayed(
         eps = State(eps.y + e, eps.slope)
         peak = jnp.maximum(now.peak, jnp.abs(v.y))
 
-        def is_inside(filled: Any) -> Array:
+        def is_inside(filled: PyTree) -> Array:
             return (filled[1] < s.size) & (s[jnp.minimum(filled[1], s.size - 1)] <= ends[1])
 
-        def fill(filled: Any) -> Any:
+        def fill(filled: PyTree) -> PyTree:
             samples, j = filled
 
-            def sample(state: State, y1: Array, stages: Array, at: Array, varying: Any) -> Array:
+            def sample(
+                state: State, y1: Array, stages: Array, at: Array, varying: list[Array]
+            ) -> Array:
                 here = Parameters(varying, p.constant)
                 return integrator.sample(ends, state, y1, stages, at, here)[0]
 

@@ -158,11 +158,11 @@ class TangentIntegrator(Integrator):
         y = _Rows.of(state.y, self.n)
         slope = _Rows.of(state.slope, self.n)
 
-        def of_base(y: Array, slope: Array, varying: list[Array]) -> Any:
+        def of_base(y: Array, slope: Array, varying: list[Array]) -> PyTree:
             step = self.base.step(s, State(y, slope), Parameters(varying, p.p.constant))
             return (step.y, step.slope, step.error, step.stages), step
 
-        def along(v: Array, v_slope: Array, varying_dot: list[Array]) -> Any:
+        def along(v: Array, v_slope: Array, varying_dot: list[Array]) -> PyTree:
             primals = (y.y, slope.y, p.p.varying)
             dots = (v, v_slope, varying_dot)
             _, dot, step = jax.jvp(of_base, primals, dots, has_aux=True)
@@ -194,13 +194,15 @@ class TangentIntegrator(Integrator):
         y, slope, end = (_Rows.of(flat, self.n) for flat in (state.y, state.slope, y1))
         rows = jax.vmap(lambda flat: _Rows.of(flat, self.n))(stages)
 
-        def of_base(y: Array, slope: Array, y1: Array, stages: Array, varying: list[Array]) -> Any:
+        def of_base(
+            y: Array, slope: Array, y1: Array, stages: Array, varying: list[Array]
+        ) -> PyTree:
             here = Parameters(varying, p.p.constant)
             return self.base.sample(s, State(y, slope), y1, stages, at, here)
 
         def along(
             v: Array, v_slope: Array, v1: Array, v_stages: Array, varying_dot: list[Array]
-        ) -> Any:
+        ) -> PyTree:
             primals = (y.y, slope.y, end.y, rows.y, p.p.varying)
             return jax.jvp(of_base, primals, (v, v_slope, v1, v_stages, varying_dot), has_aux=True)
 
@@ -218,7 +220,7 @@ class TangentIntegrator(Integrator):
         def of_base(y: Array, varying: list[Array]) -> Array:
             return self.base.at_start(y, s, Parameters(varying, p.p.constant))
 
-        def along(v: Array, varying_dot: list[Array]) -> Any:
+        def along(v: Array, varying_dot: list[Array]) -> PyTree:
             return jax.jvp(of_base, (rows.y, p.p.varying), (v, varying_dot))
 
         sample, v = jax.vmap(along, out_axes=(None, 0))(rows.v, p.varying_dot)

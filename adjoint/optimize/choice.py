@@ -86,7 +86,7 @@ def as_method(method: Any) -> Method:
     return method
 
 
-def _is_of_optax(method: Any) -> bool:
+def _is_of_optax(method: object) -> bool:
     optax = sys.modules.get("optax")
     return optax is not None and isinstance(method, optax.GradientTransformation)
 

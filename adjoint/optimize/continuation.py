@@ -139,7 +139,7 @@ def _without_addresses(text: str) -> str:
     return re.sub(r"0x[0-9a-f]+", "", text)
 
 
-def _digest(things: list[Any]) -> str:
+def _digest(things: list[object]) -> str:
     """Of texts and arrays, a few letters of their SHA-256."""
     digest = hashlib.sha256()
     for thing in jax.tree.leaves(things):

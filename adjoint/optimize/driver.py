@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,8 @@ from adjoint.run.interruption import Interruption
 from adjoint.status import Status
 from adjoint.tracing import loops
 from adjoint.tracing.quick_compile import SMALL, quick_to_compile
+
+Transition = Callable[[Method, Run, Evaluation, Domain, Limits], Run]
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def ask(objective: Objective, method: Method, query: Query, run: Run) -> Evaluat
 
 
 def advance(
-    transition: Any,
+    transition: Transition,
     method: Method,
     run: Run,
     evaluation: Evaluation,
@@ -135,7 +137,7 @@ def compiled(
     run = start(method, x, domain, objective.constraint_count(x), begun)
     run = run._replace(code=jnp.where(done, Status.SUCCESS.code, run.code).astype(jnp.int32))
 
-    def loop(transition: Any, checking: bool, run: Run) -> Run:
+    def loop(transition: Transition, checking: bool, run: Run) -> Run:
         return loops.while_loop(
             lambda run: (run.code == RUNNING) & (run.derivative_check.active == checking),
             lambda run: transition(method, run, objective.evaluation(method, run), domain, limits),
@@ -157,7 +159,7 @@ def on_host(
     domain: Domain,
     limits: Limits,
     max_seconds: float | None,
-    callback: Callable[[Step], Any] | None,
+    callback: Callable[[Step], object] | None,
     history: History,
     checkpoint: Checkpoint | None = None,
     stage: int = 0,
@@ -215,7 +217,7 @@ class Watch:
 
     domain: Domain
     max_seconds: float | None
-    callback: Callable[[Step], Any] | None
+    callback: Callable[[Step], object] | None
     history: History
     files: Files | None
     began: float

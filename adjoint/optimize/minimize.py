@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     "in adjoint.external(function, vjp=..., like=...).",
 )
 def minimize(
-    objective: Callable[[PyTree], Any],
+    objective: Callable[[PyTree], PyTree],
     x0: PyTree,
     method: Any = None,
     *,
@@ -55,7 +55,7 @@ def minimize(
     max_steps: int = 1000,
     max_evaluations: int = 100_000,
     max_seconds: float | None = None,
-    callback: Callable[[Step], Any] | None = None,
+    callback: Callable[[Step], object] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Solution[PyTree]:
     """Minimize f(x) under lower <= x <= upper, g(x) = 0, h(x) <= 0; say honestly how it ended.
@@ -262,7 +262,7 @@ def _limits(
     return Limits(relative, absolute, tolerance, max_steps, most)
 
 
-def _refuse_on_host_only(**given: Any) -> None:
+def _refuse_on_host_only(**given: object) -> None:
     for name, value in given.items():
         if value is not None:
             refuse(

@@ -17,7 +17,7 @@ from adjoint.optimize.run import Run
 from adjoint.optimize.state import Evaluation, Query
 from adjoint.tracing import loops
 
-Function = Callable[[PyTree], Any]
+Function = Callable[[PyTree], PyTree]
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def _strong(memory: PyTree) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.asarray(leaf).dtype), memory)
 
 
-def _closed_over(value: Any, seen: set[int]) -> Iterator[float | int | str | None]:
+def _closed_over(value: object, seen: set[int]) -> Iterator[float | int | str | None]:
     """The numbers and names that a function closes over, and those of the functions among them."""
     if isinstance(value, float | int | str | None):
         yield value
@@ -103,6 +103,6 @@ def _closed_over(value: Any, seen: set[int]) -> Iterator[float | int | str | Non
         yield from _closed_over(part, seen)
 
 
-def _cells(function: Any) -> list[CellType]:
+def _cells(function: object) -> list[CellType]:
     """Those of its closure that are not empty, as that of a name is which is never assigned."""
     return [cell for cell in getattr(function, "__closure__", None) or () if cell != CellType()]

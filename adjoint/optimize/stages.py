@@ -100,7 +100,7 @@ def host_stages(
     methods: tuple[Method, ...],
     limits: Limits,
     max_seconds: float | None,
-    callback: Callable[[Step], Any] | None,
+    callback: Callable[[Step], object] | None,
     checkpoint: Checkpoint | None,
 ) -> tuple[list[Stage], HistoryTable]:
     stages: list[Stage] = []

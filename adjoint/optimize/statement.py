@@ -8,6 +8,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
 
 from adjoint.inner_products import Euclidean, InnerProduct
@@ -34,7 +35,7 @@ class Statement(NamedTuple):
 
 
 def state(
-    function: Any,
+    function: Callable[..., PyTree],
     x0: PyTree,
     bounds: Any,
     equality: Any,
@@ -254,7 +255,7 @@ def _require_one_reading(bounds: Any, x0: PyTree) -> None:
         )
 
 
-def _length(side: Any) -> int | None:
+def _length(side: object) -> int | None:
     """Of a sequence or an array; None for what has none."""
     if isinstance(side, list | tuple):
         return len(side)
@@ -309,7 +310,7 @@ def _bound(side: str, bound: PyTree, x0: PyTree, x: Array) -> Array:
     return ravel_pytree(full)[0].astype(x.dtype)
 
 
-def _shape(b: Any) -> tuple[int, ...]:
+def _shape(b: ArrayLike) -> tuple[int, ...]:
     """Of numbers; refused where None stands for some of them."""
     if any(leaf is None for leaf in jax.tree.leaves(b, is_leaf=lambda leaf: leaf is None)):
         raise ValueError

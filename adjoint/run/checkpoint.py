@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -248,7 +248,7 @@ def _named(words: dict[str, str], names: Sequence[str]) -> str:
 
 
 def _encode(snapshot: Snapshot, problem: dict[str, str], origin: dict[str, str]) -> bytes:
-    header: dict[str, Any] = {
+    header: dict[str, object] = {
         "format": FORMAT,
         "problem": problem,
         "origin": origin,

@@ -123,7 +123,7 @@ def settings_help(problem: ModuleType) -> str:
     return "\n".join(f"  {line}  {row[3]}".rstrip() for line, row in zip(lines, rows, strict=True))
 
 
-def assignments(settings: Mapping[str, Any]) -> list[str]:
+def assignments(settings: Mapping[str, object]) -> list[str]:
     """The texts from which `read_settings` makes these settings again."""
     return [f"{name}={spelled(value)}" for name, value in settings.items()]
 
@@ -139,7 +139,7 @@ def _value(kind: type, text: str) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _allowed(field: dataclasses.Field, value: Any) -> bool:
+def _allowed(field: dataclasses.Field, value: object) -> bool:
     allowed = field.metadata
     return (
         ("minimum" not in allowed or value >= allowed["minimum"])
@@ -165,7 +165,7 @@ def domain(field: dataclasses.Field, kind: type) -> str:
     return noun
 
 
-def spelled(value: Any) -> str:
+def spelled(value: object) -> str:
     """A value as it is typed."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -9,7 +9,7 @@ program, so nothing is baked in, and what is being differentiated is differentia
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class ProgramCache:
 
     def __init__(self, largest_number: int = 64):
         self.largest_number = largest_number
-        self._programs: OrderedDict[Any, Callable[..., PyTree]] = OrderedDict()
+        self._programs: OrderedDict[Hashable, Callable[..., PyTree]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class ProgramCache:
             self._programs.clear()
 
     def find_or_make(
-        self, key: Any, make: Callable[[], Callable[..., PyTree]]
+        self, key: Hashable, make: Callable[[], Callable[..., PyTree]]
     ) -> Callable[..., PyTree]:
         """The program under this key, made by `make` if it is not held."""
         with self._lock:

@@ -219,7 +219,7 @@ def _estimates(lines: list[Line], rtol: float) -> list[Estimate]:
 def _forward_derivatives(
     f: Callable[[PyTree], Any], p: PyTree, objective: Objective, lines: list[Line]
 ) -> tuple[list[float] | None, str]:
-    def pushforward(q: PyTree, v: PyTree) -> Any:
+    def pushforward(q: PyTree, v: PyTree) -> PyTree:
         return jax.jvp(f, (q,), (v,))[1]
 
     push = jax.jit(pushforward) if objective.compiled else pushforward

@@ -14,7 +14,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from adjoint.inputs import describe, refuse
 
@@ -55,7 +55,7 @@ def read_parameters(where: str, p: PyTree) -> tuple[list[Leaf], Any]:
     return leaves, structure
 
 
-def _read_leaf(where: str, name: str, x: Any) -> Leaf:
+def _read_leaf(where: str, name: str, x: object) -> Leaf:
     remedy = "Keep what f does not differentiate out of p, for example in a closure."
     if isinstance(x, jax.core.Tracer):
         refuse(where, f"{name} traced", "numbers", "Call it outside jit, vmap and grad.", TypeError)
@@ -155,7 +155,7 @@ class Objective:
         return complex(value)
 
 
-def _real_scalar_dtype(where: str, value: Any) -> np.dtype:
+def _real_scalar_dtype(where: str, value: PyTree) -> np.dtype:
     if not isinstance(value, jax.Array | np.ndarray | np.generic | float | int | complex):
         refuse(
             where,
@@ -213,7 +213,7 @@ class Direction:
             np.linalg.norm([np.linalg.norm(gradient[i] * v) for i, v in self.vectors.items()])
         )
 
-    def tangent(self, leaves: list[Leaf]) -> list[Any]:
+    def tangent(self, leaves: list[Leaf]) -> list[Array]:
         """v as arrays like the leaves, zero where v does not move them."""
         return [
             leaf.rebuild(self.vectors.get(i, np.zeros_like(leaf.numbers)))

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
+from numpy.typing import ArrayLike
 
 from adjoint.inputs import describe, refuse
 
@@ -69,7 +69,7 @@ def product(
     return product
 
 
-def _wide(x: Any) -> np.ndarray:
+def _wide(x: ArrayLike) -> np.ndarray:
     # Summed in double precision, so that the pairing itself adds no error to single-precision maps.
     return np.asarray(x).astype(np.complex128 if np.iscomplexobj(x) else np.float64)
 

@@ -14,7 +14,6 @@ coefficient decides.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -24,6 +23,7 @@ from adjoint.inputs import refuse, takes_jax_functions
 from adjoint.verify.differences import DEVIATIONS, central_differences, noise_at, noise_level
 from adjoint.verify.line import (
     Direction,
+    Leaf,
     Line,
     Objective,
     default_tolerance,
@@ -256,7 +256,7 @@ def _holds_jax_arrays(p: PyTree) -> bool:
 
 
 def _direction(
-    where: str, leaves: list[Any], direction: PyTree | None, p: PyTree, seed: int
+    where: str, leaves: list[Leaf], direction: PyTree | None, p: PyTree, seed: int
 ) -> Direction:
     if direction is None:
         return random_directions(
@@ -295,8 +295,8 @@ def _higher_derivatives(
     structure = jax.tree.structure(p)
     tangent = jax.tree.unflatten(structure, line.direction.tangent(line.objective.leaves))
 
-    def along(function: Callable[[PyTree], PyTree]) -> Callable[[PyTree], Any]:
-        def product(q: PyTree) -> Any:
+    def along(function: Callable[[PyTree], PyTree]) -> Callable[[PyTree], PyTree]:
+        def product(q: PyTree) -> PyTree:
             return sum(
                 jax.tree.leaves(jax.tree.map(lambda a, b: (a * b).sum(), function(q), tangent))
             )
