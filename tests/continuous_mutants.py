@@ -46,6 +46,13 @@ CONTINUOUS_MUTANTS: tuple[Mutant, ...] = (
         "continuous",
     ),
     Mutant(
+        "continuous: one tolerance for all components",
+        _CONTINUOUS,
+        "tolerances.atol * scales",
+        "tolerances.atol * jnp.max(scales)",
+        "small_share_of_lam",
+    ),
+    Mutant(
         "Gauss: sign of the quadrature",
         _QUADRATURE,
         "at, -h * jnp.asarray(weights[None]",

@@ -50,13 +50,21 @@ def stationary() -> None:
 
 @check
 def small_share() -> None:
+    by_small_share(module("discrete").DiscreteAdjoint())
+
+
+@check
+def small_share_of_lam() -> None:
+    by_small_share(module("continuous").InterpolatingAdjoint())
+
+
+def by_small_share(sensitivity: Any) -> None:
     """x'' = -x swings, z'' = p - 49 z rests; of x + 1e-6 z by p, at 3: 1e-6 (1 - cos 21) / 49."""
     beside = lambda t, y, p: jnp.stack([y[1], -y[0], y[3], p - 49 * y[2]])
-    discrete = module("discrete").DiscreteAdjoint()
     start = jnp.array([1.0, 0, 0, 0])
 
     def output(p: Any) -> Any:
-        y = module("solve").ode_solve(beside, start, p, 0.0, 3.0, sensitivity=discrete).value
+        y = module("solve").ode_solve(beside, start, p, 0.0, 3.0, sensitivity=sensitivity).value
         return y[0] + 1e-6 * y[2]
 
     assert error(jax.grad(output)(0.0) / 1e-6, (1 - np.cos(21.0)) / 49) < 1e-3

@@ -24,6 +24,10 @@ SENSITIVITIES: dict[str, Any] = {
     "forward": adjoint.ForwardSensitivity(),
     "interpolating": adjoint.InterpolatingAdjoint(),
 }
+OTHERS: dict[str, Any] = {
+    "Gauss": adjoint.GaussAdjoint(),
+    "backsolve": adjoint.BacksolveAdjoint(),
+}
 OMEGA = 7.0
 
 
@@ -165,8 +169,19 @@ def test_a_factor_of_time_at_a_turning_point():
         np.testing.assert_allclose(jax.jit(jax.grad(turned))(p), 0.0, atol=ENOUGH)
 
 
-@pytest.mark.parametrize("share", [1.0, pytest.param(1e-5, marks=pytest.mark.slow), 1e-8])
-def test_what_counts_for_little_is_as_right(share):
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [
+        ("discrete", 1.0),
+        ("discrete", 1e-8),
+        *[
+            pytest.param(name, share, marks=pytest.mark.slow)
+            for name in ("few checkpoints", "forward", "interpolating", "Gauss", "backsolve")
+            for share in (1e-5, 1e-8)
+        ],
+    ],
+)
+def test_what_counts_for_little_is_as_right(name, share):
     """What rests beside what swings, as a small share of the output: as right as by itself."""
 
     def output(force):
@@ -176,7 +191,7 @@ def test_what_counts_for_little_is_as_right(share):
             force,
             0.0,
             3.0,
-            sensitivity=SENSITIVITIES["discrete"],
+            sensitivity=(SENSITIVITIES | OTHERS)[name],
         ).value
         return y[0] + share * y[2]
 

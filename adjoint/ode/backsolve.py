@@ -81,7 +81,7 @@ class BacksolveAdjoint:
     Parameters
     ----------
     rtol, atol
-        Tolerances of the run back; None: those of the solve.
+        Tolerances of the run back, as of `InterpolatingAdjoint`; None: those of the solve.
     reconstruction
         By how much, relative to y0, the start may be missed.
 
@@ -134,7 +134,9 @@ class BacksolveAdjoint:
         z = jnp.concatenate([y1, bars.y1 / scale])
         jumps = Cotangents(z, bars.samples / scale)
         zeros = [jnp.zeros_like(v) for v in p.varying]
-        sweep = AdjointState(z, zeros, jnp.asarray(s.size - 1), jnp.ones((), y0.dtype))
+        # The solution's tolerance is absolute.
+        largest = jnp.abs(z).at[: y1.size].set(1)
+        sweep = AdjointState(z, largest, zeros, jnp.asarray(s.size - 1), jnp.ones((), y0.dtype))
         for ends in _intervals(integrator, p, y0.dtype):
             sweep = integrate_back(backward, stage_quadrature, Backward(ends, p), s, jumps, sweep)
         u, lam = jnp.split(sweep.lam, 2)

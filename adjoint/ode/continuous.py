@@ -17,6 +17,7 @@ from adjoint.ode.integrator import Integrator, State
 from adjoint.ode.quadrature import AdjointStep, Rule, gauss_kronrod, stage_quadrature
 from adjoint.ode.runge_kutta import Tolerances
 from adjoint.ode.step_adjoint import Cotangents, Gradient, pull_start
+from adjoint.ode.tangent_control import FLOOR
 from adjoint.ode.vector_field import Parameters
 from adjoint.tracing import loops
 
@@ -27,13 +28,24 @@ from adjoint.tracing import loops
 #     y0_bar = lam(0),    p_bar = integral of F_p(s, u)' lam ds,    s_j_bar = y_j_bar' F(s_j, y_j)
 #
 # (Cao, Li, Petzold and Serban, SIAM J. Sci. Comput. 24, 2003, eqs. 2.8 and 2.11.) Cotangents are
-# scaled to 1, since the tolerances would mean nothing for a small one.
+# scaled to 1, since the tolerances would mean nothing for a small one. For the same reason the
+# absolute tolerance of lam_i is in units of the largest |lam_i| so far, L_i, or of the share FLOOR
+# of what it would gain on the whole interval at its rate: a component of y may be a small share of
+# the output and all that a parameter acts on. The error of lam_i is to be less than
+#
+#     rtol |lam_i| + atol L_i + ROUNDINGS eps max over j L_j
+
+# A component of lam that is zero but for rounding has no digits to be kept: where h |F_y| is about
+# 1, the stages of a step leave a few roundings of the largest component in it.
+ROUNDINGS = 4.0
 
 
 class AdjointState(NamedTuple):
     """The adjoint on its way back: lam, p_bar so far, the next sample and the next step's size."""
 
     lam: Float[Array, " n"]
+    # The largest |lam_i| so far.
+    largest: Float[Array, " n"]
     varying: list[Array]
     j: Int[Array, ""]
     h: Float[Array, ""]
@@ -164,7 +176,7 @@ class _ContinuousAdjoint:
 
         zeros = [jnp.zeros_like(v) for v in p.varying]
         whole = jnp.ones((), y0.dtype)
-        sweep = AdjointState(unit.y1, zeros, jnp.asarray(s.size - 1), whole)
+        sweep = AdjointState(unit.y1, jnp.abs(unit.y1), zeros, jnp.asarray(s.size - 1), whole)
         sweep = sweep_back(
             self._schedule(integrator, y0), advance, pull, record.states, record.count, sweep
         )
@@ -228,7 +240,8 @@ class InterpolatingAdjoint(_ContinuousAdjoint):
     Parameters
     ----------
     rtol, atol
-        Tolerances of the adjoint, whose cotangents are scaled to 1; None: those of the solve.
+        Tolerances of the adjoint, `atol` in units of the largest that each of its components has
+        been; None: those of the solve.
     checkpoints
         How many states of the solve may be stored at once, as for `DiscreteAdjoint`.
 
@@ -266,7 +279,8 @@ class GaussAdjoint(_ContinuousAdjoint):
     Parameters
     ----------
     rtol, atol
-        Tolerances of the adjoint, whose cotangents are scaled to 1; None: those of the solve.
+        Tolerances of the adjoint, `atol` in units of the largest that each of its components has
+        been; None: those of the solve.
     checkpoints
         How many states of the solve may be stored at once, as for `DiscreteAdjoint`.
 
@@ -371,22 +385,32 @@ def _attempt(
     span = (s, target)
     step = rule(backward, span, sweep.lam, along)
     total = [old + new for old, new in zip(sweep.varying, step.integral, strict=True)]
-    size = jax.lax.stop_gradient(_scaled_error(backward.tolerances, sweep, step, total))
+    largest = jnp.maximum(sweep.largest, jnp.maximum(jnp.abs(sweep.lam), jnp.abs(step.lam)))
+    gain = FLOOR * jnp.abs(step.lam - sweep.lam) / (s - target)
+    scales = jnp.maximum(largest, gain)
+    size = jax.lax.stop_gradient(_scaled_error(backward.tolerances, sweep, step, total, scales))
     size = jnp.where(step.converged, size, jnp.inf)
     keep, h = accept(size, backward.method.order, s - target)
     # A step that was cut short says nothing against the size that was planned.
     h = jnp.where(keep, jnp.maximum(h, sweep.h), h)
-    after = AdjointState(step.lam, total, sweep.j, h)
+    after = AdjointState(step.lam, largest, total, sweep.j, h)
     before = sweep._replace(h=h)
     kept = jax.tree.map(lambda new, old: jnp.where(keep, new, old), after, before)
     return _Inner(jnp.where(keep, target, s), kept, inner.attempts + 1)
 
 
 def _scaled_error(
-    tolerances: Tolerances, sweep: AdjointState, step: AdjointStep, total: list[Array]
+    tolerances: Tolerances,
+    sweep: AdjointState,
+    step: AdjointStep,
+    total: list[Array],
+    scales: Array,
 ) -> Float[Array, ""]:
     """The larger of the error of lam and that of the gradient, each in units of its tolerance."""
-    sizes = [tolerances.scaled(step.error, sweep.lam, step.lam)]
+    size = jnp.maximum(jnp.abs(sweep.lam), jnp.abs(step.lam))
+    rounding = ROUNDINGS * jnp.finfo(size.dtype).eps * jnp.max(scales)
+    allowed = tolerances.rtol * size + tolerances.atol * scales + rounding
+    sizes = [jnp.sqrt(jnp.mean((step.error / allowed) ** 2))]
     for sum_new, sum_old, e in zip(total, sweep.varying, step.integral_error, strict=True):
         if e.size:
             size = jnp.maximum(jnp.max(jnp.abs(sum_new)), jnp.max(jnp.abs(sum_old)))
