@@ -3,6 +3,7 @@
 from mutation import Mutant
 
 _CONTINUOUS = "ode/continuous.py"
+_STEPS = "ode/adjoint_steps.py"
 _QUADRATURE = "ode/quadrature.py"
 _BACKSOLVE = "ode/backsolve.py"
 _CERTIFICATE = "ode/certificate.py"
@@ -40,17 +41,24 @@ CONTINUOUS_MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "continuous: no quadrature",
-        _CONTINUOUS,
+        _STEPS,
         "[old + new for",
         "[old + 0 * new for",
         "continuous",
     ),
     Mutant(
         "continuous: one tolerance for all components",
-        _CONTINUOUS,
+        _STEPS,
         "tolerances.atol * scales",
         "tolerances.atol * jnp.max(scales)",
         "small_share_of_lam",
+    ),
+    Mutant(
+        "continuous: a tolerance in one unit for all p",
+        _STEPS,
+        "tolerances.atol * rate",
+        "tolerances.atol",
+        "controls",
     ),
     Mutant(
         "Gauss: sign of the quadrature",

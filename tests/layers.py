@@ -6,7 +6,7 @@ LINEAR = """factor_cache sparse_pattern operators conversion outcome dense super
 grid_stencil multigrid krylov iterative equilibrated choice solver_parts solve""".split()  # noqa: SIM905
 ODE = """jumps vector_field mass_matrix refinement runge_kutta integrator
 integrate checkpoints tangent_control error_estimate step_adjoint sensitivity repair
-discrete forward quadrature continuous backsolve certificate choice tangent
+discrete forward quadrature adjoint_steps continuous backsolve certificate choice tangent
 arguments solve event_model event_search event_instant event_sequence events
 steady_state recurrence block_tridiagonal time_average shadow shadowing""".split()  # noqa: SIM905
 OPTIMIZE = """optimality_criteria state problem line_search backtracking descent

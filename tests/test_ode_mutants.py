@@ -50,24 +50,52 @@ def stationary() -> None:
 
 @check
 def small_share() -> None:
-    by_small_share(module("discrete").DiscreteAdjoint())
+    """x'' = -x swings, z'' = p - 49 z rests; of x + 1e-6 z by p, at 3: 1e-6 (1 - cos 21) / 49."""
+    beside = lambda t, y, p: jnp.stack([y[1], -y[0], y[3], p - 49 * y[2]])
+    discrete = module("discrete").DiscreteAdjoint()
+    start = jnp.array([1.0, 0, 0, 0])
+
+    def output(p: Any) -> Any:
+        y = module("solve").ode_solve(beside, start, p, 0.0, 3.0, sensitivity=discrete).value
+        return y[0] + 1e-6 * y[2]
+
+    assert error(jax.grad(output)(0.0) / 1e-6, (1 - np.cos(21.0)) / 49) < 1e-3
 
 
 @check
 def small_share_of_lam() -> None:
-    by_small_share(module("continuous").InterpolatingAdjoint())
+    """x'' = -x swings, z'' = -49 z rests; of x + 1e-6 z by z and z' at the start."""
+    beside = lambda t, y, p: jnp.stack([y[1], -y[0], y[3], -49 * y[2]])
+    interpolating = module("continuous").InterpolatingAdjoint()
 
-
-def by_small_share(sensitivity: Any) -> None:
-    """x'' = -x swings, z'' = p - 49 z rests; of x + 1e-6 z by p, at 3: 1e-6 (1 - cos 21) / 49."""
-    beside = lambda t, y, p: jnp.stack([y[1], -y[0], y[3], p - 49 * y[2]])
-    start = jnp.array([1.0, 0, 0, 0])
-
-    def output(p: Any) -> Any:
-        y = module("solve").ode_solve(beside, start, p, 0.0, 3.0, sensitivity=sensitivity).value
+    def output(y0: Any) -> Any:
+        y = module("solve").ode_solve(beside, y0, None, 0.0, 3.0, sensitivity=interpolating).value
         return y[0] + 1e-6 * y[2]
 
-    assert error(jax.grad(output)(0.0) / 1e-6, (1 - np.cos(21.0)) / 49) < 1e-3
+    found = jax.grad(output)(jnp.array([1.0, 0, 0, 0]))
+    assert error(found[2:] / 1e-6, np.array([np.cos(21.0), np.sin(21.0) / 7])) < 1e-4
+
+
+@check
+def controls() -> None:
+    """y' = -y + 1e-9 sum of p_k exp(-((t - c_k) / w)^2) at p = 0; y(3) by p.
+
+    It is the integral of exp(-((t - c) / w)^2 + t - 3), which is w sqrt(pi) exp(c - 3 + w^2 / 4).
+    """
+    centers = np.linspace(0.3, 2.7, 9)
+    width = 0.1
+
+    def output(p: Any) -> Any:
+        hats = lambda t: jnp.exp(-(((t - jnp.asarray(centers)) / width) ** 2))
+        controlled = lambda t, y, p: -y + 1e-9 * (p @ hats(t))
+        interpolating = module("continuous").InterpolatingAdjoint()
+        solved = module("solve").ode_solve(
+            controlled, jnp.array(0.0), p, 0.0, 3.0, sensitivity=interpolating
+        )
+        return solved.value
+
+    right = 1e-9 * width * np.sqrt(np.pi) * np.exp(centers - 3 + width**2 / 4)
+    assert error(jax.grad(output)(jnp.zeros(9)), right) < 1e-3
 
 
 @check

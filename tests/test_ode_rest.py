@@ -198,6 +198,33 @@ def test_what_counts_for_little_is_as_right(name, share):
     np.testing.assert_allclose(jax.grad(output)(0.0) / share, OF_REST[4], rtol=ENOUGH)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["discrete", "forward", "interpolating", "Gauss", "backsolve"])
+def test_the_unit_of_a_control_at_zero_does_not_matter(name):
+    """y' = -y + sum of p_k hat_k(t): the gradient at p = 0 is the integral of hat_k exp(t - 3)."""
+    centers = np.linspace(0.3, 2.7, 9)
+    width = 0.1
+    # Of exp(-((t - c) / w)^2 + t - 3) over all t; what is left out is less than 1e-4 of it.
+    right = width * np.sqrt(np.pi) * np.exp(centers - 3 + width**2 / 4)
+
+    def end(p, unit):
+        hats = lambda t: jnp.exp(-(((t - jnp.asarray(centers)) / width) ** 2))
+        return adjoint.ode_solve(
+            lambda t, y, p: -y + unit * (p @ hats(t)),
+            jnp.array(0.0),
+            p,
+            0.0,
+            3.0,
+            sensitivity=(SENSITIVITIES | OTHERS)[name],
+        ).value
+
+    gradient = jax.jit(jax.grad(end))
+    found = [gradient(jnp.zeros(9), unit) / unit for unit in (1.0, 1e-9, 1e9)]
+    np.testing.assert_allclose(found[0], right, rtol=ENOUGH)
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=1e-5)
+
+
 def test_a_datum_that_rests_between_two():
     """y'' = -49 y + p for t > 1, sampled at 0.9 and 3.
 

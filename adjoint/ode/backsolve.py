@@ -8,18 +8,19 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from adjoint.ode.adjoint_steps import AdjointState, integrate_back
 from adjoint.ode.continuous import (
-    AdjointState,
     assemble,
     backward_integrator,
     held_between_jumps,
-    integrate_back,
     moved,
+    no_rates,
     own_tolerances,
     pull_field,
     scale_of,
 )
 from adjoint.ode.discrete import Cotangents, Gradient
+from adjoint.ode.error_estimate import weights_of
 from adjoint.ode.integrate import Outcome, integrate
 from adjoint.ode.integrator import Integrator
 from adjoint.ode.quadrature import stage_quadrature
@@ -61,6 +62,11 @@ class BacksolveField:
         s = held_between_jumps(self.forward, s, along.ends)
         F, u_bar, varying_bar = pull_field(self.forward, s, u, lam, along.p)
         return jnp.concatenate([F, -u_bar]), varying_bar
+
+    def weighted(self, z: Array) -> Float[Array, " 2n"]:
+        """(u, w lam)."""
+        u, lam = jnp.split(z, 2)
+        return jnp.concatenate([u, weights_of(lam) * lam])
 
     def jump(
         self, s: Array, ds: Array, z: Array, bar: Array, along: Backward
@@ -136,7 +142,10 @@ class BacksolveAdjoint:
         zeros = [jnp.zeros_like(v) for v in p.varying]
         # The solution's tolerance is absolute.
         largest = jnp.abs(z).at[: y1.size].set(1)
-        sweep = AdjointState(z, largest, zeros, jnp.asarray(s.size - 1), jnp.ones((), y0.dtype))
+        rates = no_rates(p)
+        sweep = AdjointState(
+            z, largest, rates, zeros, jnp.asarray(s.size - 1), jnp.ones((), y0.dtype)
+        )
         for ends in _intervals(integrator, p, y0.dtype):
             sweep = integrate_back(backward, stage_quadrature, Backward(ends, p), s, jumps, sweep)
         u, lam = jnp.split(sweep.lam, 2)

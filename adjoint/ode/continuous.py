@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float
 
+from adjoint.ode.adjoint_steps import AdjointState, integrate_back
 from adjoint.ode.checkpoints import Schedule, require_checkpoints, sweep_back
-from adjoint.ode.integrate import Outcome, Record, accept, integrate, while_if_any
+from adjoint.ode.error_estimate import weights_of
+from adjoint.ode.integrate import Outcome, Record, integrate
 from adjoint.ode.integrator import Integrator, State
-from adjoint.ode.quadrature import AdjointStep, Rule, gauss_kronrod, stage_quadrature
+from adjoint.ode.quadrature import AdjointStep, gauss_kronrod, stage_quadrature
 from adjoint.ode.runge_kutta import Tolerances
 from adjoint.ode.step_adjoint import Cotangents, Gradient, pull_start
-from adjoint.ode.tangent_control import FLOOR
 from adjoint.ode.vector_field import Parameters
-from adjoint.tracing import loops
 
 # With u(s) the interpolant of the solve, lam' = dlam/ds and samples y_j = y(s_j) that have
 # cotangents y_j_bar:
@@ -28,27 +28,7 @@ from adjoint.tracing import loops
 #     y0_bar = lam(0),    p_bar = integral of F_p(s, u)' lam ds,    s_j_bar = y_j_bar' F(s_j, y_j)
 #
 # (Cao, Li, Petzold and Serban, SIAM J. Sci. Comput. 24, 2003, eqs. 2.8 and 2.11.) Cotangents are
-# scaled to 1, since the tolerances would mean nothing for a small one. For the same reason the
-# absolute tolerance of lam_i is in units of the largest |lam_i| so far, L_i, or of the share FLOOR
-# of what it would gain on the whole interval at its rate: a component of y may be a small share of
-# the output and all that a parameter acts on. The error of lam_i is to be less than
-#
-#     rtol |lam_i| + atol L_i + ROUNDINGS eps max over j L_j
-
-# A component of lam that is zero but for rounding has no digits to be kept: where h |F_y| is about
-# 1, the stages of a step leave a few roundings of the largest component in it.
-ROUNDINGS = 4.0
-
-
-class AdjointState(NamedTuple):
-    """The adjoint on its way back: lam, p_bar so far, the next sample and the next step's size."""
-
-    lam: Float[Array, " n"]
-    # The largest |lam_i| so far.
-    largest: Float[Array, " n"]
-    varying: list[Array]
-    j: Int[Array, ""]
-    h: Float[Array, ""]
+# scaled to 1, since the tolerances would mean nothing for a small one.
 
 
 class ForwardStep(NamedTuple):
@@ -84,6 +64,10 @@ class AdjointField:
         s = held_between_jumps(self.forward, s, along.ends)
         _, u_bar, varying_bar = pull_field(self.forward, s, u, lam, along.p)
         return -u_bar, varying_bar
+
+    def weighted(self, lam: Array) -> Float[Array, " n"]:
+        """w lam."""
+        return weights_of(lam) * lam
 
     def jump(
         self, s: Array, ds: Array, lam: Array, bar: Array, along: ForwardStep
@@ -176,7 +160,9 @@ class _ContinuousAdjoint:
 
         zeros = [jnp.zeros_like(v) for v in p.varying]
         whole = jnp.ones((), y0.dtype)
-        sweep = AdjointState(unit.y1, jnp.abs(unit.y1), zeros, jnp.asarray(s.size - 1), whole)
+        sweep = AdjointState(
+            unit.y1, jnp.abs(unit.y1), no_rates(p), zeros, jnp.asarray(s.size - 1), whole
+        )
         sweep = sweep_back(
             self._schedule(integrator, y0), advance, pull, record.states, record.count, sweep
         )
@@ -225,6 +211,11 @@ def own_tolerances(integrator: Integrator, rtol: float | None, atol: float | Non
     return Tolerances(
         forward.rtol if rtol is None else rtol, forward.atol if atol is None else atol
     )
+
+
+def no_rates(p: Parameters) -> list[Float[Array, ""]]:
+    """The largest of none, for each array of p."""
+    return [jnp.zeros((), jnp.finfo(v.dtype).dtype) for v in p.varying]
 
 
 def scale_of(bars: Cotangents) -> Float[Array, ""]:
@@ -313,107 +304,3 @@ class GaussAdjoint(_ContinuousAdjoint):
     def rule(self, *arguments: Any) -> AdjointStep:
         """A step of the adjoint, with the gradient by p integrated over it."""
         return gauss_kronrod(*arguments)
-
-
-class _Inner(NamedTuple):
-    s: Array
-    sweep: AdjointState
-    attempts: Array
-
-
-def integrate_back(
-    backward: Integrator,
-    rule: Rule,
-    along: PyTree,
-    samples: Array,
-    bars: Cotangents,
-    sweep: AdjointState,
-) -> AdjointState:
-    """The adjoint at the start of a step of the solve from the one at its end."""
-    start, end = along.ends
-
-    def proceed(inner: _Inner) -> Array:
-        going = jnp.all(jnp.isfinite(inner.sweep.lam)) & (inner.attempts < backward.max_steps)
-        return (inner.s > start) & going
-
-    def body(inner: _Inner) -> _Inner:
-        sweep = _jump(backward, along, inner.s, samples, bars, inner.sweep)
-        return _attempt(backward, rule, along, samples, inner._replace(sweep=sweep))
-
-    inner = loops.while_loop(proceed, body, _Inner(end, sweep, jnp.zeros((), jnp.int32)))
-    # Out of steps: no finite number may come of it.
-    lam = jnp.where(inner.s > start, jnp.nan, inner.sweep.lam)
-    return inner.sweep._replace(lam=lam)
-
-
-def _jump(
-    backward: Integrator,
-    along: PyTree,
-    s: Array,
-    samples: Array,
-    bars: Cotangents,
-    sweep: AdjointState,
-) -> AdjointState:
-    """Add the cotangents of the samples at s."""
-    if samples.size == 0:
-        return sweep
-
-    def is_here(carry: PyTree) -> Array:
-        j = carry[-1]
-        return (j >= 0) & (samples[jnp.maximum(j, 0)] >= s)
-
-    def add(carry: PyTree) -> PyTree:
-        lam, varying, j = carry
-        lam, new = backward.field.jump(s, samples[j] - s, lam, bars.samples[j], along)
-        return lam, [total + part for total, part in zip(varying, new, strict=True)], j - 1
-
-    lam, varying, j = while_if_any(is_here, add, (sweep.lam, sweep.varying, sweep.j))
-    return sweep._replace(lam=lam, varying=varying, j=j)
-
-
-def _attempt(
-    backward: Integrator, rule: Rule, along: PyTree, samples: Array, inner: _Inner
-) -> _Inner:
-    """One step back, at most to the next sample or the start of the interval."""
-    sweep = inner.sweep
-    s = inner.s
-    stop = first = along.ends[0]
-    if samples.size:
-        sample = samples[jnp.maximum(sweep.j, 0)]
-        stop = jnp.where((sweep.j >= 0) & (sample > first), sample, first)
-    target = jnp.where(s - 1.01 * sweep.h <= stop, stop, s - sweep.h)
-    span = (s, target)
-    step = rule(backward, span, sweep.lam, along)
-    total = [old + new for old, new in zip(sweep.varying, step.integral, strict=True)]
-    largest = jnp.maximum(sweep.largest, jnp.maximum(jnp.abs(sweep.lam), jnp.abs(step.lam)))
-    gain = FLOOR * jnp.abs(step.lam - sweep.lam) / (s - target)
-    scales = jnp.maximum(largest, gain)
-    size = jax.lax.stop_gradient(_scaled_error(backward.tolerances, sweep, step, total, scales))
-    size = jnp.where(step.converged, size, jnp.inf)
-    keep, h = accept(size, backward.method.order, s - target)
-    # A step that was cut short says nothing against the size that was planned.
-    h = jnp.where(keep, jnp.maximum(h, sweep.h), h)
-    after = AdjointState(step.lam, largest, total, sweep.j, h)
-    before = sweep._replace(h=h)
-    kept = jax.tree.map(lambda new, old: jnp.where(keep, new, old), after, before)
-    return _Inner(jnp.where(keep, target, s), kept, inner.attempts + 1)
-
-
-def _scaled_error(
-    tolerances: Tolerances,
-    sweep: AdjointState,
-    step: AdjointStep,
-    total: list[Array],
-    scales: Array,
-) -> Float[Array, ""]:
-    """The larger of the error of lam and that of the gradient, each in units of its tolerance."""
-    size = jnp.maximum(jnp.abs(sweep.lam), jnp.abs(step.lam))
-    rounding = ROUNDINGS * jnp.finfo(size.dtype).eps * jnp.max(scales)
-    allowed = tolerances.rtol * size + tolerances.atol * scales + rounding
-    sizes = [jnp.sqrt(jnp.mean((step.error / allowed) ** 2))]
-    for sum_new, sum_old, e in zip(total, sweep.varying, step.integral_error, strict=True):
-        if e.size:
-            size = jnp.maximum(jnp.max(jnp.abs(sum_new)), jnp.max(jnp.abs(sum_old)))
-            share = jnp.max(jnp.abs(e)) / (tolerances.atol + tolerances.rtol * size)
-            sizes.append(share.astype(sweep.lam.dtype))
-    return jnp.max(jnp.stack(sizes))
