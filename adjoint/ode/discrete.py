@@ -39,10 +39,12 @@ class DiscreteAdjoint:
 
     Steps that suit the solution may be too long for its derivatives: at rest, from zero, at an
     explicit solver's stability limit. An estimate of the error comes with the gradient, by the
-    embedded weights. Above 100 rtol, and 30 times the error of the solution by the same estimate,
-    the steps are made anew, to suit tangents too, then halved; what stays wrong by more than a
-    tenth is NaN. With equal steps (``steps``) the gradient is that
-    of the steps, and nothing is repaired. Derivatives of the gradient have no estimate.
+    embedded weights, for y0 and each array of p as a whole. Above 100 rtol, and 30 times the error
+    of the solution by the same estimate, the steps are made anew, to suit tangents too, then
+    halved; what stays wrong by more than a tenth is NaN. Give numbers of very different influence
+    as arrays of their own: what is small beside others of its array has only their digits. With
+    equal steps (``steps``) the gradient is that of the steps, and nothing is repaired. Derivatives
+    of the gradient have no estimate.
 
     Source: A. Griewank, A. Walther, Algorithm 799: revolve, ACM Trans. Math. Softw. 26, 2000.
 
