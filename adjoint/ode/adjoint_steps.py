@@ -116,7 +116,7 @@ def _attempt(
     total = [old + new for old, new in zip(sweep.varying, step.integral, strict=True)]
     largest = jnp.maximum(sweep.largest, jnp.maximum(jnp.abs(sweep.lam), jnp.abs(step.lam)))
     gain = FLOOR * jnp.abs(step.lam - sweep.lam) / (s - target)
-    scales = jnp.maximum(largest, gain)
+    scales = backward.field.scales(jnp.maximum(largest, gain))
     rates = _rates(backward, s, sweep, along)
     errors = _scaled_errors(backward.tolerances, sweep, step, total, scales, rates)
     size = jax.lax.stop_gradient(jnp.max(jnp.stack(errors)))

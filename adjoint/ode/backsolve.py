@@ -63,6 +63,11 @@ class BacksolveField:
         F, u_bar, varying_bar = pull_field(self.forward, s, u, lam, along.p)
         return jnp.concatenate([F, -u_bar]), varying_bar
 
+    def scales(self, largest: Array) -> Float[Array, " 2n"]:
+        """What absolute tolerances are in units of: that of u is what it is in the solve."""
+        _, of_lam = jnp.split(largest, 2)
+        return jnp.concatenate([jnp.ones_like(of_lam), of_lam])
+
     def weighted(self, z: Array) -> Float[Array, " 2n"]:
         """(u, w lam)."""
         u, lam = jnp.split(z, 2)
@@ -140,11 +145,8 @@ class BacksolveAdjoint:
         z = jnp.concatenate([y1, bars.y1 / scale])
         jumps = Cotangents(z, bars.samples / scale)
         zeros = [jnp.zeros_like(v) for v in p.varying]
-        # The solution's tolerance is absolute.
-        largest = jnp.abs(z).at[: y1.size].set(1)
-        rates = no_rates(p)
         sweep = AdjointState(
-            z, largest, rates, zeros, jnp.asarray(s.size - 1), jnp.ones((), y0.dtype)
+            z, jnp.abs(z), no_rates(p), zeros, jnp.asarray(s.size - 1), jnp.ones((), y0.dtype)
         )
         for ends in _intervals(integrator, p, y0.dtype):
             sweep = integrate_back(backward, stage_quadrature, Backward(ends, p), s, jumps, sweep)

@@ -65,6 +65,10 @@ class AdjointField:
         _, u_bar, varying_bar = pull_field(self.forward, s, u, lam, along.p)
         return -u_bar, varying_bar
 
+    def scales(self, largest: Array) -> Float[Array, " n"]:
+        """What the absolute tolerance of lam is in units of."""
+        return largest
+
     def weighted(self, lam: Array) -> Float[Array, " n"]:
         """w lam."""
         return weights_of(lam) * lam
